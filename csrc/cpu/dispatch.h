@@ -1,0 +1,93 @@
+// What every CPU kernel shares: data types, threads, the layout of a batch, and the choice of instruction set.
+// Plain C++17, no torch headers: this is also the API for programs that link the kernels without Python.
+#pragma once
+
+#include <cstdint>
+#include <type_traits>
+
+namespace lyra::cpu {
+
+enum class DType { f32, f64, f16, bf16 };
+
+// A thread pool to borrow: calls body(begin, end, context) on ranges that cover [0, n). The default runs serially.
+struct Threads {
+  using Body = void (*)(int64_t begin, int64_t end, void* context);
+  void (*run)(int64_t n, Body body, void* context) = [](int64_t n, Body body, void* context) { body(0, n, context); };
+  int count = 1;
+
+  // f(i) for every i in [0, n). Work items are independent; results must not depend on who runs them.
+  template <class F>
+  void for_each(int64_t n, F&& f) const {
+    if (n <= 0) return;
+    using Fn = std::remove_reference_t<F>;
+    auto body = [](int64_t begin, int64_t end, void* context) {
+      Fn& fn = *static_cast<Fn*>(context);
+      for (int64_t i = begin; i < end; ++i) fn(i);
+    };
+    if (count <= 1 || n == 1)
+      body(0, n, &f);
+    else
+      run(n, body, &f);
+  }
+};
+
+// Where the sequences of a batch lie in its (rows, channels) activations.
+//   dense:  sequences x max_length rows
+//   padded: the same, sequence s real in its first lengths[s] rows
+//   packed: sequence s is rows cu_seqlens[s] .. cu_seqlens[s + 1]
+struct Layout {
+  int64_t sequences = 0;
+  int64_t max_length = 0;                 // rows per sequence (dense, padded); all rows (packed)
+  const int64_t* lengths = nullptr;       // (sequences), or null
+  const int64_t* cu_seqlens = nullptr;    // (sequences + 1), or null
+
+  int64_t rows() const { return cu_seqlens ? max_length : sequences * max_length; }
+  int64_t begin(int64_t s) const { return cu_seqlens ? cu_seqlens[s] : s * max_length; }
+  int64_t length(int64_t s) const {
+    return cu_seqlens ? cu_seqlens[s + 1] - cu_seqlens[s] : lengths ? lengths[s] : max_length;
+  }
+  // Rows after the sequence that belong to nobody and are written as zeros.
+  int64_t padding(int64_t s) const { return lengths ? max_length - lengths[s] : 0; }
+  // First checkpoint slot of sequence s, with one slot per started chunk; and how many slots there are in all.
+  int64_t first_chunk(int64_t s, int64_t chunk) const {
+    return cu_seqlens ? cu_seqlens[s] / chunk + s : s * ((max_length + chunk - 1) / chunk);
+  }
+};
+
+// ---- instruction sets ----------------------------------------------------------------------------------------
+enum class Isa { baseline, avx2, avx512 };
+
+// The set in use: the best that was built and that this CPU has, or what LYRA_CPU_ISA or set_isa() asked for.
+Isa active_isa();
+const char* isa_name(Isa isa);
+bool isa_available(Isa isa);
+// Returns false, and changes nothing, when that set was not built or this CPU lacks it.
+bool set_isa(Isa isa);
+
+}  // namespace lyra::cpu
+
+// Declares kernel `void name(const Args&, const Threads&)` in the namespace of each built instruction set, and the
+// function lyra::cpu::name that calls the one in use.
+#if defined(LYRA_BUILT_AVX2)
+#define LYRA_IF_AVX2(x) x
+#else
+#define LYRA_IF_AVX2(x)
+#endif
+#if defined(LYRA_BUILT_AVX512)
+#define LYRA_IF_AVX512(x) x
+#else
+#define LYRA_IF_AVX512(x)
+#endif
+#define LYRA_DECLARE_KERNEL(name, Args)                                                   \
+  namespace lyra::cpu::baseline { void name(const Args&, const Threads&); }               \
+  LYRA_IF_AVX2(namespace lyra::cpu::avx2 { void name(const Args&, const Threads&); })     \
+  LYRA_IF_AVX512(namespace lyra::cpu::avx512 { void name(const Args&, const Threads&); }) \
+  namespace lyra::cpu {                                                                   \
+  inline void name(const Args& args, const Threads& threads) {                            \
+    switch (active_isa()) {                                                               \
+      LYRA_IF_AVX512(case Isa::avx512 : return avx512::name(args, threads);)              \
+      LYRA_IF_AVX2(case Isa::avx2 : return avx2::name(args, threads);)                    \
+      default: return baseline::name(args, threads);                                      \
+    }                                                                                     \
+  }                                                                                       \
+  }

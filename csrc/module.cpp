@@ -1,0 +1,53 @@
+// The Python module lyra_kernels._C: importing it registers the operators; its functions tell and choose the
+// instruction set. Limited API, so that one build serves every Python from 3.10 on.
+#define Py_LIMITED_API 0x030A0000
+#include <Python.h>
+
+#include "cpu/dispatch.h"
+
+namespace {
+
+constexpr lyra::cpu::Isa kIsas[] = {lyra::cpu::Isa::baseline, lyra::cpu::Isa::avx2, lyra::cpu::Isa::avx512};
+
+PyObject* cpu_isa(PyObject*, PyObject*) {
+  return PyUnicode_FromString(lyra::cpu::isa_name(lyra::cpu::active_isa()));
+}
+
+PyObject* available_cpu_isas(PyObject*, PyObject*) {
+  PyObject* names = PyList_New(0);
+  for (lyra::cpu::Isa isa : kIsas) {
+    if (!names || !lyra::cpu::isa_available(isa)) continue;
+    PyObject* name = PyUnicode_FromString(lyra::cpu::isa_name(isa));
+    if (!name || PyList_Append(names, name) != 0) {
+      Py_XDECREF(name);
+      Py_DECREF(names);
+      return nullptr;
+    }
+    Py_DECREF(name);
+  }
+  return names;
+}
+
+PyObject* set_cpu_isa(PyObject*, PyObject* name) {
+  for (lyra::cpu::Isa isa : kIsas) {
+    PyObject* candidate = PyUnicode_FromString(lyra::cpu::isa_name(isa));
+    if (!candidate) return nullptr;
+    const int equal = PyObject_RichCompareBool(candidate, name, Py_EQ);
+    Py_DECREF(candidate);
+    if (equal < 0) return nullptr;
+    if (equal) return PyBool_FromLong(lyra::cpu::set_isa(isa));
+  }
+  return PyBool_FromLong(0);
+}
+
+PyMethodDef kMethods[] = {
+    {"cpu_isa", cpu_isa, METH_NOARGS, "Name of the instruction set that the CPU kernels use."},
+    {"available_cpu_isas", available_cpu_isas, METH_NOARGS, "Instruction sets that were built and that this CPU has."},
+    {"set_cpu_isa", set_cpu_isa, METH_O, "Choose the instruction set by name; False if it is not available."},
+    {nullptr, nullptr, 0, nullptr}};
+
+PyModuleDef kModule = {PyModuleDef_HEAD_INIT, "_C", nullptr, -1, kMethods, nullptr, nullptr, nullptr, nullptr};
+
+}  // namespace
+
+PyMODINIT_FUNC PyInit__C() { return PyModule_Create(&kModule); }
