@@ -1,0 +1,7 @@
+"""Drop-in modules: the published classes' names, arguments and state_dicts, on the fast ops."""
+
+from .pgc import PGC
+from .rms_norm import RMSNorm
+from .s4d import S4D, S4DKernel
+
+__all__ = ["PGC", "S4D", "RMSNorm", "S4DKernel"]

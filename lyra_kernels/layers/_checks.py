@@ -1,0 +1,43 @@
+"""Checks of constructor arguments: each names the argument, what it was and what it must be."""
+
+from __future__ import annotations
+
+import math
+from numbers import Integral, Real
+
+
+def positive_int(name: str, value: object, *, minimum: int = 1) -> int:
+    """``value`` as an int of at least ``minimum``."""
+    if isinstance(value, bool) or not isinstance(value, Integral) or value < minimum:
+        raise ValueError(f"{name} must be an integer of at least {minimum}, got {value!r}")
+    return int(value)
+
+
+def positive_float(name: str, value: object) -> float:
+    """``value`` as a finite float above zero."""
+    if isinstance(value, bool) or not isinstance(value, Real) or not 0.0 < value < math.inf:
+        raise ValueError(f"{name} must be a finite number above 0, got {value!r}")
+    return float(value)
+
+
+def probability(name: str, value: object) -> float:
+    """``value`` as a dropout probability, at least 0 and below 1."""
+    if isinstance(value, bool) or not isinstance(value, Real) or not 0.0 <= value < 1.0:
+        raise ValueError(f"{name} must be a probability in [0, 1), got {value!r}")
+    return float(value)
+
+
+def boolean(name: str, value: object) -> bool:
+    """``value`` if it is a bool."""
+    if not isinstance(value, bool):
+        raise ValueError(f"{name} must be True or False, got {value!r}")
+    return value
+
+
+def learning_rate(name: str, value: object) -> float | None:
+    """``value`` as a finite float of at least 0, or None."""
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, Real) or not 0.0 <= value < math.inf:
+        raise ValueError(f"{name} must be None or a finite number of at least 0, got {value!r}")
+    return float(value)

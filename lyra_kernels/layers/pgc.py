@@ -1,0 +1,101 @@
+"""The projected gated convolution as a module."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from .. import ops
+from ._checks import boolean, positive_float, positive_int, probability
+from .rms_norm import RMSNorm
+
+
+class PGC(nn.Module):
+    """Projected gated convolution: local features, multiplied by a gate.
+
+    ``out = dropout(rms_norm(W_out (v * conv(x)) + b_out))`` with ``x, v = split(rms_norm(W_in u + b_in))``
+    and a depthwise convolution over ``kernel_size`` neighbouring tokens. There is no residual connection.
+
+    Args:
+        d_model: channels of input and output.
+        expansion_factor: the inner width is ``int(expansion_factor * d_model)``.
+        kernel_size: tokens under the convolution; odd unless ``causal``.
+        dropout: probability of zeroing an element of the output in training.
+        causal: whether a token sees only itself and the ``kernel_size - 1`` before it, instead of
+            ``kernel_size // 2`` on either side.
+        eps: both norms'.
+
+    Shape:
+        ``(B, L, d_model)`` to the same.
+
+    Parameters, with ``E`` the inner width:
+        ``in_proj.weight (2E, d_model)``, ``in_proj.bias (2E,)``, ``in_norm.weight (2E,)``,
+        ``conv.weight (E, 1, kernel_size)``, ``conv.bias (E,)``, ``out_proj.weight (d_model, E)``,
+        ``out_proj.bias (d_model,)``, ``out_norm.weight (d_model,)``.
+
+    Raises:
+        ValueError: an argument is out of its range; the message names it.
+    """
+
+    def __init__(
+        self,
+        d_model: int,
+        expansion_factor: float = 1.0,
+        kernel_size: int = 3,
+        dropout: float = 0.0,
+        causal: bool = False,
+        eps: float = 1e-8,
+    ) -> None:
+        super().__init__()
+        self.d_model = positive_int("d_model", d_model)
+        self.expansion_factor = positive_float("expansion_factor", expansion_factor)
+        self.kernel_size = positive_int("kernel_size", kernel_size)
+        self.causal = boolean("causal", causal)
+        self.eps = positive_float("eps", eps)
+        if self.kernel_size % 2 == 0 and not causal:
+            raise ValueError(f"kernel_size must be odd unless causal=True, got {kernel_size}")
+        inner = int(self.expansion_factor * self.d_model)
+        if inner < 1:
+            raise ValueError(
+                f"expansion_factor * d_model must be at least 1, got {expansion_factor} * {d_model}"
+            )
+        self.d_inner = inner
+
+        self.conv = nn.Conv1d(inner, inner, self.kernel_size, groups=inner)
+        self.in_proj = nn.Linear(self.d_model, 2 * inner)
+        self.in_norm = RMSNorm(2 * inner, self.eps)
+        self.out_norm = RMSNorm(self.d_model, self.eps)
+        self.out_proj = nn.Linear(inner, self.d_model)
+        self.dropout = nn.Dropout(probability("dropout", dropout))
+
+    def forward(
+        self, u: Tensor, *, lengths: Tensor | None = None, cu_seqlens: Tensor | None = None
+    ) -> Tensor:
+        """Apply the layer.
+
+        Args:
+            u: ``(B, L, d_model)``, or ``(1, T, d_model)`` with ``cu_seqlens``.
+            lengths: ``(B,)``, each sequence's length in a padded batch.
+            cu_seqlens: ``(S + 1,)``, where each sequence begins in a packed batch, and the end of the last.
+
+        Returns:
+            like ``u``, zero at padded positions.
+        """
+        out = ops.pgc(
+            u,
+            self.in_proj.weight,
+            self.in_proj.bias,
+            self.in_norm.weight,
+            self.conv.weight,
+            self.conv.bias,
+            self.out_proj.weight,
+            self.out_proj.bias,
+            self.out_norm.weight,
+            eps=self.eps,
+            lengths=lengths,
+            cu_seqlens=cu_seqlens,
+            causal=self.causal,
+        )
+        return self.dropout(out)
+
+    def extra_repr(self) -> str:
+        return f"{self.d_model}, expansion_factor={self.expansion_factor}, causal={self.causal}"

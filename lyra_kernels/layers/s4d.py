@@ -1,0 +1,256 @@
+"""The diagonal state space layer S4D and its kernel as modules."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from .. import ops
+from ._checks import boolean, learning_rate, positive_float, positive_int, probability
+
+ALGORITHMS = ("auto", "fft", "direct", "scan")
+"""How :class:`S4D` may compute its convolution."""
+
+
+class S4DKernel(nn.Module):
+    """The parameters of S4D's state space, and the convolution kernel they make.
+
+    At first ``dt`` is spread evenly in log space between ``dt_min`` and ``dt_max``, the eigenvalues are
+    ``A_n = -1/2 + i pi n`` (S4D-Lin) and ``C`` is complex normal.
+
+    Args:
+        d_model: channels ``H``.
+        d_state: states per channel, even: ``d_state / 2`` complex conjugate pairs.
+        dt_min, dt_max: range of the time step at first.
+        lr: learning rate of ``log_dt``, ``log_A_real`` and ``A_imag``, left on each as the attribute
+            ``_optim`` together with a weight decay of 0 (see :func:`lyra.parameter_groups`). 0 makes them
+            buffers; None leaves the optimizer's learning rate.
+        bidirectional: whether there is a second ``C``, for the tokens to the right.
+        N: upstream's name of ``d_state``.
+
+    Parameters:
+        ``log_dt (H,)``, ``log_A_real (H, d_state / 2)``, ``A_imag (H, d_state / 2)`` and
+        ``C (H, d_state / 2, 2)``, real and imaginary part last, or ``(2, H, d_state / 2, 2)`` if
+        bidirectional.
+
+    Raises:
+        ValueError: an argument is out of its range; the message names it.
+    """
+
+    def __init__(
+        self,
+        d_model: int,
+        d_state: int = 64,
+        dt_min: float = 0.001,
+        dt_max: float = 0.1,
+        lr: float | None = None,
+        bidirectional: bool = False,
+        *,
+        N: int | None = None,
+    ) -> None:
+        super().__init__()
+        self.d_model = positive_int("d_model", d_model)
+        self.d_state = positive_int("d_state" if N is None else "N", d_state if N is None else N)
+        self.bidirectional = boolean("bidirectional", bidirectional)
+        self.lr = learning_rate("lr", lr)
+        dt_min, dt_max = positive_float("dt_min", dt_min), positive_float("dt_max", dt_max)
+        if self.d_state % 2:
+            raise ValueError(f"d_state must be even (conjugate pairs), got {self.d_state}")
+        if dt_min > dt_max:
+            raise ValueError(f"dt_min must not exceed dt_max, got {dt_min} and {dt_max}")
+
+        modes = self.d_state // 2
+        low, high = math.log(dt_min), math.log(dt_max)
+        directions = (2,) if bidirectional else ()
+        C = torch.randn(*directions, self.d_model, modes, dtype=torch.cfloat)
+        self.C = nn.Parameter(torch.view_as_real(C).to(torch.get_default_dtype()))
+        self._register("log_dt", torch.rand(self.d_model) * (high - low) + low)
+        self._register("log_A_real", torch.full((self.d_model, modes), math.log(0.5)))
+        self._register("A_imag", (math.pi * torch.arange(modes)).expand(self.d_model, modes).clone())
+        self._mark_parameters()
+
+    def _register(self, name: str, value: Tensor) -> None:
+        value = value.to(torch.get_default_dtype())
+        if self.lr == 0.0:
+            self.register_buffer(name, value)
+        else:
+            self.register_parameter(name, nn.Parameter(value))
+
+    def _mark_parameters(self) -> None:
+        """Leave ``_optim`` on the state space's parameters."""
+        options = {"weight_decay": 0.0} if self.lr is None else {"weight_decay": 0.0, "lr": self.lr}
+        for name in ("log_dt", "log_A_real", "A_imag"):
+            parameter = getattr(self, name)
+            if isinstance(parameter, nn.Parameter):
+                parameter._optim = dict(options)
+
+    # Copying, unpickling, moving and loading may all make new Parameter objects without our attribute.
+    def __setstate__(self, state: dict) -> None:
+        super().__setstate__(state)
+        self._mark_parameters()
+
+    def _apply(self, fn, recurse: bool = True):
+        module = super()._apply(fn, recurse)
+        self._mark_parameters()
+        return module
+
+    def _load_from_state_dict(self, *args, **kwargs) -> None:
+        super()._load_from_state_dict(*args, **kwargs)
+        self._mark_parameters()
+
+    def forward(self, L: int) -> Tensor:
+        """The kernel of the first ``L`` lags: ``(H, L)``, or ``(2, H, L)`` if bidirectional."""
+        spectrum = (self.log_dt, self.log_A_real, self.A_imag)
+        if not self.bidirectional:
+            return ops.s4d_kernel(*spectrum, self.C, L)
+        return torch.stack([ops.s4d_kernel(*spectrum, C, L) for C in self.C])
+
+    def extra_repr(self) -> str:
+        return f"{self.d_model}, d_state={self.d_state}, lr={self.lr}, bidirectional={self.bidirectional}"
+
+
+class S4D(nn.Module):
+    """Diagonal state space layer: a long convolution per channel, then a gated mix of the channels.
+
+    ``y = K * u + D u``, then GELU, dropout and ``GLU(W y + b)``. There is no residual connection.
+
+    Args:
+        d_model: channels ``H``.
+        d_state: states per channel, even.
+        dropout: probability of zeroing a channel of a sequence, over its whole length, in training.
+        transposed: whether the layer takes and gives ``(B, H, L)`` rather than ``(B, L, H)``.
+        dt_min, dt_max, lr: see :class:`S4DKernel`.
+        bidirectional: whether a token also sees those to its right:
+            ``y_t = sum_{s<=t} K0_{t-s} u_s + sum_{s>t} K1_{s-t-1} u_s + D u_t``.
+        algorithm: "auto", "fft", "direct" or "scan"; see :func:`lyra_kernels.s4d_conv`.
+        N: upstream's name of ``d_state``.
+
+    Parameters:
+        ``D (H,)``, ``output_linear.0.weight (2H, H, 1)``, ``output_linear.0.bias (2H,)`` and
+        :class:`S4DKernel`'s under ``kernel``.
+
+    Raises:
+        ValueError: an argument is out of its range; the message names it.
+    """
+
+    def __init__(
+        self,
+        d_model: int,
+        d_state: int = 64,
+        dropout: float = 0.0,
+        transposed: bool = True,
+        dt_min: float = 0.001,
+        dt_max: float = 0.1,
+        lr: float | None = None,
+        bidirectional: bool = False,
+        algorithm: str = "auto",
+        *,
+        N: int | None = None,
+    ) -> None:
+        super().__init__()
+        self.kernel = S4DKernel(d_model, d_state, dt_min, dt_max, lr, bidirectional, N=N)
+        self.d_model = self.d_output = self.kernel.d_model
+        self.d_state = self.kernel.d_state
+        self.bidirectional = self.kernel.bidirectional
+        self.transposed = boolean("transposed", transposed)
+        self.dropout = nn.Dropout(probability("dropout", dropout))
+        if algorithm not in ALGORITHMS:
+            raise ValueError(f"algorithm must be one of {', '.join(ALGORITHMS)}, got {algorithm!r}")
+        self.algorithm = algorithm
+        self.D = nn.Parameter(torch.randn(self.d_model))
+        self.output_linear = nn.Sequential(nn.Conv1d(self.d_model, 2 * self.d_model, 1), nn.GLU(dim=-2))
+
+    def initial_state(self, batch_size: int) -> Tensor:
+        """The state before the first token: zeros ``(batch_size, H, d_state / 2, 2)``."""
+        if self.bidirectional:
+            raise ValueError("a bidirectional S4D has no state: its output depends on tokens yet to come")
+        dtype = torch.float64 if self.D.dtype == torch.float64 else torch.float32
+        return torch.zeros(batch_size, self.d_model, self.d_state // 2, 2, dtype=dtype, device=self.D.device)
+
+    def forward(
+        self,
+        u: Tensor,
+        *,
+        lengths: Tensor | None = None,
+        cu_seqlens: Tensor | None = None,
+        initial_state: Tensor | None = None,
+        return_final_state: bool = False,
+        residual: Tensor | None = None,
+    ) -> Tensor | tuple[Tensor, Tensor]:
+        """Apply the layer.
+
+        Args:
+            u: ``(B, H, L)`` if ``transposed``, else ``(B, L, H)``. With ``cu_seqlens`` B is 1.
+            lengths: ``(B,)``, each sequence's length in a padded batch.
+            cu_seqlens: ``(S + 1,)``, where each sequence begins in a packed batch, and the end of the last.
+            initial_state: ``(S, H, d_state / 2, 2)``, the state that each sequence continues from.
+            return_final_state: whether to return the state after each sequence's last token, too.
+            residual: like ``u``, added to the output in the same pass over memory.
+
+        Returns:
+            ``y`` like ``u``, zero at padded positions, or ``(y, final_state)``.
+
+        Raises:
+            ValueError: ``u`` has not three dimensions or not ``d_model`` channels, and what
+                :func:`lyra_kernels.s4d_conv` refuses.
+        """
+        channels = u.shape[1 if self.transposed else 2] if u.dim() == 3 else None
+        if channels != self.d_model:
+            layout = f"(B, {self.d_model}, L)" if self.transposed else f"(B, L, {self.d_model})"
+            raise ValueError(f"u must be {layout} with transposed={self.transposed}, got {tuple(u.shape)}")
+        if self.transposed:
+            u = u.transpose(1, 2)
+            residual = None if residual is None else residual.transpose(1, 2)
+        kernel = self.kernel
+        result = ops.s4d_conv(
+            u,
+            kernel.log_dt,
+            kernel.log_A_real,
+            kernel.A_imag,
+            kernel.C,
+            self.D,
+            lengths=lengths,
+            cu_seqlens=cu_seqlens,
+            bidirectional=self.bidirectional,
+            initial_state=initial_state,
+            return_final_state=return_final_state,
+            algorithm=self.algorithm,
+        )
+        y, state = result if return_final_state else (result, None)
+        sequences = u.shape[0] if cu_seqlens is None else cu_seqlens.shape[0] - 1
+        linear = self.output_linear[0]
+        y = ops.gelu_glu(
+            y,
+            linear.weight.squeeze(-1),
+            linear.bias,
+            mask=self._dropout_mask(sequences, u),
+            residual=residual,
+            lengths=lengths,
+            cu_seqlens=cu_seqlens,
+        )
+        if self.transposed:
+            y = y.transpose(1, 2)
+        return (y, state) if return_final_state else y
+
+    def step(self, u: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
+        """One token: ``u (B, H)`` and the state before it, to the output ``(B, H)`` and the state after it.
+
+        Feeding a sequence token by token gives what :meth:`forward` gives for the whole.
+        """
+        if u.dim() != 2 or u.shape[1] != self.d_model:
+            raise ValueError(f"u must be (B, {self.d_model}), got {tuple(u.shape)}")
+        token = u.unsqueeze(-1 if self.transposed else 1)
+        y, state = self(token, initial_state=state, return_final_state=True)
+        return y.squeeze(-1 if self.transposed else 1), state
+
+    def _dropout_mask(self, sequences: int, u: Tensor) -> Tensor | None:
+        """What each sequence's channels are multiplied by: ``(S, H)``, 0 or ``1 / (1 - p)``; None if all 1."""
+        if not self.dropout.training or self.dropout.p == 0.0:
+            return None
+        dtype = torch.float64 if u.dtype == torch.float64 else torch.float32
+        return self.dropout(torch.ones(sequences, self.d_model, dtype=dtype, device=u.device))
+
+    def extra_repr(self) -> str:
+        return f"{self.d_model}, transposed={self.transposed}, algorithm={self.algorithm!r}"
