@@ -1,0 +1,106 @@
+"""Alphabets of biological sequences and their encoding to integer tokens.
+
+A token is the index of a letter in `Alphabet.letters`. Lower case (soft masking) reads as upper case, U and
+T are the same letter in DNA and RNA, and IUPAC codes for "one of several" read as the unknown letter.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+
+import numpy as np
+
+INVALID = 255  # what the look-up table holds for a byte that is no letter of the alphabet
+
+
+@dataclass(frozen=True)
+class Alphabet:
+    """Letters, their order, and what else is read as one of them.
+
+    Attributes:
+        name: "protein", "dna" or "rna".
+        letters: one character per token; token i is letters[i].
+        unknown: the letter that stands for an unknown residue.
+        aliases: other characters, each with the letter that it reads as.
+    """
+
+    name: str
+    letters: str
+    unknown: str
+    aliases: dict[str, str] = field(default_factory=dict, hash=False)
+
+    def __len__(self) -> int:
+        return len(self.letters)
+
+    @cached_property
+    def table(self) -> np.ndarray:
+        """(256,) uint8: byte -> token, INVALID where the byte is no letter."""
+        table = np.full(256, INVALID, dtype=np.uint8)
+        tokens = {letter: i for i, letter in enumerate(self.letters)}
+        tokens |= {alias: tokens[letter] for alias, letter in self.aliases.items()}
+        for letter, token in tokens.items():
+            table[ord(letter)] = token
+            table[ord(letter.lower())] = token
+        return table
+
+    @cached_property
+    def unknown_table(self) -> np.ndarray:
+        """The same with every other byte read as the unknown letter."""
+        table = self.table.copy()
+        table[table == INVALID] = self.letters.index(self.unknown)
+        return table
+
+    def encode(self, sequence: str, *, unknown: bool = False) -> np.ndarray:
+        """Tokens (L,) uint8 of one sequence; INVALID at bad letters, or with `unknown` the unknown letter."""
+        raw = np.frombuffer(to_bytes(sequence), dtype=np.uint8)
+        return (self.unknown_table if unknown else self.table)[raw]
+
+    def encode_many(
+        self, sequences: Sequence[str], *, unknown: bool = False
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Tokens of all sequences end to end, (sum L,) uint8, and where each begins, (S + 1,) int64."""
+        offsets = np.zeros(len(sequences) + 1, dtype=np.int64)
+        np.cumsum(np.fromiter(map(len, sequences), dtype=np.int64, count=len(sequences)), out=offsets[1:])
+        return self.encode("".join(sequences), unknown=unknown), offsets
+
+    def decode(self, tokens: Iterable[int]) -> str:
+        return "".join(self.letters[token] for token in tokens)
+
+    def describe(self) -> str:
+        """The letters as an error message lists them."""
+        extra = "".join(sorted(set(self.aliases) - set(self.letters)))
+        return self.letters + (f" (and {extra})" if extra else "")
+
+
+def to_bytes(text: str) -> bytes:
+    """One byte per character; characters beyond Latin-1, never letters of an alphabet, become '?'."""
+    return text.encode("latin-1", "replace")
+
+
+def _nucleic(name: str, letter: str, other: str) -> Alphabet:
+    aliases = {other: letter, ".": "-"} | dict.fromkeys("RYSWKMBDHVX", "N")
+    return Alphabet(name, f"ACG{letter}N-", "N", aliases)
+
+
+PROTEIN = Alphabet(
+    "protein", "ACDEFGHIKLMNPQRSTVWYX*-", "X", {"B": "X", "J": "X", "O": "X", "U": "X", "Z": "X", ".": "-"}
+)
+DNA = _nucleic("dna", "T", "U")
+RNA = _nucleic("rna", "U", "T")
+ALPHABETS = {alphabet.name: alphabet for alphabet in (PROTEIN, DNA, RNA)}
+
+
+def detect(sequences: Iterable[str]) -> Alphabet:
+    """The smallest alphabet that has all the letters: RNA (has U, lacks T), DNA, or protein.
+
+    Only A, C, G, T, U, N and gaps count as nucleic: the rarer IUPAC codes are amino acids too.
+    """
+    seen: set[str] = set()
+    for sequence in sequences:
+        seen.update(sequence)
+    upper = {letter.upper() for letter in seen} - set("-.")
+    if not upper <= set("ACGTUN"):
+        return PROTEIN
+    return RNA if "U" in upper and "T" not in upper else DNA

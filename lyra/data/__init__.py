@@ -1,0 +1,18 @@
+"""Sequences and targets from files to padded batches."""
+
+from .batches import Batch, BucketSampler, SequenceDataset, max_tokens_per_batch
+from .loading import DataOptions, LabelledData, load_labelled
+from .tables import read_table
+from .targets import Targets
+
+__all__ = [
+    "Batch",
+    "BucketSampler",
+    "DataOptions",
+    "LabelledData",
+    "SequenceDataset",
+    "Targets",
+    "load_labelled",
+    "max_tokens_per_batch",
+    "read_table",
+]

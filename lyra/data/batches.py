@@ -1,0 +1,185 @@
+"""Batches by length: a dataset of encoded sequences, a sampler that puts similar lengths together, "
+"padding."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset, Sampler
+
+POOL_BATCHES = (
+    50  # batches sorted by length together: enough to make lengths alike, few enough to stay random
+)
+IGNORED = -100  # the class at padded positions; torch's cross-entropy leaves it out by default
+
+
+def max_tokens_per_batch(batch_size: int) -> int:
+    """Padded positions that a batch may have, so that memory does not follow the longest sequence."""
+    return max(65_536, 512 * batch_size)
+
+
+@dataclass
+class Batch:
+    """A padded batch.
+
+    Attributes:
+        tokens: (B, L) int64, padded with 0.
+        lengths: (B,) int64, or None when every sequence has length L.
+        targets: (B,) float32 or int64, or (B, L) int64 padded with IGNORED; None without targets.
+    """
+
+    tokens: Tensor
+    lengths: Tensor | None
+    targets: Tensor | None = None
+
+    def to(self, device: torch.device) -> Batch:
+        move = [
+            None if part is None else part.to(device) for part in (self.tokens, self.lengths, self.targets)
+        ]
+        return replace(self, tokens=move[0], lengths=move[1], targets=move[2])
+
+    def __len__(self) -> int:
+        return len(self.tokens)
+
+
+def pad(flat: np.ndarray, starts: np.ndarray, lengths: np.ndarray, fill: int) -> np.ndarray:
+    """(B, max length) int64 from slices of a flat array."""
+    width = int(lengths.max(initial=0))
+    positions = np.arange(width)
+    inside = positions < lengths[:, None]
+    at = np.minimum(starts[:, None] + positions, max(len(flat) - 1, 0))
+    return (
+        np.where(inside, flat[at], fill).astype(np.int64)
+        if len(flat)
+        else np.zeros((len(starts), width), np.int64)
+    )
+
+
+class SequenceDataset(Dataset[Batch]):
+    """Encoded sequences and their targets; indexed with a list of rows, it returns a padded batch."""
+
+    def __init__(
+        self,
+        tokens: np.ndarray,
+        offsets: np.ndarray,
+        rows: Sequence[int] | np.ndarray,
+        values: list[np.ndarray] | None = None,
+    ) -> None:
+        """tokens, offsets: as `Alphabet.encode_many` gives them; rows: which sequences; values: one "
+        "per sequence."""
+        self.tokens = tokens
+        self.starts = offsets[:-1][rows]
+        self.lengths = np.diff(offsets)[rows]
+        self.values = None if values is None else [values[i] for i in rows]
+
+    def __len__(self) -> int:
+        return len(self.starts)
+
+    def __getitem__(self, row: int) -> Batch:
+        return self.__getitems__([row])
+
+    def __getitems__(self, rows: Sequence[int]) -> Batch:
+        """The hook by which torch's DataLoader fetches a whole batch."""
+        lengths = self.lengths[rows]
+        tokens = torch.from_numpy(pad(self.tokens, self.starts[rows], lengths, 0))
+        same = len(lengths) == 0 or int(lengths.min()) == tokens.shape[1]
+        return Batch(tokens, None if same else torch.from_numpy(lengths), self.targets(rows))
+
+    def targets(self, rows: Sequence[int]) -> Tensor | None:
+        if self.values is None:
+            return None
+        values = [self.values[row] for row in rows]
+        if values and values[0].ndim:
+            labels = [torch.from_numpy(value) for value in values]
+            return torch.nn.utils.rnn.pad_sequence(labels, batch_first=True, padding_value=IGNORED)
+        return torch.from_numpy(np.array(values))
+
+
+def batches_by_length(
+    lengths: np.ndarray, order: np.ndarray, batch_size: int, max_tokens: int
+) -> list[np.ndarray]:
+    """Cuts `order`, already sorted by length where that is wanted, into batches within both limits.
+
+    A sequence longer than `max_tokens` makes a batch of its own.
+    """
+    batches = []
+    start, widest = 0, 0
+    for stop, row in enumerate(order):
+        wider = max(widest, int(lengths[row]))
+        if stop > start and (stop - start == batch_size or (stop - start + 1) * wider > max_tokens):
+            batches.append(order[start:stop])
+            start, wider = stop, int(lengths[row])
+        widest = wider
+    if len(order) > start:
+        batches.append(order[start:])
+    return batches
+
+
+class BucketSampler(Sampler[list[int]]):
+    """Random batches of similar lengths, the same for the same seed and epoch, split over processes.
+
+    Each epoch shuffles the rows, sorts pools of `POOL_BATCHES` batches by length, cuts them, and shuffles the
+    batches. Every process gets equally many: a few of the first are repeated to fill up the last round.
+    """
+
+    def __init__(
+        self,
+        lengths: np.ndarray,
+        batch_size: int,
+        max_tokens: int,
+        seed: int,
+        rank: int = 0,
+        world_size: int = 1,
+    ) -> None:
+        self.lengths, self.batch_size, self.max_tokens, self.seed = lengths, batch_size, max_tokens, seed
+        self.rank, self.world_size = rank, world_size
+        self.epoch = 0
+        self._batches: tuple[int, list[np.ndarray]] | None = None
+
+    def set_epoch(self, epoch: int) -> None:
+        """Chooses the epoch's order; Lightning calls it before each epoch."""
+        self.epoch = epoch
+
+    def batches(self) -> list[np.ndarray]:
+        """This epoch's batches of all processes together."""
+        if self._batches is None or self._batches[0] != self.epoch:
+            self._batches = (self.epoch, self._make())
+        return self._batches[1]
+
+    def _make(self) -> list[np.ndarray]:
+        rng = np.random.default_rng([self.seed, self.epoch])
+        order = rng.permutation(len(self.lengths))
+        pool = POOL_BATCHES * self.batch_size
+        batches: list[np.ndarray] = []
+        for start in range(0, len(order), pool):
+            rows = order[start : start + pool]
+            rows = rows[np.argsort(self.lengths[rows], kind="stable")]
+            batches += batches_by_length(self.lengths, rows, self.batch_size, self.max_tokens)
+        return [batches[i] for i in rng.permutation(len(batches))]
+
+    def __iter__(self) -> Iterator[list[int]]:
+        batches = self.batches()
+        for i in range(self.rank, len(self) * self.world_size, self.world_size):
+            yield batches[i % len(batches)].tolist()
+
+    def __len__(self) -> int:
+        return math.ceil(len(self.batches()) / self.world_size)
+
+
+class SortedSampler(Sampler[list[int]]):
+    """Every row once, in batches from the longest sequences to the shortest."""
+
+    def __init__(self, lengths: np.ndarray, batch_size: int, max_tokens: int) -> None:
+        order = np.argsort(-lengths, kind="stable")
+        self.batches = batches_by_length(lengths, order, batch_size, max_tokens)
+
+    def __iter__(self) -> Iterator[list[int]]:
+        return (batch.tolist() for batch in self.batches)
+
+    def __len__(self) -> int:
+        return len(self.batches)
