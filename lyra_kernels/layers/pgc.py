@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from .. import ops
-from ._checks import boolean, positive_float, positive_int, probability
+from .checks import boolean, positive_float, positive_int, probability
 from .rms_norm import RMSNorm
 
 

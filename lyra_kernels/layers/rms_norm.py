@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from .. import ops
-from ._checks import positive_float, positive_int
+from .checks import positive_float, positive_int
 
 
 class RMSNorm(nn.Module):

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from .. import ops
-from ._checks import boolean, learning_rate, positive_float, positive_int, probability
+from .checks import boolean, learning_rate, positive_float, positive_int, probability
 
 ALGORITHMS = ("auto", "fft", "direct", "scan")
 """How :class:`S4D` may compute its convolution."""
@@ -246,7 +246,7 @@ class S4D(nn.Module):
         return y.squeeze(-1 if self.transposed else 1), state
 
     def _dropout_mask(self, sequences: int, u: Tensor) -> Tensor | None:
-        """What each sequence's channels are multiplied by: ``(S, H)``, 0 or ``1 / (1 - p)``; None if all 1."""
+        """What each sequence's channels are multiplied by, ``(S, H)``; None in evaluation mode."""
         if not self.dropout.training or self.dropout.p == 0.0:
             return None
         dtype = torch.float64 if u.dtype == torch.float64 else torch.float32

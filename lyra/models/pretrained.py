@@ -1,0 +1,192 @@
+"""Saving and loading: folders, Hugging Face repositories, plain state_dicts of the published models."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+try:
+    from huggingface_hub import PyTorchModelHubMixin
+except ImportError:
+
+    class PyTorchModelHubMixin:  # type: ignore[no-redef]
+        """Stands in where huggingface_hub is not installed."""
+
+        def __init_subclass__(cls, **kwargs: Any) -> None:
+            super().__init_subclass__()
+
+        def save_pretrained(self, *args: Any, **kwargs: Any) -> None:
+            raise ImportError(_MISSING)
+
+        @classmethod
+        def from_pretrained(cls, *args: Any, **kwargs: Any) -> Any:
+            raise ImportError(_MISSING)
+
+        def push_to_hub(self, *args: Any, **kwargs: Any) -> None:
+            raise ImportError(_MISSING)
+
+
+_MISSING = (
+    "saving and loading model folders needs huggingface_hub and safetensors: pip install 'lyra-bio[app]'"
+)
+CONFIG = "config.json"
+WEIGHTS = "model.safetensors"
+
+
+class PretrainedMixin(PyTorchModelHubMixin):
+    """``save_pretrained`` and ``from_pretrained`` for a module with ``config`` and ``metadata`` dicts.
+
+    A folder holds ``model.safetensors`` and ``config.json``: the constructor's arguments, ``metadata``
+    (whatever the application stores beside the weights, such as the alphabet and the scaling of the
+    targets), the class under ``architectures`` and the weights' ``dtype``.
+    """
+
+    config: dict[str, Any]
+    metadata: dict[str, Any]
+
+    def _save_pretrained(self, save_directory: Path) -> None:
+        assert isinstance(self, nn.Module)
+        super()._save_pretrained(save_directory)
+        dtype = str(next(self.parameters()).dtype).removeprefix("torch.")
+        content = {
+            "architectures": [type(self).__name__],
+            "dtype": dtype,
+            **self.config,
+            "metadata": self.metadata,
+        }
+        text = json.dumps(content, indent=2, allow_nan=False)
+        (save_directory / CONFIG).write_text(text + "\n", encoding="utf-8")
+
+    @classmethod
+    def _from_pretrained(
+        cls,
+        *,
+        model_id: str,
+        revision: str | None = None,
+        cache_dir: str | Path | None = None,
+        force_download: bool = False,
+        local_files_only: bool = False,
+        token: str | bool | None = None,
+        map_location: str = "cpu",
+        strict: bool = True,
+        config: dict[str, Any] | None = None,
+        **arguments: Any,
+    ) -> Any:
+        """The hook by which the mixin's ``from_pretrained`` builds the model, with every weight required."""
+        from safetensors.torch import load_file
+
+        if config is None:
+            raise ValueError(f"{model_id} is not a saved model: it has no {CONFIG}")
+        chosen = _subclass_named(cls, config, model_id)
+        if os.path.isdir(model_id):
+            weights = os.path.join(model_id, WEIGHTS)
+            if not os.path.isfile(weights):
+                raise ValueError(f"{model_id} is not a saved model: it has no {WEIGHTS}")
+        else:
+            from huggingface_hub import hf_hub_download
+
+            weights = hf_hub_download(
+                model_id,
+                WEIGHTS,
+                revision=revision,
+                cache_dir=cache_dir,
+                force_download=force_download,
+                local_files_only=local_files_only,
+                token=token,
+            )
+        model = chosen(**arguments)
+        model.to(dtype=getattr(torch, config.get("dtype", "float32")))
+        model.load_state_dict(load_file(weights), strict=strict)
+        return model.to(map_location).eval()
+
+
+def _subclass_named(cls: type, config: Mapping[str, Any], model_id: str) -> type:
+    """``cls`` or the subclass of it that the folder was saved from."""
+    name = (config.get("architectures") or [cls.__name__])[0]
+    known = {cls.__name__: cls} | {sub.__name__: sub for sub in cls.__subclasses__()}
+    if name not in known:
+        raise ValueError(f"{model_id} holds a {name}, which {cls.__name__} cannot load")
+    return known[name]
+
+
+def read_state_dict(source: str | Path | Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """A state_dict, given or from a file written by ``torch.save`` (tensors only, nothing is executed).
+
+    A checkpoint that keeps it under ``state_dict`` or ``model_state_dict`` is opened, and the one-S4D model
+    that the paper's authors published gets this package's names (``pgc1``, ``pgc2``, ``s4d`` and ``norm``
+    become ``pgc_layers.0``, ``pgc_layers.1``, ``s4_layers.0`` and ``norms.0``).
+    """
+    if not isinstance(source, Mapping):
+        source = torch.load(source, map_location="cpu", weights_only=True)
+        if not isinstance(source, Mapping):
+            raise ValueError(f"expected a state_dict, the file holds a {type(source).__name__}")
+    for key in ("state_dict", "model_state_dict"):
+        if isinstance(source.get(key), Mapping):
+            source = source[key]
+    authors = {
+        "pgc1.": "pgc_layers.0.",
+        "pgc2.": "pgc_layers.1.",
+        "s4d.": "s4_layers.0.",
+        "norm.": "norms.0.",
+    }
+    state = {}
+    for key, value in source.items():
+        for prefix, name in authors.items():
+            if key.startswith(prefix):
+                key = name + key.removeprefix(prefix)
+        if ".flash_conv." not in key:  # the authors' second copy of the convolution's weights
+            state[key] = value
+    return state
+
+
+def infer_arguments(state: Mapping[str, Tensor]) -> dict[str, Any]:
+    """The constructor arguments that the shapes of a state_dict tell.
+
+    A model without ``final_norm`` is taken for the paper's, whose PGC layers have no residual connections.
+
+    Raises:
+        ValueError: it is no state_dict of a Lyra model.
+    """
+    for name in ("encoder.weight", "decoder.weight"):
+        if name not in state:
+            found = ", ".join(list(state)[:5]) or "nothing"
+            raise ValueError(f"not the state_dict of a Lyra model: {name} is missing, it has {found}, ...")
+    d_model, d_input = state["encoder.weight"].shape
+    convolutions = [state[f"pgc_layers.{i}.conv.weight"] for i in range(_count(state, "pgc_layers"))]
+    arguments: dict[str, Any] = {
+        "d_input": d_input,
+        "d_model": d_model,
+        "d_output": state["decoder.weight"].shape[0],
+        "num_pgc_layers": len(convolutions),
+        "num_s4_layers": _count(state, "s4_layers"),
+        "final_norm": "final_norm.weight" in state,
+        "pgc_residual": "final_norm.weight" in state,
+    }
+    if convolutions:
+        arguments["pgc_expansion"] = [_expansion(weight.shape[0], d_model) for weight in convolutions]
+        arguments["pgc_kernel_size"] = convolutions[0].shape[-1]
+    if arguments["num_s4_layers"]:
+        C = state["s4_layers.0.kernel.C"]
+        arguments["d_state"] = 2 * C.shape[-2]
+        arguments["bidirectional"] = C.dim() == 4
+    return arguments
+
+
+def _count(state: Mapping[str, Tensor], layers: str) -> int:
+    return len({match[1] for key in state if (match := re.match(rf"{layers}\.(\d+)\.", key))})
+
+
+def _expansion(inner: int, d_model: int) -> float:
+    """A factor ``e`` next to ``inner / d_model`` for which ``int(e * d_model)`` is ``inner``."""
+    factor = inner / d_model
+    while int(factor * d_model) < inner:
+        factor = math.nextafter(factor, math.inf)
+    return factor
