@@ -55,9 +55,7 @@ class PGC(nn.Module):
             raise ValueError(f"kernel_size must be odd unless causal=True, got {kernel_size}")
         inner = int(self.expansion_factor * self.d_model)
         if inner < 1:
-            raise ValueError(
-                f"expansion_factor * d_model must be at least 1, got {expansion_factor} * {d_model}"
-            )
+            raise ValueError(f"expansion_factor * d_model must be at least 1, got {expansion_factor} * {d_model}")
         self.d_inner = inner
 
         self.conv = nn.Conv1d(inner, inner, self.kernel_size, groups=inner)
@@ -67,9 +65,7 @@ class PGC(nn.Module):
         self.out_proj = nn.Linear(inner, self.d_model)
         self.dropout = nn.Dropout(probability("dropout", dropout))
 
-    def forward(
-        self, u: Tensor, *, lengths: Tensor | None = None, cu_seqlens: Tensor | None = None
-    ) -> Tensor:
+    def forward(self, u: Tensor, *, lengths: Tensor | None = None, cu_seqlens: Tensor | None = None) -> Tensor:
         """Apply the layer.
 
         Args:

@@ -97,9 +97,7 @@ def s4d_recurrence(
 ) -> tuple[Tensor, Tensor]:
     """:func:`s4d_scan` one token after another, in real arithmetic: the plainest form, and the slowest."""
     if C.shape[0] == 2 or cu_seqlens is not None:
-        return _by_direction(
-            s4d_recurrence, u, log_dt, log_A_real, A_imag, C, D, lengths, cu_seqlens, initial_state
-        )
+        return _by_direction(s4d_recurrence, u, log_dt, log_A_real, A_imag, C, D, lengths, cu_seqlens, initial_state)
 
     mask = sequence_mask(lengths, u.shape[1])
     value = fill_padding(u, mask).to(compute_dtype(u))
@@ -157,9 +155,7 @@ def s4d_scan(
         ``(S, H, M, 2)`` in the compute dtype; with two directions an empty tensor ``(0,)``.
     """
     if C.shape[0] == 2 or cu_seqlens is not None:
-        return _by_direction(
-            s4d_scan, u, log_dt, log_A_real, A_imag, C, D, lengths, cu_seqlens, initial_state
-        )
+        return _by_direction(s4d_scan, u, log_dt, log_A_real, A_imag, C, D, lengths, cu_seqlens, initial_state)
 
     batch, length, channels = u.shape
     mask = sequence_mask(lengths, length)
@@ -189,9 +185,7 @@ def s4d_scan(
     return fill_padding(y, mask).to(u.dtype), _real_pair(final)
 
 
-def _final_state(
-    powers: Tensor, tokens: Tensor, states: Tensor, length: int, lengths: Tensor | None
-) -> Tensor:
+def _final_state(powers: Tensor, tokens: Tensor, states: Tensor, length: int, lengths: Tensor | None) -> Tensor:
     """Each sequence's state after its last token: its last whole chunk's, and the tokens ``r`` after that.
 
     ``S' = a^r S + sum_{s<r} a^(r-1-s) u_s``.

@@ -1,0 +1,324 @@
+"""One way to differentiate every op.
+
+An :class:`Op` names a dispatcher op, the arguments that have gradients, and the reference formula. From that come
+
+* ``Op.Function``, the autograd Function that the public functions call: its forward and backward are the dispatcher
+  ops ``lyra::name`` and ``lyra::name_backward``; it has vmap (activations merge into the batch) and jvp rules;
+* ``Op.Gradients``, the Function behind the backward, differentiable in turn through the reference formula, so that
+  double backward and ``torch.func`` transforms work to any order;
+* the same formulas registered on the dispatcher ops themselves, which is what torch.compile and torch.export see.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .. import backends
+from .schemas import LIBRARY, OPS
+
+Arguments = tuple[Any, ...]
+
+
+def _call(name: str, backend: str | None, args: Sequence[Any]) -> Any:
+    """Run an op beneath autograd: through the dispatcher, or on the backend that was asked for."""
+    if backend is not None:
+        return backends.implementation(name, backend)(*args)
+    with torch._C._AutoDispatchBelowAutograd():
+        return OPS[name](*args)
+
+
+def _save(ctx: Any, values: Sequence[Any]) -> tuple[Tensor | None, ...]:
+    """Keep tensors and constants for `_saved`; returns the tensors."""
+    tensors = tuple(v if isinstance(v, Tensor) else None for v in values)
+    ctx.constants = tuple(None if isinstance(v, Tensor) else v for v in values)
+    ctx.save_for_backward(*tensors)
+    return tensors
+
+
+def _saved(ctx: Any) -> Arguments:
+    tensors = ctx.saved_tensors
+    return tuple(c if t is None else t for t, c in zip(tensors, ctx.constants, strict=True))
+
+
+def _as_tuple(x: Any) -> tuple[Tensor, ...]:
+    return tuple(x) if isinstance(x, (tuple, list)) else (x,)
+
+
+def _select(x: Any, dim: int | None, i: int) -> Any:
+    return x.select(dim, i) if isinstance(x, Tensor) and dim is not None else x
+
+
+def needs_graph(args: Sequence[Any]) -> bool:
+    """Whether a call must be recorded: by autograd, forward-mode AD or a torch.func transform."""
+    if torch._C._are_functorch_transforms_active() or torch.autograd.forward_ad._current_level >= 0:
+        return True
+    return torch.is_grad_enabled() and any(isinstance(a, Tensor) and a.requires_grad for a in args)
+
+
+class Op:
+    """How one op is differentiated.
+
+    Args:
+        name: dispatcher op ``lyra::name``; its backward is ``lyra::name_backward``.
+        reference: the formula, called with the op's own arguments.
+        differentiable: positions of the arguments with a gradient, in the order in which the backward op returns
+            them.
+        outputs: how many outputs are differentiable; those after are kept for the backward.
+        batched: positions of the arguments whose first dimension is the batch.
+        lengths, cu_seqlens: positions of those arguments, if the op has them.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        reference: Callable,
+        differentiable: tuple[int, ...],
+        *,
+        outputs: int = 1,
+        batched: tuple[int, ...] = (0,),
+        lengths: int | None = None,
+        cu_seqlens: int | None = None,
+    ) -> None:
+        self.name = name
+        self.reference = reference
+        self.differentiable = differentiable
+        self.outputs = outputs
+        self.batched = batched
+        self.lengths = lengths
+        self.cu_seqlens = cu_seqlens
+        self.Function, self.Gradients = _functions(self)
+        _register_autograd(self)
+
+    # ---- what an op with an unusual signature overrides -----------------------------------------------------
+    def backward_arguments(self, grads: Arguments, args: Arguments, extra: Arguments) -> Arguments:
+        """The backward op's arguments, from gradients of the outputs, the forward's arguments and extra outputs."""
+        return (*grads, *args)
+
+    def split(self, backward_args: Arguments) -> tuple[Arguments, Arguments]:
+        """The gradients and the forward's arguments again, from the backward op's arguments."""
+        return backward_args[: self.outputs], backward_args[self.outputs :]
+
+    def results(self, gradients: Arguments, grads: Arguments, args: Arguments) -> Arguments:
+        """One gradient for each of `differentiable`, from what the backward op returned."""
+        return gradients
+
+    # ---- calling ---------------------------------------------------------------------------------------------
+    def __call__(self, *args: Any) -> Any:
+        """Run the op on the backend in force, recorded where anyone asks for gradients."""
+        backend = backends.forced()
+        if backends.runs_reference(backend, args[0].device):
+            return self.reference(*args)
+        if backend is None and torch.compiler.is_compiling():
+            return OPS[self.name](*args)
+        if needs_graph(args):
+            return self.Function.apply(backend, *args)
+        return _call(self.name, backend, args)
+
+    def backward(self, backend: str | None, values: Arguments, count: int, grads: Arguments) -> Arguments:
+        """Gradients of all `count` arguments, from the saved values and the gradients of the outputs."""
+        args, extra = values[:count], values[count:]
+        grads = tuple(g.contiguous() if g is not None else None for g in grads[: self.outputs])
+        if all(g is None for g in grads):
+            return (None,) * count
+        backward_args = self.backward_arguments(grads, args, extra)
+        if torch.is_grad_enabled() and not torch.compiler.is_compiling():
+            gradients = self.Gradients.apply(backend, *backward_args)
+        elif torch.compiler.is_compiling():
+            gradients = OPS[self.name + "_backward"](*backward_args)
+        else:
+            gradients = _call(self.name + "_backward", backend, backward_args)
+        out: list[Tensor | None] = [None] * count
+        for i, gradient in zip(self.differentiable, self.results(_as_tuple(gradients), grads, args), strict=True):
+            if args[i] is not None:
+                out[i] = gradient
+        return tuple(out)
+
+    # ---- through the reference formula -----------------------------------------------------------------------
+    def present(self, args: Arguments) -> tuple[int, ...]:
+        return tuple(i for i in self.differentiable if i < len(args) and args[i] is not None)
+
+    def formula(self, args: Arguments) -> Callable[..., tuple[Tensor, ...]]:
+        """The reference as a function of its differentiable arguments alone."""
+        present = self.present(args)
+
+        def function(*values: Tensor) -> tuple[Tensor, ...]:
+            full = list(args)
+            for i, value in zip(present, values, strict=True):
+                full[i] = value
+            return _as_tuple(self.reference(*full))[: self.outputs]
+
+        return function
+
+    def reference_gradients(self, grads: Arguments, args: Arguments) -> tuple[Tensor, ...]:
+        """Gradients of the present differentiable arguments, by the reference."""
+        outputs, vjp = torch.func.vjp(self.formula(args), *(args[i] for i in self.present(args)))
+        return vjp(_cotangents(grads, outputs))
+
+    def reference_backward(self, *backward_args: Any) -> tuple[Tensor, ...]:
+        """What the backward op returns, by the reference: the fallback where no kernel serves."""
+        grads, args = self.split(backward_args)
+        like = args[0] if args[0].is_floating_point() else grads[0]
+        found = dict(zip(self.present(args), self.reference_gradients(grads, args), strict=True))
+        empty = like.new_empty((0,), dtype=torch.float64 if like.dtype == torch.float64 else torch.float32)
+        return tuple(found[i].contiguous() if i in found else empty for i in self.differentiable if i < len(args))
+
+    def jvp(self, args: Arguments, tangents: Arguments) -> tuple[Tensor, ...]:
+        """Forward-mode derivative, as the derivative of the reverse mode in its cotangent (which is linear)."""
+        present = self.present(args)
+        outputs, vjp = torch.func.vjp(self.formula(args), *(args[i] for i in present))
+        _, pushforward = torch.func.vjp(vjp, tuple(torch.zeros_like(o) for o in outputs))
+        given = tuple(
+            torch.zeros_like(args[i]) if tangents[i] is None else tangents[i].to(args[i].dtype) for i in present
+        )
+        return pushforward(given)[0]
+
+    # ---- vmap ------------------------------------------------------------------------------------------------
+    def vmap(self, size: int, in_dims: Arguments, backend: str | None, args: Arguments) -> tuple[Any, Any]:
+        """Merge the mapped dimension into the batch where only activations have one, else one call an entry."""
+        mapped = {i for i, dim in enumerate(in_dims) if isinstance(args[i], Tensor) and dim is not None}
+        packed = self.cu_seqlens is not None and args[self.cu_seqlens] is not None
+        if packed or not self.batched or not mapped <= {*self.batched, self.lengths}:
+            return _loop(lambda *a: self.Function.apply(backend, *a), size, in_dims, args)
+        merged = list(args)
+        for i in (*self.batched, self.lengths):
+            if i is None or args[i] is None:
+                continue
+            if i in mapped:
+                merged[i] = args[i].movedim(in_dims[i], 0).flatten(0, 1)
+            else:
+                merged[i] = args[i].repeat(size, *[1] * (args[i].dim() - 1))
+        out = self.Function.apply(backend, *merged)
+        if isinstance(out, Tensor):
+            return out.unflatten(0, (size, -1)) if out.numel() else _loop_empty(out, size), 0
+        split = tuple(_split_batch(o, size) for o in out)
+        return split, tuple(0 for _ in split)
+
+
+def _loop_empty(x: Tensor, size: int) -> Tensor:
+    return x.reshape(size, x.shape[0] // size, *x.shape[1:])
+
+
+def _split_batch(x: Tensor, size: int) -> Tensor:
+    """(size * B, ...) -> (size, B, ...); what stands for an absent output, shape (0,), is repeated."""
+    if x.dim() == 1 and x.shape[0] == 0:
+        return x.expand(size, 0)
+    return x.reshape(size, x.shape[0] // size, *x.shape[1:])
+
+
+def _loop(function: Callable, size: int, in_dims: Arguments, args: Arguments) -> tuple[Any, Any]:
+    if size == 0:
+        raise ValueError("vmap over a dimension of size 0 is not supported where parameters are mapped")
+    results = [function(*(_select(a, d, i) for a, d in zip(args, in_dims, strict=True))) for i in range(size)]
+    if isinstance(results[0], Tensor):
+        return torch.stack(results), 0
+    return tuple(torch.stack(column) for column in zip(*results, strict=True)), tuple(0 for _ in results[0])
+
+
+def _cotangents(grads: Arguments, outputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    """Gradients of the outputs, zeros where none came, in the outputs' dtypes."""
+    return tuple(torch.zeros_like(o) if g is None else g.to(o.dtype) for g, o in zip(grads, outputs, strict=True))
+
+
+def _functions(op: Op) -> tuple[type[torch.autograd.Function], type[torch.autograd.Function]]:
+    """The two autograd Functions of an op."""
+
+    class Function(torch.autograd.Function):
+        @staticmethod
+        def forward(backend: str | None, *args: Any) -> Any:
+            return _call(op.name, backend, args)
+
+        @staticmethod
+        def setup_context(ctx: Any, inputs: Arguments, output: Any) -> None:
+            ctx.backend, *args = inputs
+            extra = _as_tuple(output)[op.outputs :]
+            ctx.count = len(args)
+            ctx.mark_non_differentiable(*extra)
+            ctx.set_materialize_grads(False)
+            tensors = _save(ctx, (*args, *extra))
+            ctx.save_for_forward(*tensors)
+
+        @staticmethod
+        def backward(ctx: Any, *grads: Any) -> Any:
+            return None, *op.backward(ctx.backend, _saved(ctx), ctx.count, grads)
+
+        @staticmethod
+        def jvp(ctx: Any, *tangents: Any) -> Any:
+            args = _saved(ctx)[: ctx.count]
+            out = op.jvp(args, tangents[1:])
+            extra = len(ctx.constants) - ctx.count
+            return out[0] if op.outputs == 1 and not extra else (*out, *[None] * extra)
+
+        @staticmethod
+        def vmap(info: Any, in_dims: Arguments, backend: str | None, *args: Any) -> Any:
+            return op.vmap(info.batch_size, in_dims[1:], backend, args)
+
+    class Gradients(torch.autograd.Function):
+        @staticmethod
+        def forward(backend: str | None, *args: Any) -> Any:
+            return _call(op.name + "_backward", backend, args)
+
+        @staticmethod
+        def setup_context(ctx: Any, inputs: Arguments, output: Any) -> None:
+            ctx.backend, *args = inputs
+            _save(ctx, args)
+
+        @staticmethod
+        def backward(ctx: Any, *cotangents: Any) -> Any:
+            return None, *_double_backward(op, _saved(ctx), cotangents)
+
+        @staticmethod
+        def vmap(info: Any, in_dims: Arguments, backend: str | None, *args: Any) -> Any:
+            return _loop(lambda *a: Gradients.apply(backend, *a), info.batch_size, in_dims[1:], args)
+
+    Function.__name__ = Function.__qualname__ = f"{op.name}_function"
+    Gradients.__name__ = Gradients.__qualname__ = f"{op.name}_gradients"
+    return Function, Gradients
+
+
+def _double_backward(op: Op, backward_args: Arguments, cotangents: Arguments) -> Arguments:
+    """Gradients of the backward op's arguments, through the reference."""
+    grads, args = op.split(backward_args)
+    present = op.present(args)
+    given = [i for i, g in enumerate(grads) if g is not None]
+
+    def function(*values: Tensor) -> tuple[Tensor, ...]:
+        new_grads, new_args = list(grads), list(args)
+        for i, value in zip(given, values[: len(given)], strict=True):
+            new_grads[i] = value
+        for i, value in zip(present, values[len(given) :], strict=True):
+            new_args[i] = value
+        return op.reference_gradients(tuple(new_grads), tuple(new_args))
+
+    inputs = [*(grads[i] for i in given), *(args[i] for i in present)]
+    outputs, vjp = torch.func.vjp(function, *inputs)
+    wanted = [c for i, c in zip(op.differentiable, cotangents, strict=False) if i in present]
+    found = vjp(_cotangents(tuple(wanted), outputs))
+    by_identity = {id(x): g for x, g in zip(inputs, found, strict=True)}
+    return tuple(by_identity.get(id(a)) if isinstance(a, Tensor) else None for a in backward_args)
+
+
+def _register_autograd(op: Op) -> None:
+    """The same derivatives on the dispatcher ops themselves."""
+
+    def setup_context(ctx: Any, inputs: Arguments, output: Any) -> None:
+        extra = _as_tuple(output)[op.outputs :]
+        ctx.count = len(inputs)
+        ctx.mark_non_differentiable(*extra)
+        _save(ctx, (*inputs, *extra))
+
+    def backward(ctx: Any, *grads: Any) -> Any:
+        return op.backward(None, _saved(ctx), ctx.count, grads)
+
+    def setup_gradients(ctx: Any, inputs: Arguments, output: Any) -> None:
+        _save(ctx, inputs)
+
+    def double_backward(ctx: Any, *cotangents: Any) -> Any:
+        return _double_backward(op, _saved(ctx), cotangents)
+
+    name = f"lyra::{op.name}"
+    torch.library.register_autograd(name, backward, setup_context=setup_context, lib=LIBRARY)
+    torch.library.register_autograd(f"{name}_backward", double_backward, setup_context=setup_gradients, lib=LIBRARY)

@@ -1,0 +1,112 @@
+"""Argument checks that every public function shares; an error names the argument, what it was, what it must be."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+FLOATS = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
+
+
+def shape_of(x: Tensor) -> str:
+    return "(" + ", ".join(str(s) for s in x.shape) + ")"
+
+
+def activations(name: str, x: Tensor, form: str = "(batch, length, channels)") -> Tensor:
+    """Check activations: a floating tensor with as many dimensions as the form names."""
+    tensor(name, x, form)
+    return x
+
+
+def tensor(name: str, x: Tensor, form: str) -> None:
+    """Check that x is a floating tensor with as many dimensions as a form like "(H, M)" names."""
+    if not isinstance(x, Tensor):
+        raise TypeError(f"{name} must be a tensor of shape {form}, not {type(x).__name__}")
+    if x.dtype not in FLOATS:
+        raise TypeError(f"{name} must be float32, float64, float16 or bfloat16, not {x.dtype}")
+    rank = len([part for part in form.strip("()").split(",") if part.strip()])
+    if x.dim() != rank:
+        raise ValueError(f"{name} must have shape {form}, not {shape_of(x)}")
+
+
+def size(name: str, x: Tensor, form: str, expected: tuple[int | None, ...], why: str) -> None:
+    """Check the sizes of x; None stands for any."""
+    tensor(name, x, form)
+    if any(want is not None and have != want for have, want in zip(x.shape, expected, strict=True)):
+        sizes = "(" + ", ".join("any" if e is None else str(e) for e in expected) + ")"
+        raise ValueError(f"{name} must have shape {form} = {sizes} {why}, not {shape_of(x)}")
+
+
+def same_device(name: str, x: Tensor | None, other_name: str, other: Tensor) -> None:
+    if x is not None and x.device != other.device:
+        raise ValueError(f"{name} is on {x.device} but {other_name} is on {other.device}: move one of them")
+
+
+def parameter(x: Tensor | None, dtype: torch.dtype) -> Tensor | None:
+    """A parameter as the kernels take it: contiguous, in the compute dtype."""
+    return None if x is None else x.to(dtype).contiguous()
+
+
+def _values_can_be_read(x: Tensor) -> bool:
+    """Reading values must not wait for a GPU, nor end a trace."""
+    return (
+        x.device.type == "cpu"
+        and not torch.compiler.is_compiling()
+        and not torch._C._are_functorch_transforms_active()
+        and type(x) in (Tensor, torch.nn.Parameter)
+    )
+
+
+def layout(
+    x: Tensor, lengths: Tensor | None, cu_seqlens: Tensor | None, name: str = "u"
+) -> tuple[Tensor | None, Tensor | None]:
+    """Check `lengths` and `cu_seqlens` against activations (batch, length, channels); returns both as int64.
+
+    Values are checked on the CPU only: elsewhere that would make the program wait for the device.
+    """
+    if lengths is not None and cu_seqlens is not None:
+        raise ValueError("give lengths (a padded batch) or cu_seqlens (a packed one), not both")
+    if lengths is not None:
+        lengths = _integers("lengths", lengths, x, name)
+        if lengths.dim() != 1 or lengths.shape[0] != x.shape[0]:
+            raise ValueError(
+                f"lengths must have shape (batch,) = ({x.shape[0]},) to match {name}, not {shape_of(lengths)}"
+            )
+        if _values_can_be_read(lengths) and lengths.numel():
+            low, high = int(lengths.min()), int(lengths.max())
+            if low < 0 or high > x.shape[1]:
+                bad = low if low < 0 else high
+                raise ValueError(f"lengths must lie between 0 and the length of {name}, {x.shape[1]}; got {bad}")
+    if cu_seqlens is not None:
+        cu_seqlens = _integers("cu_seqlens", cu_seqlens, x, name)
+        if x.shape[0] != 1:
+            raise ValueError(f"with cu_seqlens {name} must have shape (1, tokens, channels), not {shape_of(x)}")
+        if cu_seqlens.dim() != 1 or cu_seqlens.shape[0] < 1:
+            raise ValueError(f"cu_seqlens must have shape (sequences + 1,), not {shape_of(cu_seqlens)}")
+        if _values_can_be_read(cu_seqlens):
+            if int(cu_seqlens[0]) != 0 or int(cu_seqlens[-1]) != x.shape[1]:
+                raise ValueError(
+                    f"cu_seqlens must run from 0 to the number of tokens in {name}, {x.shape[1]}; "
+                    f"it runs from {int(cu_seqlens[0])} to {int(cu_seqlens[-1])}"
+                )
+            if bool((cu_seqlens[1:] < cu_seqlens[:-1]).any()):
+                where = int((cu_seqlens[1:] < cu_seqlens[:-1]).nonzero()[0]) + 1
+                raise ValueError(f"cu_seqlens must ascend; entry {where} is smaller than the one before it")
+    return lengths, cu_seqlens
+
+
+def _integers(name: str, x: Tensor, like: Tensor, like_name: str) -> Tensor:
+    if not isinstance(x, Tensor):
+        raise TypeError(f"{name} must be an integer tensor, not {type(x).__name__}")
+    if x.dtype not in (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8):
+        raise TypeError(f"{name} must be an integer tensor, not {x.dtype}")
+    same_device(name, x, like_name, like)
+    return x.to(torch.int64).contiguous()
+
+
+def autocast(x: Tensor) -> Tensor:
+    """Activations in autocast's dtype where autocast is on: for ops that are mostly matrix products, like Linear."""
+    kind = x.device.type
+    if x.dtype in (torch.float32, torch.float16, torch.bfloat16) and torch.is_autocast_enabled(kind):
+        return x.to(torch.get_autocast_dtype(kind))
+    return x

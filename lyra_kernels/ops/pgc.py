@@ -1,0 +1,85 @@
+"""The projected gated convolution, whole."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from .. import reference
+from . import _checks
+from ._autograd import Op
+from .gated_conv import check_width
+from .schemas import compute_dtype
+
+_op = Op("pgc", reference.pgc, tuple(range(9)), lengths=9, cu_seqlens=10)
+
+
+def pgc(
+    u: Tensor,
+    in_weight: Tensor,
+    in_bias: Tensor | None,
+    in_norm_weight: Tensor | None,
+    conv_weight: Tensor,
+    conv_bias: Tensor | None,
+    out_weight: Tensor,
+    out_bias: Tensor | None,
+    out_norm_weight: Tensor | None,
+    *,
+    eps: float = 1e-8,
+    lengths: Tensor | None = None,
+    cu_seqlens: Tensor | None = None,
+    causal: bool = False,
+) -> Tensor:
+    """``rms_norm(W_out gated_conv(W_in u + b_in) + b_out)``: the projected gated convolution, projections included.
+
+    Under autocast ``u`` is cast like a Linear's input; weights stay as they are and sums are float32.
+
+    Args:
+        u: ``(batch, length, d_model)``.
+        in_weight: ``(2 E, d_model)``. in_bias: ``(2 E,)`` or None.
+        in_norm_weight: ``(2 E,)``, or None for no normalisation there.
+        conv_weight: ``(E, 1, k)``, k odd unless ``causal``. conv_bias: ``(E,)`` or None.
+        out_weight: ``(d_out, E)``. out_bias: ``(d_out,)`` or None.
+        out_norm_weight: ``(d_out,)``, or None for no normalisation there.
+        eps, lengths, cu_seqlens, causal: as in :func:`gated_conv`.
+
+    Returns:
+        ``(batch, length, d_out)``, zero at padded positions.
+
+    Raises:
+        TypeError, ValueError: an argument has the wrong dtype, shape or device; the message says which.
+
+    Source: Ramesh et al. 2025, arXiv 2503.16351.
+    """
+    _checks.activations("u", u, "(batch, length, d_model)")
+    _checks.size("in_weight", in_weight, "(2 * E, d_model)", (None, u.shape[-1]), "to match u")
+    if in_weight.shape[0] % 2:
+        raise ValueError(f"in_weight must have an even number of rows (2 * E), not {in_weight.shape[0]}")
+    inner = in_weight.shape[0] // 2
+    _checks.size("conv_weight", conv_weight, "(E, 1, k)", (inner, 1, None), "to match in_weight")
+    check_width(conv_weight, causal)
+    _checks.size("out_weight", out_weight, "(d_out, E)", (None, inner), "to match in_weight")
+    for name, value, width in (
+        ("in_bias", in_bias, 2 * inner),
+        ("in_norm_weight", in_norm_weight, 2 * inner),
+        ("conv_bias", conv_bias, inner),
+        ("out_bias", out_bias, out_weight.shape[0]),
+        ("out_norm_weight", out_norm_weight, out_weight.shape[0]),
+    ):
+        if value is not None:
+            _checks.size(name, value, "(channels,)", (width,), "to match the weights")
+    parameters = {
+        "in_weight": in_weight,
+        "in_bias": in_bias,
+        "in_norm_weight": in_norm_weight,
+        "conv_weight": conv_weight,
+        "conv_bias": conv_bias,
+        "out_weight": out_weight,
+        "out_bias": out_bias,
+        "out_norm_weight": out_norm_weight,
+    }
+    for name, value in parameters.items():
+        _checks.same_device(name, value, "u", u)
+    lengths, cu_seqlens = _checks.layout(u, lengths, cu_seqlens)
+    u = _checks.autocast(u)
+    weights = [_checks.parameter(p, compute_dtype(u)) for p in parameters.values()]
+    return _op(u.contiguous(), *weights, lengths, cu_seqlens, float(eps), bool(causal))

@@ -1,0 +1,139 @@
+"""The S4D convolution, however it is computed."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .. import reference
+from . import _checks, cost_model
+from ._autograd import Arguments, Op, needs_graph
+from .conv import causal_conv_op, fft_conv_op
+from .s4d_kernel import check_parameters, s4d_kernel_op
+from .schemas import compute_dtype
+
+ALGORITHMS = ("auto", "fft", "direct", "scan")
+
+
+def _reference_scan(*args: Any) -> Any:
+    return reference.s4d_scan(*args[:9])  # without `save`
+
+
+class _S4DScan(Op):
+    """Keeps checkpoints of the state for its backward."""
+
+    def backward_arguments(self, grads: Arguments, args: Arguments, extra: Arguments) -> Arguments:
+        grad_y, grad_state = grads
+        u, C, checkpoints = args[0], args[4], extra[0]
+        if not args[9] and u.numel():
+            raise RuntimeError("lyra::s4d_scan was called with save=False, so it has no backward")
+        if C.shape[0] == 2:
+            grad_state = None
+        return (torch.zeros_like(u) if grad_y is None else grad_y, grad_state, *args[:9], checkpoints)
+
+    def split(self, backward_args: Arguments) -> tuple[Arguments, Arguments]:
+        return backward_args[:2], (*backward_args[2:11], False)
+
+
+s4d_scan_op = _S4DScan(
+    "s4d_scan", _reference_scan, (0, 1, 2, 3, 4, 5, 8), outputs=2, batched=(0, 8), lengths=6, cu_seqlens=7
+)
+
+
+def _choose(u: Tensor, modes: int, directions: int, cu_seqlens: Tensor | None, states: bool) -> str:
+    """The algorithm for "auto"."""
+    batch, length = u.shape[0], u.shape[1]
+    if states or not isinstance(length, int) or torch.compiler.is_exporting():
+        return "scan"  # it alone carries a state, and is never a bad choice for a length not known yet
+    if cu_seqlens is not None:
+        batch = max(cu_seqlens.shape[0] - 1, 1)
+        length = -(-length // batch)  # the longest is not known without reading values; take the mean
+        if length > 256:
+            return "scan"
+        length = u.shape[1] if batch == 1 else length
+    return cost_model.choose(int(batch), length, modes, directions)
+
+
+def s4d_conv(
+    u: Tensor,
+    log_dt: Tensor,
+    log_A_real: Tensor,
+    A_imag: Tensor,
+    C: Tensor,
+    D: Tensor | None = None,
+    *,
+    lengths: Tensor | None = None,
+    cu_seqlens: Tensor | None = None,
+    bidirectional: bool = False,
+    initial_state: Tensor | None = None,
+    return_final_state: bool = False,
+    algorithm: str = "auto",
+) -> Tensor | tuple[Tensor, Tensor]:
+    """``y_t = sum_{s<=t} K_{t-s} u_s + D u_t`` with the kernel of :func:`s4d_kernel`, in float32 or float64.
+
+    The same numbers come from a recurrence over states ``s_t = a s_{t-1} + u_t``, ``y_t = Re sum_n c_n s_{n,t} +
+    D u_t`` ("scan", linear in the length), from the kernel by FFT ("fft") or directly ("direct", best when short).
+
+    Args:
+        u: ``(batch, length, H)``, float32, float64, float16 or bfloat16.
+        log_dt: ``(H,)``. log_A_real, A_imag: ``(H, M)``.
+        C: ``(H, M, 2)``, real and imaginary part; ``(2, H, M, 2)`` where ``bidirectional``.
+        D: ``(H,)`` skip weights, or None.
+        lengths: ``(batch,)`` integers: sequence b is ``u[b, :lengths[b]]``.
+        cu_seqlens: ``(sequences + 1,)`` integers with batch 1: sequence s is ``u[0, cu[s]:cu[s + 1]]``.
+        bidirectional: add ``sum_{s>t} K1_{s-t-1} u_s``, K1 the kernel of ``C[1]``; both directions share dt and A.
+        initial_state: ``(sequences, H, M, 2)``, the state before the first token; zeros if None.
+        return_final_state: also return the state after the last token.
+        algorithm: "scan", "fft", "direct", or "auto" for the cheapest by ``cost_model``.
+
+    Returns:
+        Like ``u``, zero at padded positions; with ``return_final_state`` also ``(sequences, H, M, 2)``.
+
+    Raises:
+        TypeError, ValueError: an argument has the wrong dtype, shape, device or value; the message says which.
+
+    Source: Gu et al. 2022, "On the Parameterization and Initialization of Diagonal State Space Models".
+    """
+    _checks.activations("u", u, "(batch, length, H)")
+    check_parameters(log_dt, log_A_real, A_imag, u.shape[-1])
+    form, shape = (
+        ("(2, H, M, 2)", (2, *log_A_real.shape, 2)) if bidirectional else ("(H, M, 2)", (*log_A_real.shape, 2))
+    )
+    _checks.size("C", C, form, shape, "to match log_A_real" + (" and bidirectional=True" if bidirectional else ""))
+    if D is not None:
+        _checks.size("D", D, "(H,)", (u.shape[-1],), "to match u")
+    lengths, cu_seqlens = _checks.layout(u, lengths, cu_seqlens)
+    states = initial_state is not None or return_final_state
+    if bidirectional and states:
+        raise ValueError("a bidirectional convolution has no state to carry: leave initial_state and "
+                         "return_final_state out")  # fmt: skip
+    if algorithm not in ALGORITHMS:
+        raise ValueError(f"algorithm must be one of {', '.join(ALGORITHMS)}, not {algorithm!r}")
+    if states and algorithm in ("fft", "direct"):
+        raise ValueError(f"algorithm {algorithm!r} carries no state: use 'scan' or 'auto'")
+    sequences = u.shape[0] if cu_seqlens is None else cu_seqlens.shape[0] - 1
+    if initial_state is not None:
+        expected = (sequences, *log_A_real.shape, 2)
+        _checks.size("initial_state", initial_state, "(sequences, H, M, 2)", expected, "to match u")
+    others = {"log_dt": log_dt, "log_A_real": log_A_real, "A_imag": A_imag, "C": C, "D": D,
+              "initial_state": initial_state}  # fmt: skip
+    for name, value in others.items():
+        _checks.same_device(name, value, "u", u)
+    dtype = compute_dtype(u)
+    log_dt, log_A_real, A_imag, C, D, initial_state = (_checks.parameter(p, dtype) for p in others.values())
+    u = u.contiguous()
+    if algorithm == "auto":
+        algorithm = _choose(u, log_A_real.shape[1], 1 + bidirectional, cu_seqlens, states)
+    if algorithm == "scan":
+        directions = C if bidirectional else C.unsqueeze(0)
+        args = (u, log_dt, log_A_real, A_imag, directions, D, lengths, cu_seqlens, initial_state)
+        y, final_state = s4d_scan_op(*args, needs_graph(args))[:2]
+        return (y, final_state) if return_final_state else y
+    spectrum = (log_dt, log_A_real, A_imag)
+    taps = u.shape[1]
+    op = causal_conv_op if algorithm == "direct" else fft_conv_op
+    kernel = s4d_kernel_op(*spectrum, C[0].contiguous() if bidirectional else C, taps)
+    reverse = s4d_kernel_op(*spectrum, C[1].contiguous(), taps) if bidirectional else None
+    return op(u, kernel, reverse, D, lengths, cu_seqlens)
