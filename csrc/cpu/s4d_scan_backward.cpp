@@ -1,0 +1,157 @@
+// Backward scan. With the state S before a block and the adjoint G = dL/dS' of the state after it (dL = Re(G dS')),
+//   du_j = sum_{k >= j} local_{k-j} g_k + Re sum_n a^(7-j) G,      dL/dS = a^8 G + sum_k c~ a^k g_k,
+// the transpose of the forward pass with the same tables. The states come from the checkpoint of each chunk. The
+// gradient of every table entry is a sum of products over blocks (table entry a^(7-j): G u_j, c~ a^k: S g_k,
+// a^8: S G, local_l: g_{t+l} u_t); what a, c and the parameters have to do with the entries is left to chain_table.
+//
+// A work item is one group of channels and a fixed share of the sequences, whose sums it collects: in the compute
+// dtype for some chunks, then in double. The shares are added in order, so that gradients are the same for any number
+// of threads.
+#include "s4d_states.h"
+
+namespace lyra::cpu::LYRA_ISA {
+namespace {
+
+constexpr int64_t kFlushEvery = 32;   // chunks
+constexpr int64_t kMostItems = 64;    // bounds the memory of the sums: about 75 KB each with 32 modes and 8 lanes
+
+template <class T>
+struct Scratch {
+  Buffer<T> u, g, du, state, adjoint, states, adjoints, tail, sums;
+  int64_t modes;
+
+  explicit Scratch(int64_t m)
+      : u(kChunk * kLanes<T>), g(kChunk * kLanes<T>), du(kChunk * kLanes<T>), state(m * kPair<T>),
+        adjoint(m * kPair<T>), states(m * kStates<T>), adjoints(m * kStates<T>), tail(m * kPair<T> * kBlock),
+        sums(sums_size<T>(m)), modes(m) {
+    zero(states.data(), m * kStates<T>);
+    zero(adjoints.data(), m * kStates<T>);
+  }
+};
+
+// du of one chunk of n tokens; `state` holds the states before it, `adjoint` is carried from its end to its start.
+template <class T>
+void backward_chunk(const T* table, int64_t n, Scratch<T>& x) {
+  constexpr int W = kLanes<T>;
+  const int blocks = static_cast<int>(n / kBlock);
+  const int64_t done = blocks * kBlock, modes = x.modes;
+  T *state = x.state.data(), *adjoint = x.adjoint.data(), *states = x.states.data(), *adjoints = x.adjoints.data();
+  if (n > done) {
+    for (int64_t m = 0; m < modes; ++m)
+      states_forward(table + m * kEntries * kPair<T>, x.u.data(), blocks, state + m * kPair<T>,
+                     states + m * kStates<T>);
+    for (int64_t t = done; t < n; ++t) {
+      T* before = x.tail.data() + (t - done) * modes * kPair<T>;
+      for (int64_t i = 0; i < modes * kPair<T>; ++i) before[i] = state[i];
+      token_forward(table, modes, x.u.data() + t * W, state, x.du.data() + t * W);
+    }
+    for (int64_t t = n - 1; t >= done; --t)
+      token_backward(table, modes, x.u.data() + t * W, x.g.data() + t * W,
+                     x.tail.data() + (t - done) * modes * kPair<T>, adjoint, x.du.data() + t * W, x.sums.data());
+  }
+  if (blocks == 0) return;
+  for (int64_t m = 0; m < modes; ++m) {
+    const T* entry = table + m * kEntries * kPair<T>;
+    T* before = states + m * kStates<T>;
+    T* after = adjoints + m * kStates<T>;
+    if (n == done) states_forward(entry, x.u.data(), blocks, state + m * kPair<T>, before);
+    states_backward(entry, x.g.data(), blocks, adjoint + m * kPair<T>, after);
+    add_block_sums(before, after, x.u.data(), x.g.data(), blocks, x.sums.data() + m * kSums * kPair<T>);
+  }
+  convolve_blocks<T, true>(table + modes * kEntries * kPair<T>, x.g.data(), blocks, x.du.data());
+  correlate_blocks(x.u.data(), x.g.data(), blocks, x.sums.data() + modes * kSums * kPair<T>);
+  decode<T, true>(table, modes, adjoints, blocks, x.du.data());
+}
+
+template <class T>
+void flush(Scratch<T>& x, double* sums) {
+  for (int64_t i = 0; i < sums_size<T>(x.modes); ++i) {
+    sums[i] += static_cast<double>(x.sums[i]);
+    x.sums[i] = T(0);
+  }
+}
+
+template <class S>
+void backward_sequence(const S4dScanBackwardArgs& b, const Tables<Compute<S>>& tables, int64_t index, int64_t sequence,
+                       Scratch<Compute<S>>& x, Output<S>& output, double* sums) {
+  using T = Compute<S>;
+  const S4dScanArgs& a = b.forward;
+  const Group<T> group(index, a.channels);
+  const int64_t state_size = a.channels * a.modes * 2;
+  for (int64_t direction = 0; direction < a.directions; ++direction) {
+    const T* last = static_cast<const T*>(b.grad_final_state);
+    load_state(last ? last + sequence * state_size : nullptr, a.modes, group, T(-1), x.adjoint.data());
+    const Walk walk(a, sequence, direction);
+    for (int64_t chunk = walk.chunks() - 1; chunk >= 0; --chunk) {
+      load_rows(static_cast<const T*>(checkpoint<T>(a, walk.first_slot + chunk, direction, group)), a.channels,
+                2 * a.modes, group, x.state.data());
+      load_chunk<S>(a.u, a.channels, walk, chunk, group, x.u.data());
+      load_chunk<S>(b.grad_y, a.channels, walk, chunk, group, x.g.data());
+      backward_chunk(tables.of(direction, index), walk.tokens(chunk), x);
+      output.write(walk, chunk, direction, group, x.du.data());
+      if (chunk % kFlushEvery == 0) flush(x, sums + direction * sums_size<T>(a.modes));
+    }
+  }
+  if (b.dinitial_state)
+    store_state(static_cast<T*>(b.dinitial_state) + sequence * state_size, a.modes, group, T(-1), x.adjoint.data());
+  zero_rows(static_cast<S*>(b.du) + (a.layout.begin(sequence) + a.layout.length(sequence)) * a.channels + group.first,
+            a.channels, a.layout.padding(sequence), group);
+}
+
+template <class S>
+void backward(const S4dScanBackwardArgs& b, const Threads& threads) {
+  using T = Compute<S>;
+  const S4dScanArgs& a = b.forward;
+  const Tables<T> tables(a, threads);
+  const int64_t groups = groups_of<T>(a.channels), sequences = a.layout.sequences;
+  int64_t shares = groups ? kMostItems / groups : 1;
+  shares = shares < 1 ? 1 : shares > sequences ? sequences : shares;
+  const int64_t size = sums_size<T>(a.modes) * a.directions;
+  Buffer<double> sums(groups * shares * size);
+  for_ranges(threads, groups * shares, [&](int64_t begin, int64_t end) {
+    Scratch<T> scratch(a.modes);
+    zero(scratch.sums.data(), sums_size<T>(a.modes));
+    Output<S> output(b.du, a.channels, a.directions, a.layout);
+    for (int64_t item = begin; item < end; ++item) {
+      const int64_t index = item / shares, share = item % shares;
+      zero(sums.data() + item * size, size);
+      for (int64_t s = sequences * share / shares; s < sequences * (share + 1) / shares; ++s)
+        backward_sequence<S>(b, tables, index, s, scratch, output, sums.data() + item * size);
+    }
+  });
+  zero(static_cast<T*>(b.dlog_dt), a.channels);
+  zero(static_cast<T*>(b.dlog_A_real), a.channels * a.modes);
+  zero(static_cast<T*>(b.dA_imag), a.channels * a.modes);
+  if (shares == 0) {
+    zero(static_cast<T*>(b.dC), a.directions * a.channels * a.modes * 2);
+    if (b.dD) zero(static_cast<T*>(b.dD), a.channels);
+    return;
+  }
+  for_ranges(threads, groups, [&](int64_t begin, int64_t end) {
+    for (int64_t index = begin; index < end; ++index) {
+      double* total = sums.data() + index * shares * size;
+      for (int64_t share = 1; share < shares; ++share)
+        for (int64_t i = 0; i < size; ++i) total[i] += total[share * size + i];
+      for (int64_t direction = 0; direction < a.directions; ++direction) {
+        const ModeGradients<T> out{static_cast<T*>(b.dlog_dt), static_cast<T*>(b.dlog_A_real),
+                                   static_cast<T*>(b.dA_imag),
+                                   static_cast<T*>(b.dC) + direction * a.channels * a.modes * 2,
+                                   static_cast<T*>(b.dD)};
+        chain_table<T>(a, direction, index, total + direction * sums_size<T>(a.modes), out);
+      }
+    }
+  });
+}
+
+}  // namespace
+
+void s4d_scan_backward(const S4dScanBackwardArgs& args, const Threads& threads) {
+  switch (args.forward.dtype) {
+    case DType::f32: return backward<float>(args, threads);
+    case DType::f64: return backward<double>(args, threads);
+    case DType::f16: return backward<Half>(args, threads);
+    case DType::bf16: return backward<BFloat16>(args, threads);
+  }
+}
+
+}  // namespace lyra::cpu::LYRA_ISA
