@@ -1,0 +1,130 @@
+// The tile of tokens that a block of the gated convolution works on, shared by forward and backward.
+//
+// A block holds `tokens` tokens of one sequence and `halo` more on each side that they reach. Staged, the rows lie in
+// shared memory, read from global memory once; rows too wide for that are read where they lie.
+#pragma once
+
+#include "gated_conv.h"
+#include "layout.cuh"
+#include "reduce.cuh"
+
+namespace lyra::cuda {
+
+constexpr int kGatedThreads = 256;
+
+struct GatedShape {
+  int64_t channels;  // E
+  int width, left;   // out_t sees x_{t - left} .. x_{t - left + width - 1}
+  int before, after; // rows of the tile in front of and behind its tokens
+  int tokens;
+  int lanes;         // that serve one row
+  bool staged;
+  __device__ int rows() const { return before + tokens + after; }
+};
+
+// Where the parts of the tile lie in dynamic shared memory: per row 1 / rms, then `parts` arrays of rows x E elements, then
+// what the kernel adds. All sizes in bytes, multiples of 16.
+inline size_t round_up(size_t bytes) { return (bytes + 15) / 16 * 16; }
+template <class T>
+size_t staged_bytes(const GatedShape& s, int parts, int64_t extra) {
+  const size_t rows = s.before + s.tokens + s.after;
+  return round_up(rows * sizeof(Compute<T>)) + (s.staged ? round_up(rows * parts * s.channels * sizeof(T)) : 0) +
+         round_up(extra * sizeof(Compute<T>));
+}
+
+// As many tokens as fit, more where a small halo is worth asking for more than the usual shared memory.
+template <class T>
+GatedShape choose_shape(const GatedConvArgs& args, int parts, bool backward, int64_t extra, int elements) {
+  GatedShape s;
+  s.channels = args.channels;
+  s.width = args.width;
+  s.left = args.causal ? args.width - 1 : (args.width - 1) / 2;
+  const int right = args.width - 1 - s.left, reach = s.left > right ? s.left : right;
+  s.before = backward ? reach : s.left;
+  s.after = backward ? reach : right;
+  s.lanes = lanes_per_row(args.channels / elements);
+  s.staged = true;
+  for (size_t budget : {kSharedBudget, kSharedLimit})
+    for (s.tokens = 64; s.tokens >= (budget == kSharedBudget ? 16 : 4); s.tokens /= 2)
+      if (staged_bytes<T>(s, parts, extra) <= budget) return s;
+  s.staged = false;
+  for (s.tokens = 64; s.tokens > 1 && staged_bytes<T>(s, parts, 0) > kSharedBudget; s.tokens /= 2) {}
+  return s;
+}
+
+// A row of E parameters in shared memory. Lanes that take N neighbouring channels each read them in 16-byte pieces,
+// and the pieces of neighbouring lanes are neighbours, so no bank is asked twice.
+template <class R, int N>
+struct ParameterRow {
+  static constexpr int kPiece = N == 1 ? 1 : kVector<R>;
+  __device__ static int64_t index(int64_t c, int64_t channels) {
+    return c % N / kPiece * (channels / N * kPiece) + c / N * kPiece + c % kPiece;
+  }
+  __device__ static void read(const R* row, int64_t c, int64_t channels, R (&out)[N]) {
+#pragma unroll
+    for (int q = 0; q < N / kPiece; ++q) {
+      R piece[kPiece];
+      load<kPiece>(row + q * (channels / N * kPiece) + c / N * kPiece, piece);
+#pragma unroll
+      for (int i = 0; i < kPiece; ++i) out[q * kPiece + i] = piece[i];
+    }
+  }
+};
+
+// Rows of activations: x and v from xv (rows, 2E), and in the backward g from grad (rows, E).
+template <class T, int N, bool STAGED>
+struct GatedTile {
+  using R = Compute<T>;
+  GatedShape shape;
+  Tile tile;
+  const T *xv, *grad;  // in global memory
+  R* inverse;          // 1 / rms of each row; 0 outside the sequence, and then nothing is read
+  T* staged;           // (parts, rows, E)
+  int parts;
+
+  __device__ bool inside(int row) const {
+    const int64_t t = tile.start + row - shape.before;
+    return t >= 0 && t < tile.length;
+  }
+  __device__ int64_t global_row(int row) const { return tile.row + tile.start + row - shape.before; }
+
+  // Part 0: x, 1: v, 2: g, of channels c .. c + N - 1; zeros outside the sequence.
+  __device__ void read(int row, int part, int64_t c, R (&out)[N]) const {
+    if (STAGED) {
+      load<N>(staged + (static_cast<int64_t>(part) * shape.rows() + row) * shape.channels + c, out);
+    } else if (inside(row)) {
+      read_global(row, part, c, out);
+    } else {
+      for (int i = 0; i < N; ++i) out[i] = 0;
+    }
+  }
+  __device__ void read_global(int row, int part, int64_t c, R (&out)[N]) const {
+    const int64_t r = global_row(row), E = shape.channels;
+    load<N>(part == 2 ? grad + r * E + c : xv + r * 2 * E + part * E + c, out);
+  }
+
+  // Loads the tile and finds 1 / rms of its rows. The caller synchronizes after it, and before the next one.
+  __device__ void fill(bool norm, R eps) {
+    const int lane = threadIdx.x % shape.lanes, group = threadIdx.x / shape.lanes;
+    const int groups = kGatedThreads / shape.lanes, rows = shape.rows();
+    for (int base = 0; base < rows; base += groups) {  // the same number of turns for all lanes: they shuffle
+      const int row = base + group;
+      const bool real = row < rows && inside(row);
+      R squares = 0;
+      if (row < rows)
+        for (int part = 0; part < parts; ++part)
+          for (int64_t c = lane * N; c < shape.channels; c += shape.lanes * N) {
+            R value[N] = {};
+            if (real && (STAGED || (norm && part < 2))) read_global(row, part, c, value);
+            if (STAGED) store<N>(staged + (static_cast<int64_t>(part) * rows + row) * shape.channels + c, value);
+            if (part < 2)
+              for (int i = 0; i < N; ++i) squares += value[i] * value[i];
+          }
+      squares = group_sum(squares, shape.lanes);
+      if (row < rows && lane == 0)
+        inverse[row] = !real ? R(0) : norm ? rsqrt(squares / R(2 * shape.channels) + eps) : R(1);
+    }
+  }
+};
+
+}  // namespace lyra::cuda

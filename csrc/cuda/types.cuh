@@ -1,0 +1,104 @@
+// Storage types and the arithmetic on them: float and 16-bit storage compute in float, double in double.
+#pragma once
+
+#include "platform.cuh"
+
+namespace lyra::cuda {
+
+template <class T>
+struct ComputeOf { using type = float; };
+template <>
+struct ComputeOf<double> { using type = double; };
+template <class T>
+using Compute = typename ComputeOf<T>::type;
+
+__device__ inline float widen(float x) { return x; }
+__device__ inline double widen(double x) { return x; }
+__device__ inline float widen(__half x) { return __half2float(x); }
+__device__ inline float widen(__nv_bfloat16 x) { return __bfloat162float(x); }
+
+template <class T>
+struct Narrow;
+template <>
+struct Narrow<float> { __device__ static float from(float x) { return x; } };
+template <>
+struct Narrow<double> { __device__ static double from(double x) { return x; } };
+template <>
+struct Narrow<__half> { __device__ static __half from(float x) { return __float2half_rn(x); } };
+template <>
+struct Narrow<__nv_bfloat16> { __device__ static __nv_bfloat16 from(float x) { return __float2bfloat16_rn(x); } };
+
+// How many elements of T one 16-byte access holds.
+template <class T>
+constexpr int kVector = 16 / sizeof(T);
+
+// N neighbours, N = 1 or kVector<T>; the pointer must be aligned for it.
+template <int N, class T>
+__device__ inline void load(const T* p, Compute<T> (&out)[N]) {
+  if constexpr (N == 1) {
+    out[0] = widen(*p);
+  } else {
+    static_assert(N == kVector<T>);
+    const uint4 raw = *reinterpret_cast<const uint4*>(p);
+    T elements[N];
+    memcpy(elements, &raw, sizeof raw);
+#pragma unroll
+    for (int i = 0; i < N; ++i) out[i] = widen(elements[i]);
+  }
+}
+
+template <int N, class T>
+__device__ inline void store(T* p, const Compute<T> (&in)[N]) {
+  if constexpr (N == 1) {
+    *p = Narrow<T>::from(in[0]);
+  } else {
+    static_assert(N == kVector<T>);
+    T elements[N];
+#pragma unroll
+    for (int i = 0; i < N; ++i) elements[i] = Narrow<T>::from(in[i]);
+    uint4 raw;
+    memcpy(&raw, elements, sizeof raw);
+    *reinterpret_cast<uint4*>(p) = raw;
+  }
+}
+
+// True where rows of `channels` elements from each of these pointers can be read in 16-byte accesses.
+template <class T, class... P>
+bool vectorizable(int64_t channels, P... pointers) {
+  return channels % kVector<T> == 0 && ((reinterpret_cast<uintptr_t>(pointers) % 16 == 0) && ...);
+}
+
+template <class R>
+struct alignas(2 * sizeof(R)) Complex {
+  R re, im;
+};
+template <class R>
+__device__ inline Complex<R> operator+(Complex<R> x, Complex<R> y) { return {x.re + y.re, x.im + y.im}; }
+template <class R>
+__device__ inline Complex<R> operator-(Complex<R> x, Complex<R> y) { return {x.re - y.re, x.im - y.im}; }
+template <class R>
+__device__ inline Complex<R> operator*(Complex<R> x, Complex<R> y) {
+  return {x.re * y.re - x.im * y.im, x.re * y.im + x.im * y.re};
+}
+template <class R>
+__device__ inline Complex<R> operator*(R x, Complex<R> y) { return {x * y.re, x * y.im}; }
+// x y + z with its four products fused into sums.
+template <class R>
+__device__ inline Complex<R> fma(Complex<R> x, Complex<R> y, Complex<R> z) {
+  return {x.re * y.re + (z.re - x.im * y.im), x.re * y.im + (z.im + x.im * y.re)};
+}
+
+// Calls f with a null pointer to the storage type: `with_type(dtype, [&](auto* p) { using T = ...; })`.
+template <class F>
+void with_type(DType dtype, F&& f) {
+  switch (dtype) {
+    case DType::f32: return f(static_cast<float*>(nullptr));
+    case DType::f64: return f(static_cast<double*>(nullptr));
+    case DType::f16: return f(static_cast<__half*>(nullptr));
+    case DType::bf16: return f(static_cast<__nv_bfloat16*>(nullptr));
+  }
+}
+template <class P>
+using Pointee = std::remove_pointer_t<P>;
+
+}  // namespace lyra::cuda
