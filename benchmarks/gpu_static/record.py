@@ -1,0 +1,136 @@
+"""Runs launchers in Triton's interpreter and writes down every launch: its signature, bytes and products.
+
+To be imported in a process with TRITON_INTERPRET=1 (``count.py`` starts one).
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import torch
+import triton.language as tl
+from torch import Tensor
+from triton.runtime.interpreter import InterpreterBuilder
+
+from lyra_kernels.triton import _launch
+
+_TYPES = {
+    torch.float32: "fp32",
+    torch.float64: "fp64",
+    torch.float16: "fp16",
+    torch.bfloat16: "bf16",
+    torch.int64: "i64",
+    torch.int32: "i32",
+}
+
+
+@dataclass
+class Launch:
+    """One kernel launch; enough to compile the same kernel for a card."""
+
+    module: str
+    kernel: str
+    signature: dict[str, str]
+    constants: dict[str, Any]
+    divisible: list[str]
+    num_warps: int
+    num_stages: int
+    grid: tuple[int, ...]
+    loaded: int = 0  # bytes
+    stored: int = 0  # bytes
+    product_flops: int = 0  # of tl.dot, two for a multiply-add
+
+    def identity(self) -> tuple:
+        """What decides the compiled code."""
+        return (
+            self.module,
+            self.kernel,
+            tuple(self.signature.items()),
+            tuple(self.divisible),
+            tuple((k, str(v)) for k, v in self.constants.items()),
+            self.num_warps,
+            self.num_stages,
+        )
+
+
+@dataclass
+class Recording:
+    launches: list[Launch] = field(default_factory=list)
+
+    def dump(self) -> list[dict[str, Any]]:
+        return [asdict(launch) for launch in self.launches]
+
+
+@contextlib.contextmanager
+def recording() -> Iterator[Recording]:
+    """Everything launched inside, with the bytes that its loads and stores move."""
+    result = Recording()
+
+    def observe(kernel, grid, args, values, config) -> None:
+        result.launches.append(describe(kernel, grid, args, values, config))
+
+    load, store, dot = (
+        InterpreterBuilder.create_masked_load,
+        InterpreterBuilder.create_masked_store,
+        InterpreterBuilder.create_dot,
+    )
+
+    def counted_load(self, ptrs, mask, *rest):
+        size = ptrs.get_element_ty().primitive_bitwidth // 8
+        result.launches[-1].loaded += int(mask.data.sum()) * size
+        return load(self, ptrs, mask, *rest)
+
+    def counted_store(self, ptrs, value, mask, *rest):
+        size = ptrs.get_element_ty().primitive_bitwidth // 8
+        result.launches[-1].stored += int(mask.data.sum()) * size
+        return store(self, ptrs, value, mask, *rest)
+
+    def counted_dot(self, a, b, d, *rest):
+        result.launches[-1].product_flops += 2 * d.data.size * a.data.shape[-1]
+        return dot(self, a, b, d, *rest)
+
+    InterpreterBuilder.create_masked_load = counted_load
+    InterpreterBuilder.create_masked_store = counted_store
+    InterpreterBuilder.create_dot = counted_dot
+    _launch.observers.append(observe)
+    try:
+        yield result
+    finally:
+        _launch.observers.remove(observe)
+        InterpreterBuilder.create_masked_load = load
+        InterpreterBuilder.create_masked_store = store
+        InterpreterBuilder.create_dot = dot
+
+
+def describe(kernel: Any, grid: tuple[int, ...], args: tuple, values: dict[str, Any], config: Any) -> Launch:
+    """What Triton's own launcher would specialise this launch to."""
+    signature, constants, divisible = {}, {}, []
+    for name, value in zip(kernel.arg_names, args, strict=False):
+        if isinstance(value, Tensor):
+            signature[name] = "*" + _TYPES[value.dtype]
+            divisible.append(name)
+        elif value is None or isinstance(value, bool) or (isinstance(value, int) and value == 1):
+            signature[name] = "constexpr"
+            constants[name] = value
+        elif isinstance(value, int):
+            signature[name] = "i32" if value < 2**31 else "i64"
+            if value % 16 == 0:
+                divisible.append(name)
+        else:
+            signature[name] = "fp32"
+    for name, value in values.items():
+        signature[name] = "constexpr"
+        constants[name] = f"tl.{value.name}" if isinstance(value, tl.dtype) else value
+    return Launch(
+        kernel.fn.__module__,
+        kernel.fn.__name__,
+        {n: signature[n] for n in kernel.arg_names},
+        constants,
+        divisible,
+        config.num_warps,
+        config.num_stages,
+        tuple(grid),
+    )

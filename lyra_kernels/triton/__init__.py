@@ -1,0 +1,84 @@
+"""Triton kernels for NVIDIA and AMD GPUs, behind the dispatcher ops' own signatures.
+
+``IMPLEMENTATIONS`` maps an op's name to a function of exactly the schema's positional arguments. With
+``TRITON_INTERPRET=1`` set before triton is first imported, the same functions run on CPU tensors.
+
+Arithmetic is fp32 whatever the storage (fp16, bf16, fp32). Matrix products of fp32 values run as three TF32
+products (``tf32x3``), which keeps fp32 accuracy; a single TF32 product only where
+``torch.backends.cuda.matmul.allow_tf32`` says so. float64 has no kernel: it takes the reference formula.
+
+Importing this module imports neither triton nor any kernel.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+MINIMUM = (3, 6)
+_FAMILIES = (
+    "rms_norm",
+    "gated_conv",
+    "pgc",
+    "gelu_glu",
+    "s4d_kernel",
+    "causal_conv",
+    "fft_conv",
+    "s4d_scan",
+)
+
+
+def availability() -> tuple[bool, str]:
+    """Whether the kernels can be used here, and if not, why."""
+    if importlib.util.find_spec("triton") is None:
+        return False, "triton is not installed (pip install triton)"
+    try:
+        import triton
+    except Exception as error:
+        return False, f"triton does not import: {error}"
+    version = tuple(int(n) for n in re.findall(r"\d+", triton.__version__)[:2])
+    if version < MINIMUM:
+        return False, f"triton {triton.__version__} is too old: {MINIMUM[0]}.{MINIMUM[1]} or newer is needed"
+    from ._launch import interpreting
+
+    if interpreting():
+        return True, "triton interpreter"
+    return _device_availability()
+
+
+def _device_availability() -> tuple[bool, str]:
+    import torch
+
+    if not torch.cuda.is_available():
+        return False, "torch sees no GPU (and TRITON_INTERPRET is not set)"
+    if torch.version.hip is None:
+        capability = torch.cuda.get_device_capability()
+        if capability < (7, 0):
+            return False, f"compute capability {capability[0]}.{capability[1]} is below 7.0"
+    return True, f"triton on {torch.cuda.get_device_name()}"
+
+
+class _Implementations(Mapping[str, Callable[..., Any]]):
+    """Op name to launcher; a family's module is imported when one of its ops is first asked for."""
+
+    def __getitem__(self, name: str) -> Callable[..., Any]:
+        family = name.removesuffix("_backward")
+        if family not in _FAMILIES:
+            raise KeyError(name)
+        module = importlib.import_module(f"{__name__}.{family}")
+        return getattr(module, name)
+
+    def __iter__(self) -> Iterator[str]:
+        for family in _FAMILIES:
+            yield family
+            yield f"{family}_backward"
+
+    def __len__(self) -> int:
+        return 2 * len(_FAMILIES)
+
+
+IMPLEMENTATIONS: Mapping[str, Callable[..., Any]] = _Implementations()
+
+__all__ = ["IMPLEMENTATIONS", "MINIMUM", "availability"]

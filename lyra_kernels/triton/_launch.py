@@ -1,0 +1,159 @@
+"""Launching: configurations, precision of products, and the way out to the reference."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+from triton.runtime.errors import OutOfResources
+
+import lyra_kernels.reference as reference
+
+
+@dataclass(frozen=True)
+class Config:
+    """One way to compile a kernel: block sizes (its constexpr arguments), warps and pipeline stages."""
+
+    blocks: dict[str, int] = field(default_factory=dict)
+    num_warps: int = 4
+    num_stages: int = 2
+
+
+def interpreting() -> bool:
+    """Whether the kernels run in Triton's interpreter, on CPU tensors."""
+    return not isinstance(_probe, triton.runtime.JITFunction)
+
+
+@triton.jit
+def _probe():
+    pass
+
+
+Observer = Callable[[Any, tuple[int, ...], tuple, dict[str, Any], Config], None]
+observers: list[Observer] = []
+"""Called before every launch with kernel, grid, arguments, constants and configuration (for benchmarks)."""
+
+_too_big: set[tuple] = set()
+
+
+def launch(
+    kernel: Any,
+    grid: Callable[[Config], tuple[int, ...]],
+    args: tuple,
+    constants: dict[str, Any],
+    configs: Sequence[Config],
+) -> None:
+    """Run ``kernel`` with the first of ``configs`` whose shared memory the card has.
+
+    Args:
+        kernel: a ``triton.jit`` function.
+        grid: the grid of a configuration; a launch with an empty grid is left out.
+        args: the positional arguments.
+        constants: constexpr arguments common to all configurations.
+        configs: in order of preference.
+
+    Raises:
+        OutOfResources: no configuration fits.
+    """
+    error: OutOfResources | None = None
+    device = next((a.device for a in args if isinstance(a, Tensor)), torch.device("cpu"))
+    for config in configs:
+        values = {**constants, **config.blocks}
+        key = (id(kernel), device, tuple(values.items()), config.num_warps, config.num_stages)
+        if key in _too_big:
+            continue
+        cells = grid(config)
+        if 0 in cells:
+            return
+        for observer in observers:
+            observer(kernel, cells, args, values, config)
+        try:
+            with _on(device):
+                kernel[cells](*args, **values, num_warps=config.num_warps, num_stages=config.num_stages)
+            return
+        except OutOfResources as e:
+            _too_big.add(key)
+            error = e
+    raise error if error is not None else RuntimeError(f"no configuration of {kernel} fits this card")
+
+
+def _on(device: torch.device) -> Any:
+    return torch.cuda.device(device) if device.type == "cuda" else contextlib.nullcontext()
+
+
+def next_power_of_2(n: int) -> int:
+    return 1 << max(int(n) - 1, 0).bit_length()
+
+
+def precision(x: Tensor) -> str:
+    """How matrix products of fp32 values made from ``x`` are done.
+
+    fp16 and bf16 values are exact in TF32, so one product serves them. On AMD cards fp32 products are exact.
+    """
+    if torch.version.hip is not None:
+        return "ieee"
+    if x.dtype != torch.float32 or torch.backends.cuda.matmul.allow_tf32:
+        return "tf32"
+    return "tf32x3"
+
+
+def dot_type(x: Tensor) -> tl.dtype:
+    """What operands of a product are rounded to: the storage type of the activations ``x``.
+
+    Triton's interpreter gets products of bf16 wrong; there they are done in fp32.
+    """
+    if x.dtype == torch.float16:
+        return tl.float16
+    if x.dtype == torch.bfloat16 and not interpreting():
+        return tl.bfloat16
+    return tl.float32
+
+
+def supports(x: Tensor) -> bool:
+    """Whether the kernels take activations of this dtype (else: the reference)."""
+    return x.dtype in (torch.float32, torch.float16, torch.bfloat16)
+
+
+def reference_gradients(name: str, grads: tuple[Tensor | None, ...], args: tuple, wrt: Sequence[int]) -> tuple:
+    """Gradients of a reference op, empty ``(0,)`` for an absent argument.
+
+    Args:
+        name: the op's.
+        grads: of its outputs.
+        args: of the op.
+        wrt: which of them to differentiate.
+    """
+    with torch.enable_grad():
+        inputs = [
+            a.detach().requires_grad_(i in wrt and a.is_floating_point()) if isinstance(a, Tensor) else a
+            for i, a in enumerate(args)
+        ]
+        outputs = getattr(reference, name)(*inputs)
+        outputs = outputs if isinstance(outputs, tuple) else (outputs,)
+        pairs = [(o, g) for o, g in zip(outputs, grads, strict=False) if g is not None and o.requires_grad]
+        present = [inputs[i] for i in wrt if isinstance(inputs[i], Tensor)]
+        found = iter(torch.autograd.grad([o for o, _ in pairs], present, [g for _, g in pairs], allow_unused=True))
+    empty = args[wrt[0]].new_empty(0, dtype=_compute_dtype(args[wrt[0]]))
+    out = []
+    for i in wrt:
+        if not isinstance(args[i], Tensor):
+            out.append(empty)
+            continue
+        gradient = next(found)
+        out.append(torch.zeros_like(args[i]) if gradient is None else gradient.contiguous())
+    return tuple(out)
+
+
+def _compute_dtype(x: Tensor) -> torch.dtype:
+    return torch.float64 if x.dtype == torch.float64 else torch.float32
+
+
+def absent(x: Tensor) -> Tensor:
+    """The gradient of an argument that was None."""
+    return x.new_empty(0, dtype=_compute_dtype(x))

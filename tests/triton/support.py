@@ -1,0 +1,139 @@
+"""What every test of a kernel shares: NaN around and inside buffers, and the comparison with float64."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+import lyra_kernels.reference as reference
+from lyra_kernels.triton import IMPLEMENTATIONS
+
+GUARD = 256  # elements on either side of a buffer
+TOLERANCE = {torch.float32: 3e-6, torch.float16: 1e-3, torch.bfloat16: 6e-3}
+"""Relative RMS error. The interpreter truncates on the way to bf16, where a card rounds to nearest."""
+
+
+def guarded(x: Tensor, guards: list[Tensor] | None = None) -> Tensor:
+    """A contiguous copy of ``x`` with NaN before and after it in memory (integers: no guard)."""
+    if not x.is_floating_point():
+        return x.contiguous()
+    buffer = torch.full((x.numel() + 2 * GUARD,), float("nan"), dtype=x.dtype, device=x.device)
+    if guards is not None:
+        guards += [buffer[:GUARD], buffer[GUARD + x.numel() :]]
+    inner = buffer[GUARD : GUARD + x.numel()].view(x.shape)
+    inner.copy_(x)
+    return inner
+
+
+def poison_allocations(monkeypatch: pytest.MonkeyPatch, guards: list[Tensor]) -> None:
+    new_empty, empty_like = Tensor.new_empty, torch.empty_like
+
+    def poisoned(x: Tensor) -> Tensor:
+        return guarded(x.fill_(float("nan")), guards) if x.is_floating_point() else x
+
+    monkeypatch.setattr(Tensor, "new_empty", lambda self, *a, **k: poisoned(new_empty(self, *a, **k)))
+    monkeypatch.setattr(torch, "empty_like", lambda x, **k: poisoned(empty_like(x, **k)))
+
+
+def poison_masked_loads(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In the interpreter a masked load without ``other`` gives 0; a card gives anything: make it NaN."""
+    from lyra_kernels.triton._launch import interpreting
+
+    if not interpreting():
+        return
+    from triton.runtime.interpreter import InterpreterBuilder, TensorHandle, _get_np_dtype
+
+    load = InterpreterBuilder.create_masked_load
+
+    def poisoned(self: Any, ptrs: Any, mask: Any, other: Any, *rest: Any) -> Any:
+        element = ptrs.get_element_ty()
+        if other is None and element.is_floating():
+            fill = np.full_like(ptrs.data, 0, dtype=_get_np_dtype(element))
+            fill.view(np.uint8)[...] = 0xFF  # a NaN in every format
+            other = TensorHandle(fill, element)
+        return load(self, ptrs, mask, other, *rest)
+
+    monkeypatch.setattr(InterpreterBuilder, "create_masked_load", poisoned)
+
+
+def relative_error(found: Tensor, wanted: Tensor) -> float:
+    """RMS of the difference over RMS of what is wanted, in float64; 0 for two empty tensors."""
+    assert found.shape == wanted.shape, (found.shape, wanted.shape)
+    if wanted.numel() == 0:
+        return 0.0
+    found, wanted = found.detach().double(), wanted.detach().double()
+    assert not found.isnan().any()
+    scale = wanted.norm()
+    return float((found - wanted).norm() / (scale if scale > 0 else 1.0))
+
+
+def doubled(args: Sequence[Any]) -> list[Any]:
+    return [a.detach().double() if isinstance(a, Tensor) and a.is_floating_point() else a for a in args]
+
+
+def check(
+    name: str,
+    args: Sequence[Any],
+    wrt: Sequence[int],
+    device: str = "cpu",
+    tolerance: float | None = None,
+    hide: Tensor | None = None,
+) -> None:
+    """An op's forward and backward against the reference in float64.
+
+    Args:
+        name: of an op with one output.
+        args: its arguments, on the CPU; the first is the activations.
+        wrt: indices of the arguments that the backward op gives gradients of.
+        device: where to run.
+        tolerance: on the relative RMS error; by the activations' dtype if None.
+        hide: booleans of the activations' first two dimensions: positions that are filled with NaN for the
+            kernel and whose output and gradient must be zero.
+    """
+    limit = TOLERANCE[args[0].dtype] if tolerance is None else tolerance
+    args = [a.to(device) if isinstance(a, Tensor) else a for a in args]
+    exact = doubled(args)
+    for i in wrt:
+        if isinstance(exact[i], Tensor):
+            exact[i].requires_grad_()
+    wanted = getattr(reference, name)(*exact)
+    grad = torch.randn(wanted.shape, device=device).to(args[0].dtype)
+    present = [i for i in wrt if isinstance(exact[i], Tensor)]
+    wanted_gradients = dict(
+        zip(
+            present,
+            torch.autograd.grad(wanted, [exact[i] for i in present], grad.double(), allow_unused=True),
+            strict=True,
+        )
+    )
+    given = [guarded(a) if isinstance(a, Tensor) else a for a in args]
+    if hide is not None:
+        hide = hide.to(device)
+        given[0][hide] = float("nan")
+        grad = grad.clone()
+        grad[hide] = float("nan")
+    found = IMPLEMENTATIONS[name](*given)
+    assert found.dtype == args[0].dtype and found.is_contiguous()
+    assert relative_error(found, wanted) <= limit
+    gradients = IMPLEMENTATIONS[f"{name}_backward"](guarded(grad), *given)
+    if hide is not None:
+        assert not found[hide].any() and not gradients[0][hide].any()
+    for i, gradient in zip(wrt, gradients, strict=True):
+        if i not in present:
+            assert gradient.shape == (0,)
+            continue
+        assert gradient.dtype == args[i].dtype and gradient.is_contiguous()
+        expected = wanted_gradients[i]
+        expected = torch.zeros_like(exact[i]) if expected is None else expected
+        # A gradient of a parameter sums what rounding left of many tokens: the same relative error or better.
+        assert relative_error(gradient, expected) <= limit, f"gradient {i}"
+
+
+def padding(lengths: Tensor, length: int) -> Tensor:
+    """``(B, length)`` booleans, true at padded positions."""
+    return torch.arange(length) >= lengths[:, None]
