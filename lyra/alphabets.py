@@ -1,7 +1,7 @@
 """Alphabets of biological sequences and their encoding to integer tokens.
 
-A token is the index of a letter in `Alphabet.letters`. Lower case (soft masking) reads as upper case, U and
-T are the same letter in DNA and RNA, and IUPAC codes for "one of several" read as the unknown letter.
+A token is the index of a letter in `Alphabet.letters`, or UNKNOWN. Lower case (soft masking) reads as upper
+case, U and T are the same letter in DNA and RNA, and IUPAC codes for "one of several" read as unknown.
 """
 
 from __future__ import annotations
@@ -12,7 +12,8 @@ from functools import cached_property
 
 import numpy as np
 
-INVALID = 255  # what the look-up table holds for a byte that is no letter of the alphabet
+UNKNOWN = -1  # the token of an unknown residue; to the models it has no features at all
+INVALID = -2  # what the look-up table holds for a byte that is no letter of the alphabet
 
 
 @dataclass(frozen=True)
@@ -22,7 +23,7 @@ class Alphabet:
     Attributes:
         name: "protein", "dna" or "rna".
         letters: one character per token; token i is letters[i].
-        unknown: the letter that stands for an unknown residue.
+        unknown: the letter that stands for an unknown residue; it is not among `letters`.
         aliases: other characters, each with the letter that it reads as.
     """
 
@@ -36,9 +37,9 @@ class Alphabet:
 
     @cached_property
     def table(self) -> np.ndarray:
-        """(256,) uint8: byte -> token, INVALID where the byte is no letter."""
-        table = np.full(256, INVALID, dtype=np.uint8)
-        tokens = {letter: i for i, letter in enumerate(self.letters)}
+        """(256,) int8: byte -> token, INVALID where the byte is no letter."""
+        table = np.full(256, INVALID, dtype=np.int8)
+        tokens = {letter: i for i, letter in enumerate(self.letters)} | {self.unknown: UNKNOWN}
         tokens |= {alias: tokens[letter] for alias, letter in self.aliases.items()}
         for letter, token in tokens.items():
             table[ord(letter)] = token
@@ -47,31 +48,27 @@ class Alphabet:
 
     @cached_property
     def unknown_table(self) -> np.ndarray:
-        """The same with every other byte read as the unknown letter."""
-        table = self.table.copy()
-        table[table == INVALID] = self.letters.index(self.unknown)
-        return table
+        """The same with every other byte read as unknown."""
+        return np.maximum(self.table, UNKNOWN)
 
     def encode(self, sequence: str, *, unknown: bool = False) -> np.ndarray:
-        """Tokens (L,) uint8 of one sequence; INVALID at bad letters, or with `unknown` the unknown letter."""
+        """Tokens (L,) int8 of one sequence; INVALID at bad letters, or with `unknown` UNKNOWN."""
         raw = np.frombuffer(to_bytes(sequence), dtype=np.uint8)
         return (self.unknown_table if unknown else self.table)[raw]
 
-    def encode_many(
-        self, sequences: Sequence[str], *, unknown: bool = False
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """Tokens of all sequences end to end, (sum L,) uint8, and where each begins, (S + 1,) int64."""
+    def encode_many(self, sequences: Sequence[str], *, unknown: bool = False) -> tuple[np.ndarray, np.ndarray]:
+        """Tokens of all sequences end to end, (sum L,) int8, and where each begins, (S + 1,) int64."""
         offsets = np.zeros(len(sequences) + 1, dtype=np.int64)
         np.cumsum(np.fromiter(map(len, sequences), dtype=np.int64, count=len(sequences)), out=offsets[1:])
         return self.encode("".join(sequences), unknown=unknown), offsets
 
     def decode(self, tokens: Iterable[int]) -> str:
-        return "".join(self.letters[token] for token in tokens)
+        return "".join(self.letters[token] if token >= 0 else self.unknown for token in tokens)
 
     def describe(self) -> str:
         """The letters as an error message lists them."""
         extra = "".join(sorted(set(self.aliases) - set(self.letters)))
-        return self.letters + (f" (and {extra})" if extra else "")
+        return self.letters + self.unknown + (f" (and {extra})" if extra else "")
 
 
 def to_bytes(text: str) -> bytes:
@@ -81,11 +78,11 @@ def to_bytes(text: str) -> bytes:
 
 def _nucleic(name: str, letter: str, other: str) -> Alphabet:
     aliases = {other: letter, ".": "-"} | dict.fromkeys("RYSWKMBDHVX", "N")
-    return Alphabet(name, f"ACG{letter}N-", "N", aliases)
+    return Alphabet(name, f"ACG{letter}-", "N", aliases)
 
 
 PROTEIN = Alphabet(
-    "protein", "ACDEFGHIKLMNPQRSTVWYX*-", "X", {"B": "X", "J": "X", "O": "X", "U": "X", "Z": "X", ".": "-"}
+    "protein", "ACDEFGHIKLMNPQRSTVWY*-", "X", {"B": "X", "J": "X", "O": "X", "U": "X", "Z": "X", ".": "-"}
 )
 DNA = _nucleic("dna", "T", "U")
 RNA = _nucleic("rna", "U", "T")

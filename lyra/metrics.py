@@ -30,9 +30,7 @@ def evaluate(task: str, predictions: np.ndarray, targets: np.ndarray) -> dict[st
         predictions: (N,) numbers, or (N, classes) probabilities (token: of all residues together).
         targets: (N,) numbers, or (N,) class indices.
     """
-    found = (
-        _regression(predictions, targets) if task == "regression" else _classification(predictions, targets)
-    )
+    found = _regression(predictions, targets) if task == "regression" else _classification(predictions, targets)
     return {name: value if np.isfinite(value) else None for name, value in found.items()}
 
 
@@ -66,9 +64,7 @@ def _classification(probabilities: np.ndarray, targets: np.ndarray) -> dict[str,
         result["auroc"] = float(scores.binary_auroc(predicted[:, 1], target)) if complete else float("nan")
         result["f1"] = float(scores.binary_f1_score(predicted[:, 1], target))
     else:
-        auroc = (
-            scores.multiclass_auroc(predicted, target, classes, average="macro") if complete else float("nan")
-        )
+        auroc = scores.multiclass_auroc(predicted, target, classes, average="macro") if complete else float("nan")
         result["auroc"] = float(auroc)
         result["f1"] = float(scores.multiclass_f1_score(predicted, target, classes, average="macro"))
     return result

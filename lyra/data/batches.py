@@ -12,9 +12,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset, Sampler
 
-POOL_BATCHES = (
-    50  # batches sorted by length together: enough to make lengths alike, few enough to stay random
-)
+POOL_BATCHES = 50  # batches sorted by length together: enough to make lengths alike, few enough to stay random
 IGNORED = -100  # the class at padded positions; torch's cross-entropy leaves it out by default
 
 
@@ -38,9 +36,7 @@ class Batch:
     targets: Tensor | None = None
 
     def to(self, device: torch.device) -> Batch:
-        move = [
-            None if part is None else part.to(device) for part in (self.tokens, self.lengths, self.targets)
-        ]
+        move = [None if part is None else part.to(device) for part in (self.tokens, self.lengths, self.targets)]
         return replace(self, tokens=move[0], lengths=move[1], targets=move[2])
 
     def __len__(self) -> int:
@@ -53,11 +49,7 @@ def pad(flat: np.ndarray, starts: np.ndarray, lengths: np.ndarray, fill: int) ->
     positions = np.arange(width)
     inside = positions < lengths[:, None]
     at = np.minimum(starts[:, None] + positions, max(len(flat) - 1, 0))
-    return (
-        np.where(inside, flat[at], fill).astype(np.int64)
-        if len(flat)
-        else np.zeros((len(starts), width), np.int64)
-    )
+    return np.where(inside, flat[at], fill).astype(np.int64) if len(flat) else np.zeros((len(starts), width), np.int64)
 
 
 class SequenceDataset(Dataset[Batch]):
@@ -100,9 +92,7 @@ class SequenceDataset(Dataset[Batch]):
         return torch.from_numpy(np.array(values))
 
 
-def batches_by_length(
-    lengths: np.ndarray, order: np.ndarray, batch_size: int, max_tokens: int
-) -> list[np.ndarray]:
+def batches_by_length(lengths: np.ndarray, order: np.ndarray, batch_size: int, max_tokens: int) -> list[np.ndarray]:
     """Cuts `order`, already sorted by length where that is wanted, into batches within both limits.
 
     A sequence longer than `max_tokens` makes a batch of its own.

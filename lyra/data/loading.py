@@ -94,18 +94,14 @@ class LabelledData:
         return np.flatnonzero(self.parts == part)
 
 
-def load_labelled(
-    path: str | Path, options: DataOptions, warn: Callable[[str], None] = warnings.warn
-) -> LabelledData:
+def load_labelled(path: str | Path, options: DataOptions, warn: Callable[[str], None] = warnings.warn) -> LabelledData:
     """Reads, checks, encodes and splits a labelled CSV or TSV.
 
     Raises:
         InputError: anything that a user can put right: one line with file, row (line number), column, remedy.
     """
     if options.on_invalid not in ON_INVALID:
-        raise InputError(
-            f"--on-invalid {shorten(options.on_invalid)}: must be one of {', '.join(ON_INVALID)}"
-        )
+        raise InputError(f"--on-invalid {shorten(options.on_invalid)}: must be one of {', '.join(ON_INVALID)}")
     if is_fasta(path):
         raise InputError(
             f"{path}: FASTA has no targets to train on; give a CSV or TSV with a sequence and a target column"
@@ -113,9 +109,7 @@ def load_labelled(
     table = read_table(path)
     sequences, source = read_sequences(table, path, options)
     alphabet = choose_alphabet(options.alphabet, sequences)
-    tokens, offsets, keep = encode_checked(
-        sequences, table.index, alphabet, options.on_invalid, path, source["column"]
-    )
+    tokens, offsets, keep = encode_checked(sequences, table.index, alphabet, options.on_invalid, path, source["column"])
     if not keep.all():
         warn(
             f"{path}: skipped {int((~keep).sum())} of {len(keep)} rows that have letters outside the "
@@ -146,9 +140,7 @@ def load_labelled(
     return data
 
 
-def read_sequences(
-    table: pd.DataFrame, path: str | Path, options: DataOptions
-) -> tuple[list[str], dict[str, Any]]:
+def read_sequences(table: pd.DataFrame, path: str | Path, options: DataOptions) -> tuple[list[str], dict[str, Any]]:
     """Sequences from the sequence column, or from mutations of the wild type.
 
     Returns:
@@ -179,9 +171,7 @@ def read_sequences(
             "(and --offset, the number of its first residue)"
         )
     where = f"{path}, row {{row}}, column {mutant}"
-    sequences = mutated_sequences(
-        zip(table.index, table[mutant], strict=True), wild_type, options.offset, where
-    )
+    sequences = mutated_sequences(zip(table.index, table[mutant], strict=True), wild_type, options.offset, where)
     return sequences, {"column": mutant, "mutant": True, "wild_type": wild_type, "offset": options.offset}
 
 
@@ -238,12 +228,9 @@ def check_parts(data: LabelledData) -> None:
     """Raises InputError if there is nothing to train on or to validate on."""
     for part, needed in (("train", "to train on"), ("val", "to choose the best epoch by")):
         if not (data.parts == part).any():
-            remedy = (
-                "add rows" if data.source["split"] is None else f"mark rows in column {data.source['split']}"
-            )
+            remedy = "add rows" if data.source["split"] is None else f"mark rows in column {data.source['split']}"
             raise InputError(
-                f"{data.path}: the {part} part is empty, there is nothing {needed}; {remedy} or change "
-                "--val-fraction"
+                f"{data.path}: the {part} part is empty, there is nothing {needed}; {remedy} or change --val-fraction"
             )
     training = data.rows("train")
     values = np.concatenate([np.atleast_1d(data.values[i]) for i in training])

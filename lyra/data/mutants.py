@@ -59,9 +59,7 @@ def matching_offsets(mutants: Iterable[str], wild_type: str) -> list[int]:
     return [offset for offset in range(first, last + 1) if (wild[positions - offset] == letters).all()]
 
 
-def mutated_sequences(
-    mutants: Iterable[tuple[int, str]], wild_type: str, offset: int, where: str
-) -> list[str]:
+def mutated_sequences(mutants: Iterable[tuple[int, str]], wild_type: str, offset: int, where: str) -> list[str]:
     """Sequences of (row, mutant) pairs.
 
     Raises:

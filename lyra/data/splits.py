@@ -92,8 +92,7 @@ def find_duplicates(
         keep[list(best.values())] = True
         if not keep.all():
             warn(
-                f"{where}: removed {int((~keep).sum())} duplicate rows ({len(across)} sequences stood "
-                "in several parts)"
+                f"{where}: removed {int((~keep).sum())} duplicate rows ({len(across)} sequences stood in several parts)"
             )
     elif across:
         warn(

@@ -48,9 +48,7 @@ def readable(path: str | Path) -> Iterator[Path]:
             f"{path}: not a regular table ({reason}); every row needs as many fields as the header"
         ) from None
     except (UnicodeDecodeError, gzip.BadGzipFile, EOFError, zlib.error) as error:
-        raise InputError(
-            f"{path}: cannot be read as text ({error}); it must be UTF-8 text, plain or gzip"
-        ) from None
+        raise InputError(f"{path}: cannot be read as text ({error}); it must be UTF-8 text, plain or gzip") from None
     except dnaio.FileFormatError as error:
         reason = " ".join(str(error).split())
         raise InputError(f"{path}: not FASTA ({reason}); records begin with a '>' line") from None
@@ -65,9 +63,7 @@ def _is_gzip(path: Path) -> bool:
 
 def _separator(path: Path) -> str:
     """A tab if the header line has one, else a comma."""
-    opened = (
-        gzip.open(path, "rt", encoding="utf-8-sig") if _is_gzip(path) else open(path, encoding="utf-8-sig")
-    )
+    opened = gzip.open(path, "rt", encoding="utf-8-sig") if _is_gzip(path) else open(path, encoding="utf-8-sig")
     with opened as file:
         return "\t" if "\t" in file.readline() else ","
 
@@ -131,8 +127,7 @@ def find_column(
     if given is not None:
         if given not in columns:
             raise InputError(
-                f"{path}: {what} column {shorten(given)} is missing; {option} must be one of: "
-                f"{listed(columns)}"
+                f"{path}: {what} column {shorten(given)} is missing; {option} must be one of: {listed(columns)}"
             )
         return given
     lower = {column.lower(): column for column in reversed(columns)}

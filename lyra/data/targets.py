@@ -39,9 +39,7 @@ class Targets:
     def to_json(self) -> dict[str, Any]:
         return {"task": self.task, "classes": self.classes, "separator": self.separator}
 
-    def values(
-        self, cells: Sequence[str], rows: Sequence[int], lengths: Sequence[int], where: str
-    ) -> list[np.ndarray]:
+    def values(self, cells: Sequence[str], rows: Sequence[int], lengths: Sequence[int], where: str) -> list[np.ndarray]:
         """Target arrays, one per row: () float32, () int64 or (L,) int64.
 
         Args:
@@ -54,10 +52,7 @@ class Targets:
             InputError: a cell that is missing, not a number, not a known class, or of the wrong length.
         """
         if self.task == "regression":
-            return [
-                np.float32(_number(cell, where.format(row=row)))
-                for cell, row in zip(cells, rows, strict=True)
-            ]
+            return [np.float32(_number(cell, where.format(row=row))) for cell, row in zip(cells, rows, strict=True)]
         index = {name: i for i, name in enumerate(self.classes)}
         values = []
         for cell, row, length in zip(cells, rows, lengths, strict=True):
@@ -67,8 +62,7 @@ class Targets:
                 tokens = np.array([index[name] for name in names], dtype=np.int64)
             except KeyError as error:
                 raise InputError(
-                    f"{place}: class {shorten(error.args[0])} is unknown; it must be one of: "
-                    f"{', '.join(self.classes)}"
+                    f"{place}: class {shorten(error.args[0])} is unknown; it must be one of: {', '.join(self.classes)}"
                 ) from None
             values.append(tokens if self.task == "token" else tokens[0])
         return values
@@ -78,8 +72,7 @@ class Targets:
         labels = split_labels(cell, self.separator)
         if len(labels) != length:
             raise InputError(
-                f"{place}: has {len(labels)} labels for a sequence of {length} residues; there must be "
-                "one for each"
+                f"{place}: has {len(labels)} labels for a sequence of {length} residues; there must be one for each"
             )
         return labels
 
@@ -91,9 +84,7 @@ def split_labels(cell: str, separator: str) -> list[str]:
     return [label.strip() for label in cell.split(separator)] if cell else []
 
 
-def detect(
-    cells: Sequence[str], rows: Sequence[int], lengths: Sequence[int], where: str, task: str | None
-) -> Targets:
+def detect(cells: Sequence[str], rows: Sequence[int], lengths: Sequence[int], where: str, task: str | None) -> Targets:
     """Finds the task (unless given) and the classes from a target column.
 
     One label per residue in at least half of the rows is "token"; numbers in at least half are "regression",
@@ -107,8 +98,7 @@ def detect(
     for cell, row in zip(cells, rows, strict=True):
         if cell.strip().lower() in MISSING:
             raise InputError(
-                f"{where.format(row=row)}: value is {shorten(cell) if cell else 'empty'}; fill it in or "
-                "remove the row"
+                f"{where.format(row=row)}: value is {shorten(cell) if cell else 'empty'}; fill it in or remove the row"
             )
     separator = _separator(cells, lengths)
     if task is None:
@@ -116,9 +106,7 @@ def detect(
     if task == "regression":
         return Targets(task)
     if task == "token":
-        separator = (
-            separator if separator is not None else ("," if any("," in cell for cell in cells) else "")
-        )
+        separator = separator if separator is not None else ("," if any("," in cell for cell in cells) else "")
         names = {label for cell in cells for label in split_labels(cell, separator)}
     else:
         separator = ""
@@ -148,9 +136,7 @@ def _separator(cells: Sequence[str], lengths: Sequence[int]) -> str | None:
     "none."""
     for separator in (",", " ", ";", ""):
         fits = sum(
-            len(split_labels(cell, separator)) == length
-            and length > 1
-            and not (separator == "" and _is_decimal(cell))
+            len(split_labels(cell, separator)) == length and length > 1 and not (separator == "" and _is_decimal(cell))
             for cell, length in zip(cells, lengths, strict=True)
         )
         if len(cells) and 2 * fits >= len(cells):
@@ -175,8 +161,7 @@ def _number(cell: str, place: str) -> float:
     number = _try_number(cell)
     if number is None or abs(number) > np.finfo(np.float32).max:
         raise InputError(
-            f"{place}: value {shorten(cell)} is not a finite number; correct it, remove the row, or "
-            "give --task"
+            f"{place}: value {shorten(cell)} is not a finite number; correct it, remove the row, or give --task"
         )
     return number
 
@@ -184,11 +169,7 @@ def _number(cell: str, place: str) -> float:
 def _class_name(cell: str, place: str) -> str:
     """A class's name; 1, 1.0 and " 1" are the same class."""
     number = _try_number(cell)
-    return (
-        str(int(number))
-        if number is not None and number.is_integer() and abs(number) < 1e15
-        else cell.strip()
-    )
+    return str(int(number)) if number is not None and number.is_integer() and abs(number) < 1e15 else cell.strip()
 
 
 def _class_order(name: str) -> tuple[int, float, str]:

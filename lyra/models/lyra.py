@@ -104,9 +104,7 @@ class Lyra(
         if metadata is not None and not isinstance(metadata, Mapping):
             raise ValueError(f"metadata must be a dict or None, got {metadata!r}")
         expansions = _per_layer("pgc_expansion", pgc_expansion, num_pgc_layers)
-        pgc_dropout_probability = (
-            dropout if pgc_dropout is None else checks.probability("pgc_dropout", pgc_dropout)
-        )
+        pgc_dropout_probability = dropout if pgc_dropout is None else checks.probability("pgc_dropout", pgc_dropout)
         self.pool = pool
         self.metadata = dict(metadata or {})
         self.config = {
@@ -116,9 +114,7 @@ class Lyra(
             "num_pgc_layers": num_pgc_layers,
             "num_s4_layers": num_s4_layers,
             "d_state": d_state,
-            "pgc_expansion": pgc_expansion
-            if isinstance(pgc_expansion, (int, float))
-            else list(pgc_expansion),
+            "pgc_expansion": pgc_expansion if isinstance(pgc_expansion, (int, float)) else list(pgc_expansion),
             "pgc_kernel_size": pgc_kernel_size,
             "dropout": dropout,
             "prenorm": prenorm,
@@ -263,9 +259,7 @@ class Lyra(
         try:
             letters = F.embedding(x.clamp(min=0), weight.t())
         except IndexError:
-            raise ValueError(
-                f"x holds token id {int(x.max())}, the model has {self.d_input} letters"
-            ) from None
+            raise ValueError(f"x holds token id {int(x.max())}, the model has {self.d_input} letters") from None
         letters = torch.where((x < 0).unsqueeze(-1), torch.zeros_like(letters), letters)
         return letters + self.encoder.bias
 
@@ -322,9 +316,7 @@ def _fill_padding(x: Tensor, lengths: Tensor | None) -> Tensor:
     if lengths is None:
         return x
     if lengths.shape != x.shape[:1]:
-        raise ValueError(
-            f"lengths must be ({x.shape[0]},), one for each sequence, got {tuple(lengths.shape)}"
-        )
+        raise ValueError(f"lengths must be ({x.shape[0]},), one for each sequence, got {tuple(lengths.shape)}")
     real = torch.arange(x.shape[1], device=x.device) < lengths.unsqueeze(-1)
     real = real.reshape(real.shape + (1,) * (x.dim() - 2))
     return torch.where(real, x, torch.zeros((), dtype=x.dtype, device=x.device))

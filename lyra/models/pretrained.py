@@ -34,9 +34,7 @@ except ImportError:
             raise ImportError(_MISSING)
 
 
-_MISSING = (
-    "saving and loading model folders needs huggingface_hub and safetensors: pip install 'lyra-bio[app]'"
-)
+_MISSING = "saving and loading model folders needs huggingface_hub and safetensors: pip install 'lyra-bio[app]'"
 CONFIG = "config.json"
 WEIGHTS = "model.safetensors"
 

@@ -1,0 +1,37 @@
+"""Lyra: models of DNA, RNA and protein sequences from projected gated convolutions and state spaces.
+
+`from lyra import Lyra` gives the model; `lyra train` and `lyra predict` on the command line do the rest.
+"""
+
+from __future__ import annotations
+
+import importlib
+from importlib.metadata import PackageNotFoundError, version
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from lyra_kernels import PGC, S4D, S4DKernel
+
+    from .models import Lyra, LyraForTokenClassification, parameter_groups
+
+__all__ = ["PGC", "S4D", "Lyra", "LyraForTokenClassification", "S4DKernel", "parameter_groups"]
+
+try:
+    __version__ = version("lyra-bio")
+except PackageNotFoundError:  # run from a folder that was not installed
+    __version__ = "0+unknown"
+
+# Imported at first use, so that `lyra --help` does not wait for torch.
+_HOMES = dict.fromkeys(("PGC", "S4D", "S4DKernel"), "lyra_kernels")
+
+
+def __getattr__(name: str) -> Any:
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(importlib.import_module(_HOMES.get(name, "lyra.models")), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

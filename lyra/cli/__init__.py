@@ -1,0 +1,38 @@
+"""The command line. `main` is the entry point; heavy imports wait until a command runs."""
+
+from __future__ import annotations
+
+import sys
+
+import typer
+
+from ..errors import InputError
+from .demo import demo
+from .env import env
+from .predict import predict
+from .train import train
+
+EXIT_BAD_INPUT = 2
+EXIT_INTERRUPTED = 130  # what a shell reports for Ctrl-C
+
+app = typer.Typer(
+    help="Train Lyra models of DNA, RNA and protein sequences, and predict with them.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+)
+for command in (train, predict, env, demo):
+    app.command(no_args_is_help=command in (train, predict))(command)
+
+
+def main() -> None:
+    """Runs the command line; what the user can put right ends in one line and exit code 2."""
+    try:
+        app()
+    except InputError as error:
+        print(f"lyra: error: {error}", file=sys.stderr)
+        sys.exit(EXIT_BAD_INPUT)
+    except KeyboardInterrupt:
+        print("lyra: interrupted", file=sys.stderr)
+        sys.exit(EXIT_INTERRUPTED)

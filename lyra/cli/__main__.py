@@ -1,0 +1,5 @@
+"""`python -m lyra.cli`"""
+
+from . import main
+
+main()

@@ -1,0 +1,61 @@
+"""From a model's raw output to the target's own units, and the learned part of that step."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+KINDS = ("sigmoid", "linear")
+
+
+class RegressionOutput(nn.Module):
+    """Maps raw outputs to targets standardised to mean 0 and variance 1, and back to the target's units.
+
+    "linear" is the identity. "sigmoid" is low + (high - low) * sigmoid(raw) with learned ends: measurements such
+    as binding or splicing saturate, so that a latent quantity that adds up over residues shows through a
+    sigmoid ("global epistasis", Otwinowski et al. 2018). The ends start at the target's 1st and 99th percentiles.
+    """
+
+    def __init__(self, kind: str, mean: float, std: float, low: float = -2.0, high: float = 2.0) -> None:
+        super().__init__()
+        if kind not in KINDS:
+            raise ValueError(f"kind is {kind!r}; it must be one of {', '.join(KINDS)}")
+        self.kind = kind
+        self.register_buffer("mean", torch.tensor(mean, dtype=torch.float64))
+        self.register_buffer("std", torch.tensor(std, dtype=torch.float64))
+        if kind == "sigmoid":
+            self.low = nn.Parameter(torch.tensor(float(low)))
+            self.high = nn.Parameter(torch.tensor(float(high)))
+
+    @classmethod
+    def fit(cls, kind: str, values: np.ndarray) -> RegressionOutput:
+        """Takes the scaling from the training targets."""
+        values = np.asarray(values, dtype=np.float64)
+        mean, std = float(values.mean()), float(values.std())
+        low, high = (np.quantile(values, [0.01, 0.99]) - mean) / std
+        return cls(kind, mean, std, low, high)
+
+    def forward(self, raw: Tensor) -> Tensor:
+        """Standardised predictions."""
+        if self.kind == "linear":
+            return raw
+        return self.low + (self.high - self.low) * torch.sigmoid(raw)
+
+    def standardise(self, targets: Tensor) -> Tensor:
+        return ((targets.double() - self.mean) / self.std).to(targets.dtype)
+
+    def predict(self, raw: Tensor) -> Tensor:
+        """Predictions in the target's units, in float64."""
+        return self(raw).double() * self.std + self.mean
+
+    def to_json(self) -> dict[str, Any]:
+        """All that `from_json` needs, for a model's metadata."""
+        ends = {"low": float(self.low), "high": float(self.high)} if self.kind == "sigmoid" else {}
+        return {"kind": self.kind, "mean": float(self.mean), "std": float(self.std), **ends}
+
+    @classmethod
+    def from_json(cls, values: dict[str, Any]) -> RegressionOutput:
+        return cls(**values)

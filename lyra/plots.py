@@ -1,0 +1,124 @@
+"""Pictures of a run, drawn without a display."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from .files import atomic_path
+
+DPI = 130
+DENSE = 5000  # points from which density says more than dots
+
+
+def _figure(width: float, height: float) -> Figure:
+    figure = Figure(figsize=(width, height), layout="constrained")
+    FigureCanvasAgg(figure)
+    return figure
+
+
+def _save(figure: Figure, path: Path) -> None:
+    with atomic_path(path) as unfinished:
+        figure.savefig(unfinished, dpi=DPI, format="png")
+
+
+def _cloud(axes: Any, x: np.ndarray, y: np.ndarray) -> None:
+    if len(x) >= DENSE:
+        axes.hexbin(x, y, gridsize=80, bins="log", mincnt=1, cmap="viridis", linewidths=0.1)
+    else:
+        axes.plot(x, y, ".", markersize=4, alpha=0.5)
+
+
+def _diagonal(axes: Any, *values: np.ndarray) -> None:
+    low, high = min(v.min() for v in values), max(v.max() for v in values)
+    axes.plot([low, high], [low, high], color="0.4", linewidth=0.8)
+
+
+def _scores(scores: Mapping[str, float | None], names: Mapping[str, str]) -> str:
+    return "   ".join(f"{shown} {scores[name]:.3f}" for name, shown in names.items() if scores.get(name) is not None)
+
+
+def predicted_vs_measured(
+    path: Path,
+    predicted: np.ndarray,
+    measured: np.ndarray,
+    scores: Mapping[str, float | None],
+    target: str,
+    part: str,
+) -> None:
+    """Measured values along x, predictions along y, and the diagonal where they agree."""
+    figure = _figure(5.2, 4.8)
+    axes = figure.add_subplot()
+    _cloud(axes, measured, predicted)
+    _diagonal(axes, measured, predicted)
+    axes.set(xlabel=f"measured {target}", ylabel=f"predicted {target}")
+    axes.set_title(f"{part}: " + _scores(scores, {"r2": "R²", "spearman": "Spearman"}), fontsize=10)
+    _save(figure, path)
+
+
+def epistasis(
+    path: Path, deviation: np.ndarray, residual: np.ndarray, scores: Mapping[str, float | None], part: str
+) -> None:
+    """What remains of the measurement after the additive model (x) against the model's share of it (y)."""
+    figure = _figure(5.2, 4.8)
+    axes = figure.add_subplot()
+    _cloud(axes, residual, deviation)
+    _diagonal(axes, residual, deviation)
+    axes.set(xlabel="measured minus additive (one-hot ridge)", ylabel="predicted minus additive")
+    names = {"epistasis_r2": "R²", "epistasis_pearson": "Pearson"}
+    axes.set_title(f"{part}: residual epistasis, " + _scores(scores, names), fontsize=10)
+    _save(figure, path)
+
+
+def learning_curve(path: Path, rows: Sequence[Mapping[str, Any]], metrics: Sequence[str], best_epoch: int) -> None:
+    """Losses and validation scores per epoch; the epoch that was kept is marked."""
+    epochs = [row["epoch"] for row in rows]
+    figure = _figure(8.4, 3.6)
+    left, right = figure.subplots(1, 2)
+    for name, label in (("train_loss", "training"), ("val_loss", "validation")):
+        left.plot(epochs, [row[name] for row in rows], label=label, marker="." if len(rows) < 5 else None)
+    for name in metrics:
+        values = [np.nan if row[f"val_{name}"] is None else row[f"val_{name}"] for row in rows]
+        right.plot(epochs, values, label=name, marker="." if len(rows) < 5 else None)
+    if min(row[name] for row in rows for name in ("train_loss", "val_loss")) > 0:
+        left.set_yscale("log")
+    left.set(xlabel="epoch", ylabel="loss")
+    right.set(xlabel="epoch", ylabel="validation score")
+    for axes in (left, right):
+        axes.axvline(best_epoch, color="0.6", linewidth=0.8, linestyle="--")
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axes.legend(frameon=False, fontsize=9)
+    _save(figure, path)
+
+
+def confusion(path: Path, predicted: np.ndarray, true: np.ndarray, classes: Sequence[str], part: str) -> None:
+    """Counts of true class (rows) by predicted class (columns), coloured by the share of the row."""
+    counts = np.zeros((len(classes), len(classes)), dtype=np.int64)
+    np.add.at(counts, (true, predicted), 1)
+    share = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+    side = 2.6 + 0.5 * min(len(classes), 16)
+    figure = _figure(side + 0.6, side)
+    axes = figure.add_subplot()
+    image = axes.imshow(share, cmap="Blues", vmin=0, vmax=1)
+    figure.colorbar(image, ax=axes, label="share of the true class")
+    if len(classes) <= 20:
+        for (i, j), count in np.ndenumerate(counts):
+            axes.text(
+                j,
+                i,
+                f"{count:,}",
+                ha="center",
+                va="center",
+                fontsize=8,
+                color="white" if share[i, j] > 0.6 else "black",
+            )
+        axes.set_xticks(range(len(classes)), [name[:12] for name in classes], rotation=45, ha="right")
+        axes.set_yticks(range(len(classes)), [name[:12] for name in classes])
+    axes.set(xlabel="predicted", ylabel="true", title=part)
+    _save(figure, path)

@@ -1,0 +1,198 @@
+"""Predictions from sequences: any number of them, in bounded memory, in the order given."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors import SafetensorError
+from torch import Tensor, nn
+
+from .alphabets import Alphabet
+from .data.batches import SequenceDataset, SortedSampler, max_tokens_per_batch
+from .data.targets import Targets
+from .errors import InputError
+from .outputs import RegressionOutput
+
+BATCH_SIZE = 256
+
+
+@torch.inference_mode()
+def predict_encoded(
+    model: nn.Module,
+    convert: Callable[[Tensor], Tensor],
+    dataset: SequenceDataset,
+    per_token: bool,
+    batch_size: int = BATCH_SIZE,
+) -> list[np.ndarray] | np.ndarray:
+    """Predictions for each row of a dataset, in its order; sequences of similar length run together.
+
+    Args:
+        model: called as model(tokens, lengths=...), in its own training or evaluation mode.
+        convert: from the raw outputs (..., d_output) to predictions.
+        per_token: one prediction for each residue.
+
+    Returns:
+        an array (N, ...) of predictions, or with `per_token` a list of arrays (L, ...).
+    """
+    device = next(model.parameters()).device
+    results: list[Any] = [None] * len(dataset)
+    for rows in SortedSampler(dataset.lengths, batch_size, max_tokens_per_batch(batch_size)):
+        batch = dataset.__getitems__(rows).to(device)
+        predictions = convert(model(batch.tokens, lengths=batch.lengths)).float().cpu().numpy()
+        for row, prediction in zip(rows, predictions, strict=True):
+            results[row] = prediction[: dataset.lengths[row]] if per_token else prediction
+    if per_token:
+        return results
+    return np.stack(results) if results else np.zeros(0, dtype=np.float32)
+
+
+def converter(targets: Targets, output: RegressionOutput | None) -> Callable[[Tensor], Tensor]:
+    """From raw outputs (..., d_output) to numbers in the target's units, or to class probabilities."""
+    if output is not None:
+        return lambda raw: output.predict(raw.float()[..., 0])
+    return lambda raw: torch.softmax(raw.float(), dim=-1)
+
+
+class Predictor:
+    """A trained model with its alphabet, its classes and its output scaling.
+
+    Attributes:
+        model: the network, in evaluation mode.
+        alphabet, targets: what it reads and what it predicts.
+        source: the columns, and the wild type if any, of the table it was trained on.
+    """
+
+    def __init__(self, model: nn.Module, metadata: dict[str, Any], where: str = "metadata") -> None:
+        """`metadata` is what training stored with the model; `where` names its origin in messages.
+
+        Raises:
+            InputError: the metadata lacks what a prediction needs.
+        """
+        self.model = model.eval()
+        try:
+            self.alphabet = Alphabet(**metadata["alphabet"])
+            self.targets = Targets(**metadata["targets"])
+            output = metadata.get("output")
+            self.output = RegressionOutput.from_json(output).eval() if output else None
+            self.source: dict[str, Any] = metadata.get("source", {})
+        except (KeyError, TypeError, ValueError) as error:
+            raise InputError(
+                f"{where}: has no usable alphabet, targets and output ({error}); "
+                "give the model folder that `lyra train` wrote"
+            ) from None
+
+    @classmethod
+    def from_pretrained(cls, path: str | Path, device: str = "auto") -> Predictor:
+        """Loads the folder that `lyra train` wrote (its output folder, or model/ inside).
+
+        Weights are read with safetensors: nothing in the folder is executed.
+
+        Raises:
+            InputError: there is no such folder, or it holds no model.
+        """
+        folder = find_model_folder(path)
+        config = read_config(folder)
+        predictor = cls(load_model(folder), config.get("metadata") or {}, str(folder / "config.json"))
+        return predictor.to(device)
+
+    def to(self, device: str) -> Predictor:
+        """Moves to a device; "auto" is a GPU if there is one, else the CPU.
+
+        Raises:
+            InputError: there is no such device.
+        """
+        if device == "auto":
+            device = "cuda" if torch.cuda.is_available() else "cpu"
+        try:
+            self.model.to(device)
+            if self.output is not None:
+                self.output.to(device)
+        except (RuntimeError, AssertionError) as error:
+            raise InputError(f"--device {device}: cannot be used ({str(error).splitlines()[0]}); try cpu") from None
+        return self
+
+    def predict_dataset(self, dataset: SequenceDataset, batch_size: int = BATCH_SIZE) -> list[np.ndarray] | np.ndarray:
+        """Predictions for the rows of a dataset; see `predict`."""
+        convert = converter(self.targets, self.output)
+        return predict_encoded(self.model, convert, dataset, self.targets.task == "token", batch_size)
+
+    def predict(
+        self, sequences: Sequence[str], *, unknown: bool = False, batch_size: int = BATCH_SIZE
+    ) -> list[np.ndarray] | np.ndarray:
+        """Predictions in the order of the sequences.
+
+        Args:
+            sequences: text; `unknown` reads letters outside the alphabet as its unknown letter.
+
+        Returns:
+            regression (N,); classification (N, classes) probabilities; token: a list of (L, classes).
+
+        Raises:
+            InputError: a letter outside the model's alphabet.
+        """
+        from .data.loading import encode_checked
+
+        rows = range(len(sequences))
+        on_invalid = "unknown" if unknown else "error"
+        tokens, offsets, _ = encode_checked(list(sequences), rows, self.alphabet, on_invalid, "sequences", "0")
+        return self.predict_dataset(SequenceDataset(tokens, offsets, np.arange(len(sequences))), batch_size)
+
+    def cells(self, predictions: Iterable[np.ndarray]) -> Iterator[dict[str, str]]:
+        """Predictions as the columns of a table: `prediction`, and for classes one `p_CLASS` each."""
+        classes = self.targets.classes
+        for prediction in predictions:
+            if self.targets.task == "regression":
+                yield {"prediction": f"{float(prediction):.7g}"}
+            elif self.targets.task == "token":
+                labels = [classes[i] for i in prediction.argmax(-1)]
+                yield {"prediction": self.targets.separator.join(labels)}
+            else:
+                probabilities = {f"p_{name}": f"{float(p):.6g}" for name, p in zip(classes, prediction, strict=True)}
+                yield {"prediction": classes[int(prediction.argmax())], **probabilities}
+
+    @property
+    def columns(self) -> list[str]:
+        """Names of the columns that `cells` gives."""
+        extra = [f"p_{name}" for name in self.targets.classes] if self.targets.task == "classification" else []
+        return ["prediction", *extra]
+
+
+def find_model_folder(path: str | Path) -> Path:
+    """The folder with config.json: the path itself, or model/ inside.
+
+    Raises:
+        InputError: neither is there.
+    """
+    path = Path(path)
+    for folder in (path, path / "model"):
+        if (folder / "config.json").is_file():
+            return folder
+    problem = "has no config.json" if path.is_dir() else "is a file" if path.exists() else "does not exist"
+    raise InputError(f"{path}: is no model folder ({problem}); give the model/ folder that `lyra train` wrote")
+
+
+def read_config(folder: Path) -> dict[str, Any]:
+    try:
+        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise InputError(f"{folder / 'config.json'}: cannot be read as JSON ({error}); train the model again") from None
+    if not isinstance(config, dict):
+        raise InputError(
+            f"{folder / 'config.json'}: is not a model's configuration; give a folder that `lyra train` wrote"
+        )
+    return config
+
+
+def load_model(folder: Path) -> nn.Module:
+    from .models import Lyra
+
+    try:
+        return Lyra.from_pretrained(str(folder))
+    except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
+        reason = " ".join(str(error).split())
+        raise InputError(f"{folder}: holds no usable model ({reason}); train it again") from None

@@ -1,0 +1,101 @@
+"""One self-contained HTML page about a run: scores, pictures, settings. Nothing in it is loaded from "
+"elsewhere."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Mapping
+from html import escape
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from .files import atomic_text
+
+if TYPE_CHECKING:
+    from .data.loading import LabelledData
+    from .training.recipe import Recipe
+    from .training.results import Results
+
+NAMES = {
+    "r2": "R²", "spearman": "Spearman", "pearson": "Pearson", "rmse": "RMSE",
+    "accuracy": "Accuracy", "mcc": "MCC", "auroc": "AUROC", "f1": "F1",
+    "epistasis_r2": "Residual epistasis R²", "epistasis_pearson": "Residual epistasis Pearson",
+}  # fmt: skip
+
+STYLE = """
+body { font: 16px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem; color: #222; }
+table { border-collapse: collapse; margin: 1rem 0; }
+th, td { padding: .25rem .8rem; border-bottom: 1px solid #ddd; text-align: left; }
+td.number { text-align: right; font-variant-numeric: tabular-nums; }
+figure { margin: 1.5rem 0; } img { max-width: 100%; height: auto; } figcaption { color: #555; }
+"""
+
+
+def score_rows(results: Results) -> list[tuple[str, str, dict[str, float | None]]]:
+    """(part, model, scores) for each line of the table that compares this model with the baseline."""
+    rows = []
+    for part in ("validation", "test"):
+        if part in results.scores:
+            rows.append((part, "Lyra", results.scores[part]))
+        if part in results.baseline:
+            rows.append((part, "one-hot ridge", results.baseline[part]))
+    return rows
+
+
+def number(value: float | None) -> str:
+    return "" if value is None else f"{value:.3f}"
+
+
+def _score_table(results: Results) -> str:
+    rows = score_rows(results)
+    metrics = list(dict.fromkeys(name for _, _, scores in rows for name in scores))
+    head = "".join(f"<th>{escape(NAMES.get(name, name))}</th>" for name in metrics)
+    body = "".join(
+        f"<tr><td>{part}</td><td>{model}</td>"
+        + "".join(f'<td class="number">{number(scores.get(name))}</td>' for name in metrics)
+        + "</tr>"
+        for part, model, scores in rows
+    )
+    return f"<table><tr><th>part</th><th>model</th>{head}</tr>{body}</table>"
+
+
+def _fact_table(facts: Mapping[str, object]) -> str:
+    rows = "".join(f"<tr><th>{escape(name)}</th><td>{escape(str(value))}</td></tr>" for name, value in facts.items())
+    return f"<table>{rows}</table>"
+
+
+def _picture(caption: str, path: Path) -> str:
+    data = base64.b64encode(path.read_bytes()).decode()
+    shown = escape(caption)
+    return f'<figure><img src="data:image/png;base64,{data}" alt="{shown}"><figcaption>{shown}</figcaption></figure>'
+
+
+def write_report(
+    path: Path, title: str, data: LabelledData, recipe: Recipe, results: Results, pictures: Mapping[str, Path]
+) -> None:
+    """Writes the page; `pictures` maps captions to PNG files, which are put into the page."""
+    facts: dict[str, object] = {part: f"{len(data.rows(part)):,} sequences" for part in ("train", "val", "test")}
+    facts |= {
+        "task": f"{data.targets.task} of {data.source['target']}",
+        "alphabet": data.alphabet.name,
+        "parameters": f"{results.parameters:,}",
+        "training": f"{results.epochs} epochs in {results.seconds:.0f} s; epoch {results.best_epoch} is "
+        "kept, chosen on "
+        "the validation part",
+    }
+    settings = {name: value for name, value in recipe.to_json().items() if value is not None}
+    parts = [
+        "<!DOCTYPE html>",
+        f'<html lang="en"><head><meta charset="utf-8"><title>{escape(title)}</title><style>{STYLE}</style>',
+        "</head><body>",
+        f"<h1>{escape(title)}</h1>",
+        _score_table(results),
+        *(_picture(caption, file) for caption, file in pictures.items()),
+        "<h2>Data and model</h2>",
+        _fact_table(facts),
+        "<h2>Settings</h2>",
+        _fact_table(settings),
+        "</body></html>\n",
+    ]
+    with atomic_text(path) as file:
+        file.write("\n".join(parts))

@@ -1,0 +1,141 @@
+"""History, progress and safe checkpoints."""
+
+from __future__ import annotations
+
+import math
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import lightning
+import torch
+from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.plugins.io import TorchCheckpointIO
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    Progress,
+    TaskProgressColumn,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+
+from ..files import atomic_path, atomic_text
+from ..metrics import METRICS
+from .module import LyraModule
+
+
+class AtomicCheckpointIO(TorchCheckpointIO):
+    """Writes a checkpoint beside its name and renames it; reads tensors and plain values only, no "
+    "pickled code."""
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: str | os.PathLike, storage_options: Any = None) -> None:
+        with atomic_path(Path(path)) as unfinished:
+            torch.save(checkpoint, unfinished)
+
+    def load_checkpoint(
+        self, path: str | os.PathLike, map_location: Any = None, weights_only: bool | None = True
+    ) -> dict[str, Any]:
+        return torch.load(path, map_location=map_location or "cpu", weights_only=True)
+
+
+class History(Callback):
+    """Keeps one row of losses and scores per epoch and writes them to a CSV file after each.
+
+    The rows are part of the checkpoint, so a resumed run has them all.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.rows: list[dict[str, float | int | None]] = []
+        self._before = 0.0  # seconds trained before a resume
+        self._start = time.monotonic()
+
+    def seconds(self) -> float:
+        return self._before + time.monotonic() - self._start
+
+    def on_fit_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        self._start = time.monotonic()
+
+    def on_train_epoch_end(self, trainer: lightning.Trainer, pl_module: LyraModule) -> None:
+        row: dict[str, float | int | None] = {
+            "epoch": trainer.current_epoch + 1,
+            "train_loss": float(trainer.callback_metrics["train_loss"]),
+            "val_loss": float(trainer.callback_metrics["val_loss"]),
+        }
+        row |= {f"val_{name}": pl_module.scores[name] for name in METRICS[pl_module.targets.task]}
+        self.rows.append(row | {"seconds": round(self.seconds(), 1)})
+        if trainer.is_global_zero:
+            write_rows(self.path, self.rows)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"rows": self.rows, "seconds": self.seconds()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.rows, self._before = list(state["rows"]), state["seconds"]
+
+
+def write_rows(path: Path, rows: list[dict[str, Any]]) -> None:
+    """Rows with the same keys as a CSV file; None is an empty cell."""
+    with atomic_text(path) as file:
+        file.write(",".join(rows[0]) + "\n")
+        for row in rows:
+            file.write(",".join("" if value is None else f"{value:.7g}" for value in row.values()) + "\n")
+
+
+class EpochProgress(Callback):
+    """One bar over the whole run with the time left; where the output is no terminal, a line per epoch."""
+
+    def __init__(self, console: Console) -> None:
+        self.console = console
+        self.progress: Progress | None = None
+
+    def on_train_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        if not trainer.is_global_zero or not self.console.is_terminal:
+            return
+        columns = (
+            TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(),
+            TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn(), TextColumn("{task.fields[scores]}"),
+        )  # fmt: skip
+        self.progress = Progress(*columns, console=self.console)
+        total = int(trainer.estimated_stepping_batches)
+        self.task = self.progress.add_task("training", total=total, completed=trainer.global_step, scores="")
+        self.progress.start()
+
+    def on_train_batch_end(self, trainer: lightning.Trainer, *_: Any) -> None:
+        if self.progress is not None:
+            self.progress.update(self.task, completed=trainer.global_step)
+
+    def on_train_epoch_end(self, trainer: lightning.Trainer, pl_module: LyraModule) -> None:
+        scores = "  ".join(f"{name} {value:.3f}" for name, value in pl_module.scores.items() if value is not None)
+        epoch = f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}"
+        if self.progress is not None:
+            self.progress.update(self.task, description=epoch, scores=f"validation {scores}")
+        elif trainer.is_global_zero:
+            loss = float(trainer.callback_metrics["train_loss"])
+            self.console.print(f"{epoch}  train loss {loss:.4f}  validation {scores}", highlight=False)
+
+    def on_train_end(self, *_: Any) -> None:
+        self._stop()
+
+    def on_exception(self, *_: Any) -> None:
+        self._stop()
+
+    def _stop(self) -> None:
+        if self.progress is not None:
+            self.progress.stop()
+            self.progress = None
+
+
+class FiniteLoss(Callback):
+    """Stops with a plain message when the loss is no longer a number."""
+
+    def __init__(self, fail: Callable[[str], None]) -> None:
+        self.fail = fail
+
+    def on_train_epoch_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        if not math.isfinite(float(trainer.callback_metrics["train_loss"])):
+            self.fail(f"the loss is not finite after epoch {trainer.current_epoch + 1}; try a lower --lr")

@@ -1,0 +1,124 @@
+"""The LightningModule: loss, validation scores, optimizer and schedule."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import lightning
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.utils.data import DataLoader
+
+from ..data.batches import IGNORED, Batch, BucketSampler, SequenceDataset, SortedSampler, max_tokens_per_batch
+from ..data.targets import Targets
+from ..metrics import MONITORED, evaluate
+from ..outputs import RegressionOutput
+from ..prediction import converter
+from .recipe import Recipe
+
+MONITOR = "val_score"
+
+
+class LyraModule(lightning.LightningModule):
+    """Trains a Lyra model.
+
+    Attributes:
+        model: the network.
+        output: the learned output scale of a regression, else None.
+        scores: the latest validation scores.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        targets: Targets,
+        recipe: Recipe,
+        output: RegressionOutput | None,
+        class_weights: Tensor | None = None,
+    ) -> None:
+        super().__init__()
+        self.model, self.targets, self.recipe, self.output = model, targets, recipe, output
+        self.register_buffer("class_weights", class_weights, persistent=False)
+        self.scores: dict[str, float | None] = {}
+        self._validation: list[tuple[np.ndarray, np.ndarray, float]] = []
+
+    def loss(self, raw: Tensor, targets: Tensor) -> Tensor:
+        """Mean squared error of standardised targets, or cross-entropy over the real positions."""
+        raw = raw.float()
+        if self.output is not None:
+            return F.mse_loss(self.output(raw[..., 0]), self.output.standardise(targets))
+        return F.cross_entropy(raw.flatten(0, -2), targets.flatten(), weight=self.class_weights, ignore_index=IGNORED)
+
+    def on_train_epoch_start(self) -> None:
+        # Each epoch draws its dropout from its own seed, so a run resumed between epochs is the same run.
+        torch.manual_seed(
+            self.recipe.seed * 1_000_003 + self.current_epoch * self.trainer.world_size + self.global_rank
+        )
+
+    def training_step(self, batch: Batch, index: int) -> Tensor:
+        loss = self.loss(self.model(batch.tokens, lengths=batch.lengths), batch.targets)
+        self.log("train_loss", loss, on_step=False, on_epoch=True, sync_dist=True, batch_size=len(batch))
+        return loss
+
+    def validation_step(self, batch: Batch, index: int) -> None:
+        raw = self.model(batch.tokens, lengths=batch.lengths)
+        loss = float(self.loss(raw, batch.targets))
+        predictions = converter(self.targets, self.output)(raw)
+        real = batch.targets != IGNORED if self.targets.task == "token" else slice(None)
+        self._validation.append((predictions[real].cpu().numpy(), batch.targets[real].cpu().numpy(), loss))
+
+    def on_validation_epoch_end(self) -> None:
+        # Every process validates on all of the data: the scores, and what follows from them, agree without talk.
+        predictions, targets, losses = zip(*self._validation, strict=True)
+        self._validation = []
+        weights = [len(part) for part in targets]
+        self.scores = evaluate(self.targets.task, np.concatenate(predictions), np.concatenate(targets))
+        score = self.scores[MONITORED[self.targets.task]]
+        self.log("val_loss", float(np.average(losses, weights=weights)))
+        self.log(MONITOR, float("-inf") if score is None else score)
+
+    def configure_optimizers(self) -> dict[str, Any]:
+        from ..models import parameter_groups
+
+        groups = parameter_groups(self.model, lr=self.recipe.lr, weight_decay=self.recipe.weight_decay)
+        if self.output is not None and (ends := list(self.output.parameters())):
+            groups.append({"params": ends, "lr": self.recipe.lr, "weight_decay": 0.0})
+        optimizer = torch.optim.AdamW(groups, lr=self.recipe.lr, betas=(0.9, 0.99))
+        schedule = torch.optim.lr_scheduler.OneCycleLR(
+            optimizer,
+            max_lr=[group["lr"] for group in optimizer.param_groups],
+            total_steps=int(self.trainer.estimated_stepping_batches) + 1,
+            pct_start=self.recipe.warmup,
+            cycle_momentum=False,
+            div_factor=20,
+            final_div_factor=100,
+        )
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+
+class LyraDataModule(lightning.LightningDataModule):
+    """Training and validation batches by length; the test part is not in here."""
+
+    def __init__(self, train: SequenceDataset, val: SequenceDataset, batch_size: int, seed: int) -> None:
+        super().__init__()
+        self.train, self.val, self.batch_size, self.seed = train, val, batch_size, seed
+
+    def train_dataloader(self) -> DataLoader:
+        rank, world_size = (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
+        limit = max_tokens_per_batch(self.batch_size)
+        sampler = BucketSampler(self.train.lengths, self.batch_size, limit, self.seed, rank, world_size)
+        return DataLoader(self.train, batch_sampler=sampler, collate_fn=_same)
+
+    def val_dataloader(self) -> DataLoader:
+        size = max(self.batch_size, 256)
+        sampler = SortedSampler(self.val.lengths, size, max_tokens_per_batch(size))
+        return DataLoader(self.val, batch_sampler=sampler, collate_fn=_same)
+
+    def transfer_batch_to_device(self, batch: Batch, device: torch.device, dataloader_idx: int) -> Batch:
+        return batch.to(device)
+
+
+def _same(batch: Batch) -> Batch:
+    return batch

@@ -1,0 +1,111 @@
+"""The settings of a training run. The defaults are the recipe: what to use when nothing is known better."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from ..errors import InputError, shorten
+from ..outputs import KINDS
+
+MODELS = ("paper", "layered")
+POOLS = ("mean", "max", "first")
+CLASS_WEIGHTS = ("none", "balanced")
+STEPS = 4000  # optimizer steps that the automatic number of epochs aims at
+EPOCHS = (10, 200)  # and its bounds
+
+
+@dataclass
+class Recipe:
+    """Model and optimisation.
+
+    Attributes:
+        model: "paper", the published 47,000-parameter model, or "layered" with the numbers of layers below.
+        d_model, d_state, dropout, pool, bidirectional: of either model.
+        pgc_layers, s4_layers: of the layered one.
+        output: "linear", or "sigmoid", which learns a saturating scale for a regression target.
+        class_weights: "balanced" weighs classes by the inverse of their frequency.
+        epochs: None takes as many as make about `STEPS` steps.
+        batch_size: None takes 128, less for fewer than 2048 training sequences.
+        lr, weight_decay: of AdamW, under a one-cycle schedule that warms up for the share `warmup` of the steps.
+        s4_lr: learning rate of the state spaces' dynamics (log_dt, log_A_real, A_imag).
+        patience: epochs without a better validation score after which training stops.
+        seed: of the initial weights, the order of the batches and dropout.
+    """
+
+    model: str = "paper"
+    d_model: int = 64
+    d_state: int = 64
+    dropout: float = 0.0
+    pgc_layers: int = 2
+    s4_layers: int = 4
+    pool: str = "mean"
+    bidirectional: bool = False
+    output: str = "linear"
+    class_weights: str = "none"
+    epochs: int | None = None
+    batch_size: int | None = None
+    lr: float = 5e-3
+    weight_decay: float = 0.01
+    s4_lr: float = 1e-3
+    warmup: float = 0.15
+    gradient_clip: float = 1.0
+    patience: int = 15
+    seed: int = 0
+
+    def check(self) -> None:
+        """Raises InputError for a setting that makes no sense."""
+        for name, allowed in (
+            ("model", MODELS),
+            ("pool", POOLS),
+            ("output", KINDS),
+            ("class_weights", CLASS_WEIGHTS),
+        ):
+            if getattr(self, name) not in allowed:
+                raise InputError(f"{option(name)} {shorten(getattr(self, name))}: must be one of {', '.join(allowed)}")
+        for name in ("d_model", "d_state", "epochs", "batch_size", "patience", "lr", "s4_lr"):
+            value = getattr(self, name)
+            if value is not None and not (math.isfinite(value) and value > 0):
+                raise InputError(f"{option(name)} {value}: must be above 0")
+        if self.d_state % 2:
+            raise InputError(f"--d-state {self.d_state}: must be even, since modes come in conjugate pairs")
+        if not 0 <= self.dropout < 1:
+            raise InputError(f"--dropout {self.dropout}: must be at least 0 and below 1")
+        if self.weight_decay < 0:
+            raise InputError(f"--weight-decay {self.weight_decay}: must not be negative")
+        if min(self.pgc_layers, self.s4_layers) < 0 or self.seed < 0:
+            raise InputError("--pgc-layers, --s4-layers and --seed must not be negative")
+
+    def resolved_batch_size(self, n_train: int) -> int:
+        """128, halved while that leaves fewer than 16 batches an epoch, at least 8."""
+        if self.batch_size is not None:
+            return self.batch_size
+        size = 128
+        while size > 8 and n_train < 16 * size:
+            size //= 2
+        return size
+
+    def resolved_epochs(self, steps_per_epoch: int) -> int:
+        """As many epochs as make about `STEPS` steps, within `EPOCHS`."""
+        if self.epochs is not None:
+            return self.epochs
+        return min(max(math.ceil(STEPS / steps_per_epoch), EPOCHS[0]), EPOCHS[1])
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+@dataclass
+class Hardware:
+    """What Lightning's Trainer is told about the machine; see its documentation for the values."""
+
+    accelerator: str = "auto"
+    devices: str = "auto"
+    strategy: str = "auto"
+    precision: str = "32-true"
+
+
+def option(name: str) -> str:
+    """A setting's name on the command line."""
+    return "--" + name.replace("_", "-")

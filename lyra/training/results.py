@@ -1,0 +1,188 @@
+"""What a finished run leaves: model, scores, test predictions, pictures and report."""
+
+from __future__ import annotations
+
+import csv
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from .. import baselines, plots, report
+from ..data.batches import SequenceDataset
+from ..data.loading import LabelledData
+from ..files import atomic_path, atomic_text, write_json
+from ..metrics import METRICS, evaluate
+from ..prediction import Predictor
+from .callbacks import History
+from .module import LyraModule
+from .recipe import Recipe
+
+
+@dataclass
+class Results:
+    """Scores of a run.
+
+    Attributes:
+        scores: {"validation": {metric: value}, "test": {...}}; "test" is absent without a test part.
+        baseline: the additive ridge regression's scores on the same parts, for a regression on sequences of one
+            length; else empty.
+        seconds: spent in training.
+        epochs, best_epoch: how many were run, and which one is kept.
+    """
+
+    out: Path
+    scores: dict[str, dict[str, float | None]]
+    baseline: dict[str, dict[str, float | None]] = field(default_factory=dict)
+    seconds: float = 0.0
+    epochs: int = 0
+    best_epoch: int = 0
+    parameters: int = 0
+
+    def to_json(self) -> dict[str, Any]:
+        values = {"best_epoch": self.best_epoch, "epochs": self.epochs, "seconds": round(self.seconds, 1)}
+        return {
+            **self.scores,
+            "baseline_one_hot_ridge": self.baseline,
+            "parameters": self.parameters,
+            **values,
+        }
+
+
+def write_results(
+    out: Path, module: LyraModule, data: LabelledData, recipe: Recipe, history: History, title: str
+) -> Results:
+    """Evaluates the trained module and writes everything into `out`."""
+    metadata = describe_model(module, data)
+    save_model(out / "model", module.model, metadata)
+    predictor = Predictor(module.model, metadata)
+    results = Results(
+        out, {}, seconds=history.seconds(), epochs=len(history.rows), best_epoch=best_epoch(history, module),
+        parameters=sum(parameter.numel() for parameter in module.model.parameters()),
+    )  # fmt: skip
+    predictions = {}
+    for part, name in (("val", "validation"), ("test", "test")):
+        rows = data.rows(part)
+        if len(rows) == 0:
+            continue
+        dataset = SequenceDataset(data.tokens, data.offsets, rows)
+        predictions[part] = predictor.predict_dataset(dataset)
+        results.scores[name] = evaluate(
+            data.targets.task, flat(predictions[part]), flat([data.values[i] for i in rows])
+        )
+    additive = compare_with_ridge(results, data, predictions)
+    write_json(out / "metrics.json", results.to_json())
+    shown = "test" if "test" in predictions else "val"
+    write_predictions(out / "predictions.csv", data, predictor, shown, predictions[shown])
+    pictures = draw(out, data, history, results, shown, predictions[shown], additive)
+    report.write_report(out / "report.html", title, data, recipe, results, pictures)
+    return results
+
+
+def flat(values: Any) -> np.ndarray:
+    """Predictions or targets of all sequences as one array; residues of all sequences end to end."""
+    if isinstance(values, np.ndarray):
+        return values
+    return np.concatenate(values) if values[0].ndim else np.stack(values)
+
+
+def best_epoch(history: History, module: LyraModule) -> int:
+    """The epoch with the best validation score, the first of several."""
+    from ..metrics import MONITORED
+
+    name = f"val_{MONITORED[module.targets.task]}"
+    scores = [float("-inf") if row[name] is None else row[name] for row in history.rows]
+    return int(np.argmax(scores)) + 1
+
+
+def describe_model(module: LyraModule, data: LabelledData) -> dict[str, Any]:
+    """Metadata that travels with the weights: all that a prediction needs to know."""
+    from .. import __version__
+
+    alphabet = data.alphabet
+    return {
+        "lyra_version": __version__,
+        "alphabet": {
+            "name": alphabet.name, "letters": alphabet.letters, "unknown": alphabet.unknown,
+            "aliases": alphabet.aliases,
+        },
+        "targets": data.targets.to_json(),
+        "output": module.output.to_json() if module.output is not None else None,
+        "source": data.source,
+    }  # fmt: skip
+
+
+def save_model(folder: Path, model: Any, metadata: dict[str, Any]) -> None:
+    model.metadata = metadata
+    with atomic_path(folder) as unfinished:
+        model.save_pretrained(unfinished)
+
+
+def compare_with_ridge(results: Results, data: LabelledData, predictions: dict[str, Any]) -> np.ndarray | None:
+    """Adds the baseline's scores and both models' epistasis scores; returns its predictions of the last part.
+
+    Only for a regression on sequences of one length, short enough for the closed form.
+    """
+    lengths, letters = np.diff(data.offsets), len(data.alphabet)
+    same = lengths.min() == lengths.max() and 0 < lengths[0] * letters <= baselines.MAX_FEATURES
+    if data.targets.task != "regression" or not same:
+        return None
+    tokens = data.tokens.reshape(len(lengths), lengths[0])
+    values = np.array(data.values, dtype=np.float64)
+    train, val = data.rows("train"), data.rows("val")
+    ridge = baselines.fit_ridge(tokens[train], values[train], tokens[val], values[val], letters)
+    additive = None
+    for part, name in (("val", "validation"), ("test", "test")):
+        if part not in predictions:
+            continue
+        rows = data.rows(part)
+        additive = ridge.predict(tokens[rows])
+        results.baseline[name] = evaluate("regression", additive, values[rows])
+        scores = baselines.epistasis_scores(values[rows], additive, predictions[part])
+        results.scores[name] |= {key: value if np.isfinite(value) else None for key, value in scores.items()}
+    return additive
+
+
+def write_predictions(path: Path, data: LabelledData, predictor: Predictor, part: str, predictions: Any) -> None:
+    """Row number, sequence (or mutations), target and prediction of each row of a part."""
+    table = data.table.iloc[data.rows(part)]
+    source, target = data.source["column"], data.source["target"]
+    with atomic_text(path) as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(["row", source, target, *predictor.columns])
+        cells = predictor.cells(predictions)
+        for row, sequence, label, cell in zip(table.index, table[source], table[target], cells, strict=True):
+            writer.writerow([row, sequence, label, *cell.values()])
+
+
+def draw(
+    out: Path,
+    data: LabelledData,
+    history: History,
+    results: Results,
+    part: str,
+    predictions: Any,
+    additive: Any,
+) -> dict[str, Path]:
+    """The run's pictures; returns {caption: file}."""
+    name = {"val": "validation", "test": "test"}[part]
+    values = flat([data.values[i] for i in data.rows(part)])
+    scores = results.scores[name]
+    pictures = {}
+    if data.targets.task == "regression":
+        path = out / "predicted_vs_measured.png"
+        plots.predicted_vs_measured(path, predictions, values, scores, data.source["target"], name)
+        pictures[f"Predicted against measured, {len(values):,} {name} sequences"] = path
+        if additive is not None and scores.get("epistasis_r2") is not None:
+            path = out / "epistasis.png"
+            plots.epistasis(path, predictions - additive, values - additive, scores, name)
+            pictures["What an additive model leaves over, and what this model makes of it"] = path
+    else:
+        path = out / "confusion.png"
+        plots.confusion(path, flat(predictions).argmax(-1), values, data.targets.classes, name)
+        pictures[f"Predicted against true class, {len(values):,} of the {name} part"] = path
+    path = out / "learning_curve.png"
+    plots.learning_curve(path, history.rows, METRICS[data.targets.task][:2], results.best_epoch)
+    pictures["Learning curve"] = path
+    return pictures
