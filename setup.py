@@ -77,7 +77,7 @@ class BuildNative(build_ext):
     def copy_extensions_to_source(self) -> None:
         # By renaming: a process that has the old library mapped keeps it.
         for ext in self.extensions:
-            built = Path(self.get_ext_fullpath(ext.name))
+            built = Path(self.build_lib) / self.get_ext_filename(ext.name)
             target = ROOT / self.get_ext_filename(ext.name)
             if built.exists():
                 unfinished = target.with_name(target.name + f".{os.getpid()}.tmp")
