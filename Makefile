@@ -1,0 +1,64 @@
+# Every target sets up what it needs in .venv. `make demo` trains on real data; `make test` passes the tests.
+PYTHON ?= python3
+TORCH ?= torch==2.13.0
+TRITON ?= triton==3.7.1
+VENV := .venv
+BIN := $(VENV)/bin
+# One thread a process: the tests run in as many processes as there are cores.
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest
+NATIVE := $(shell find csrc -name '*.cpp' -o -name '*.h' -o -name '*.cu' -o -name '*.cuh')
+
+.PHONY: help demo test test-full bench check sanitize static wheel clean
+
+help:
+	@echo "make demo       train on 20,000 GB1 double mutants, predict 25,000 others: demo/report.html"
+	@echo "make test       the tests, some minutes          make test-full  the whole matrix, much longer"
+	@echo "make bench      speed and memory: benchmarks/results"
+	@echo "make check      format, lint, types              make sanitize   native code under ASan, UBSan, TSan"
+	@echo "make static     what the GPU kernels cost, without a GPU"
+	@echo "make wheel      a wheel in dist/, installed and tried in an environment of its own"
+
+# The tools first, then the package with its native code: building against the installed torch.
+$(VENV)/tools: pyproject.toml
+	test -d $(VENV) || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install -q "setuptools>=77" wheel $(TORCH)
+	case "$$(uname -sm)" in "Linux x86_64") $(BIN)/python -m pip install -q $(TRITON);; esac
+	touch $@
+
+$(VENV)/app: $(VENV)/tools setup.py $(wildcard build_cuda.py) $(NATIVE)
+	$(BIN)/python -m pip install -q --no-build-isolation -e ".[app]"
+	touch $@
+
+$(VENV)/all: $(VENV)/app
+	$(BIN)/python -m pip install -q --no-build-isolation -e ".[all]"
+	touch $@
+
+demo: $(VENV)/app
+	$(BIN)/lyra demo --out demo --overwrite
+
+test: $(VENV)/all
+	$(PYTEST) -n auto --dist loadfile -m "not full"
+
+test-full: $(VENV)/all
+	$(PYTEST) -n auto --dist loadfile
+
+bench: $(VENV)/all
+	$(BIN)/python -m benchmarks
+
+check: $(VENV)/all
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+sanitize: $(VENV)/all
+	$(BIN)/python -m tests.cpu.sanitize
+	$(BIN)/python -m tests.emulation.sanitize
+
+static: $(VENV)/all
+	$(BIN)/python -m benchmarks.gpu_static
+
+wheel: $(VENV)/all
+	$(BIN)/python tools/check_wheel.py
+
+clean:
+	rm -rf build dist *.egg-info $(VENV) lyra_kernels/*.so
