@@ -66,5 +66,5 @@ def gated_conv(
     if norm_weight is not None:
         value = rms_norm(value, norm_weight, eps)
     x, v = fill_padding(value, mask).chunk(2, dim=-1)
-    out = v * depthwise_conv(x, conv_weight, conv_bias, causal)
+    out = fill_padding(v * depthwise_conv(x, conv_weight, conv_bias, causal), mask)
     return out.to(xv.dtype)

@@ -1,0 +1,52 @@
+"""What all tests share: the backends that an op must agree with the reference on."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import ExitStack
+
+import pytest
+import torch
+
+import lyra_kernels
+from lyra_kernels import backends
+
+BACKENDS = ("reference", "cpu-baseline", "cpu-avx2", "cpu-avx512", "cpu-neon", "triton", "cuda")
+
+
+def why_not(backend: str) -> str | None:
+    """The reason why a backend of `BACKENDS` cannot be tested in this process, or None."""
+    name, _, isa = backend.partition("-")
+    works, reason = backends.availability()[name]
+    if not works:
+        return reason
+    if isa and isa not in backends.available_cpu_isas():
+        return f"instruction set {isa} is not built or not on this processor"
+    if name == "triton" and os.environ.get("TRITON_INTERPRET") == "1":
+        return "tests/triton exercises the interpreter, in a process of its own"
+    return None
+
+
+@pytest.fixture(params=[b for b in BACKENDS if why_not(b) is None])
+def backend(request: pytest.FixtureRequest) -> Iterator[str]:
+    """Runs the test once on every backend that works here, the C++ kernels once for every instruction set."""
+    name, _, isa = request.param.partition("-")
+    with ExitStack() as stack:
+        stack.enter_context(lyra_kernels.use_backend(name))
+        if isa:
+            stack.enter_context(backends.use_cpu_isa(isa))
+        yield name
+
+
+@pytest.fixture
+def device(request: pytest.FixtureRequest) -> str:
+    """Where the tensors of a test live: with `backend`, where that backend computes."""
+    name = request.getfixturevalue("backend") if "backend" in request.fixturenames else ""
+    return "cuda" if name in ("triton", "cuda") and torch.cuda.is_available() else "cpu"
+
+
+@pytest.fixture(autouse=True)
+def seed() -> None:
+    """The same random numbers in every run, whichever tests run."""
+    torch.manual_seed(0)

@@ -1,0 +1,142 @@
+"""The choice of a backend and of an instruction set."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+import pytest
+import torch
+
+import lyra_kernels as lk
+from lyra_kernels import backends
+
+from ..conftest import BACKENDS, why_not
+from . import cases
+
+native = pytest.mark.skipif(backends.cpu_isa() is None, reason="the C++ kernels are not built")
+
+
+@pytest.mark.parametrize("name", BACKENDS)
+def test_which_backends_this_run_covers(name):
+    """One line in the report for each backend that the other tests leave out, with the reason."""
+    reason = why_not(name)
+    if reason is not None:
+        pytest.skip(f"{name}: {reason}")
+
+
+def test_names_and_reasons():
+    assert "reference" in lk.available_backends()
+    report = lk.env_report()
+    for name in backends.BACKENDS:
+        works, reason = backends.availability()[name]
+        assert reason
+        assert report[f"backend {name}"].startswith("yes" if works else "no")
+        assert (name in lk.available_backends()) == works
+
+
+def test_unknown_backend():
+    with pytest.raises(
+        ValueError, match="backend 'gpu' does not exist: it must be one of triton, cuda, cpu, reference"
+    ):
+        with lk.use_backend("gpu"):
+            pass
+
+
+def test_absent_backend_is_refused_not_replaced(monkeypatch):
+    monkeypatch.setattr(backends, "availability", lambda: {"cuda": (False, "no card")})
+    with pytest.raises(RuntimeError, match="backend 'cuda' is not available here: no card"):
+        with lk.use_backend("cuda"):
+            pass
+
+
+def test_backend_without_the_op_is_refused_not_replaced():
+    assert backends.availability()["reference"][0]
+    with pytest.raises(RuntimeError, match="backend 'triton' has no op 'nothing'"):
+        pytest.importorskip("lyra_kernels.triton")
+        backends.implementation("nothing", "triton")
+
+
+def test_nesting_and_restoring():
+    assert backends.forced() is None
+    with lk.use_backend("reference"):
+        with lk.use_backend(None):
+            assert backends.forced() is None
+        assert backends.forced() == "reference"
+        with pytest.raises(ZeroDivisionError), lk.use_backend("reference"):
+            raise ZeroDivisionError
+        assert backends.forced() == "reference"
+    assert backends.forced() is None
+
+
+def test_registered_backend_serves_calls(monkeypatch):
+    """What backends.register provides is what runs, forward and backward, and nothing else is asked."""
+    calls = []
+
+    def forward(x, weight, eps):
+        calls.append("forward")
+        return torch.full_like(x, 3.0)
+
+    def backward(grad, x, weight, eps):
+        calls.append("backward")
+        return torch.full_like(x, 5.0), torch.full_like(weight, 7.0)
+
+    monkeypatch.setattr(backends, "_registered", {})
+    backends.register("cuda", {"rms_norm": forward, "rms_norm_backward": backward})
+    try:
+        case = cases.make("rms_norm").leaves()
+        with lk.use_backend("cuda"):
+            y = case()[0]
+            y.sum().backward()
+    finally:
+        backends.availability.cache_clear()
+    assert calls == ["forward", "backward"]
+    assert (y == 3).all() and (case.tensors["x"].grad == 5).all() and (case.tensors["weight"].grad == 7).all()
+
+
+@native
+def test_instruction_sets():
+    available = backends.available_cpu_isas()
+    assert available[0] in ("baseline", "neon") and backends.cpu_isa() in available
+    before = backends.cpu_isa()
+    for isa in available:
+        with backends.use_cpu_isa(isa):
+            assert backends.cpu_isa() == isa
+    assert backends.cpu_isa() == before
+    with pytest.raises(ValueError, match=r"instruction set 'sse9' is not available; available: .*baseline"):
+        with backends.use_cpu_isa("sse9"):
+            pass
+
+
+@native
+def test_environment_variable_chooses_the_instruction_set():
+    code = "import lyra_kernels.backends as b; print(b.cpu_isa())"
+    isa = backends.available_cpu_isas()[0]
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        env={**os.environ, "LYRA_CPU_ISA": isa},
+        capture_output=True,
+        text=True,
+    )
+    assert done.stdout.strip() == isa, done.stderr
+
+
+def test_works_without_the_native_module():
+    """An installation without a compiler: same functions, same dispatcher ops, the reference behind them."""
+    code = """
+import sys
+sys.modules["lyra_kernels._C"] = None
+import torch, lyra_kernels as lk
+assert "cpu" not in lk.available_backends()
+x = torch.randn(2, 5, 8, requires_grad=True)
+w = torch.randn(8)
+lk.rms_norm(x, w).sum().backward()
+torch.testing.assert_close(torch.ops.lyra.rms_norm(x.detach(), w, 1e-8), lk.rms_norm(x, w))
+layer = lk.S4D(8, transposed=False)
+layer(x).sum().backward()
+torch.export.export(layer.eval(), (x.detach(),))
+print("fine")
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.stdout.strip() == "fine", done.stderr[-2000:]
