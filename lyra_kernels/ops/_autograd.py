@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from .. import backends
-from .schemas import LIBRARY, OPS
+from .schemas import LIBRARY, OPS, compute_dtype
 
 Arguments = tuple[Any, ...]
 
@@ -161,20 +161,54 @@ class Op:
     def reference_backward(self, *backward_args: Any) -> tuple[Tensor, ...]:
         """What the backward op returns, by the reference: the fallback where no kernel serves."""
         grads, args = self.split(backward_args)
-        like = args[0] if args[0].is_floating_point() else grads[0]
-        found = dict(zip(self.present(args), self.reference_gradients(grads, args), strict=True))
-        empty = like.new_empty((0,), dtype=torch.float64 if like.dtype == torch.float64 else torch.float32)
-        return tuple(found[i].contiguous() if i in found else empty for i in self.differentiable if i < len(args))
+        return self.backward_outputs(args, self.reference_gradients(grads, args))
+
+    def backward_outputs(self, args: Arguments, gradients: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        """The backward op's outputs from gradients of the present arguments: absent ones have shape (0,)."""
+        found = dict(zip(self.present(args), gradients, strict=True))
+        empty = args[0].new_empty((0,), dtype=compute_dtype(args[0]))
+        return tuple(found[i].contiguous() if i in found else empty for i in self.differentiable)
 
     def jvp(self, args: Arguments, tangents: Arguments) -> tuple[Tensor, ...]:
-        """Forward-mode derivative, as the derivative of the reverse mode in its cotangent (which is linear)."""
+        """Forward-mode derivative of the op."""
         present = self.present(args)
-        outputs, vjp = torch.func.vjp(self.formula(args), *(args[i] for i in present))
-        _, pushforward = torch.func.vjp(vjp, tuple(torch.zeros_like(o) for o in outputs))
-        given = tuple(
-            torch.zeros_like(args[i]) if tangents[i] is None else tangents[i].to(args[i].dtype) for i in present
-        )
-        return pushforward(given)[0]
+        return _pushforward(self.formula(args), [args[i] for i in present], [tangents[i] for i in present])
+
+    def jvp_of_backward(self, backward_args: Arguments, tangents: Arguments) -> tuple[Tensor, ...]:
+        """Forward-mode derivative of the backward op."""
+        function, positions = self.gradient_formula(backward_args)
+        pushed = _pushforward(function, [backward_args[i] for i in positions], [tangents[i] for i in positions])
+        return self.backward_outputs(self.split(backward_args)[1], pushed)
+
+    def double_backward(self, backward_args: Arguments, cotangents: Arguments) -> Arguments:
+        """Gradients of the backward op's arguments."""
+        function, positions = self.gradient_formula(backward_args)
+        outputs, vjp = torch.func.vjp(function, *(backward_args[i] for i in positions))
+        present = self.present(self.split(backward_args)[1])
+        wanted = tuple(c for i, c in zip(self.differentiable, cotangents, strict=False) if i in present)
+        out: list[Tensor | None] = [None] * len(backward_args)
+        for i, gradient in zip(positions, vjp(_cotangents(wanted, outputs)), strict=True):
+            out[i] = gradient
+        return tuple(out)
+
+    def gradient_formula(self, backward_args: Arguments) -> tuple[Callable[..., tuple[Tensor, ...]], tuple[int, ...]]:
+        """`reference_gradients` as a function of what it is differentiable in, and those arguments' positions."""
+        # One tensor may stand in two places, which views tell apart.
+        backward_args = tuple(a.view_as(a) if isinstance(a, Tensor) else a for a in backward_args)
+        grads, args = self.split(backward_args)
+        given = [i for i, g in enumerate(grads) if g is not None]
+        present = self.present(args)
+
+        def function(*values: Tensor) -> tuple[Tensor, ...]:
+            new_grads, new_args = list(grads), list(args)
+            for i, value in zip(given, values[: len(given)], strict=True):
+                new_grads[i] = value
+            for i, value in zip(present, values[len(given) :], strict=True):
+                new_args[i] = value
+            return self.reference_gradients(tuple(new_grads), tuple(new_args))
+
+        wanted = [*(grads[i] for i in given), *(args[i] for i in present)]
+        return function, tuple(next(k for k, a in enumerate(backward_args) if a is w) for w in wanted)
 
     # ---- vmap ------------------------------------------------------------------------------------------------
     def vmap(self, size: int, in_dims: Arguments, backend: str | None, args: Arguments) -> tuple[Any, Any]:
@@ -216,6 +250,14 @@ def _loop(function: Callable, size: int, in_dims: Arguments, args: Arguments) ->
     if isinstance(results[0], Tensor):
         return torch.stack(results), 0
     return tuple(torch.stack(column) for column in zip(*results, strict=True)), tuple(0 for _ in results[0])
+
+
+def _pushforward(function: Callable, inputs: Sequence[Tensor], tangents: Sequence[Tensor | None]) -> tuple[Tensor, ...]:
+    """Forward-mode derivative, as the derivative of the reverse mode in its cotangent (which is linear)."""
+    outputs, vjp = torch.func.vjp(function, *inputs)
+    _, pushforward = torch.func.vjp(vjp, tuple(torch.zeros_like(o) for o in outputs))
+    given = tuple(torch.zeros_like(x) if t is None else t.to(x.dtype) for x, t in zip(inputs, tangents, strict=True))
+    return pushforward(given)[0]
 
 
 def _cotangents(grads: Arguments, outputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
@@ -264,11 +306,16 @@ def _functions(op: Op) -> tuple[type[torch.autograd.Function], type[torch.autogr
         @staticmethod
         def setup_context(ctx: Any, inputs: Arguments, output: Any) -> None:
             ctx.backend, *args = inputs
-            _save(ctx, args)
+            ctx.set_materialize_grads(False)
+            ctx.save_for_forward(*_save(ctx, args))
 
         @staticmethod
         def backward(ctx: Any, *cotangents: Any) -> Any:
-            return None, *_double_backward(op, _saved(ctx), cotangents)
+            return None, *op.double_backward(_saved(ctx), cotangents)
+
+        @staticmethod
+        def jvp(ctx: Any, *tangents: Any) -> Any:
+            return op.jvp_of_backward(_saved(ctx), tangents[1:])
 
         @staticmethod
         def vmap(info: Any, in_dims: Arguments, backend: str | None, *args: Any) -> Any:
@@ -277,28 +324,6 @@ def _functions(op: Op) -> tuple[type[torch.autograd.Function], type[torch.autogr
     Function.__name__ = Function.__qualname__ = f"{op.name}_function"
     Gradients.__name__ = Gradients.__qualname__ = f"{op.name}_gradients"
     return Function, Gradients
-
-
-def _double_backward(op: Op, backward_args: Arguments, cotangents: Arguments) -> Arguments:
-    """Gradients of the backward op's arguments, through the reference."""
-    grads, args = op.split(backward_args)
-    present = op.present(args)
-    given = [i for i, g in enumerate(grads) if g is not None]
-
-    def function(*values: Tensor) -> tuple[Tensor, ...]:
-        new_grads, new_args = list(grads), list(args)
-        for i, value in zip(given, values[: len(given)], strict=True):
-            new_grads[i] = value
-        for i, value in zip(present, values[len(given) :], strict=True):
-            new_args[i] = value
-        return op.reference_gradients(tuple(new_grads), tuple(new_args))
-
-    inputs = [*(grads[i] for i in given), *(args[i] for i in present)]
-    outputs, vjp = torch.func.vjp(function, *inputs)
-    wanted = [c for i, c in zip(op.differentiable, cotangents, strict=False) if i in present]
-    found = vjp(_cotangents(tuple(wanted), outputs))
-    by_identity = {id(x): g for x, g in zip(inputs, found, strict=True)}
-    return tuple(by_identity.get(id(a)) if isinstance(a, Tensor) else None for a in backward_args)
 
 
 def _register_autograd(op: Op) -> None:
@@ -317,7 +342,7 @@ def _register_autograd(op: Op) -> None:
         _save(ctx, inputs)
 
     def double_backward(ctx: Any, *cotangents: Any) -> Any:
-        return _double_backward(op, _saved(ctx), cotangents)
+        return op.double_backward(_saved(ctx), cotangents)
 
     name = f"lyra::{op.name}"
     torch.library.register_autograd(name, backward, setup_context=setup_context, lib=LIBRARY)

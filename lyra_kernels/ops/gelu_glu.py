@@ -36,8 +36,8 @@ class _GeluGlu(Op):
         residual: Any = None if args[4] is None else _zero_padding(grads[0], args[5])
         return (*gradients, residual)
 
-    def reference_backward(self, *backward_args: Any) -> tuple[Tensor, ...]:
-        return super().reference_backward(*backward_args)[:3]
+    def backward_outputs(self, args: Arguments, gradients: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        return super().backward_outputs(args, gradients)[:3]
 
 
 _op = _GeluGlu("gelu_glu", reference.gelu_glu, (0, 1, 2, 4), batched=(0, 3, 4), lengths=5, cu_seqlens=6)
