@@ -81,9 +81,10 @@ struct ModeGradient {
   VecD log_A_real, A_imag, C_re, C_im;
 };
 
-inline ModeGradient chain(const Pole& p, Complex d_a, Complex d_c) {
+// d_log_a is d_a times a.
+inline ModeGradient chain_log(const Pole& p, Complex d_log_a, Complex d_c) {
   const Complex two_C_dt = p.C * (p.dt * 2.0);
-  const Complex d_z = d_a * p.a + d_c * two_C_dt * dphi_of(p.z, p.a, p.phi);
+  const Complex d_z = d_log_a + d_c * two_C_dt * dphi_of(p.z, p.a, p.phi);
   const Complex d_C = d_c * p.phi * (p.dt * 2.0);
   const Complex dz_z = d_z * p.z, dc_c = d_c * p.c;
   ModeGradient g;
@@ -94,5 +95,6 @@ inline ModeGradient chain(const Pole& p, Complex d_a, Complex d_c) {
   g.C_im = -d_C.im;
   return g;
 }
+inline ModeGradient chain(const Pole& p, Complex d_a, Complex d_c) { return chain_log(p, d_a * p.a, d_c); }
 
 }  // namespace lyra::cpu::LYRA_ISA
