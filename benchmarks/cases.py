@@ -1,0 +1,229 @@
+"""What is measured: for each layer, model and op the sides that do the same thing, ready to call.
+
+All sides of a case share parameters and input, and `build` checks that they agree before anybody times them; only
+attention and the transformer, which compute something else, are not compared.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+import lyra_kernels as lk
+from lyra import Lyra
+
+from . import opponents
+
+D_MODEL = D_STATE = 64
+OTHERS = ("attention", "transformer")
+AGREEMENT = 1e-3  # relative RMS between sides; the published float32 kernel itself is good to some 1e-4 at long lengths
+
+Step = Callable[[], object]
+
+
+@dataclass(frozen=True)
+class Case:
+    """`subject` at (batch, length), forward only or a training step, on some of `opponents`."""
+
+    subject: str
+    batch: int
+    length: int
+    training: bool
+    opponents: tuple[str, ...]
+
+    def __str__(self) -> str:
+        return f"{self.subject}-B{self.batch}-L{self.length}-{'training' if self.training else 'forward'}"
+
+
+def build(case: Case, device: torch.device) -> dict[str, Step]:
+    """The steps of a case by side, "lyra" first; compiled sides are compiled already."""
+    torch.manual_seed(0)
+    torch._dynamo.reset()
+    inputs, sides = SUBJECTS[case.subject](case, device)
+    chosen = {"lyra": sides["lyra"], **{name: sides[name] for name in case.opponents if name in sides}}
+    if "compile" in case.opponents and "compile" not in chosen:
+        chosen["compile"] = sides["eager"]
+    steps, outputs = {}, {}
+    for name, side in chosen.items():
+        own = list(side.parameters()) if isinstance(side, nn.Module) else []
+        leaves = [x for x in [*inputs, *own] if x.requires_grad]
+        run = torch.compile(side, dynamic=False, fullgraph=True) if name == "compile" else side
+        steps[name] = _training(run, inputs, leaves) if case.training else _forward(run, inputs)
+        outputs[name] = _forward(run, inputs)()
+    _check(str(case), outputs)
+    return steps
+
+
+def _forward(function: Callable, inputs: list[Tensor]) -> Step:
+    def step() -> Tensor:
+        with torch.no_grad():
+            return function(*inputs)
+
+    return step
+
+
+def _training(function: Callable, inputs: list[Tensor], leaves: list[Tensor]) -> Step:
+    grad = torch.randn_like(function(*inputs))
+
+    def step() -> tuple[Tensor, ...]:
+        return torch.autograd.grad(function(*inputs), leaves, grad)
+
+    step()  # a compiled function compiles its backward now
+
+    return step
+
+
+def _check(subject: str, outputs: dict[str, Tensor]) -> None:
+    """All sides that compute the same thing give the same numbers."""
+    mine = outputs["lyra"]
+    for name, other in outputs.items():
+        error = float((mine - other).norm() / mine.norm())
+        if name not in OTHERS and not error < AGREEMENT:
+            raise AssertionError(f"{subject}: {name} and lyra differ by {error:.1e}")
+
+
+def _s4d_layer(case: Case, device: torch.device) -> tuple[list[Tensor], dict[str, Callable]]:
+    layer = lk.S4D(D_MODEL, D_STATE, transposed=False).to(device)
+    u = torch.randn(case.batch, case.length, D_MODEL, device=device, requires_grad=True)
+    return [u], {
+        "lyra": layer,
+        "eager": opponents.PublishedS4D(layer),
+        "compile": opponents.RealS4D(layer),
+        "attention": opponents.Attention(D_MODEL).to(device),
+    }
+
+
+def _pgc_layer(case: Case, device: torch.device) -> tuple[list[Tensor], dict[str, Callable]]:
+    layer = lk.PGC(D_MODEL, 1.0, 3, 0.0).to(device)
+    u = torch.randn(case.batch, case.length, D_MODEL, device=device, requires_grad=True)
+    attention = opponents.Attention(D_MODEL).to(device)
+    return [u], {"lyra": layer, "eager": opponents.PublishedPGC(layer), "attention": attention}
+
+
+def _model(case: Case, device: torch.device) -> tuple[list[Tensor], dict[str, Callable]]:
+    model = Lyra(20, D_MODEL, 1, dropout=0.0).to(device)
+    tokens = torch.randint(20, (case.batch, case.length), device=device)
+    x = F.one_hot(tokens, 20).float()
+    return [x], {
+        "lyra": model,
+        "eager": opponents.PublishedLyra(model),
+        "compile": opponents.PublishedLyra(model, opponents.RealS4D),
+        "transformer": opponents.Transformer(20, D_MODEL, depth=6).to(device),
+    }
+
+
+def _space(device: torch.device) -> list[Tensor]:
+    kernel = lk.S4DKernel(D_MODEL, D_STATE).to(device)
+    return [x.detach().requires_grad_() for x in (kernel.log_dt, kernel.log_A_real, kernel.A_imag, kernel.C)]
+
+
+def _s4d_kernel(case: Case, device: torch.device) -> tuple[list[Tensor], dict[str, Callable]]:
+    length = case.length
+    return _space(device), {
+        "lyra": lambda *p: lk.s4d_kernel(*p, length),
+        "eager": lambda *p: opponents.complex_kernel(*p, length),
+        "compile": lambda *p: lk.reference.s4d_kernel_real(*p, length),
+    }
+
+
+def _s4d_conv(case: Case, device: torch.device) -> tuple[list[Tensor], dict[str, Callable]]:
+    u = torch.randn(case.batch, case.length, D_MODEL, device=device, requires_grad=True)
+    D = torch.randn(D_MODEL, device=device, requires_grad=True)
+
+    def eager(u: Tensor, *p: Tensor) -> Tensor:
+        return opponents.fft_conv(u, opponents.complex_kernel(*p[:4], u.shape[1]), p[4])
+
+    def real(u: Tensor, *p: Tensor) -> Tensor:
+        return opponents.fft_conv(u, lk.reference.s4d_kernel_real(*p[:4], u.shape[1]), p[4])
+
+    return [u, *_space(device), D], {"lyra": lk.s4d_conv, "eager": eager, "compile": real}
+
+
+def _fft_conv(case: Case, device: torch.device) -> tuple[list[Tensor], dict[str, Callable]]:
+    u = torch.randn(case.batch, case.length, D_MODEL, device=device, requires_grad=True)
+    kernel = torch.randn(D_MODEL, case.length, device=device, requires_grad=True)
+    D = torch.randn(D_MODEL, device=device, requires_grad=True)
+    return [u, kernel, D], {"lyra": lk.fft_conv, "eager": opponents.fft_conv}
+
+
+def _rms_norm(case: Case, device: torch.device) -> tuple[list[Tensor], dict[str, Callable]]:
+    layer = lk.RMSNorm(D_MODEL).to(device)
+    x = torch.randn(case.batch, case.length, D_MODEL, device=device, requires_grad=True)
+    return [x], {"lyra": layer, "eager": opponents.PublishedRMSNorm(layer)}
+
+
+def _gated_conv(case: Case, device: torch.device) -> tuple[list[Tensor], dict[str, Callable]]:
+    xv = torch.randn(case.batch, case.length, 2 * D_MODEL, device=device, requires_grad=True)
+    weight = torch.randn(D_MODEL, 1, 3, device=device, requires_grad=True)
+    bias = torch.randn(D_MODEL, device=device, requires_grad=True)
+    norm = torch.randn(2 * D_MODEL, device=device, requires_grad=True)
+
+    def eager(xv: Tensor, weight: Tensor, bias: Tensor, norm: Tensor) -> Tensor:
+        x, v = (xv * torch.rsqrt(xv.pow(2).mean(-1, keepdim=True) + 1e-8) * norm).chunk(2, dim=-1)
+        x = F.conv1d(x.transpose(-1, -2), weight, bias, padding="same", groups=D_MODEL)
+        return v * x.transpose(-1, -2)
+
+    return [xv, weight, bias, norm], {"lyra": lk.gated_conv, "eager": eager}
+
+
+def _gelu_glu(case: Case, device: torch.device) -> tuple[list[Tensor], dict[str, Callable]]:
+    y = torch.randn(case.batch, case.length, D_MODEL, device=device, requires_grad=True)
+    weight = torch.randn(2 * D_MODEL, D_MODEL, device=device, requires_grad=True)
+    bias = torch.randn(2 * D_MODEL, device=device, requires_grad=True)
+    return [y, weight, bias], {
+        "lyra": lk.gelu_glu,
+        "eager": lambda y, weight, bias: F.glu(F.linear(F.gelu(y), weight, bias), dim=-1),
+    }
+
+
+SUBJECTS: dict[str, Callable[[Case, torch.device], tuple[list[Tensor], dict[str, Callable]]]] = {
+    "S4D": _s4d_layer,
+    "PGC": _pgc_layer,
+    "Lyra": _model,
+    "s4d_kernel": _s4d_kernel,
+    "s4d_conv": _s4d_conv,
+    "fft_conv": _fft_conv,
+    "rms_norm": _rms_norm,
+    "gated_conv": _gated_conv,
+    "gelu_glu": _gelu_glu,
+}
+
+SIZES = ((64, 64), (64, 128), (16, 512), (8, 2048), (2, 8192), (1, 65536))
+QUADRATIC_LIMIT = 8192  # tokens beyond which attention takes minutes on a CPU
+
+
+def layer_cases() -> list[Case]:
+    """The layers over all lengths: against the published one, torch.compile and attention."""
+    found = []
+    for subject in ("S4D", "PGC"):
+        for batch, length in SIZES:
+            names = ("eager", "compile", *(("attention",) if length <= QUADRATIC_LIMIT else ()))
+            found += [Case(subject, batch, length, training, names) for training in (False, True)]
+    return found
+
+
+def model_cases() -> list[Case]:
+    """The whole model: against the published one and a transformer of the same depth and width."""
+    found = []
+    for batch, length in SIZES:
+        names = ["eager"] if length <= QUADRATIC_LIMIT else []
+        names += ["compile"] if length == 2048 else []
+        names += ["transformer"] if length <= QUADRATIC_LIMIT else []
+        found += [Case("Lyra", batch, length, training, tuple(names)) for training in (False, True)]
+    return found
+
+
+def op_cases() -> list[Case]:
+    """Each op at a short and at a long length: against its formula, plain and compiled."""
+    layers = ("S4D", "PGC", "Lyra")
+    return [
+        Case(subject, batch, length, training, ("eager", "compile"))
+        for subject in SUBJECTS
+        if subject not in layers
+        for batch, length in ((64, 128), (2, 8192))
+        for training in (False, True)
+    ]

@@ -1,0 +1,149 @@
+"""What the layers are measured against, each in the strongest form of its kind.
+
+The published layers compute what theirs do, with the same parameters and the same operations in the same order, in
+plain PyTorch. `RealS4D` is what a careful user makes of that for torch.compile, which has no complex arithmetic: the
+kernel in real numbers, so that the compiler fuses exponential, sine, cosine and sum and nothing of size H x M x L is
+kept. Attention is torch's own scaled-dot-product kernel.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+import lyra_kernels as lk
+
+
+class PublishedRMSNorm(nn.Module):
+    def __init__(self, layer: lk.RMSNorm) -> None:
+        super().__init__()
+        self.weight, self.eps = layer.weight, layer.eps
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * torch.rsqrt(x.pow(2).mean(-1, keepdim=True) + self.eps) * self.weight
+
+
+class PublishedS4D(nn.Module):
+    """The S4D layer as published, (B, L, H), sharing the parameters of ours."""
+
+    def __init__(self, layer: lk.S4D) -> None:
+        super().__init__()
+        self.state_space = layer.kernel
+        self.D, self.output_linear = layer.D, layer.output_linear
+
+    def kernel(self, length: int) -> Tensor:
+        return complex_kernel(*_parameters(self.state_space), length)
+
+    def forward(self, u: Tensor) -> Tensor:
+        u = u.transpose(-1, -2)
+        length = u.shape[-1]
+        kernel = self.kernel(length)
+        spectrum = torch.fft.rfft(kernel, n=2 * length) * torch.fft.rfft(u, n=2 * length)
+        y = torch.fft.irfft(spectrum, n=2 * length)[..., :length] + u * self.D.unsqueeze(-1)
+        return F.glu(self.output_linear[0](F.gelu(y)), dim=-2).transpose(-1, -2)
+
+
+class RealS4D(PublishedS4D):
+    """The same without complex numbers outside the FFT."""
+
+    def kernel(self, length: int) -> Tensor:
+        return lk.reference.s4d_kernel_real(*_parameters(self.state_space), length)
+
+
+class PublishedPGC(nn.Module):
+    """The PGC layer as published, sharing the parameters of ours."""
+
+    def __init__(self, layer: lk.PGC) -> None:
+        super().__init__()
+        self.in_proj, self.conv, self.out_proj = layer.in_proj, layer.conv, layer.out_proj
+        self.in_norm, self.out_norm = PublishedRMSNorm(layer.in_norm), PublishedRMSNorm(layer.out_norm)
+
+    def forward(self, u: Tensor) -> Tensor:
+        x, v = self.in_norm(self.in_proj(u)).chunk(2, dim=-1)
+        x = F.conv1d(
+            x.transpose(-1, -2), self.conv.weight, self.conv.bias, padding="same", groups=x.shape[-1]
+        ).transpose(-1, -2)
+        return self.out_norm(self.out_proj(v * x))
+
+
+class PublishedLyra(nn.Module):
+    """The model as published, with the parameters of ours."""
+
+    def __init__(self, model: nn.Module, s4d: type[nn.Module] = PublishedS4D) -> None:
+        super().__init__()
+        self.encoder, self.decoder = model.encoder, model.decoder
+        self.pgc_layers = nn.ModuleList(PublishedPGC(layer) for layer in model.pgc_layers)
+        self.s4_layers = nn.ModuleList(s4d(layer) for layer in model.s4_layers)
+        self.norms = nn.ModuleList(PublishedRMSNorm(norm) for norm in model.norms)
+        self.final_norm = PublishedRMSNorm(model.final_norm)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.encoder(x)
+        for layer in self.pgc_layers:
+            x = x + layer(x)
+        for layer, norm in zip(self.s4_layers, self.norms, strict=True):
+            x = x + layer(norm(x))
+        return self.decoder(self.final_norm(x.mean(dim=1)))
+
+
+class Attention(nn.Module):
+    """Multi-head self-attention with its projections."""
+
+    def __init__(self, d_model: int, heads: int = 4) -> None:
+        super().__init__()
+        self.heads = heads
+        self.qkv, self.out = nn.Linear(d_model, 3 * d_model), nn.Linear(d_model, d_model)
+
+    def forward(self, x: Tensor) -> Tensor:
+        batch, length, channels = x.shape
+        q, k, v = self.qkv(x).view(batch, length, 3, self.heads, -1).permute(2, 0, 3, 1, 4)
+        y = F.scaled_dot_product_attention(q, k, v)
+        return self.out(y.transpose(1, 2).reshape(batch, length, channels))
+
+
+class Transformer(nn.Module):
+    """A pre-norm transformer encoder of `depth` blocks: attention and a fourfold MLP."""
+
+    def __init__(self, d_input: int, d_model: int, depth: int) -> None:
+        super().__init__()
+        self.encoder, self.decoder = nn.Linear(d_input, d_model), nn.Linear(d_model, 1)
+        self.blocks = nn.ModuleList(
+            nn.ModuleList(
+                (
+                    nn.LayerNorm(d_model),
+                    Attention(d_model),
+                    nn.LayerNorm(d_model),
+                    nn.Sequential(nn.Linear(d_model, 4 * d_model), nn.GELU(), nn.Linear(4 * d_model, d_model)),
+                )
+            )
+            for _ in range(depth)
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.encoder(x)
+        for norm, attention, mlp_norm, mlp in self.blocks:
+            x = x + attention(norm(x))
+            x = x + mlp(mlp_norm(x))
+        return self.decoder(x.mean(dim=1))
+
+
+def complex_kernel(log_dt: Tensor, log_A_real: Tensor, A_imag: Tensor, C: Tensor, length: int) -> Tensor:
+    """The published formula of the S4D kernel: (H, length)."""
+    dt = torch.exp(log_dt)
+    A = -torch.exp(log_A_real) + 1j * A_imag
+    dtA = A * dt.unsqueeze(-1)
+    powers = dtA.unsqueeze(-1) * torch.arange(length, device=A.device)
+    c = torch.view_as_complex(C) * (torch.exp(dtA) - 1.0) / A
+    return 2 * torch.einsum("hn,hnl->hl", c, torch.exp(powers)).real
+
+
+def fft_conv(u: Tensor, kernel: Tensor, D: Tensor) -> Tensor:
+    """The published convolution: (B, L, H) with (H, L)."""
+    length = u.shape[1]
+    spectrum = torch.fft.rfft(u, n=2 * length, dim=1) * torch.fft.rfft(kernel, n=2 * length).t()
+    return torch.fft.irfft(spectrum, n=2 * length, dim=1)[:, :length] + D * u
+
+
+def _parameters(layer: lk.S4DKernel) -> tuple[Tensor, ...]:
+    return layer.log_dt, layer.log_A_real, layer.A_imag, layer.C
