@@ -103,6 +103,11 @@ def precision(x: Tensor) -> str:
     return "tf32x3"
 
 
+def exact() -> str:
+    """Products of fp32 values with fp32 accuracy, whatever torch's setting for matrix products."""
+    return "ieee" if torch.version.hip is not None else "tf32x3"
+
+
 def dot_type(x: Tensor) -> tl.dtype:
     """What operands of a product are rounded to: the storage type of the activations ``x``.
 

@@ -359,7 +359,7 @@ def gated_conv_backward(grad, xv, conv_weight, conv_bias, norm_weight, lengths, 
         },
         config,
     )
-    total = sum_rows(partial.view(programs, -1), rows * channels).view(rows, channels)
+    total = sum_rows(partial.view(programs, (width + 3) * channels), rows * channels).view(rows, channels)
     return (
         dxv,
         total[:width].t().reshape(conv_weight.shape).contiguous(),
