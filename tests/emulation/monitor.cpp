@@ -112,7 +112,8 @@ struct Totals {
   std::map<Address, std::array<uint64_t, 2>> waste;  // by instruction: bytes asked for, bytes of sectors moved
 };
 std::map<std::string, Totals> totals;
-Totals* counting = nullptr;
+bool counting_on = false;
+Totals* counting = nullptr;  // of the running kernel
 
 struct GroupKey {
   Address instruction;
@@ -178,6 +179,7 @@ void flush_groups() {
 }
 
 void count(Address a, uint32_t size, bool write, bool shared, Address instruction) {
+  if (!counting_on) return;
   const uint32_t thread = lane->linear, turn = turns[{instruction, thread}]++;
   Group& g = groups[{instruction, thread / kWarp, turn}];
   g.shared = shared;
@@ -201,58 +203,63 @@ bool ordered(const Access& before, uint64_t stamp) {
   return before.thread / kWarp == me / kWarp && clocks[me][before.thread % kWarp] >= before.clock;
 }
 
-[[noreturn]] void report_race(const Access& before, bool was_write, bool write, const std::string& where) {
-  fail(std::string("race: ") + (write ? "store to " : "load from ") + where + " is not ordered after the " +
+[[noreturn]] void report_race(const Access& before, bool was_write, bool write, const char* kind, const char* name) {
+  fail(std::string("race: ") + (write ? "store to " : "load from ") + kind + "'" + name + "' is not ordered after the " +
        (was_write ? "store" : "load") + " by thread " + std::to_string(before.thread) + " of block " +
        std::to_string(before.block));
 }
 
-void check_race(Cell& cell, bool write, uint64_t stamp, const std::string& where) {
+void check_cells(std::vector<Cell>& cells, size_t offset, size_t size, bool write, uint64_t stamp, const char* kind,
+                 const char* name) {
   const uint32_t me = lane->linear;
-  if (!ordered(cell.write, stamp)) report_race(cell.write, true, write, where);
   const Access now{stamp, block.linear(), me, epoch, clocks[me][me % kWarp]};
-  if (write) {
-    if (!ordered(cell.read, stamp)) report_race(cell.read, false, true, where);
-    if (!ordered(cell.other_read, stamp)) report_race(cell.other_read, false, true, where);
-    cell.write = now;
-  } else {
-    if (!ordered(cell.read, stamp)) cell.other_read = cell.read;
-    cell.read = now;
-  }
-}
-
-void check_cells(std::vector<Cell>& cells, size_t offset, size_t size, bool write, uint64_t stamp,
-                 const std::string& name) {
   if (cells.size() <= (offset + size - 1) / 2) cells.resize((offset + size - 1) / 2 + 1);
-  for (size_t c = offset / 2; c <= (offset + size - 1) / 2; ++c) check_race(cells[c], write, stamp, name);
+  for (size_t c = offset / 2; c <= (offset + size - 1) / 2; ++c) {
+    Cell& cell = cells[c];
+    if (!ordered(cell.write, stamp)) report_race(cell.write, true, write, kind, name);
+    if (write) {
+      if (!ordered(cell.read, stamp)) report_race(cell.read, false, true, kind, name);
+      if (!ordered(cell.other_read, stamp)) report_race(cell.other_read, false, true, kind, name);
+      cell.write = now;
+    } else {
+      if (!ordered(cell.read, stamp)) cell.other_read = cell.read;
+      cell.read = now;
+    }
+  }
 }
 
-void access(const void* address, size_t size, bool write, void* instruction_pointer) {
-  if (!lane) return;  // host code
-  const Address a = reinterpret_cast<Address>(address), pc = reinterpret_cast<Address>(instruction_pointer);
-  if (on_fiber_stack(address)) return;
-  SharedHit hit;
-  if (find_shared(address, size, &hit)) {
-    if (!hit.name)
-      fail("shared " + std::string(write ? "store" : "load") + " of " + std::to_string(size) +
-           " bytes outside every shared array");
-    count(hit.offset, size, write, true, pc - module_begin);
-    check_cells(shared_cells, hit.offset, size, write, block_stamp, "shared array '" + std::string(hit.name) + "'");
-    return;
-  }
+void check_shared(const SharedHit& hit, size_t size, bool write, Address pc) {
+  if (!hit.name)
+    fail("shared " + std::string(write ? "store" : "load") + " of " + std::to_string(size) +
+         " bytes outside every shared array");
+  count(hit.offset, size, write, true, pc);
+  check_cells(shared_cells, hit.offset, size, write, block_stamp, "shared array ", hit.name);
+}
+
+void check_global(Address a, size_t size, bool write, Address pc) {
   Region* region = find_region(a);
+  const auto what = [&] { return "global " + std::string(write ? "store" : "load") + " of " + std::to_string(size) + " bytes"; };
   if (!region) {
     const bool host_memory = (a >= module_begin && a < module_end) || (a >= host_stack_begin && a < host_stack_end);
     if (host_memory && !write) return;  // kernel arguments, constants, the runtime's own variables
-    fail("global " + std::string(write ? "store" : "load") + " of " + std::to_string(size) + " bytes, " + nearest(a));
+    fail(what() + ", " + nearest(a));
   }
-  if (a + size > region->end)
-    fail("global " + std::string(write ? "store" : "load") + " of " + std::to_string(size) +
-         " bytes runs over the end of '" + region->name + "'");
+  if (a + size > region->end) fail(what() + " runs over the end of '" + region->name + "'");
   if (a % size != 0) fail("misaligned access of " + std::to_string(size) + " bytes to '" + region->name + "'");
   if (write && !region->writable) fail("store to the input '" + region->name + "'");
-  count(a, size, write, false, pc - module_begin);
-  check_cells(region->cells, a - region->begin, size, write, launch_stamp, "'" + region->name + "'");
+  count(a, size, write, false, pc);
+  check_cells(region->cells, a - region->begin, size, write, launch_stamp, "", region->name.c_str());
+}
+
+void access(const void* address, size_t size, bool write, void* instruction_pointer) {
+  if (!lane || on_fiber_stack(address)) return;  // host code, or a thread's own variables
+  const Address a = reinterpret_cast<Address>(address);
+  const Address pc = reinterpret_cast<Address>(instruction_pointer) - module_begin;
+  SharedHit hit;
+  if (find_shared(address, size, &hit))
+    check_shared(hit, size, write, pc);
+  else
+    check_global(a, size, write, pc);
 }
 
 }  // namespace
@@ -275,6 +282,7 @@ namespace monitor {
 void start_launch(const char* kernel) {
   find_own_image();
   ++launch_stamp;
+  if (!counting_on) return;
   counting = &totals[kernel];
   ++counting->launches;
 }
@@ -310,10 +318,13 @@ void sync_warp(unsigned first, unsigned mask) {
 
 extern "C" {
 
-void emu_reset_counters() { emu::totals.clear(); }
+EMU_EXPORT void emu_count(int on) {
+  emu::counting_on = on;
+  emu::totals.clear();
+}
 
 // The counters as JSON: {kernel: {...}}. The text is valid until the next call.
-const char* emu_counters() {
+EMU_EXPORT const char* emu_counters() {
   static std::string text;
   std::ostringstream out;
   const char* comma = "";

@@ -126,13 +126,13 @@ void check_launch(size_t dynamic_bytes) {
   if (dynamic_bytes > kMaxSharedBytes) fail("asks for too much dynamic shared memory");
 }
 
-}  // namespace
-
-std::string position() {
+std::string position() {  // kernel, block and thread, in words
   std::string where = std::string("emulated kernel ") + kernel_name + ", block " + text(block.index);
   if (lane) where += ", thread " + text(lane->index);
   return where;
 }
+
+}  // namespace
 
 void set_order(int value) { order = value; }
 
@@ -216,7 +216,7 @@ uint64_t exchange(Exchange kind, unsigned mask, uint64_t value, unsigned source,
   return result;
 }
 
-void launch(const char* kernel, dim3 grid, dim3 size, size_t dynamic_bytes, const std::function<void()>& body) {
+void run_grid(const char* kernel, dim3 grid, dim3 size, size_t dynamic_bytes, Body body, const void* context) {
   kernel_name = kernel;
   block.grid = grid;
   block.size = size;
@@ -231,7 +231,7 @@ void launch(const char* kernel, dim3 grid, dim3 size, size_t dynamic_bytes, cons
       threads.emplace_back([&, i] {
         const Lane me = lane_of(i);
         lane = &me;
-        body();
+        body(context);
         block_barrier->arrive_and_drop();
       });
     for (std::thread& t : threads) t.join();
@@ -246,7 +246,6 @@ namespace {
 enum class State { ready, block_wait, warp_wait, done };
 
 struct Thread {
-  Lane lane;
   Fiber fiber;
   State state;
   Site site;
@@ -255,9 +254,11 @@ struct Thread {
   uint64_t value, result;
 };
 
+Lane lanes[kMaxThreads];  // static: the monitor lets kernels read this library's own variables
 std::vector<std::unique_ptr<Thread>> threads;
 Fiber scheduler;
-std::function<void()> kernel_body;
+Body kernel_body;
+const void* kernel_context;
 std::string failure;
 
 Thread& current() { return *threads[lane->linear]; }
@@ -269,7 +270,7 @@ void give_up_control(State state) {
 }
 
 void fiber_main() {
-  kernel_body();
+  kernel_body(kernel_context);
   give_up_control(State::done);
 }
 
@@ -299,8 +300,8 @@ bool release_warps(unsigned n) {
         const Thread& other = *threads[first + q];
         all = other.state == State::warp_wait && other.mask == t.mask;
         if (all && (other.kind != t.kind || other.site.line != t.site.line)) {
-          lane = &t.lane;
-          fail(text(t.site) + " meets " + text(other.site) + " of thread " + text(other.lane.index));
+          lane = &lanes[i];
+          fail(text(t.site) + " meets " + text(other.site) + " of thread " + text(lanes[first + q].index));
         }
       }
       if (all) {
@@ -314,7 +315,7 @@ bool release_warps(unsigned n) {
 void release_block(unsigned n) {
   for (unsigned i = 1; i < n; ++i)
     if (threads[i]->site.line != threads[0]->site.line) {
-      lane = &threads[i]->lane;
+      lane = &lanes[i];
       fail("divergent barrier: this thread is at " + text(threads[i]->site) + ", thread (0,0,0) at " +
            text(threads[0]->site));
     }
@@ -336,7 +337,7 @@ void run_block(std::mt19937_64& random) {
   const unsigned n = block.threads();
   while (threads.size() < n) threads.push_back(std::make_unique<Thread>());
   for (unsigned i = 0; i < n; ++i) {
-    threads[i]->lane = lane_of(i);
+    lanes[i] = lane_of(i);
     threads[i]->state = State::ready;
     start_fiber(threads[i]->fiber, fiber_main);
   }
@@ -349,7 +350,7 @@ void run_block(std::mt19937_64& random) {
     for (unsigned i : turn) {
       Thread& t = *threads[i];
       if (t.state == State::ready) {
-        lane = &t.lane;
+        lane = &lanes[i];
         switch_fiber(scheduler, t.fiber);
         lane = nullptr;
         if (!failure.empty()) throw std::runtime_error(failure);
@@ -371,10 +372,11 @@ bool on_fiber_stack(const void* address) { return lane && fiber_owns(current().f
 
 void fail(const std::string& what) {
   const std::string message = position() + ": " + what;
-  if (lane && threads[lane->linear]->fiber.running) {
+  if (lane && current().fiber.running) {
     failure = message;
     give_up_control(State::done);
   }
+  lane = nullptr;
   throw std::runtime_error(message);
 }
 
@@ -386,7 +388,7 @@ void sync_block(Site site) {
 uint64_t exchange(Exchange kind, unsigned mask, uint64_t value, unsigned source, Site site) {
   Thread& me = current();
   check_mask(mask, site);
-  me.mask = mask & live_lanes(me.lane.linear / kWarp);
+  me.mask = mask & live_lanes(lane->linear / kWarp);
   if (kind == Exchange::shuffle) check_source(me.mask, source, site);
   me.kind = kind;
   me.site = site;
@@ -396,7 +398,7 @@ uint64_t exchange(Exchange kind, unsigned mask, uint64_t value, unsigned source,
   return me.result;
 }
 
-void launch(const char* kernel, dim3 grid, dim3 size, size_t dynamic_bytes, const std::function<void()>& body) {
+void run_grid(const char* kernel, dim3 grid, dim3 size, size_t dynamic_bytes, Body body, const void* context) {
   kernel_name = kernel;
   block.grid = grid;
   block.size = size;
@@ -404,6 +406,7 @@ void launch(const char* kernel, dim3 grid, dim3 size, size_t dynamic_bytes, cons
   lane = nullptr;
   failure.clear();
   kernel_body = body;
+  kernel_context = context;
   check_launch(dynamic_bytes);
   std::mt19937_64 random(order);
   monitor::start_launch(kernel);
@@ -421,7 +424,4 @@ void launch(const char* kernel, dim3 grid, dim3 size, size_t dynamic_bytes, cons
 
 }  // namespace emu
 
-// For Python (ctypes).
-extern "C" {
-void emu_set_order(int order) { emu::set_order(order); }
-}
+extern "C" EMU_EXPORT void emu_set_order(int order) { emu::set_order(order); }

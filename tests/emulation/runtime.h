@@ -9,13 +9,14 @@
 
 #include <cstddef>
 #include <cstdint>
-#include <functional>
 #include <string>
 
 struct dim3 {
   unsigned x, y, z;
   constexpr dim3(unsigned x = 1, unsigned y = 1, unsigned z = 1) : x(x), y(y), z(z) {}
 };
+
+#define EMU_EXPORT __attribute__((visibility("default")))  // for Python's ctypes
 
 namespace emu {
 
@@ -60,12 +61,17 @@ uint64_t exchange(Exchange kind, unsigned mask, uint64_t value, unsigned source,
 void* shared_array(const void* key, size_t bytes, const char* name);
 void* dynamic_shared();
 
-// Runs body once per thread of the grid. Throws std::runtime_error naming the kernel and where it went wrong.
-void launch(const char* kernel, dim3 grid, dim3 block, size_t dynamic_bytes, const std::function<void()>& body);
+// Runs body(context) once per thread of the grid. Throws std::runtime_error naming the kernel and where it went wrong.
+using Body = void (*)(const void* context);
+void run_grid(const char* kernel, dim3 grid, dim3 block, size_t dynamic_bytes, Body body, const void* context);
+
+template <class F>
+void launch(const char* kernel, dim3 grid, dim3 block, size_t dynamic_bytes, const F& f) {
+  run_grid(kernel, grid, block, dynamic_bytes, [](const void* context) { (*static_cast<const F*>(context))(); }, &f);
+}
 
 // Reports an error of the running kernel, with its name, block and thread.
 [[noreturn]] void fail(const std::string& what);
-std::string position();  // kernel, block and thread, in words
 
 // Global memory: kernels may touch only what was registered since the last forget_memory().
 void register_memory(const void* begin, size_t bytes, const char* name, bool writable);
