@@ -1,0 +1,131 @@
+"""The CUDA kernels' own source, run on the CPU: values and gradients against float64, races, bounds.
+
+Every call runs under the monitor, in two orders of the threads that must agree to the bit.
+"""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+import lyra_kernels as lk
+from lyra_kernels import backends
+from lyra_kernels.ops.schemas import OPS
+
+from .support import check, compute_dtype, implementations, padding, relative_error
+
+DTYPES = [torch.float32, torch.float64, torch.float16, torch.bfloat16]
+
+
+@pytest.fixture(autouse=True)
+def seed():
+    torch.manual_seed(7)
+
+
+def gated_arguments(batch, length, channels, width, dtype=torch.float32, bias=True, norm=True):
+    compute = compute_dtype(dtype)
+    return [
+        torch.randn(batch, length, 2 * channels).to(dtype),
+        torch.randn(channels, 1, width, dtype=compute),
+        torch.randn(channels, dtype=compute) if bias else None,
+        torch.randn(2 * channels, dtype=compute) if norm else None,
+    ]
+
+
+def test_schemas_are_those_of_the_library():
+    for name, op in implementations().items():
+        schema, expected = str(op._schema), str(OPS[name]._schema)
+        assert schema[schema.index("(") :] == expected[expected.index("(") :], name
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("shape", [(3, 5, 16), (37, 1), (2, 7), (300, 3), (5, 130), (1, 600)])
+def test_rms_norm(shape, dtype):
+    weight = torch.randn(shape[-1], dtype=compute_dtype(dtype))
+    check("rms_norm", [torch.randn(shape).to(dtype), weight, 0.1], 2)
+
+
+def test_rms_norm_without_weight():
+    check("rms_norm", [torch.randn(9, 12), None, 1e-6], 2)
+
+
+@pytest.mark.parametrize(
+    ("batch", "length", "channels", "width", "causal"),
+    [
+        (2, 37, 5, 3, False),
+        (1, 1, 16, 3, False),
+        (3, 130, 33, 4, True),
+        (1, 33, 7, 5, False),
+        (2, 70, 64, 1, True),
+        (1, 40, 4, 31, False),
+        (1, 9, 700, 3, False),
+        (1, 70, 1, 3, True),
+    ],
+)
+def test_gated_conv(batch, length, channels, width, causal):
+    check("gated_conv", [*gated_arguments(batch, length, channels, width), None, None, 1e-8, causal], 4)
+
+
+@pytest.mark.parametrize("channels", [1100, 2052])
+def test_gated_conv_too_wide_for_shared_memory(channels):
+    check("gated_conv", [*gated_arguments(1, 5, channels, 9), None, None, 1e-8, False], 4)
+
+
+@pytest.mark.parametrize(("bias", "norm"), [(False, True), (True, False), (False, False)])
+def test_gated_conv_absent_parameters(bias, norm):
+    check("gated_conv", [*gated_arguments(2, 9, 6, 3, bias=bias, norm=norm), None, None, 1e-6, False], 4)
+
+
+@pytest.mark.parametrize("causal", [False, True])
+def test_gated_conv_padded(causal):
+    lengths = torch.tensor([71, 0, 7, 64])
+    arguments = [*gated_arguments(4, 71, 12, 3), lengths, None, 0.0, causal]
+    check("gated_conv", arguments, 4, hide=padding(lengths, 71))
+
+
+@pytest.mark.parametrize("causal", [False, True])
+def test_gated_conv_packed(causal):
+    cu_seqlens = torch.tensor([0, 1, 1, 66, 130, 143])
+    check("gated_conv", [*gated_arguments(1, 143, 12, 5), None, cu_seqlens, 1e-8, causal], 4)
+
+
+@pytest.mark.parametrize("channels", [20, 32])
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_gated_conv_storage(dtype, channels):
+    check("gated_conv", [*gated_arguments(2, 70, channels, 3, dtype), None, None, 1e-8, False], 4)
+
+
+@pytest.mark.parametrize(("batch", "length"), [(0, 5), (2, 0)])
+def test_gated_conv_empty(batch, length):
+    check("gated_conv", [*gated_arguments(batch, length, 4, 3), None, None, 1e-8, False], 4)
+
+
+def test_gated_conv_rejects_what_would_read_out_of_bounds():
+    xv, weight, bias, norm = gated_arguments(1, 5, 4, 3)
+    op = implementations()["gated_conv"]
+    with pytest.raises(RuntimeError, match="xv has size 7"):
+        op(xv[..., :7].contiguous(), weight, bias, norm, None, None, 1e-8, False)
+    with pytest.raises(RuntimeError, match="conv_bias has the wrong dtype"):
+        op(xv, weight, bias.double(), norm, None, None, 1e-8, False)
+    with pytest.raises(RuntimeError, match="lengths has size 2"):
+        op(xv, weight, bias, norm, torch.tensor([1, 2]), None, 1e-8, False)
+
+
+@pytest.fixture
+def cuda_backend(monkeypatch):
+    """The emulated ops in the place of the CUDA backend."""
+    monkeypatch.setattr(backends, "_registered", dict(backends._registered))
+    backends.register("cuda", implementations())
+    yield
+    backends.availability.cache_clear()
+
+
+def test_public_functions_on_the_cuda_backend(cuda_backend):
+    xv, weight, bias, norm = (x.requires_grad_() for x in gated_arguments(2, 21, 8, 3))
+    results = {}
+    for name in ("cuda", "reference"):
+        with lk.use_backend(name):
+            out = lk.rms_norm(lk.gated_conv(xv, weight, bias, norm))
+            results[name] = [out, *torch.autograd.grad(out.square().sum() + out.sum(), [xv, weight, bias, norm])]
+    for found, wanted in zip(results["cuda"], results["reference"], strict=True):
+        assert relative_error(found, wanted) < 3e-6
