@@ -1,5 +1,4 @@
-"""One self-contained HTML page about a run: scores, pictures, settings. Nothing in it is loaded from "
-"elsewhere."""
+"""One self-contained HTML page about a run: scores, pictures, settings. Nothing is loaded from elsewhere."""
 
 from __future__ import annotations
 
@@ -19,7 +18,7 @@ if TYPE_CHECKING:
 NAMES = {
     "r2": "R²", "spearman": "Spearman", "pearson": "Pearson", "rmse": "RMSE",
     "accuracy": "Accuracy", "mcc": "MCC", "auroc": "AUROC", "f1": "F1",
-    "epistasis_r2": "Residual epistasis R²", "epistasis_pearson": "Residual epistasis Pearson",
+    "epistasis_r2": "Epistasis R²", "epistasis_pearson": "Epistasis Pearson",
 }  # fmt: skip
 
 STYLE = """
@@ -33,12 +32,11 @@ figure { margin: 1.5rem 0; } img { max-width: 100%; height: auto; } figcaption {
 
 def score_rows(results: Results) -> list[tuple[str, str, dict[str, float | None]]]:
     """(part, model, scores) for each line of the table that compares this model with the baseline."""
-    rows = []
-    for part in ("validation", "test"):
+    rows: list[tuple[str, str, dict[str, float | None]]] = []
+    for part in ("test", "validation"):
         if part in results.scores:
             rows.append((part, "Lyra", results.scores[part]))
-        if part in results.baseline:
-            rows.append((part, "one-hot ridge", results.baseline[part]))
+        rows += [(part, model, scores[part]) for model, scores in results.baselines.items() if part in scores]
     return rows
 
 

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+PACKAGES = (
+    "numpy", "triton", "lightning", "torchmetrics", "pandas", "scipy", "safetensors", "huggingface_hub",
+    "matplotlib", "typer", "rich",
+)  # fmt: skip
+
 
 def env() -> None:
     """Show versions, which backends this machine has and why others are missing, CPU features and threads.
@@ -9,25 +14,15 @@ def env() -> None:
     Example: [bold]lyra env[/bold]
     """
     import importlib.metadata
-    import platform
 
     import lyra_kernels
 
-    from .. import __version__
-
-    print(f"lyra {__version__}, Python {platform.python_version()}, {platform.platform()}")
-    for package in (
-        "torch",
-        "numpy",
-        "triton",
-        "lightning",
-        "torchmetrics",
-        "pandas",
-        "scipy",
-        "safetensors",
-    ):
+    facts = dict(lyra_kernels.env_report())
+    for package in PACKAGES:
         try:
-            print(f"{package} {importlib.metadata.version(package)}")
+            facts[package] = importlib.metadata.version(package)
         except importlib.metadata.PackageNotFoundError:
-            print(f"{package} is not installed")
-    print(lyra_kernels.env_report())
+            facts[package] = "not installed"
+    width = max(map(len, facts))
+    for name, value in facts.items():
+        print(f"{name:<{width}}  {value}")

@@ -1,11 +1,10 @@
-"""Batches by length: a dataset of encoded sequences, a sampler that puts similar lengths together, "
-"padding."""
+"""Batches by length: a dataset of encoded sequences, samplers that put similar lengths together, padding."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -36,8 +35,8 @@ class Batch:
     targets: Tensor | None = None
 
     def to(self, device: torch.device) -> Batch:
-        move = [None if part is None else part.to(device) for part in (self.tokens, self.lengths, self.targets)]
-        return replace(self, tokens=move[0], lengths=move[1], targets=move[2])
+        lengths, targets = (None if part is None else part.to(device) for part in (self.lengths, self.targets))
+        return Batch(self.tokens.to(device), lengths, targets)
 
     def __len__(self) -> int:
         return len(self.tokens)
@@ -62,8 +61,11 @@ class SequenceDataset(Dataset[Batch]):
         rows: Sequence[int] | np.ndarray,
         values: list[np.ndarray] | None = None,
     ) -> None:
-        """tokens, offsets: as `Alphabet.encode_many` gives them; rows: which sequences; values: one "
-        "per sequence."""
+        """Args:
+        tokens, offsets: as `Alphabet.encode_many` gives them.
+        rows: which of those sequences.
+        values: one target array per sequence.
+        """
         self.tokens = tokens
         self.starts = offsets[:-1][rows]
         self.lengths = np.diff(offsets)[rows]

@@ -47,8 +47,7 @@ def apply_mutations(mutant: str, wild_type: str, offset: int = 1) -> str:
 
 
 def matching_offsets(mutants: Iterable[str], wild_type: str) -> list[int]:
-    """Every offset under which all mutations start from the wild type's own letters, for a helpful "
-    "message."""
+    """Every offset under which all mutations start from the wild type's own letters."""
     wanted = {(match[2], match[1].upper()) for mutant in mutants for match in [*MUTATION.finditer(mutant)]}
     if not wanted:
         return []

@@ -62,7 +62,7 @@ def add_validation(parts: np.ndarray, sequences: Sequence[str], val_fraction: fl
     if (parts == "val").any():
         return parts
     training = np.flatnonzero(parts == "train")
-    drawn = draw_parts([sequences[i] for i in training], val_fraction, 0.0, seed)
+    drawn = draw_parts([sequences[int(i)] for i in training], val_fraction, 0.0, seed)
     parts = parts.copy()
     parts[training] = drawn
     return parts

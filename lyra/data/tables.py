@@ -8,8 +8,8 @@ import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import IO
 
-import dnaio
 import pandas as pd
 
 from ..errors import InputError, shorten
@@ -49,9 +49,6 @@ def readable(path: str | Path) -> Iterator[Path]:
         ) from None
     except (UnicodeDecodeError, gzip.BadGzipFile, EOFError, zlib.error) as error:
         raise InputError(f"{path}: cannot be read as text ({error}); it must be UTF-8 text, plain or gzip") from None
-    except dnaio.FileFormatError as error:
-        reason = " ".join(str(error).split())
-        raise InputError(f"{path}: not FASTA ({reason}); records begin with a '>' line") from None
     except OSError as error:
         raise InputError(f"{path}: cannot be read: {error.strerror or error}") from None
 
@@ -61,10 +58,16 @@ def _is_gzip(path: Path) -> bool:
         return file.read(2) == b"\x1f\x8b"
 
 
+def _opened(path: Path) -> IO[str]:
+    """The file as text, whether it is compressed or not."""
+    if _is_gzip(path):
+        return gzip.open(path, "rt", encoding="utf-8-sig")
+    return open(path, encoding="utf-8-sig")
+
+
 def _separator(path: Path) -> str:
     """A tab if the header line has one, else a comma."""
-    opened = gzip.open(path, "rt", encoding="utf-8-sig") if _is_gzip(path) else open(path, encoding="utf-8-sig")
-    with opened as file:
+    with _opened(path) as file:
         return "\t" if "\t" in file.readline() else ","
 
 
@@ -100,10 +103,31 @@ def read_table(path: str | Path) -> pd.DataFrame:
 
 
 def iterate_fasta(path: str | Path) -> Iterator[tuple[str, str]]:
-    """(name up to the first space, sequence) of each record, one at a time."""
-    with readable(path) as file, dnaio.open(file, fileformat="fasta") as records:
-        for record in records:
-            yield record.id, record.sequence
+    """(name up to the first space, sequence) of each record, one at a time.
+
+    A sequence may go over several lines; blank lines and lines that begin with ';' are left out.
+
+    Raises:
+        InputError: unreadable, or text before the first '>' line.
+    """
+    with readable(path) as file, _opened(file) as lines:
+        name: str | None = None
+        pieces: list[str] = []
+        for number, line in enumerate(lines, 1):
+            if line.startswith(">"):
+                if name is not None:
+                    yield name, "".join(pieces)
+                name, pieces = (line[1:].split() or [""])[0], []
+                continue
+            text = line.strip()
+            if not text or text.startswith(";"):
+                continue
+            if name is None:
+                raise InputError(f"{path}, row {number}: {shorten(text)} stands before the first '>' line; "
+                                 "a FASTA record begins with one")  # fmt: skip
+            pieces.append(text.replace(" ", ""))
+        if name is not None:
+            yield name, "".join(pieces)
 
 
 def read_single_sequence(path_or_sequence: str) -> str:

@@ -52,7 +52,10 @@ class Targets:
             InputError: a cell that is missing, not a number, not a known class, or of the wrong length.
         """
         if self.task == "regression":
-            return [np.float32(_number(cell, where.format(row=row))) for cell, row in zip(cells, rows, strict=True)]
+            return [
+                np.asarray(_number(cell, where.format(row=row)), np.float32)
+                for cell, row in zip(cells, rows, strict=True)
+            ]
         index = {name: i for i, name in enumerate(self.classes)}
         values = []
         for cell, row, length in zip(cells, rows, lengths, strict=True):
@@ -64,7 +67,7 @@ class Targets:
                 raise InputError(
                     f"{place}: class {shorten(error.args[0])} is unknown; it must be one of: {', '.join(self.classes)}"
                 ) from None
-            values.append(tokens if self.task == "token" else tokens[0])
+            values.append(tokens if self.task == "token" else tokens.reshape(()))
         return values
 
     def split(self, cell: str, length: int, place: str) -> list[str]:
@@ -132,8 +135,7 @@ def _guess(cells: Sequence[str], separator: str | None) -> str:
 
 
 def _separator(cells: Sequence[str], lengths: Sequence[int]) -> str | None:
-    """The separator under which at least half of the rows have one label per residue; None if there is "
-    "none."""
+    """The separator under which at least half of the rows have one label per residue, if there is one."""
     for separator in (",", " ", ";", ""):
         fits = sum(
             len(split_labels(cell, separator)) == length and length > 1 and not (separator == "" and _is_decimal(cell))

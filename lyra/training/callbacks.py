@@ -29,8 +29,7 @@ from .module import LyraModule
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
-    """Writes a checkpoint beside its name and renames it; reads tensors and plain values only, no "
-    "pickled code."""
+    """Writes a checkpoint beside its name and renames it; reads tensors and plain values, no pickled code."""
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: str | os.PathLike, storage_options: Any = None) -> None:
         with atomic_path(Path(path)) as unfinished:
@@ -60,7 +59,8 @@ class History(Callback):
     def on_fit_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         self._start = time.monotonic()
 
-    def on_train_epoch_end(self, trainer: lightning.Trainer, pl_module: LyraModule) -> None:
+    def on_train_epoch_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        assert isinstance(pl_module, LyraModule)
         row: dict[str, float | int | None] = {
             "epoch": trainer.current_epoch + 1,
             "train_loss": float(trainer.callback_metrics["train_loss"]),
@@ -109,14 +109,15 @@ class EpochProgress(Callback):
         if self.progress is not None:
             self.progress.update(self.task, completed=trainer.global_step)
 
-    def on_train_epoch_end(self, trainer: lightning.Trainer, pl_module: LyraModule) -> None:
+    def on_train_epoch_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        assert isinstance(pl_module, LyraModule)
         scores = "  ".join(f"{name} {value:.3f}" for name, value in pl_module.scores.items() if value is not None)
         epoch = f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}"
         if self.progress is not None:
             self.progress.update(self.task, description=epoch, scores=f"validation {scores}")
         elif trainer.is_global_zero:
             loss = float(trainer.callback_metrics["train_loss"])
-            self.console.print(f"{epoch}  train loss {loss:.4f}  validation {scores}", highlight=False)
+            self.console.print(f"{epoch}  train loss {loss:.4f}  validation {scores}", highlight=False, soft_wrap=True)
 
     def on_train_end(self, *_: Any) -> None:
         self._stop()
@@ -131,7 +132,7 @@ class EpochProgress(Callback):
 
 
 class FiniteLoss(Callback):
-    """Stops with a plain message when the loss is no longer a number."""
+    """Stops with a plain message once the loss is no longer a number."""
 
     def __init__(self, fail: Callable[[str], None]) -> None:
         self.fail = fail

@@ -40,12 +40,14 @@ class LyraModule(lightning.LightningModule):
     ) -> None:
         super().__init__()
         self.model, self.targets, self.recipe, self.output = model, targets, recipe, output
+        self.class_weights: Tensor | None
         self.register_buffer("class_weights", class_weights, persistent=False)
         self.scores: dict[str, float | None] = {}
         self._validation: list[tuple[np.ndarray, np.ndarray, float]] = []
 
-    def loss(self, raw: Tensor, targets: Tensor) -> Tensor:
+    def loss(self, raw: Tensor, targets: Tensor | None) -> Tensor:
         """Mean squared error of standardised targets, or cross-entropy over the real positions."""
+        assert targets is not None, "training and validation batches have targets"
         raw = raw.float()
         if self.output is not None:
             return F.mse_loss(self.output(raw[..., 0]), self.output.standardise(targets))
@@ -66,6 +68,7 @@ class LyraModule(lightning.LightningModule):
         raw = self.model(batch.tokens, lengths=batch.lengths)
         loss = float(self.loss(raw, batch.targets))
         predictions = converter(self.targets, self.output)(raw)
+        assert batch.targets is not None
         real = batch.targets != IGNORED if self.targets.task == "token" else slice(None)
         self._validation.append((predictions[real].cpu().numpy(), batch.targets[real].cpu().numpy(), loss))
 
@@ -79,7 +82,7 @@ class LyraModule(lightning.LightningModule):
         self.log("val_loss", float(np.average(losses, weights=weights)))
         self.log(MONITOR, float("-inf") if score is None else score)
 
-    def configure_optimizers(self) -> dict[str, Any]:
+    def configure_optimizers(self) -> Any:
         from ..models import parameter_groups
 
         groups = parameter_groups(self.model, lr=self.recipe.lr, weight_decay=self.recipe.weight_decay)
@@ -120,5 +123,6 @@ class LyraDataModule(lightning.LightningDataModule):
         return batch.to(device)
 
 
-def _same(batch: Batch) -> Batch:
+def _same(batch: Any) -> Any:
+    """SequenceDataset has already put the batch together."""
     return batch

@@ -19,6 +19,9 @@ from .callbacks import History
 from .module import LyraModule
 from .recipe import Recipe
 
+REPORT = "report.html"  # written last: a run that has it is finished
+PARTS = {"val": "validation", "test": "test"}  # the parts that are scored, and how they are called
+
 
 @dataclass
 class Results:
@@ -26,15 +29,15 @@ class Results:
 
     Attributes:
         scores: {"validation": {metric: value}, "test": {...}}; "test" is absent without a test part.
-        baseline: the additive ridge regression's scores on the same parts, for a regression on sequences of one
-            length; else empty.
+        baselines: scores of the models of `lyra.baselines` on the same parts, {model: {part: {metric: value}}}, for
+            a regression on sequences of one length; else empty.
         seconds: spent in training.
         epochs, best_epoch: how many were run, and which one is kept.
     """
 
     out: Path
     scores: dict[str, dict[str, float | None]]
-    baseline: dict[str, dict[str, float | None]] = field(default_factory=dict)
+    baselines: dict[str, dict[str, dict[str, float | None]]] = field(default_factory=dict)
     seconds: float = 0.0
     epochs: int = 0
     best_epoch: int = 0
@@ -44,7 +47,7 @@ class Results:
         values = {"best_epoch": self.best_epoch, "epochs": self.epochs, "seconds": round(self.seconds, 1)}
         return {
             **self.scores,
-            "baseline_one_hot_ridge": self.baseline,
+            "baselines": self.baselines,
             "parameters": self.parameters,
             **values,
         }
@@ -62,7 +65,7 @@ def write_results(
         parameters=sum(parameter.numel() for parameter in module.model.parameters()),
     )  # fmt: skip
     predictions = {}
-    for part, name in (("val", "validation"), ("test", "test")):
+    for part, name in PARTS.items():
         rows = data.rows(part)
         if len(rows) == 0:
             continue
@@ -71,12 +74,12 @@ def write_results(
         results.scores[name] = evaluate(
             data.targets.task, flat(predictions[part]), flat([data.values[i] for i in rows])
         )
-    additive = compare_with_ridge(results, data, predictions)
+    additive = compare_with_baselines(results, data, predictions)
     write_json(out / "metrics.json", results.to_json())
     shown = "test" if "test" in predictions else "val"
     write_predictions(out / "predictions.csv", data, predictor, shown, predictions[shown])
     pictures = draw(out, data, history, results, shown, predictions[shown], additive)
-    report.write_report(out / "report.html", title, data, recipe, results, pictures)
+    report.write_report(out / REPORT, title, data, recipe, results, pictures)
     return results
 
 
@@ -92,7 +95,8 @@ def best_epoch(history: History, module: LyraModule) -> int:
     from ..metrics import MONITORED
 
     name = f"val_{MONITORED[module.targets.task]}"
-    scores = [float("-inf") if row[name] is None else row[name] for row in history.rows]
+    found = [row[name] for row in history.rows]
+    scores = [float("-inf") if score is None else score for score in found]
     return int(np.argmax(scores)) + 1
 
 
@@ -119,8 +123,8 @@ def save_model(folder: Path, model: Any, metadata: dict[str, Any]) -> None:
         model.save_pretrained(unfinished)
 
 
-def compare_with_ridge(results: Results, data: LabelledData, predictions: dict[str, Any]) -> np.ndarray | None:
-    """Adds the baseline's scores and both models' epistasis scores; returns its predictions of the last part.
+def compare_with_baselines(results: Results, data: LabelledData, predictions: dict[str, Any]) -> np.ndarray | None:
+    """Adds the baselines' scores and every model's epistasis scores; returns ridge's predictions of the last part.
 
     Only for a regression on sequences of one length, short enough for the closed form.
     """
@@ -131,16 +135,26 @@ def compare_with_ridge(results: Results, data: LabelledData, predictions: dict[s
     tokens = data.tokens.reshape(len(lengths), lengths[0])
     values = np.array(data.values, dtype=np.float64)
     train, val = data.rows("train"), data.rows("val")
-    ridge = baselines.fit_ridge(tokens[train], values[train], tokens[val], values[val], letters)
+    fitted = (tokens[train], values[train], tokens[val], values[val], letters)
+    models: dict[str, baselines.Ridge | baselines.SigmoidAdditive] = {
+        "one-hot ridge": baselines.fit_ridge(*fitted),
+        "one-hot sigmoid": baselines.fit_sigmoid_additive(*fitted),
+    }
+    results.baselines = {name: {} for name in models}
     additive = None
-    for part, name in (("val", "validation"), ("test", "test")):
+    for part, name in PARTS.items():
         if part not in predictions:
             continue
         rows = data.rows(part)
-        additive = ridge.predict(tokens[rows])
-        results.baseline[name] = evaluate("regression", additive, values[rows])
-        scores = baselines.epistasis_scores(values[rows], additive, predictions[part])
-        results.scores[name] |= {key: value if np.isfinite(value) else None for key, value in scores.items()}
+        found = {model: fit.predict(tokens[rows]) for model, fit in models.items()}
+        additive = found["one-hot ridge"]
+        for model, predicted in found.items():
+            results.baselines[model][name] = evaluate("regression", predicted, values[rows])
+        rivals = [(results.scores[name], predictions[part])]
+        rivals += [(results.baselines[model][name], found[model]) for model in found if model != "one-hot ridge"]
+        for scores, predicted in rivals:
+            new = baselines.epistasis_scores(values[rows], additive, predicted)
+            scores |= {key: value if np.isfinite(value) else None for key, value in new.items()}
     return additive
 
 
@@ -166,7 +180,7 @@ def draw(
     additive: Any,
 ) -> dict[str, Path]:
     """The run's pictures; returns {caption: file}."""
-    name = {"val": "validation", "test": "test"}[part]
+    name = PARTS[part]
     values = flat([data.values[i] for i in data.rows(part)])
     scores = results.scores[name]
     pictures = {}

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import logging
 import shutil
 import warnings
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import lightning
 import numpy as np
@@ -20,6 +21,7 @@ from rich.console import Console
 
 from ..data.batches import SequenceDataset
 from ..data.loading import DataOptions, LabelledData, load_labelled
+from ..data.tables import readable
 from ..data.targets import Targets
 from ..errors import InputError
 from ..files import write_json
@@ -28,7 +30,7 @@ from ..outputs import RegressionOutput
 from .callbacks import AtomicCheckpointIO, EpochProgress, FiniteLoss, History
 from .module import MONITOR, LyraDataModule, LyraModule
 from .recipe import Hardware, Recipe
-from .results import Results, write_results
+from .results import REPORT, Results, write_results
 
 CHECKPOINTS = "checkpoints"
 SETTINGS = "run.json"
@@ -63,12 +65,12 @@ def train(
         KeyboardInterrupt: on interrupt; `resume` then goes on from the last finished epoch.
     """
     out, console = Path(out), console or Console(stderr=True)
-    quiet = rank_zero_only.rank != 0
+    quiet = getattr(rank_zero_only, "rank", 0) != 0
     say: Callable[[str], None] = (
         (lambda text: None) if quiet else (lambda text: console.print(text, highlight=False, soft_wrap=True))
     )
     recipe.check()
-    settings = {"data": Path(path).name, "data_options": data_options.to_json(), "recipe": recipe.to_json()}
+    settings = {"data": fingerprint(path), "data_options": data_options.to_json(), "recipe": recipe.to_json()}
     if not quiet:
         prepare_folder(out, settings, resume, overwrite)
     data = load_labelled(path, data_options, lambda text: say(f"warning: {text}"))
@@ -92,11 +94,18 @@ def train(
     if not trainer.is_global_zero:
         return None
 
+    assert isinstance(trainer.checkpoint_callback, ModelCheckpoint)
     best = trainer.checkpoint_callback.best_model_path
     module.load_state_dict(torch.load(best, map_location="cpu", weights_only=True)["state_dict"])
     results = write_results(out, module.cpu().eval(), data, recipe, history, title or Path(path).name)
     shutil.rmtree(out / CHECKPOINTS, ignore_errors=True)
     return results
+
+
+def fingerprint(path: str | Path) -> dict[str, str]:
+    """Name and contents of the data, so that a run is only resumed on the same."""
+    with readable(path) as file:
+        return {"name": file.name, "sha256": hashlib.sha256(file.read_bytes()).hexdigest()}
 
 
 def prepare_folder(out: Path, settings: dict[str, Any], resume: bool, overwrite: bool) -> None:
@@ -128,7 +137,7 @@ def check_resumable(out: Path, settings: dict[str, Any]) -> None:
         before = json.loads((out / SETTINGS).read_text())
     except (OSError, ValueError):
         raise InputError(f"{out}: has no run to resume; leave --resume out") from None
-    if (out / "model").exists():
+    if (out / REPORT).exists():
         raise InputError(f"{out}: the run is finished; give another --out, or --overwrite instead of --resume")
     for group in settings:
         old, new = before.get(group), settings[group]
@@ -171,13 +180,13 @@ def build_module(data: LabelledData, recipe: Recipe) -> tuple[LyraModule, LyraDa
 def build_model(recipe: Recipe, d_input: int, targets: Targets) -> Lyra:
     """An untrained model for the task."""
     kind = LyraForTokenClassification if targets.task == "token" else Lyra
-    options = {"d_model": recipe.d_model, "d_state": recipe.d_state, "dropout": recipe.dropout, "s4_lr": recipe.s4_lr}
+    options: dict[str, Any] = {
+        name: getattr(recipe, name) for name in ("d_model", "d_state", "dropout", "s4_lr", "pool", "bidirectional")
+    }
     if recipe.model == "paper":
-        return kind.paper(d_input, targets.d_output, **options, pool=recipe.pool, bidirectional=recipe.bidirectional)
-    return kind(
-        d_input, d_output=targets.d_output, num_pgc_layers=recipe.pgc_layers, num_s4_layers=recipe.s4_layers,
-        pool=recipe.pool, bidirectional=recipe.bidirectional, **options,
-    )  # fmt: skip
+        return kind.paper(d_input, targets.d_output, **options)
+    layers: dict[str, Any] = {"num_pgc_layers": recipe.pgc_layers, "num_s4_layers": recipe.s4_layers}
+    return kind(d_input, d_output=targets.d_output, **layers, **options)
 
 
 def make_trainer(
@@ -196,7 +205,7 @@ def make_trainer(
     try:
         return lightning.Trainer(
             accelerator=hardware.accelerator, devices=_devices(hardware.devices), strategy=hardware.strategy,
-            precision=hardware.precision, max_epochs=epochs, gradient_clip_val=recipe.gradient_clip,
+            precision=cast(Any, hardware.precision), max_epochs=epochs, gradient_clip_val=recipe.gradient_clip,
             callbacks=[FiniteLoss(fail), history, EpochProgress(console), stopping, checkpoints],
             plugins=[AtomicCheckpointIO()], logger=False, enable_progress_bar=False, enable_model_summary=False,
             use_distributed_sampler=False, num_sanity_val_steps=0, default_root_dir=out,

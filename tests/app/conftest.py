@@ -1,0 +1,106 @@
+"""The command line in this process, and small tables with a pattern that a model can learn."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+pytest.importorskip("lightning")
+
+SMALL = ("--d-model", "8", "--d-state", "4", "--epochs", "3", "--accelerator", "cpu")
+
+
+@dataclass
+class Outcome:
+    """What a command left: exit code and output."""
+
+    code: int
+    out: str
+    err: str
+
+
+@pytest.fixture
+def lyra(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Callable[..., Outcome]:
+    """Runs `lyra ARGS` as the installed command would."""
+    from lyra.cli import main
+
+    def run(*args: object) -> Outcome:
+        monkeypatch.setattr("sys.argv", ["lyra", *map(str, args)])
+        capsys.readouterr()
+        try:
+            main()
+            code = 0
+        except SystemExit as stop:
+            code = 0 if stop.code is None else int(stop.code)
+        out, err = capsys.readouterr()
+        return Outcome(code, out, err)
+
+    return run
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    """Batches this small are not worth the talk between threads."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+def random_sequences(count: int, shortest: int, longest: int, letters: str = "ACGT", seed: int = 0) -> list[str]:
+    rng = np.random.default_rng(seed)
+    lengths = rng.integers(shortest, longest + 1, size=count)
+    return ["".join(rng.choice(list(letters), size=length)) for length in lengths]
+
+
+def write_table(path: Path, header: list[str], rows: list[tuple], delimiter: str = ",") -> Path:
+    with open(path, "w", newline="") as file:
+        writer = csv.writer(file, delimiter=delimiter, lineterminator="\n")
+        writer.writerow(header)
+        writer.writerows(rows)
+    return path
+
+
+def regression_rows(count: int = 120, shortest: int = 10, longest: int = 10) -> list[tuple[str, str]]:
+    """(sequence, G minus C)"""
+    return [(s, f"{s.count('G') - s.count('C')}.5") for s in random_sequences(count, shortest, longest)]
+
+
+def classification_rows(count: int = 120) -> list[tuple[str, str]]:
+    return [(s, "high" if s.count("G") > s.count("C") else "low") for s in random_sequences(count, 6, 14)]
+
+
+def token_rows(count: int = 80) -> list[tuple[str, str]]:
+    """Each residue is labelled 1 if it is G or C."""
+    return [(s, "".join("01"[c in "GC"] for c in s)) for s in random_sequences(count, 6, 14)]
+
+
+def read_csv(path: Path) -> list[dict[str, str]]:
+    with open(path, newline="") as file:
+        return list(csv.DictReader(file))
+
+
+@pytest.fixture(scope="session")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """A run's folder for each task, trained once for all tests that only read it."""
+    from rich.console import Console
+
+    from lyra.data import DataOptions
+    from lyra.training import Hardware, Recipe, train
+
+    torch.set_num_threads(1)
+    recipe = Recipe(d_model=8, d_state=4, epochs=3)  # what SMALL says
+    folder = tmp_path_factory.mktemp("trained")
+    tables = {"regression": regression_rows(), "classification": classification_rows(), "token": token_rows()}
+    runs = {}
+    for task, rows in tables.items():
+        table = write_table(folder / f"{task}.csv", ["seq", "label"], rows)
+        runs[task] = folder / task
+        train(table, runs[task], DataOptions(), recipe, Hardware("cpu"), console=Console(quiet=True))
+    return runs
