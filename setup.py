@@ -61,6 +61,8 @@ class BuildNative(build_ext):
 
     def run(self) -> None:
         wanted = switch("LYRA_BUILD_CPP")
+        self.nvcc = self.find_nvcc()
+        instruction_sets()  # a wrong setting is an error whatever happens next
         if wanted is False:
             return
         try:
@@ -150,19 +152,26 @@ class BuildNative(build_ext):
         if result.returncode:
             raise RuntimeError(f"{command[0]} failed on {command[-3] if '-c' in command else command[-1]}")
 
-    def cuda(self, objects_dir: Path, host_flags: list[str]) -> tuple[list[str], list[str]]:
-        """Objects and link flags of the CUDA kernels and their bindings; none where CUDA is not built."""
+    @staticmethod
+    def find_nvcc() -> str | None:
+        """The CUDA compiler to use, or None where CUDA is not to be built."""
         wanted = switch("LYRA_BUILD_CUDA")
-        if wanted is False or not (CSRC / "cuda").is_dir() or not (ROOT / "build_cuda.py").exists():
-            return [], []
+        if wanted is False or not (ROOT / "build_cuda.py").exists():
+            return None
         import build_cuda
 
         nvcc = build_cuda.find_nvcc()
-        if nvcc is None:
-            if wanted:
-                raise SystemExit("LYRA_BUILD_CUDA=1, but there is no nvcc on PATH, in CUDA_HOME or in /usr/local/cuda")
+        if wanted and nvcc is None:
+            raise SystemExit("LYRA_BUILD_CUDA=1, but there is no nvcc on PATH, in CUDA_HOME or in /usr/local/cuda")
+        return nvcc
+
+    def cuda(self, objects_dir: Path, host_flags: list[str]) -> tuple[list[str], list[str]]:
+        """Objects and link flags of the CUDA kernels and their bindings; none where CUDA is not built."""
+        if self.nvcc is None:
             return [], []
-        return build_cuda.build(nvcc, objects_dir, host_flags, self.compile)
+        import build_cuda
+
+        return build_cuda.build(self.nvcc, objects_dir, host_flags, self.compile)
 
 
 class LimitedApiWheel(bdist_wheel):
