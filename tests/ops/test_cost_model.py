@@ -1,0 +1,74 @@
+"""The choice of algorithm at its boundaries, and that "auto" follows it."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+
+import lyra_kernels as lk
+from lyra_kernels.ops import cost_model, s4d_conv
+
+ONE = cost_model.Constants(direct=1.0, scan=1.0, fft=1.0, kernel=1.0)
+
+
+@pytest.mark.parametrize(
+    ("batch", "length", "modes", "expected"),
+    [
+        (64, 128, 32, "direct"),  # one kernel for many short sequences
+        (1, 128, 32, "scan"),  # the kernel would cost as much as the recurrence
+        (8, 8192, 32, "scan"),
+        (1, 1_048_576, 32, "scan"),
+        (64, 8192, 4096, "fft"),  # so many modes that a transform is cheaper than carrying them
+    ],
+)
+def test_choices_on_a_cpu(batch, length, modes, expected):
+    assert cost_model.choose(batch, length, modes) == expected
+
+
+@pytest.mark.parametrize(("batch", "length"), [(0, 100), (1, 0), (0, 0)])
+def test_nothing_to_do_is_no_trouble(batch, length):
+    assert cost_model.choose(batch, length, 32) in ("direct", "scan", "fft")
+
+
+@pytest.mark.parametrize("modes", [1, 8, 32, 512])
+@pytest.mark.parametrize("batch", [2, 64])
+def test_direct_gives_way_to_the_scan_where_their_costs_meet(batch, modes):
+    # batch L (L + 1) / 2 + 6 M L = 6 batch M L  at  L + 1 = 12 M (batch - 1) / batch
+    meeting = 12 * modes * (batch - 1) / batch - 1
+    below, above = math.floor(meeting - 1e-9), math.floor(meeting) + 1
+    cheap_fft = cost_model.Constants(direct=1.0, scan=1.0, fft=1e9, kernel=1.0)
+    if below >= 1:
+        assert cost_model.choose(batch, below, modes, constants=cheap_fft) == "direct"
+    assert cost_model.choose(batch, above, modes, constants=cheap_fft) == "scan"
+
+
+def test_the_transform_wins_where_modes_outnumber_its_stages():
+    # 6 batch M L against batch L log2(2 L) + 6 M L
+    batch, length = 4, 4096
+    stages = math.log2(2 * length)
+    meeting = batch * stages / (6 * (batch - 1))
+    never = cost_model.Constants(direct=1e9, scan=1.0, fft=1.0, kernel=1.0)
+    assert cost_model.choose(batch, length, math.floor(meeting), constants=never) == "scan"
+    assert cost_model.choose(batch, length, math.floor(meeting) + 1, constants=never) == "fft"
+
+
+def test_a_second_direction_doubles_all_but_the_transform():
+    one, two = (cost_model.units(3, 50, 7, directions) for directions in (1, 2))
+    assert {name: two[name] / one[name] for name in one} == {"direct": 2, "scan": 2, "fft": 1, "kernel": 2}
+
+
+@pytest.mark.parametrize("algorithm", ["scan", "direct", "fft"])
+def test_auto_calls_what_the_model_says(algorithm, monkeypatch):
+    called = []
+    ops = {"scan": "s4d_scan_op", "direct": "causal_conv_op", "fft": "fft_conv_op"}
+    module = __import__("sys").modules["lyra_kernels.ops.s4d_conv"]
+    for name, op in ops.items():
+        original = getattr(module, op)
+        monkeypatch.setattr(module, op, lambda *a, name=name, op=original: called.append(name) or op(*a))
+    monkeypatch.setattr(cost_model, "choose", lambda *_: algorithm)
+    space = lk.S4DKernel(3, 4)
+    u = torch.randn(2, 10, 3)
+    s4d_conv(u, space.log_dt, space.log_A_real, space.A_imag, space.C)
+    assert called == [algorithm]
