@@ -11,7 +11,7 @@ import json
 import os
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
 
@@ -53,10 +53,12 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
 
 
 def _remove(path: Path) -> None:
+    """Removes a file or folder if it is there; what cannot be removed stays, the error that matters is another."""
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path, ignore_errors=True)
     else:
-        path.unlink(missing_ok=True)
+        with suppress(OSError):
+            path.unlink()
 
 
 @contextmanager
