@@ -37,7 +37,7 @@ void forward(const GatedConvArgs& a, const Threads& threads) {
   const int64_t E = a.channels, stride = whole_vectors<T>(2 * p.half), rows = tile_rows(a.width) + p.halo();
   zero_padding(a.layout, a.y, E * sizeof(S));
   over_ranges(threads, tiles.size(), [&](int64_t begin, int64_t end) {
-    Buffer<T> n(rows * stride), r(rows);
+    Scratch<T> n(rows * stride), r(rows);
     for (int64_t i = begin; i < end; ++i) {
       const Tile& tile = tiles[i];
       const S* xv = static_cast<const S*>(a.xv) + tile.first_row * 2 * E;
@@ -61,10 +61,10 @@ void backward(const GatedConvBackwardArgs& b, const Threads& threads) {
   const Tiles tiles(a.layout, tile_rows(a.width));
   const int64_t E = a.channels, half = p.half, rows = tile_rows(a.width) + 2 * p.halo();
   const int64_t size = p.sums_size(), parts = number_of_parts(tiles.size(), size * sizeof(T));
-  Buffer<T> sums(std::max<int64_t>(parts, 1) * size, T(0));
+  Scratch<T> sums(std::max<int64_t>(parts, 1) * size, T(0));
   zero_padding(a.layout, b.dxv, 2 * E * sizeof(S));
   over_ranges(threads, parts, [&](int64_t first_part, int64_t last_part) {
-    Buffer<T> n(rows * 2 * half), r(rows), g(rows * half), d(rows * 2 * half);
+    Scratch<T> n(rows * 2 * half), r(rows), g(rows * half), d(rows * 2 * half);
     for (int64_t part = first_part; part < last_part; ++part)
       for (int64_t i = tiles.size() * part / parts; i < tiles.size() * (part + 1) / parts; ++i) {
         const Tile& tile = tiles[i];

@@ -21,15 +21,15 @@ constexpr int64_t whole_vectors(int64_t channels) {
 // Uninitialised (or zeroed) memory, aligned to a cache line. Not std::vector: its members compiled here, with this
 // instruction set, could be the ones that the linker keeps for everybody.
 template <class T>
-class Buffer {
+class Scratch {
  public:
-  explicit Buffer(int64_t size) : data_(static_cast<T*>(::operator new(bytes(size), std::align_val_t{64}))) {}
-  Buffer(int64_t size, T value) : Buffer(size) {
+  explicit Scratch(int64_t size) : data_(static_cast<T*>(::operator new(bytes(size), std::align_val_t{64}))) {}
+  Scratch(int64_t size, T value) : Scratch(size) {
     for (int64_t i = 0; i < size; ++i) data_[i] = value;
   }
-  Buffer(Buffer&& other) noexcept : data_(std::exchange(other.data_, nullptr)) {}
-  Buffer& operator=(Buffer&&) = delete;
-  ~Buffer() { ::operator delete(data_, std::align_val_t{64}); }
+  Scratch(Scratch&& other) noexcept : data_(std::exchange(other.data_, nullptr)) {}
+  Scratch& operator=(Scratch&&) = delete;
+  ~Scratch() { ::operator delete(data_, std::align_val_t{64}); }
   operator T*() { return data_; }
   operator const T*() const { return data_; }
 
@@ -37,6 +37,11 @@ class Buffer {
   static std::size_t bytes(int64_t size) { return static_cast<std::size_t>(std::max<int64_t>(size, 1)) * sizeof(T); }
   T* data_;
 };
+
+template <class T>
+LYRA_INLINE void copy(const T* from, int64_t count, T* to) {
+  if (count > 0) std::memcpy(to, from, static_cast<std::size_t>(count) * sizeof(T));
+}
 
 // f(begin, end) on ranges that cover [0, n): one range's scratch memory serves all of its items.
 template <class F>
@@ -79,7 +84,7 @@ class Tiles {
     return count;
   }
   int64_t count_;
-  Buffer<Tile> tiles_;
+  Scratch<Tile> tiles_;
 };
 
 // Zeros in the rows of y (rows of row_bytes) that belong to no sequence.
@@ -154,6 +159,13 @@ LYRA_INLINE void add_columns(const T* tile, int64_t stride, int64_t rows, int64_
     if (t < rows) even += load(tile + t * stride + c);
     store(sums + c, even + odd);
   }
+}
+
+// x[t][c] <- x[t][c] scale[c]
+template <class T>
+LYRA_INLINE void scale_columns(T* x, int64_t stride, int64_t rows, int64_t width, const T* scale) {
+  for (int64_t t = 0; t < rows; ++t, x += stride)
+    for (int64_t c = 0; c < width; c += kLanes<T>) store(x + c, load(x + c) * load(scale + c));
 }
 
 // ---- root-mean-square norm of tile rows ------------------------------------------------------------------------

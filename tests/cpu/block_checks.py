@@ -81,6 +81,7 @@ def check_op(
     activations: Sequence[int] = (0,),
     in_backward: int | None = None,
     differentiated: int | None = None,
+    slack: float = 1.0,
 ) -> None:
     """Compares lyra::NAME and its backward with the reference in float64.
 
@@ -90,6 +91,7 @@ def check_op(
         activations: which inputs have rows of padding, whose contents must not matter.
         in_backward: how many leading inputs the backward op takes; all unless told.
         differentiated: how many leading inputs it returns gradients of; all unless told.
+        slack: multiplies the tolerances; above 1 for shapes so small that a sum may cancel.
     """
     first = inputs[0]
     assert first is not None
@@ -110,14 +112,14 @@ def check_op(
         actual_gradients = getattr(torch.ops.lyra, name + "_backward")(bad_grad, *given[:in_backward], *rest)
 
     assert actual.dtype == dtype
-    assert error(actual, expected.detach()) <= STORED[dtype]
+    assert error(actual, expected.detach()) <= slack * STORED[dtype]
     assert (actual.masked_select(~real_rows(actual, lengths)) == 0).all()
     for i, (x, gradient) in enumerate(zip(exact, actual_gradients, strict=True)):
         if x is None:
             assert gradient.shape == (0,)
             continue
         assert gradient.dtype == (dtype if i == 0 else compute_dtype(dtype))
-        assert error(gradient, next(gradients)) <= (STORED if i == 0 else SUMMED)[dtype], f"gradient {i}"
+        assert error(gradient, next(gradients)) <= slack * (STORED if i == 0 else SUMMED)[dtype], f"gradient {i}"
     assert (actual_gradients[0].masked_select(~real_rows(actual_gradients[0], lengths)) == 0).all()
 
 
