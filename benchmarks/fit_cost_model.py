@@ -69,9 +69,8 @@ def main() -> None:
         right += best == chosen
         excess.append(ways.get(chosen, float("inf")) / ways[best] - 1)
         shown = "  ".join(f"{way} {t * CHANNELS / 1e6:8.3f}" for way, t in ways.items())
-        print(
-            f"B {batch:3d}  L {length:5d}  M {modes:3d}   {shown} ms   {chosen}{'' if best == chosen else f' ({best})'}"
-        )
+        note = "" if best == chosen else f" (best: {best})"
+        print(f"B {batch:3d}  L {length:5d}  M {modes:3d}   {shown} ms   {chosen}{note}")
     print(f"the fastest way chosen in {right} of {len(measured)}; cost over it: median {statistics.median(excess):.1%}, "
           f"worst {max(excess):.0%}")  # fmt: skip
 
