@@ -68,9 +68,9 @@ def main() -> None:
         best, chosen = min(ways, key=ways.__getitem__), cost_model.choose(batch, length, modes, constants=constants)
         right += best == chosen
         excess.append(ways.get(chosen, float("inf")) / ways[best] - 1)
-        shown = "  ".join(f"{way} {t * CHANNELS / 1e6:8.3f}" for way, t in ways.items())
+        shown = "  ".join(f"{way} {t * CHANNELS / 1e6:8.3f}" for way, t in ways.items()) + " ms"
         note = "" if best == chosen else f" (best: {best})"
-        print(f"B {batch:3d}  L {length:5d}  M {modes:3d}   {shown} ms   {chosen}{note}")
+        print(f"B {batch:3d}  L {length:5d}  M {modes:3d}   {shown}   {chosen}{note}")
     print(f"the fastest way chosen in {right} of {len(measured)}; cost over it: median {statistics.median(excess):.1%}, "
           f"worst {max(excess):.0%}")  # fmt: skip
 
