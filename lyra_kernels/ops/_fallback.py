@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .. import backends
+from .. import backends, cpu_fft
 from ._autograd import Op, _as_tuple
 from .schemas import LIBRARY, SCHEMAS, _fake_s4d_scan
 
@@ -61,12 +61,10 @@ def _gpu(name: str, fallback: Callable) -> Callable:
 
 def register(ops: list[Op]) -> None:
     """Give every op of the library an implementation on every device."""
-    try:
-        from ..cpu_fft import fft_conv, fft_conv_backward
-
-        python_kernels = {"fft_conv": fft_conv, "fft_conv_backward": fft_conv_backward}
-    except ImportError:
-        python_kernels = {}
+    python_kernels: dict[str, Callable] = {
+        "fft_conv": cpu_fft.fft_conv,
+        "fft_conv_backward": cpu_fft.fft_conv_backward,
+    }
     for op in ops:
         for name, function in reference_kernels(op).items():
             assert name in SCHEMAS

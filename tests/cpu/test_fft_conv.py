@@ -1,0 +1,83 @@
+"""The convolution by FFT on CPUs against the float64 reference: transform lengths, slabs, taps, layouts."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from lyra_kernels import cpu_fft
+
+from .block_checks import DTYPES, LAYOUTS, check_op, check_threads
+from .test_causal_conv import arguments
+
+
+@pytest.fixture(autouse=True)
+def seed():
+    torch.manual_seed(0)
+
+
+def has_small_factors(n: int) -> bool:
+    for factor in (2, 3, 5, 7):
+        while n % factor == 0:
+            n //= factor
+    return n == 1
+
+
+def test_transform_lengths_are_the_smallest_even_ones_with_small_factors():
+    good = [n for n in range(2, 6000, 2) if has_small_factors(n)]
+    for least in range(5000):
+        assert cpu_fft.good_length(least) == next(n for n in good if n >= least)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("kind", LAYOUTS)
+@pytest.mark.parametrize("reverse", [False, True], ids=["causal", "both-ways"])
+def test_dtypes_and_layouts(dtype, kind, reverse):
+    inputs, rest, lengths = arguments(dtype, kind, 3, 150, 20, 150, 150 if reverse else None, skip=reverse)
+    check_op("fft_conv", inputs, rest, lengths)
+
+
+@pytest.mark.parametrize("slab", [1, 1 << 12, 1 << 17])
+@pytest.mark.parametrize("kind", LAYOUTS)
+def test_slabs_of_sequences_and_of_channels(monkeypatch, slab, kind):
+    monkeypatch.setattr(cpu_fft, "_SLAB", slab)
+    for length in (70, 600):
+        inputs, rest, lengths = arguments(torch.float64, kind, 3, length, 37, length, 5)
+        check_op("fft_conv", inputs, rest, lengths)
+
+
+@settings(max_examples=60, deadline=None, derandomize=True)
+@given(
+    kind=st.sampled_from(LAYOUTS),
+    batch=st.integers(1, 4),
+    length=st.integers(1, 120),
+    channels=st.integers(0, 40),
+    taps=st.integers(0, 150),
+    reverse_taps=st.one_of(st.none(), st.integers(0, 150)),
+    skip=st.booleans(),
+)
+def test_odd_shapes(kind, batch, length, channels, taps, reverse_taps, skip):
+    inputs, rest, lengths = arguments(torch.float64, kind, batch, length, channels, taps, reverse_taps, skip)
+    check_op("fft_conv", inputs, rest, lengths)
+
+
+@pytest.mark.parametrize("kind", LAYOUTS)
+@pytest.mark.parametrize("batch, length", [(0, 5), (2, 0), (0, 0)])
+def test_nothing(kind, batch, length):
+    inputs, rest, lengths = arguments(torch.float32, kind, batch, length, 6, 5, 3)
+    check_op("fft_conv", inputs, rest, lengths)
+
+
+def test_a_bad_number_stays_in_its_sequence_and_channel():
+    inputs, rest, _ = arguments(torch.float32, "dense", 2, 60, 4, 60)
+    inputs[0][0, 30, 1] = torch.nan
+    y = torch.ops.lyra.fft_conv(*inputs, *rest)
+    assert y[1].isfinite().all() and y[0][:, [0, 2, 3]].isfinite().all()
+    assert not y[0, 30:, 1].isfinite().any()
+
+
+def test_same_bits_for_any_number_of_threads():
+    inputs, rest, _ = arguments(torch.float32, "padded", 5, 200, 24, 200, 100)
+    check_threads("fft_conv", inputs, rest, torch.randn(5, 200, 24))
