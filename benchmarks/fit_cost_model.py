@@ -71,7 +71,7 @@ def main() -> None:
         shown = "  ".join(f"{way} {t * CHANNELS / 1e6:8.3f}" for way, t in ways.items()) + " ms"
         note = "" if best == chosen else f" (best: {best})"
         print(f"B {batch:3d}  L {length:5d}  M {modes:3d}   {shown}   {chosen}{note}")
-    print(f"the fastest way chosen in {right} of {len(measured)}; cost over it: median {statistics.median(excess):.1%}, "
+    print(f"the fastest chosen in {right} of {len(measured)}; cost over it: median {statistics.median(excess):.1%}, "
           f"worst {max(excess):.0%}")  # fmt: skip
 
 
