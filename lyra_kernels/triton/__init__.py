@@ -13,27 +13,31 @@ Importing this module imports neither triton nor any kernel.
 from __future__ import annotations
 
 import importlib.util
+import os
 import re
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 MINIMUM = (3, 6)
-_FAMILIES = (
-    "rms_norm",
-    "gated_conv",
-    "pgc",
-    "gelu_glu",
-    "s4d_kernel",
-    "causal_conv",
-    "fft_conv",
-    "s4d_scan",
-)
+_MODULES = {
+    "gated_conv": "gated_conv",
+    "gated_conv_backward": "gated_conv",
+    "s4d_kernel": "s4d_kernel",
+    "s4d_kernel_backward": "s4d_kernel",
+    "s4d_scan": "s4d_scan",
+    "s4d_scan_backward": "s4d_scan_backward",
+}
+_FAMILIES = ("rms_norm", "gated_conv", "pgc", "gelu_glu", "s4d_kernel", "causal_conv", "fft_conv", "s4d_scan")
 
 
 def availability() -> tuple[bool, str]:
-    """Whether the kernels can be used here, and if not, why."""
+    """Whether the kernels can be used here, and if not, why. Triton is not imported where there is no card for it."""
     if importlib.util.find_spec("triton") is None:
         return False, "triton is not installed (pip install triton)"
+    interpreter = os.environ.get("TRITON_INTERPRET") == "1"
+    works, reason = (True, "triton interpreter") if interpreter else _device_availability()
+    if not works:
+        return False, reason
     try:
         import triton
     except Exception as error:
@@ -41,11 +45,7 @@ def availability() -> tuple[bool, str]:
     version = tuple(int(n) for n in re.findall(r"\d+", triton.__version__)[:2])
     if version < MINIMUM:
         return False, f"triton {triton.__version__} is too old: {MINIMUM[0]}.{MINIMUM[1]} or newer is needed"
-    from ._launch import interpreting
-
-    if interpreting():
-        return True, "triton interpreter"
-    return _device_availability()
+    return True, reason
 
 
 def _device_availability() -> tuple[bool, str]:
@@ -64,10 +64,9 @@ class _Implementations(Mapping[str, Callable[..., Any]]):
     """Op name to launcher; a family's module is imported when one of its ops is first asked for."""
 
     def __getitem__(self, name: str) -> Callable[..., Any]:
-        family = name.removesuffix("_backward")
-        if family not in _FAMILIES:
+        if name.removesuffix("_backward") not in _FAMILIES:
             raise KeyError(name)
-        module = importlib.import_module(f"{__name__}.{family}")
+        module = importlib.import_module(f"{__name__}.{_MODULES.get(name, '_plain')}")
         return getattr(module, name)
 
     def __iter__(self) -> Iterator[str]:

@@ -1,0 +1,272 @@
+"""The S4D recurrence in linear time, chunks of T tokens at a time, as matrix products.
+
+Within a chunk that state S enters, position t from 0, per channel (x the chunk as a row vector, R rows at a time):
+
+    y = x Toeplitz(K) + Re(c a S  a^t) + D x,      S' = a^T S + x a^(T-1-s)
+
+A program takes one channel of R rows. States stay in registers from chunk to chunk: u is read once and y written once.
+Activations are channels-last, so it is the programs of neighbouring channels, running side by side, that use whole
+sectors of the level-2 cache. The second direction is the same with time reversed and a shift of one token (a token
+does not see itself twice).
+"""
+
+from __future__ import annotations
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+import lyra_kernels.reference as reference
+
+from ._launch import Config, launch, next_power_of_2, precision, supports
+from ._scan_rows import CHUNK, Rows, Tables, combine, rows, segment_length, tables
+
+MAX_MODES = 64  # whose states fit in registers
+
+
+@triton.jit
+def load_power(power, h, j, n, M, T: tl.constexpr):
+    """Real and imaginary part of a^j of channel ``h``; ``j`` and ``n`` are of shapes that broadcast."""
+    at = power + (h * (T + 1) + j) * (2 * M) + n
+    real = (n < M) & (j >= 0)
+    return tl.load(at, mask=real, other=0.0), tl.load(at + M, mask=real, other=0.0)
+
+
+@triton.jit
+def load_coefficient(c, power, h, n, M, SHIFT: tl.constexpr, T: tl.constexpr):
+    """c a, or c where SHIFT is 1."""
+    at = c + h * (2 * M) + n
+    real = n < M
+    re = tl.load(at, mask=real, other=0.0)
+    im = tl.load(at + M, mask=real, other=0.0)
+    if SHIFT == 0:
+        a_re, a_im = load_power(power, h, 1, n, M, T)
+        return re * a_re - im * a_im, re * a_im + im * a_re
+    else:
+        return re, im
+
+
+@triton.jit
+def _scan(
+    u,
+    y,
+    before,
+    power,
+    taps,
+    c,
+    skip,
+    table,
+    enter,
+    state,
+    checkpoints,
+    H,
+    M,
+    count,
+    width,
+    OUTPUT: tl.constexpr,
+    ADD: tl.constexpr,
+    SKIP: tl.constexpr,
+    ENTER: tl.constexpr,
+    FINAL: tl.constexpr,
+    PARTS: tl.constexpr,
+    SAVE: tl.constexpr,
+    STEP: tl.constexpr,
+    BACK: tl.constexpr,
+    SHIFT: tl.constexpr,
+    PREC: tl.constexpr,
+    CHUNK_: tl.constexpr,
+    R: tl.constexpr,
+    T: tl.constexpr,
+    N: tl.constexpr,
+):
+    # Neighbouring channels run side by side: together they use whole sectors of the cache.
+    h = tl.program_id(0).to(tl.int64)
+    row = tl.program_id(1) * R + tl.arange(0, R)
+    inside = row < count
+    row = row.to(tl.int64)
+    start = tl.load(table + row * 5, mask=inside, other=0)
+    length = tl.load(table + row * 5 + 1, mask=inside, other=0).to(tl.int32)
+    slot = tl.load(table + row * 5 + 2, mask=inside, other=0)
+    sequence = tl.load(table + row * 5 + 3, mask=inside, other=0)
+    flags = tl.load(table + row * 5 + 4, mask=inside, other=0)
+    if BACK:  # each row from its own end
+        start += STEP * (length - 1)
+    step: tl.constexpr = -STEP if BACK else STEP
+    n = tl.arange(0, N)[None, :]
+    t = tl.arange(0, T)[None, :]
+    s = tl.arange(0, T)[:, None]
+    aT_re, aT_im = load_power(power, h, T, n, M, T)
+    encode_re, encode_im = load_power(power, h, T - 1 - s, n, M, T)
+    if OUTPUT:
+        d_re, d_im = load_coefficient(c, power, h, n, M, SHIFT, T)
+        decode_re, decode_im = load_power(power, h, t, tl.arange(0, N)[:, None], M, T)
+        matrix = tl.load(taps + h * (2 * T) + (T - SHIFT) + t - s)
+    if SKIP:
+        weight = tl.load(skip + h)
+    at_state = (h * M + n) * 2
+    real = n < M
+    s_re = tl.zeros((R, N), tl.float32)
+    s_im = tl.zeros((R, N), tl.float32)
+    if ENTER:
+        at = enter + row[:, None] * (H * M * 2) + at_state
+        s_re = tl.load(at, mask=real & inside[:, None], other=0.0)
+        s_im = tl.load(at + 1, mask=real & inside[:, None], other=0.0)
+    for off in range(0, tl.max(length, axis=0), T):
+        token = (start[:, None] + step * (off + t)) * H + h
+        there = off + t < length[:, None]
+        x = tl.load(u + token, mask=there, other=0.0).to(tl.float32)
+        if SAVE:
+            if off % CHUNK_ == 0:
+                at = (slot + off // CHUNK_)[:, None] * width + at_state
+                keep = real & (off < length)[:, None]
+                tl.store(checkpoints + at, s_re, mask=keep)
+                tl.store(checkpoints + at + 1, s_im, mask=keep)
+        if OUTPUT:
+            o = tl.dot(x, matrix, input_precision=PREC)
+            o = tl.dot(s_re * d_re - s_im * d_im, decode_re, o, input_precision=PREC)
+            o = tl.dot(-(s_re * d_im + s_im * d_re), decode_im, o, input_precision=PREC)
+            if SKIP:
+                o += weight * x
+            if ADD:
+                o += tl.load(before + token, mask=there, other=0.0).to(tl.float32)
+            tl.store(y + token, o.to(y.dtype.element_ty), mask=there)
+        # A chunk that is not full leaves the state as it is: what follows takes care of it.
+        full = (off + T <= length)[:, None]
+        e_re = tl.dot(x, encode_re, aT_re * s_re - aT_im * s_im, input_precision=PREC)
+        e_im = tl.dot(x, encode_im, aT_re * s_im + aT_im * s_re, input_precision=PREC)
+        s_re = tl.where(full, e_re, s_re)
+        s_im = tl.where(full, e_im, s_im)
+    if FINAL or PARTS:
+        # The r tokens after the last full chunk, at the end of a chunk of zeros, and a^r for the state.
+        rest = length % T
+        off = length - T
+        token = (start[:, None] + step * (off[:, None] + t)) * H + h
+        there = t >= T - rest[:, None]
+        x = tl.load(u + token, mask=there, other=0.0).to(tl.float32)
+        a_re, a_im = load_power(power, h, rest[:, None], n, M, T)
+        e_re = tl.dot(x, encode_re, a_re * s_re - a_im * s_im, input_precision=PREC)
+        e_im = tl.dot(x, encode_im, a_re * s_im + a_im * s_re, input_precision=PREC)
+        if PARTS:
+            wanted = inside & ((flags & (1 if BACK else 2)) == 0)
+            at = state + row[:, None] * (H * M * 2) + at_state
+        else:
+            wanted = inside & ((flags & 2) != 0)
+            at = state + sequence[:, None] * (H * M * 2) + at_state
+        tl.store(at, e_re, mask=real & wanted[:, None])
+        tl.store(at + 1, e_im, mask=real & wanted[:, None])
+
+
+def configurations(modes: int) -> list[Config]:
+    """16 rows: the smallest product a matrix unit takes, and what registers hold."""
+    block = next_power_of_2(max(modes, 16))
+    return [Config({"R": 16, "T": 32, "N": block}, 4, 1)]
+
+
+def fits(u: Tensor, A_imag: Tensor) -> bool:
+    """Whether the kernels take this call."""
+    return supports(u) and 0 < A_imag.shape[1] <= MAX_MODES and u.numel() > 0 and A_imag.dtype == torch.float32
+
+
+def run_scan(
+    u: Tensor,
+    y: Tensor | None,
+    before: Tensor | None,
+    table: Tables,
+    direction: int,
+    skip: Tensor | None,
+    row: Rows,
+    enter: Tensor | None,
+    state: Tensor | None,
+    checkpoints: Tensor | None,
+    config: Config,
+    *,
+    parts: bool = False,
+    back: bool = False,
+) -> None:
+    """Launch ``_scan`` for one direction; see its constants for what each argument does where it is given."""
+    channels, count = u.shape[-1], table.power.shape[-1]
+    width = 0 if checkpoints is None else checkpoints.shape[-1]
+    if checkpoints is not None:
+        checkpoints = checkpoints.view(-1)[direction * channels * count * 2 :]
+    launch(
+        _scan,
+        lambda c: (channels, triton.cdiv(row.count, c.blocks["R"])),
+        (
+            u,
+            y,
+            before,
+            table.power,
+            table.taps[direction],
+            table.c[direction],
+            skip,
+            row.table,
+            enter,
+            state,
+            checkpoints,
+            channels,
+            count,
+            row.count,
+            width,
+        ),
+        {
+            "OUTPUT": y is not None,
+            "ADD": before is not None,
+            "SKIP": skip is not None,
+            "ENTER": enter is not None,
+            "FINAL": state is not None and not parts,
+            "PARTS": parts,
+            "SAVE": checkpoints is not None,
+            "STEP": -1 if row.reverse else 1,
+            "BACK": back,
+            "SHIFT": direction,
+            "PREC": precision(u),
+            "CHUNK_": CHUNK,
+        },
+        [config],
+    )
+
+
+def s4d_scan(u, log_dt, log_A_real, A_imag, C, D, lengths, cu_seqlens, initial_state, save):
+    """``torch.ops.lyra.s4d_scan``."""
+    directions, (channels, count) = C.shape[0], A_imag.shape
+    sequences = u.shape[0] if cu_seqlens is None else cu_seqlens.shape[0] - 1
+    slots = u.shape[1] // CHUNK + sequences if cu_seqlens is not None else u.shape[0] * triton.cdiv(u.shape[1], CHUNK)
+    shape = (slots, directions * channels * count * 2) if save else (0,)
+    dtype = torch.float64 if u.dtype == torch.float64 else torch.float32
+    checkpoints = torch.zeros(shape, dtype=dtype, device=u.device)
+    if not fits(u, A_imag):
+        args = (u, log_dt, log_A_real, A_imag, C, D, lengths, cu_seqlens, initial_state)
+        y, state = reference.s4d_scan(*args)
+        return y.contiguous(), state.contiguous(), checkpoints
+    config = configurations(count)[0]
+    table = tables(log_dt, log_A_real, A_imag, C, config.blocks["T"])
+    segment = segment_length(u, sequences, channels, config.blocks["R"])
+    y = torch.zeros_like(u) if lengths is not None else torch.empty_like(u)
+    state = u.new_empty((sequences, channels, count, 2) if directions == 1 else (0,), dtype=torch.float32)
+    whole = y if directions == 1 or u.dtype == torch.float32 else torch.zeros_like(u, dtype=torch.float32)
+    for direction in range(directions):
+        row = rows(u, lengths, cu_seqlens, segment, reverse=direction == 1)
+        enter = initial_state
+        if row.count > sequences:
+            parts = u.new_empty(row.count, channels, count, 2, dtype=torch.float32)
+            run_scan(u, None, None, table, direction, None, row, None, parts, None, config, parts=True)
+            spectrum = (log_dt, log_A_real, A_imag)
+            enter = combine(
+                spectrum, table.c[direction], initial_state, parts, row, cu_seqlens, sequences, False, direction == 1
+            )
+        last = direction == directions - 1
+        run_scan(
+            u,
+            y if last else whole,
+            whole if direction else None,
+            table,
+            direction,
+            None if direction else D,
+            row,
+            enter,
+            state if directions == 1 else None,
+            checkpoints if save else None,
+            config,
+        )
+    return y, state, checkpoints

@@ -1,0 +1,359 @@
+"""The backward of the S4D scan: one sweep from the last chunk to the first, then the chain rule.
+
+With Lambda the adjoint of the state that leaves a chunk of T tokens, S the state that enters it (from the forward's
+checkpoints), g the gradient of y and K the kernel:
+
+    du_s = sum_{t>=s} K_{t-s} g_t + Re Lambda a^(T-1-s) + D g_s,     Gamma = sum_t a^(t+1) g_t
+    Lambda' = c Gamma + a^T Lambda
+
+and, as derivatives by c and by z = log a, with W_l = sum_{t-s=l} g_t u_s the correlation within chunks,
+
+    dc = sum S Gamma + sum_l a^l W_l
+    dz = c (sum S Gamma_1 + sum_l l a^l W_l) + sum Lambda (E_1 + T a^T S)
+    Gamma_1 = sum_t (t+1) a^(t+1) g_t,     E_1 = sum_s (T-1-s) a^(T-1-s) u_s
+
+Everything but the two elementwise lines is a matrix product, and nothing of size (H, L) is formed. u and g are read
+back to front (s' = T-1-s), so that one table of a^t serves every product. A sequence's last chunk, r tokens long, sits
+at the end of T tokens for u and du, at the start for Gamma, and has a^r in place of a^T.
+
+Sums over rows go to a partial buffer, are added in a fixed order, and :func:`_scan_chain` takes them to the
+parameters in float64.
+"""
+
+from __future__ import annotations
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from ._launch import Config, absent, launch, next_power_of_2, precision, reference_gradients
+from ._modes import chain, hold, load_pair, modes
+from ._reduce import sum_rows
+from ._scan_rows import CHUNK, combine, rows, segment_length, tables
+from .s4d_scan import configurations, fits, load_power, run_scan
+
+SUMS = 6  # real and imaginary part of S Gamma, S Gamma_1 and Lambda (E_1 + T a^T S)
+
+
+@triton.jit
+def _times(a_re, a_im, b_re, b_im):
+    return a_re * b_re - a_im * b_im, a_re * b_im + a_im * b_re
+
+
+@triton.jit
+def _load(x, start, length, off, t, h, H, rest, STEP: tl.constexpr, BACKWARD: tl.constexpr, T: tl.constexpr):
+    """The ``rest`` tokens from ``off`` on, (R, T), as fp32: from the front, or back to front."""
+    if BACKWARD:
+        at = off + rest - 1 - t
+    else:
+        at = off + t
+    token = (start + STEP * at) * H + h
+    return tl.load(x + token, mask=t < rest, other=0.0).to(tl.float32)
+
+
+@triton.jit
+def _chunk(
+    grad, du, before, x, s_re, s_im, lam_re, lam_im, sums, w,
+    start, length, off, rest, a_re, a_im, t, h, H,
+    matrix, p_re, p_im, q_re, q_im, one_re, one_im, c_re, c_im, weight,
+    STEP: tl.constexpr, SHIFT: tl.constexpr, ADD: tl.constexpr, PREC: tl.constexpr, T: tl.constexpr,
+):  # fmt: skip
+    """One chunk; ``rest`` tokens are real, a is their power, x the activations back to front."""
+    g = _load(grad, start, length, off, t, h, H, rest, STEP, False, T)
+    g_back = _load(grad, start, length, off, t, h, H, rest, STEP, True, T)
+    j = t.to(tl.float32)
+    o = tl.dot(g_back, matrix, weight * g_back, input_precision=PREC)
+    o = tl.dot(lam_re, q_re, o, input_precision=PREC)
+    o = tl.dot(-lam_im, q_im, o, input_precision=PREC)
+    token = (start + STEP * (off + rest - 1 - t)) * H + h
+    if ADD:
+        o += tl.load(before + token, mask=t < rest, other=0.0)
+    tl.store(du + token, o.to(du.dtype.element_ty), mask=t < rest)
+    w = tl.dot(tl.trans(g_back), x, w, input_precision=PREC)
+    g_re = tl.dot(g, p_re, input_precision=PREC)
+    g_im = tl.dot(g, p_im, input_precision=PREC)
+    g_re, g_im = _times(g_re, g_im, one_re, one_im)
+    weighted = g * (j + (1 - SHIFT))
+    k_re = tl.dot(weighted, p_re, input_precision=PREC)
+    k_im = tl.dot(weighted, p_im, input_precision=PREC)
+    k_re, k_im = _times(k_re, k_im, one_re, one_im)
+    as_re, as_im = _times(a_re, a_im, s_re, s_im)
+    r = rest.to(tl.float32)
+    e_re = tl.dot(x * j, p_re, r * as_re, input_precision=PREC)
+    e_im = tl.dot(x * j, p_im, r * as_im, input_precision=PREC)
+    e_re, e_im = _times(lam_re, lam_im, e_re, e_im)
+    k_re, k_im = _times(s_re, s_im, k_re, k_im)
+    f_re, f_im = _times(s_re, s_im, g_re, g_im)
+    sums = (
+        sums[0] + tl.sum(f_re, axis=0),
+        sums[1] + tl.sum(f_im, axis=0),
+        sums[2] + tl.sum(k_re, axis=0),
+        sums[3] + tl.sum(k_im, axis=0),
+        sums[4] + tl.sum(e_re, axis=0),
+        sums[5] + tl.sum(e_im, axis=0),
+    )
+    n_re, n_im = _times(a_re, a_im, lam_re, lam_im)
+    g_re, g_im = _times(c_re, c_im, g_re, g_im)
+    return n_re + g_re, n_im + g_im, sums, w
+
+
+@triton.jit
+def _scan_backward(
+    grad,
+    u,
+    du,
+    before,
+    power,
+    taps,
+    c,
+    skip,
+    table,
+    leave,
+    d_initial,
+    checkpoints,
+    partial,
+    H,
+    M,
+    count,
+    width,
+    ADD: tl.constexpr,
+    SKIP: tl.constexpr,
+    LEAVE: tl.constexpr,
+    INITIAL: tl.constexpr,
+    STEP: tl.constexpr,
+    SHIFT: tl.constexpr,
+    PREC: tl.constexpr,
+    CHUNK_: tl.constexpr,
+    R: tl.constexpr,
+    T: tl.constexpr,
+    N: tl.constexpr,
+):
+    h = tl.program_id(0).to(tl.int64)
+    row = tl.program_id(1) * R + tl.arange(0, R)[:, None]
+    inside = row < count
+    row = row.to(tl.int64)
+    start = tl.load(table + row * 5, mask=inside, other=0)
+    length = tl.load(table + row * 5 + 1, mask=inside, other=0).to(tl.int32)
+    slot = tl.load(table + row * 5 + 2, mask=inside, other=0)
+    n = tl.arange(0, N)[None, :]
+    t = tl.arange(0, T)[None, :]
+    s = tl.arange(0, T)[:, None]
+    real = n < M
+    p_re, p_im = load_power(power, h, s, n, M, T)
+    q_re, q_im = load_power(power, h, t, tl.arange(0, N)[:, None], M, T)
+    matrix = tl.load(taps + h * (2 * T) + (T - SHIFT) + t - s)
+    aT_re, aT_im = load_power(power, h, T, n, M, T)
+    one_re, one_im = load_power(power, h, 1 - SHIFT, n, M, T)
+    c_re = tl.load(c + h * (2 * M) + n, mask=real, other=0.0)
+    c_im = tl.load(c + h * (2 * M) + M + n, mask=real, other=0.0)
+    weight = 0.0
+    if SKIP:
+        weight = tl.load(skip + h)
+    at_state = (h * M + n) * 2
+    lam_re = tl.zeros((R, N), tl.float32)
+    lam_im = tl.zeros((R, N), tl.float32)
+    if LEAVE:
+        at = leave + row * (H * M * 2) + at_state
+        lam_re = tl.load(at, mask=real & inside, other=0.0)
+        lam_im = -tl.load(at + 1, mask=real & inside, other=0.0)  # a gradient is the conjugate of Lambda
+    none = tl.zeros((N,), tl.float32)
+    sums = (none, none, none, none, none, none)
+    w = tl.zeros((T, T), tl.float32)
+    SUB: tl.constexpr = CHUNK_ // T
+    blocks = (tl.max(tl.max(length, axis=0), axis=0) + CHUNK_ - 1) // CHUNK_
+    for i in range(blocks):
+        block = (blocks - 1 - i) * CHUNK_
+        at = checkpoints + (slot + block // CHUNK_) * width + at_state
+        keep = real & (block < length)
+        s_re = tl.load(at, mask=keep, other=0.0)
+        s_im = tl.load(at + 1, mask=keep, other=0.0)
+        # The states that enter the chunks between two checkpoints, once more.
+        rest = tl.minimum(tl.maximum(length - block, 0), T)
+        x = _load(u, start, length, block, t, h, H, rest, STEP, True, T)
+        xs = (x,)
+        ss_re = (s_re,)
+        ss_im = (s_im,)
+        for k in tl.static_range(1, SUB):
+            n_re, n_im = _times(aT_re, aT_im, ss_re[k - 1], ss_im[k - 1])
+            ss_re = ss_re + (tl.dot(xs[k - 1], p_re, n_re, input_precision=PREC),)
+            ss_im = ss_im + (tl.dot(xs[k - 1], p_im, n_im, input_precision=PREC),)
+            rest = tl.minimum(tl.maximum(length - block - k * T, 0), T)
+            xs = xs + (_load(u, start, length, block + k * T, t, h, H, rest, STEP, True, T),)
+        for k in tl.static_range(SUB - 1, -1, -1):
+            rest = tl.minimum(tl.maximum(length - block - k * T, 0), T)
+            a_re = tl.where(rest == T, aT_re, 1.0)
+            a_im = tl.where(rest == T, aT_im, 0.0)
+            if tl.max(tl.max(((rest > 0) & (rest < T)).to(tl.int32), axis=0), axis=0) > 0:
+                a_re, a_im = load_power(power, h, rest + n * 0, n, M, T)
+            # A state is that of a chunk only if the chunk has tokens.
+            k_re = tl.where(rest > 0, ss_re[k], 0.0)
+            k_im = tl.where(rest > 0, ss_im[k], 0.0)
+            lam_re, lam_im, sums, w = _chunk(
+                grad, du, before, xs[k], k_re, k_im, lam_re, lam_im, sums, w,
+                start, length, block + k * T, rest, a_re, a_im, t, h, H,
+                matrix, p_re, p_im, q_re, q_im, one_re, one_im, c_re, c_im, weight,
+                STEP, SHIFT, ADD, PREC, T,
+            )  # fmt: skip
+    to = partial + (tl.program_id(1).to(tl.int64) * H + h) * (6 * M + T * T)
+    i = tl.arange(0, N)
+    for k in tl.static_range(6):
+        tl.store(to + k * M + i, sums[k], mask=i < M)
+    tl.store(to + 6 * M + s * T + t, w)
+    if INITIAL:
+        sequence = tl.load(table + row * 5 + 3, mask=inside, other=0)
+        flags = tl.load(table + row * 5 + 4, mask=inside, other=0)
+        at = d_initial + sequence * (H * M * 2) + at_state
+        tl.store(at, lam_re, mask=real & inside & ((flags & 1) != 0))
+        tl.store(at + 1, -lam_im, mask=real & inside & ((flags & 1) != 0))
+
+
+@triton.jit
+def _scan_chain(
+    total,
+    power,
+    log_dt,
+    log_A_real,
+    A_imag,
+    C,
+    d_log_dt,
+    d_log_A_real,
+    d_A_imag,
+    d_C,
+    d_skip,
+    H,
+    M,
+    DIRECTIONS: tl.constexpr,
+    SKIP: tl.constexpr,
+    T: tl.constexpr,
+    N: tl.constexpr,
+):
+    """From sums of each direction, ``total (directions, H, 6M + T T)``, to the gradients of the parameters."""
+    h = tl.program_id(0).to(tl.int64)
+    n = tl.arange(0, N)
+    real = n < M
+    j = tl.arange(0, T)
+    dt, re, im, x, turns = modes(log_dt, log_A_real, A_imag, h, n, M, real)
+    s_re, s_im = hold(re, im, x, turns)
+    by_dt = tl.zeros((N,), tl.float64)
+    by_re = tl.zeros((N,), tl.float64)
+    by_im = tl.zeros((N,), tl.float64)
+    for d in tl.static_range(DIRECTIONS):
+        at = total + (d * H + h) * (6 * M + T * T)
+        lag = at + 6 * M + j[None, :] * T + j[None, :] + j[:, None]  # W is back to front: lag j at (s', s' + j)
+        w = tl.sum(tl.load(lag, mask=j[None, :] + j[:, None] < T, other=0.0), axis=1)
+        if SKIP and d == 0:
+            tl.store(d_skip + h, tl.sum(tl.where(j == 0, w, 0.0), axis=0))
+        l = tl.maximum(j - d, 0)  # the second direction leaves a token's own lag out
+        w = tl.where(j >= d, w, 0.0)
+        to = power + (h * (T + 1) + l[:, None]) * (2 * M) + n[None, :]
+        p_re = tl.load(to, mask=real[None, :], other=0.0) * w[:, None]
+        p_im = tl.load(to + M, mask=real[None, :], other=0.0) * w[:, None]
+        late = l.to(tl.float32)[:, None]
+        c_re = tl.load(at + n, mask=real, other=0.0).to(tl.float64) + tl.sum(p_re, axis=0)
+        c_im = tl.load(at + M + n, mask=real, other=0.0).to(tl.float64) + tl.sum(p_im, axis=0)
+        k_re = tl.load(at + 2 * M + n, mask=real, other=0.0).to(tl.float64) + tl.sum(late * p_re, axis=0)
+        k_im = tl.load(at + 3 * M + n, mask=real, other=0.0).to(tl.float64) + tl.sum(late * p_im, axis=0)
+        e_re = tl.load(at + 4 * M + n, mask=real, other=0.0)
+        e_im = tl.load(at + 5 * M + n, mask=real, other=0.0)
+        C_re, C_im = load_pair(C, (d * H + h) * M + n, real)
+        co_re, co_im = _times(C_re, C_im, s_re, s_im)
+        k_re, k_im = _times(co_re, co_im, k_re, k_im)
+        step, a_re, a_im, C_grad_re, C_grad_im = chain(
+            dt, re, im, x, turns, C_re, C_im, c_re, c_im, k_re + e_re, k_im + e_im
+        )
+        by_dt += step
+        by_re += a_re
+        by_im += a_im
+        tl.store(d_C + ((d * H + h) * M + n) * 2, C_grad_re.to(tl.float32), mask=real)
+        tl.store(d_C + ((d * H + h) * M + n) * 2 + 1, C_grad_im.to(tl.float32), mask=real)
+    tl.store(d_log_dt + h, tl.sum(tl.where(real, by_dt, 0.0), axis=0).to(tl.float32))
+    tl.store(d_log_A_real + h * M + n, by_re.to(tl.float32), mask=real)
+    tl.store(d_A_imag + h * M + n, by_im.to(tl.float32), mask=real)
+
+
+def s4d_scan_backward(
+    grad_y,
+    grad_final_state,
+    u,
+    log_dt,
+    log_A_real,
+    A_imag,
+    C,
+    D,
+    lengths,
+    cu_seqlens,
+    initial_state,
+    checkpoints,
+) -> tuple[Tensor, ...]:
+    """``torch.ops.lyra.s4d_scan_backward``."""
+    if not fits(u, A_imag):
+        args = (u, log_dt, log_A_real, A_imag, C, D, lengths, cu_seqlens, initial_state)
+        return reference_gradients("s4d_scan", (grad_y, grad_final_state), args, (0, 1, 2, 3, 4, 5, 8))
+    directions, (channels, count) = C.shape[0], A_imag.shape
+    sequences = u.shape[0] if cu_seqlens is None else cu_seqlens.shape[0] - 1
+    spectrum = (log_dt, log_A_real, A_imag)
+    config = configurations(count)[0]
+    size = config.blocks["T"]
+    table = tables(*spectrum, C, size)
+    segment = segment_length(u, sequences, channels, config.blocks["R"])
+    du = torch.zeros_like(u) if lengths is not None else torch.empty_like(u)
+    whole = du if directions == 1 or u.dtype == torch.float32 else torch.zeros_like(u, dtype=torch.float32)
+    d_initial = absent(u) if initial_state is None else torch.empty_like(initial_state)
+    sums = u.new_empty(directions, channels, SUMS * count + size * size, dtype=torch.float32)
+    for direction in range(directions):
+        row = rows(u, lengths, cu_seqlens, segment, reverse=direction == 1)
+        leave = grad_final_state
+        if row.count > sequences:
+            parts = u.new_empty(row.count, channels, count, 2, dtype=torch.float32)
+            run_scan(grad_y, None, None, table, direction, None, row, None, parts, None, config, parts=True, back=True)
+            leave = combine(
+                spectrum, table.c[direction], grad_final_state, parts, row, cu_seqlens, sequences, True, direction == 1
+            )
+        programs = triton.cdiv(row.count, config.blocks["R"])
+        partial = u.new_empty(programs, sums[direction].numel(), dtype=torch.float32)
+        launch(
+            _scan_backward,
+            lambda _, programs=programs: (channels, programs),
+            (
+                grad_y,
+                u,
+                du if direction == directions - 1 else whole,
+                whole if direction else None,
+                table.power,
+                table.taps[direction],
+                table.c[direction],
+                None if direction else D,
+                row.table,
+                leave,
+                None if initial_state is None else d_initial,
+                checkpoints.view(-1)[direction * channels * count * 2 :],
+                partial,
+                channels,
+                count,
+                row.count,
+                checkpoints.shape[-1],
+            ),
+            {
+                "ADD": direction > 0,
+                "SKIP": D is not None and direction == 0,
+                "LEAVE": leave is not None,
+                "INITIAL": initial_state is not None,
+                "STEP": -1 if row.reverse else 1,
+                "SHIFT": direction,
+                "PREC": precision(u),
+                "CHUNK_": CHUNK,
+            },
+            [config],
+        )
+        sums[direction] = sum_rows(partial, partial.shape[1]).view(channels, -1)
+    gradients = [torch.empty_like(p) for p in (*spectrum, C)]
+    d_skip = absent(u) if D is None else torch.empty_like(D)
+    launch(
+        _scan_chain,
+        lambda _: (channels,),
+        (sums, table.power, *spectrum, C, *gradients, None if D is None else d_skip, channels, count),
+        {"DIRECTIONS": directions, "SKIP": D is not None, "T": size},
+        [Config({"N": next_power_of_2(count)}, 4, 1)],
+    )
+    return (du, *gradients, d_skip, d_initial)

@@ -1,0 +1,76 @@
+"""What a user is told where the kernels cannot run, and which configuration a small card gets."""
+
+from __future__ import annotations
+
+import importlib.util
+
+import pytest
+import torch
+import triton
+from triton.runtime.errors import OutOfResources
+
+import lyra_kernels.triton as kernels
+from lyra_kernels.triton import _launch
+
+
+def test_triton_missing(monkeypatch):
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    works, reason = kernels.availability()
+    assert not works and "not installed" in reason
+
+
+def test_triton_too_old(monkeypatch):
+    monkeypatch.setattr(triton, "__version__", "3.1.0")
+    monkeypatch.setenv("TRITON_INTERPRET", "1")
+    works, reason = kernels.availability()
+    assert not works and "3.1.0" in reason and "3.6" in reason
+
+
+@pytest.mark.parametrize(("capability", "works"), [((6, 1), False), ((7, 0), True), ((9, 0), True)])
+def test_cards(monkeypatch, capability, works):
+    monkeypatch.delenv("TRITON_INTERPRET", raising=False)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.version, "hip", None)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda: capability)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "a card")
+    found, reason = kernels.availability()
+    assert found == works
+    assert works or "6.1" in reason
+
+
+def test_no_gpu(monkeypatch):
+    monkeypatch.delenv("TRITON_INTERPRET", raising=False)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    works, reason = kernels.availability()
+    assert not works and "no GPU" in reason
+
+
+class _Kernel:
+    """Stands for a kernel that needs `needs[num_warps]` bytes of shared memory on a card that has 100."""
+
+    def __init__(self, needs):
+        self.needs, self.tried = needs, []
+
+    def __getitem__(self, grid):
+        def run(*args, num_warps, num_stages, **constants):
+            self.tried.append(num_warps)
+            if self.needs[num_warps] > 100:
+                raise OutOfResources(self.needs[num_warps], 100, "shared memory")
+
+        return run
+
+
+def test_the_next_configuration_where_shared_memory_is_too_small():
+    kernel = _Kernel({8: 200, 4: 90})
+    configs = [_launch.Config({}, 8), _launch.Config({}, 4)]
+    for _ in range(2):  # what did not fit is not tried again
+        _launch.launch(kernel, lambda c: (1,), (torch.zeros(1),), {}, configs)
+    assert kernel.tried == [8, 4, 4]
+    with pytest.raises(OutOfResources):
+        _launch.launch(_Kernel({8: 200}), lambda c: (1,), (torch.zeros(1),), {}, configs[:1])
+
+
+def test_every_op_is_there():
+    for name in kernels.IMPLEMENTATIONS:
+        assert callable(kernels.IMPLEMENTATIONS[name])
+    assert "softmax" not in kernels.IMPLEMENTATIONS

@@ -1,0 +1,160 @@
+"""s4d_scan against float64: outputs, states and every gradient, over layouts, directions and rows of a sequence."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+import lyra_kernels.reference as reference
+from lyra_kernels.triton import IMPLEMENTATIONS, s4d_scan, s4d_scan_backward
+
+from .support import TOLERANCE, doubled, guarded, padding, relative_error
+from .test_s4d_kernel import parameters
+
+WRT = (0, 1, 2, 3, 4, 5, 8)
+
+
+@pytest.fixture
+def short_rows(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rows of 64 tokens: states enter most of them from a row before, as they do where a card is hard to fill."""
+    for module in (s4d_scan, s4d_scan_backward):
+        monkeypatch.setattr(module, "segment_length", lambda *_: 64)
+
+
+def check(
+    device, batch, length, channels, modes, *,
+    directions=1, dtype=torch.float32, state=False, skip=True, lengths=None, cu_seqlens=None, limit=None,
+):  # fmt: skip
+    generator = torch.Generator().manual_seed(5)
+    sequences = batch if cu_seqlens is None else len(cu_seqlens) - 1
+    u = torch.randn(batch, length, channels, generator=generator).to(dtype)
+    spectrum = parameters(channels, modes, directions=directions)
+    D = torch.randn(channels, generator=generator) if skip else None
+    initial = torch.randn(sequences, channels, modes, 2, generator=generator) if state else None
+    args = [a.to(device) if a is not None else None for a in (u, *spectrum, D, lengths, cu_seqlens, initial)]
+    exact = doubled(args)
+    present = [i for i in WRT if args[i] is not None]
+    for i in present:
+        exact[i].requires_grad_()
+    wanted, wanted_state = reference.s4d_scan(*exact)
+    grad = torch.randn(u.shape, generator=generator).to(device, dtype)
+    outputs, gradients = [wanted], [grad.double()]
+    if lengths is not None:
+        hidden = padding(lengths, length).to(device)
+        gradients[0] = gradients[0].masked_fill(hidden[..., None], 0.0)
+        grad, args[0] = grad.clone(), args[0].clone()
+        grad[hidden] = args[0][hidden] = float("nan")
+    grad_state = None
+    if directions == 1 and state:
+        grad_state = torch.randn(wanted_state.shape, generator=generator).to(device)
+        outputs.append(wanted_state)
+        gradients.append(grad_state.double())
+    wanted_gradients = torch.autograd.grad(outputs, [exact[i] for i in present], gradients)
+
+    limit = TOLERANCE[dtype] if limit is None else limit
+    given = [guarded(a) if isinstance(a, torch.Tensor) else a for a in args]
+    y, final, checkpoints = IMPLEMENTATIONS["s4d_scan"](*given, True)
+    assert y.dtype == dtype and relative_error(y, wanted) <= limit
+    assert final.dtype == torch.float32 and relative_error(final, wanted_state) <= limit
+    again = IMPLEMENTATIONS["s4d_scan"](*given, False)
+    assert torch.equal(again[0], y) and again[2].shape == (0,)
+    found = IMPLEMENTATIONS["s4d_scan_backward"](guarded(grad), grad_state, *given, guarded(checkpoints))
+    if lengths is not None:
+        assert not y[hidden].any() and not found[0][hidden].any()
+    for i, gradient in zip(WRT, found, strict=True):
+        if i not in present:
+            assert gradient.shape == (0,)
+            continue
+        error = relative_error(gradient, wanted_gradients[present.index(i)])
+        assert gradient.dtype == args[i].dtype and error <= limit, f"gradient {i}: {error}"
+
+
+@pytest.mark.parametrize(
+    ("batch", "length", "channels", "modes"), [(2, 37, 3, 4), (1, 1, 1, 1), (18, 20, 1, 5), (1, 160, 2, 32)]
+)
+def test_dense(batch, length, channels, modes, device):
+    check(device, batch, length, channels, modes)
+
+
+@pytest.mark.parametrize("length", [64, 96])
+def test_states(length, device):
+    check(device, 2, length, 2, 5, state=True, skip=False)
+
+
+def test_padded(device):
+    check(device, 3, 70, 2, 4, state=True, lengths=torch.tensor([70, 0, 33]))
+
+
+def test_packed(device):
+    check(device, 1, 130, 2, 3, state=True, cu_seqlens=torch.tensor([0, 1, 1, 90, 130]))
+
+
+def test_bidirectional(device):
+    check(device, 2, 40, 2, 3, directions=2, lengths=torch.tensor([40, 11]))
+
+
+@pytest.mark.usefixtures("short_rows")
+class TestRows:
+    def test_dense(self, device):
+        check(device, 1, 200, 1, 4, state=True)
+
+    def test_padded(self, device):
+        check(device, 3, 150, 1, 4, lengths=torch.tensor([150, 64, 0]))
+
+    def test_packed(self, device):
+        check(device, 1, 300, 1, 4, state=True, cu_seqlens=torch.tensor([0, 5, 5, 200, 300]))
+
+    def test_bidirectional(self, device):
+        check(device, 1, 150, 1, 3, directions=2, cu_seqlens=torch.tensor([0, 20, 150]))
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_storage(dtype, device):
+    check(device, 1, 50, 3, 4, dtype=dtype, directions=2 if dtype == torch.float16 else 1)
+
+
+def test_many_modes_take_the_reference(device):
+    check(device, 1, 9, 2, 130, limit=1e-4)  # whose float32 is as good as that
+
+
+def test_float64_takes_the_reference(device):
+    args = [
+        torch.randn(1, 9, 2).double(),
+        *(p.double() for p in parameters(2, 3, directions=1)),
+        None,
+        None,
+        None,
+        None,
+    ]
+    found, wanted = IMPLEMENTATIONS["s4d_scan"](*args, False), reference.s4d_scan(*args)
+    assert relative_error(found[0], wanted[0]) < 1e-14
+
+
+@pytest.mark.parametrize(("batch", "length"), [(0, 5), (2, 0)])
+def test_empty(batch, length, device):
+    args = [torch.randn(batch, length, 2), *parameters(2, 3, directions=1), None, None, None, None]
+    y, state, checkpoints = IMPLEMENTATIONS["s4d_scan"](*args, True)
+    assert y.shape == (batch, length, 2) and state.shape == (batch, 2, 3, 2) and not state.any()
+    found = IMPLEMENTATIONS["s4d_scan_backward"](y, None, *args, checkpoints)
+    assert all(not g.any() for g in found)
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("modes", [16, 33, 64])
+@pytest.mark.parametrize("directions", [1, 2])
+@pytest.mark.parametrize("length", [31, 129, 320])
+def test_every_configuration(modes, directions, length, device):
+    check(device, 2, length, 2, modes, directions=directions)
+
+
+def test_segments_fill_a_card():
+    """Rows are whole sequences where there are enough, else as short as filling the card takes, and no shorter."""
+    from lyra_kernels.triton import _scan_rows
+
+    u = torch.empty(64, 2048, 64, device="meta")
+    assert _scan_rows.segment_length(u, 64, 64, 16) == 2112
+    patch = pytest.MonkeyPatch()
+    with patch.context() as m:
+        m.setattr(_scan_rows, "_processors", lambda _: 132)
+        lone = torch.empty(1, 1 << 20, 64, device="meta")
+        assert _scan_rows.segment_length(lone, 1, 64, 16) % 64 == 0
