@@ -14,25 +14,25 @@ struct ForwardPointers {
 // Parameters in shared memory, when staged: taps (k, E) with the norm's weight of x folded in, the norm's weight of v
 // (E), the bias (E).
 template <class T, int N, bool STAGED>
-__global__ void __launch_bounds__(kGatedThreads)
+__global__ void __launch_bounds__(kGatedThreads, kGatedBlocks)
     gated_conv_forward(ForwardPointers<T> p, Layout layout, GatedShape shape, Compute<T> eps) {
   using R = Compute<T>;
   using Row = ParameterRow<R, N>;
   DYNAMIC_SHARED(unsigned char, memory);
-  const int64_t E = shape.channels;
+  const int E = shape.channels;
   const int width = shape.width;
-  GatedTile<T, N, STAGED> tile{shape, find_tile(layout, blockIdx.x, shape.tokens), p.xv, nullptr, nullptr, nullptr, 2};
+  GatedTile<T, N, STAGED> tile{shape, find_tile(layout, blockIdx.x, shape.shift), p.xv, nullptr, nullptr, nullptr, 2};
   if (tile.tile.start >= tile.tile.rows) return;
   tile.inverse = reinterpret_cast<R*>(memory);
   memory += (shape.rows() * sizeof(R) + 15) / 16 * 16;
   tile.staged = reinterpret_cast<T*>(memory);
   R* taps = reinterpret_cast<R*>(memory + (shape.rows() * 2 * E * sizeof(T) + 15) / 16 * 16);
   if (STAGED) {
-    for (int64_t i = threadIdx.x; i < E * width; i += kGatedThreads) {
-      const int64_t e = i / width, j = i % width;
+    for (int i = threadIdx.x; i < E * width; i += kGatedThreads) {
+      const int e = i / width, j = i % width;
       taps[j * E + Row::index(e, E)] = p.weight[i] * (p.norm ? p.norm[e] : R(1));
     }
-    for (int64_t e = threadIdx.x; e < E; e += kGatedThreads) {
+    for (int e = threadIdx.x; e < E; e += kGatedThreads) {
       taps[width * E + Row::index(e, E)] = p.norm ? p.norm[E + e] : R(1);
       taps[(width + 1) * E + Row::index(e, E)] = p.bias ? p.bias[e] : R(0);
     }
@@ -45,7 +45,7 @@ __global__ void __launch_bounds__(kGatedThreads)
     if (tile.tile.start + t >= tile.tile.rows) break;
     const int row = t + shape.before;
     const bool real = tile.inside(row);
-    for (int64_t c = lane * N; c < E; c += shape.lanes * N) {
+    for (int c = lane * N; c < E; c += shape.lanes * N) {
       R sum[N] = {}, value[N], v[N] = {}, tap[N], scale[N], bias[N];
       if (real) {
         for (int j = 0; j < width; ++j) {

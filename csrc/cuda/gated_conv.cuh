@@ -11,12 +11,14 @@
 namespace lyra::cuda {
 
 constexpr int kGatedThreads = 256;
+constexpr int kGatedBlocks = 2;  // on a multiprocessor: more would need fewer registers, and spill
 
 struct GatedShape {
-  int64_t channels;  // E
+  int channels;      // E
+  double mean;       // 1 / 2E
   int width, left;   // out_t sees x_{t - left} .. x_{t - left + width - 1}
   int before, after; // rows of the tile in front of and behind its tokens
-  int tokens;
+  int shift, tokens; // tokens = 1 << shift
   int lanes;         // that serve one row
   bool staged;
   __device__ int rows() const { return before + tokens + after; }
@@ -36,7 +38,12 @@ size_t staged_bytes(const GatedShape& s, int parts, int64_t extra) {
 template <class T>
 GatedShape choose_shape(const GatedConvArgs& args, int parts, bool backward, int64_t extra, int elements) {
   GatedShape s;
-  s.channels = args.channels;
+  // So that every index into the parameters and the tile fits 32 bits.
+  if (args.channels * (args.width + 3) >= int64_t{1} << 27)
+    throw Error("gated_conv: " + std::to_string(args.channels) + " channels and " + std::to_string(args.width) +
+                " taps are too many");
+  s.channels = static_cast<int>(args.channels);
+  s.mean = 0.5 / static_cast<double>(args.channels);
   s.width = args.width;
   s.left = args.causal ? args.width - 1 : (args.width - 1) / 2;
   const int right = args.width - 1 - s.left, reach = s.left > right ? s.left : right;
@@ -45,10 +52,16 @@ GatedShape choose_shape(const GatedConvArgs& args, int parts, bool backward, int
   s.lanes = lanes_per_row(args.channels / elements);
   s.staged = true;
   for (size_t budget : {kSharedBudget, kSharedLimit})
-    for (s.tokens = 64; s.tokens >= (budget == kSharedBudget ? 16 : 4); s.tokens /= 2)
+    for (s.shift = 6; s.shift >= (budget == kSharedBudget ? 4 : 2); --s.shift) {
+      s.tokens = 1 << s.shift;
       if (staged_bytes<T>(s, parts, extra) <= budget) return s;
+    }
   s.staged = false;
-  for (s.tokens = 64; s.tokens > 1 && staged_bytes<T>(s, parts, 0) > kSharedBudget; s.tokens /= 2) {}
+  for (s.shift = 6; s.shift > 0; --s.shift) {
+    s.tokens = 1 << s.shift;
+    if (staged_bytes<T>(s, parts, 0) <= kSharedBudget) break;
+  }
+  s.tokens = 1 << s.shift;
   return s;
 }
 
@@ -57,10 +70,10 @@ GatedShape choose_shape(const GatedConvArgs& args, int parts, bool backward, int
 template <class R, int N>
 struct ParameterRow {
   static constexpr int kPiece = N == 1 ? 1 : kVector<R>;
-  __device__ static int64_t index(int64_t c, int64_t channels) {
+  __device__ static int index(int c, int channels) {
     return c % N / kPiece * (channels / N * kPiece) + c / N * kPiece + c % kPiece;
   }
-  __device__ static void read(const R* row, int64_t c, int64_t channels, R (&out)[N]) {
+  __device__ static void read(const R* row, int c, int channels, R (&out)[N]) {
 #pragma unroll
     for (int q = 0; q < N / kPiece; ++q) {
       R piece[kPiece];
@@ -89,18 +102,19 @@ struct GatedTile {
   __device__ int64_t global_row(int row) const { return tile.row + tile.start + row - shape.before; }
 
   // Part 0: x, 1: v, 2: g, of channels c .. c + N - 1; zeros outside the sequence.
-  __device__ void read(int row, int part, int64_t c, R (&out)[N]) const {
+  __device__ void read(int row, int part, int c, R (&out)[N]) const {
     if (STAGED) {
-      load<N>(staged + (static_cast<int64_t>(part) * shape.rows() + row) * shape.channels + c, out);
+      load<N>(staged + (part * shape.rows() + row) * shape.channels + c, out);
     } else if (inside(row)) {
       read_global(row, part, c, out);
     } else {
       for (int i = 0; i < N; ++i) out[i] = 0;
     }
   }
-  __device__ void read_global(int row, int part, int64_t c, R (&out)[N]) const {
-    const int64_t r = global_row(row), E = shape.channels;
-    load<N>(part == 2 ? grad + r * E + c : xv + r * 2 * E + part * E + c, out);
+  __device__ void read_global(int row, int part, int c, R (&out)[N]) const {
+    const int64_t r = global_row(row);
+    const int E = shape.channels;
+    load<N>(part == 2 ? grad + r * E + c : xv + r * 2 * E + (part * E + c), out);
   }
 
   // Loads the tile and finds 1 / rms of its rows. The caller synchronizes after it, and before the next one.
@@ -113,16 +127,16 @@ struct GatedTile {
       R squares = 0;
       if (row < rows)
         for (int part = 0; part < parts; ++part)
-          for (int64_t c = lane * N; c < shape.channels; c += shape.lanes * N) {
+          for (int c = lane * N; c < shape.channels; c += shape.lanes * N) {
             R value[N] = {};
             if (real && (STAGED || (norm && part < 2))) read_global(row, part, c, value);
-            if (STAGED) store<N>(staged + (static_cast<int64_t>(part) * rows + row) * shape.channels + c, value);
+            if (STAGED) store<N>(staged + (part * rows + row) * shape.channels + c, value);
             if (part < 2)
               for (int i = 0; i < N; ++i) squares += value[i] * value[i];
           }
       squares = group_sum(squares, shape.lanes);
       if (row < rows && lane == 0)
-        inverse[row] = !real ? R(0) : norm ? rsqrt(squares / R(2 * shape.channels) + eps) : R(1);
+        inverse[row] = !real ? R(0) : norm ? rsqrt(squares * R(shape.mean) + eps) : R(1);
     }
   }
 };

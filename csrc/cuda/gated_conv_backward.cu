@@ -25,10 +25,10 @@ struct BackwardPointers {
 // The gradients q of channels c .. c + N - 1 at one token.
 template <class T, int N, bool STAGED>
 __device__ __forceinline__ void normalised_gradients(const GatedTile<T, N, STAGED>& tile, const BackwardPointers<T>& p,
-                                     const Compute<T>* weights, int row, int64_t c, Compute<T> (&qx)[N],
+                                     const Compute<T>* weights, int row, int c, Compute<T> (&qx)[N],
                                      Compute<T> (&qv)[N]) {
   using R = Compute<T>;
-  const int64_t E = tile.shape.channels;
+  const int E = tile.shape.channels;
   const int width = tile.shape.width;
   using Row = ParameterRow<R, N>;
   R conv[N], value[N], g[N], m[N], n[N], bias[N];
@@ -75,13 +75,12 @@ __device__ __forceinline__ void normalised_gradients(const GatedTile<T, N, STAGE
 template <class T, bool STAGED, class TileOf>
 __device__ void add_parameter_sums(const TileOf& tile, int segments, Compute<T>* sums) {
   using R = Compute<T>;
-  const int64_t E = tile.shape.channels, columns = E * (tile.shape.width + 1);
-  for (int64_t task = threadIdx.x; task < columns * segments; task += kGatedThreads) {
-    const int64_t e = task % E, j = task / E % (tile.shape.width + 1);
-    const int segment = static_cast<int>(task / columns);
+  const int E = tile.shape.channels, columns = E * (tile.shape.width + 1);
+  for (int task = threadIdx.x; task < columns * segments; task += kGatedThreads) {
+    const int e = task % E, j = task / E % (tile.shape.width + 1), segment = task / columns;
     R sum = 0;
     for (int t = segment; t < tile.shape.tokens; t += segments) {
-      const int row = t + tile.shape.before, reads = row - tile.shape.left + static_cast<int>(j);
+      const int row = t + tile.shape.before, reads = row - tile.shape.left + j;
       if (!tile.inside(row)) break;
       R v[1], g[1], x[1];
       tile.read(row, 1, e, v);
@@ -99,23 +98,23 @@ __device__ void add_parameter_sums(const TileOf& tile, int segments, Compute<T>*
 
 // Shared memory after the tile, when staged: taps (k, E), norm of x and of v (E each), bias (E), sums (segments, k + 1, E).
 template <class T, int N, bool STAGED>
-__global__ void __launch_bounds__(kGatedThreads)
+__global__ void __launch_bounds__(kGatedThreads, kGatedBlocks)
     gated_conv_gradients(BackwardPointers<T> p, Layout layout, GatedShape shape, int segments, int64_t tiles,
                          Compute<T> eps) {
   using R = Compute<T>;
   DYNAMIC_SHARED(unsigned char, memory);
-  const int64_t E = shape.channels, columns = E * (shape.width + 1);
+  const int E = shape.channels, columns = E * (shape.width + 1);
   R* inverse = reinterpret_cast<R*>(memory);
   memory += (shape.rows() * sizeof(R) + 15) / 16 * 16;
   T* staged = reinterpret_cast<T*>(memory);
   R* weights = reinterpret_cast<R*>(memory + (shape.rows() * 3 * E * sizeof(T) + 15) / 16 * 16);
-  R* sums = STAGED ? weights + (shape.width + 3) * E : p.partial + blockIdx.x * columns;
-  for (int64_t i = threadIdx.x; i < columns * segments; i += kGatedThreads) sums[i] = 0;
+  R* sums = STAGED ? weights + (shape.width + 3) * E : p.partial + static_cast<int64_t>(blockIdx.x) * columns;
+  for (int i = threadIdx.x; i < columns * segments; i += kGatedThreads) sums[i] = 0;
   if (STAGED) {
     using Row = ParameterRow<R, N>;
-    for (int64_t i = threadIdx.x; i < E * shape.width; i += kGatedThreads)
+    for (int i = threadIdx.x; i < E * shape.width; i += kGatedThreads)
       weights[i % shape.width * E + Row::index(i / shape.width, E)] = p.weight[i];
-    for (int64_t e = threadIdx.x; e < E; e += kGatedThreads) {
+    for (int e = threadIdx.x; e < E; e += kGatedThreads) {
       R* row = weights + shape.width * E + Row::index(e, E);
       row[0] = p.norm ? p.norm[e] : R(1);
       row[E] = p.norm ? p.norm[E + e] : R(1);
@@ -125,7 +124,7 @@ __global__ void __launch_bounds__(kGatedThreads)
 
   const int lane = threadIdx.x % shape.lanes, group = threadIdx.x / shape.lanes, groups = kGatedThreads / shape.lanes;
   for (int64_t slot = blockIdx.x; slot < tiles; slot += gridDim.x) {
-    GatedTile<T, N, STAGED> tile{shape, find_tile(layout, slot, shape.tokens), p.xv, p.grad, inverse, staged, 3};
+    GatedTile<T, N, STAGED> tile{shape, find_tile(layout, slot, shape.shift), p.xv, p.grad, inverse, staged, 3};
     if (tile.tile.start >= tile.tile.rows) continue;  // the same for the whole block
     __syncthreads();
     tile.fill(p.norm, eps);
@@ -135,7 +134,7 @@ __global__ void __launch_bounds__(kGatedThreads)
       const bool real = t < shape.tokens && tile.inside(row);
       R dot = 0, qx[N], qv[N], x[N], v[N];
       if (real && p.norm)
-        for (int64_t c = lane * N; c < E; c += shape.lanes * N) {
+        for (int c = lane * N; c < E; c += shape.lanes * N) {
           normalised_gradients(tile, p, weights, row, c, qx, qv);
           tile.read(row, 0, c, x);
           tile.read(row, 1, c, v);
@@ -144,9 +143,9 @@ __global__ void __launch_bounds__(kGatedThreads)
         }
       dot = group_sum(dot, shape.lanes);
       if (t >= shape.tokens || tile.tile.start + t >= tile.tile.rows) continue;
-      const R r = inverse[row], pull = dot * r * r / R(2 * E);
+      const R r = inverse[row], pull = dot * r * r * R(shape.mean);
       T* target = p.dxv + tile.global_row(row) * 2 * E;
-      for (int64_t c = lane * N; c < E; c += shape.lanes * N) {
+      for (int c = lane * N; c < E; c += shape.lanes * N) {
 #pragma unroll
         for (int i = 0; i < N; ++i) qx[i] = qv[i] = x[i] = v[i] = 0;
         if (real) {
@@ -168,10 +167,10 @@ __global__ void __launch_bounds__(kGatedThreads)
   }
   if (!STAGED) return;
   __syncthreads();
-  for (int64_t i = threadIdx.x; i < columns; i += kGatedThreads) {
+  for (int i = threadIdx.x; i < columns; i += kGatedThreads) {
     R sum = 0;
     for (int s = 0; s < segments; ++s) sum += sums[s * columns + i];
-    p.partial[blockIdx.x * columns + i] = sum;
+    p.partial[static_cast<int64_t>(blockIdx.x) * columns + i] = sum;
   }
 }
 
