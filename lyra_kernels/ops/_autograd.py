@@ -11,6 +11,7 @@ An :class:`Op` names a dispatcher op, the arguments that have gradients, and the
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -323,6 +324,9 @@ def _functions(op: Op) -> tuple[type[torch.autograd.Function], type[torch.autogr
 
     Function.__name__ = Function.__qualname__ = f"{op.name}_function"
     Gradients.__name__ = Gradients.__qualname__ = f"{op.name}_gradients"
+    for function in (Function.forward, Gradients.forward):
+        # torch asks for it at every call, and working it out takes longer than a small op does.
+        function.__signature__ = inspect.signature(function)  # type: ignore[attr-defined]
     return Function, Gradients
 
 
