@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from .. import backends
+from ._checks import autocast_enabled
 from .schemas import LIBRARY, OPS, compute_dtype
 
 Arguments = tuple[Any, ...]
@@ -53,6 +54,18 @@ def _select(x: Any, dim: int | None, i: int) -> Any:
     return x.select(dim, i) if isinstance(x, Tensor) and dim is not None else x
 
 
+def _exact(formula: Callable) -> Callable:
+    """The formula with autocast off: the dtypes of its arguments say how to compute."""
+
+    def function(*args: Any) -> Any:
+        if not autocast_enabled(args[0]):
+            return formula(*args)
+        with torch.autocast(args[0].device.type, enabled=False):
+            return formula(*args)
+
+    return function
+
+
 def needs_graph(args: Sequence[Any]) -> bool:
     """Whether a call must be recorded: by autograd, forward-mode AD or a torch.func transform."""
     if torch._C._are_functorch_transforms_active() or torch.autograd.forward_ad._current_level >= 0:
@@ -85,7 +98,7 @@ class Op:
         cu_seqlens: int | None = None,
     ) -> None:
         self.name = name
-        self.reference = reference
+        self.reference = _exact(reference)
         self.differentiable = differentiable
         self.outputs = outputs
         self.batched = batched
@@ -160,9 +173,13 @@ class Op:
         return vjp(_cotangents(grads, outputs))
 
     def reference_backward(self, *backward_args: Any) -> tuple[Tensor, ...]:
-        """What the backward op returns, by the reference: the fallback where no kernel serves."""
+        """What the backward op returns, by the reference and plain autograd: the fallback where no kernel serves."""
         grads, args = self.split(backward_args)
-        return self.backward_outputs(args, self.reference_gradients(grads, args))
+        leaves = [args[i].detach().requires_grad_() for i in self.present(args)]
+        pairs = [(o, g.to(o.dtype)) for o, g in zip(self.formula(args)(*leaves), grads, strict=True) if g is not None]
+        outputs, cotangents = zip(*pairs, strict=True)
+        found = torch.autograd.grad(outputs, leaves, cotangents, materialize_grads=True)
+        return self.backward_outputs(args, found)
 
     def backward_outputs(self, args: Arguments, gradients: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         """The backward op's outputs from gradients of the present arguments: absent ones have shape (0,)."""

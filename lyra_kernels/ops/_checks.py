@@ -104,9 +104,14 @@ def _integers(name: str, x: Tensor, like: Tensor, like_name: str) -> Tensor:
     return x.to(torch.int64).contiguous()
 
 
+def autocast_enabled(x: Tensor) -> bool:
+    """Whether autocast is on where x is; never for devices that have none, such as "meta"."""
+    kind = x.device.type
+    return torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind)
+
+
 def autocast(x: Tensor) -> Tensor:
     """Activations in autocast's dtype where autocast is on: for ops that are mostly matrix products, like Linear."""
-    kind = x.device.type
-    if x.dtype in (torch.float32, torch.float16, torch.bfloat16) and torch.is_autocast_enabled(kind):
-        return x.to(torch.get_autocast_dtype(kind))
+    if x.dtype != torch.float64 and autocast_enabled(x):
+        return x.to(torch.get_autocast_dtype(x.device.type))
     return x

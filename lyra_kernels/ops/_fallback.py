@@ -13,21 +13,23 @@ from ._autograd import Op, _as_tuple
 from .schemas import LIBRARY, SCHEMAS, _fake_s4d_scan
 
 
-def _with_autograd_keys(function: Callable, *args: Any) -> Any:
-    """Call a function that differentiates, from inside a kernel, where the dispatcher has autograd switched off."""
-    included = torch._C._dispatch_tls_local_include_set()
-    excluded = torch._C._dispatch_tls_local_exclude_set()
-    for key in (
-        "AutogradOther",
-        "AutogradCPU",
-        "AutogradCUDA",
-        "AutogradXPU",
-        "AutogradMPS",
-        "ADInplaceOrView",
-    ):
-        excluded = excluded.remove(getattr(torch._C.DispatchKey, key, torch._C.DispatchKey.AutogradOther))
-    with torch._C._ForceDispatchKeyGuard(included, excluded), torch.enable_grad():
-        return function(*args)
+def _keys(*names: str) -> Any:
+    keys = torch._C.DispatchKeySet(getattr(torch._C.DispatchKey, names[0]))
+    for name in names[1:]:
+        keys = keys | torch._C.DispatchKeySet(getattr(torch._C.DispatchKey, name))
+    return keys
+
+
+# What a program starts with. Inside a kernel autograd is switched off, and under torch.compile much else is, lazy
+# conjugation among it: complex formulas would give wrong numbers there without a word.
+_INCLUDED = _keys("BackendSelect", "ADInplaceOrView")
+_EXCLUDED = _keys(*(name for name in dir(torch._C.DispatchKey) if name.startswith("Autocast")))
+
+
+def _as_outside(function: Callable, *args: Any) -> Any:
+    """Call a function of tensors from inside a kernel as if outside: complex arithmetic and autograd work."""
+    with torch._C._ForceDispatchKeyGuard(_INCLUDED, _EXCLUDED):
+        return function(*(a.detach() if isinstance(a, Tensor) else a for a in args))
 
 
 def reference_kernels(op: Op) -> dict[str, Callable]:
@@ -35,14 +37,15 @@ def reference_kernels(op: Op) -> dict[str, Callable]:
 
     def forward(*args: Any) -> Any:
         with torch.no_grad():
-            out = tuple(o.contiguous() for o in _as_tuple(op.reference(*args)))
+            out = tuple(o.contiguous() for o in _as_tuple(_as_outside(op.reference, *args)))
         if op.name == "s4d_scan":  # the reference leaves no checkpoints: its backward starts from the inputs
             out = (*out, torch.zeros_like(_fake_s4d_scan(*args)[2]))
         return out[0] if len(out) == 1 else out
 
     def backward(*args: Any) -> tuple[Tensor, ...]:
-        detached = [a.detach() if isinstance(a, Tensor) else a for a in args]
-        found = _with_autograd_keys(op.reference_backward, *detached)
+        with torch.inference_mode(False), torch.enable_grad():
+            args = tuple(a.clone() if isinstance(a, Tensor) and a.is_inference() else a for a in args)
+            found = _as_outside(op.reference_backward, *args)
         return tuple(g.detach() for g in found)
 
     return {op.name: forward, op.name + "_backward": backward}

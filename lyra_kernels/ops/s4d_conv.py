@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.fx.experimental.symbolic_shapes import statically_known_true
 
 from .. import reference
 from . import _checks, cost_model
@@ -45,8 +46,11 @@ s4d_scan_op = _S4DScan(
 def _choose(u: Tensor, modes: int, directions: int, cu_seqlens: Tensor | None, states: bool) -> str:
     """The algorithm for "auto"."""
     batch, length = u.shape[0], u.shape[1]
-    if states or not isinstance(length, int) or torch.compiler.is_exporting():
-        return "scan"  # it alone carries a state, and is never a bad choice for a length not known yet
+    if states:
+        return "scan"  # it alone carries a state
+    if torch.compiler.is_compiling() or not isinstance(length, int):
+        # A length not known yet must stay unknown: no guard. The scan is never a bad choice.
+        return "direct" if cu_seqlens is None and statically_known_true(length <= 4 * modes) else "scan"
     if cu_seqlens is not None:
         batch = max(cu_seqlens.shape[0] - 1, 1)
         length = -(-length // batch)  # the longest is not known without reading values; take the mean

@@ -192,7 +192,7 @@ def _final_state(powers: Tensor, tokens: Tensor, states: Tensor, length: int, le
     """
     batch = tokens.shape[0]
     if lengths is None:
-        chunk, rest = divmod(length, CHUNK)
+        chunk, rest = length // CHUNK, length % CHUNK
         tail = tokens[:, chunk * CHUNK : length].to(powers.dtype)
         arriving = torch.einsum("hmt,bth->bhm", powers[..., :rest].flip(-1), tail)
         return powers[..., rest] * states[:, chunk] + arriving
