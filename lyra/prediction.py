@@ -42,7 +42,7 @@ def predict_encoded(
     device = next(model.parameters()).device
     results: list[Any] = [None] * len(dataset)
     for rows in SortedSampler(dataset.lengths, batch_size, max_tokens_per_batch(batch_size)):
-        batch = dataset.__getitems__(rows).to(device)
+        batch = dataset[rows].to(device)
         predictions = convert(model(batch.tokens, lengths=batch.lengths)).float().cpu().numpy()
         for row, prediction in zip(rows, predictions, strict=True):
             results[row] = prediction[: dataset.lengths[row]] if per_token else prediction

@@ -139,7 +139,8 @@ def train(
     try:
         results = run(data, out, data_options, recipe, hardware, resume=resume, overwrite=overwrite, console=console)
     except KeyboardInterrupt:
-        console.print(f"interrupted; the same command with --resume goes on after the last finished epoch in {out}")
+        message = f"interrupted; the same command with --resume goes on after the last finished epoch in {out}"
+        console.print(message, highlight=False, soft_wrap=True)
         raise
     if results is not None:
         print_scores(results)

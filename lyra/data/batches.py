@@ -61,10 +61,12 @@ class SequenceDataset(Dataset[Batch]):
         rows: Sequence[int] | np.ndarray,
         values: list[np.ndarray] | None = None,
     ) -> None:
-        """Args:
-        tokens, offsets: as `Alphabet.encode_many` gives them.
-        rows: which of those sequences.
-        values: one target array per sequence.
+        """Selects sequences.
+
+        Args:
+            tokens, offsets: as `Alphabet.encode_many` gives them.
+            rows: which of those sequences.
+            values: one target array per sequence.
         """
         self.tokens = tokens
         self.starts = offsets[:-1][rows]
@@ -74,11 +76,8 @@ class SequenceDataset(Dataset[Batch]):
     def __len__(self) -> int:
         return len(self.starts)
 
-    def __getitem__(self, row: int) -> Batch:
-        return self.__getitems__([row])
-
-    def __getitems__(self, rows: Sequence[int]) -> Batch:
-        """The hook by which torch's DataLoader fetches a whole batch."""
+    def __getitem__(self, rows: Sequence[int]) -> Batch:
+        """The padded batch of these rows; what a sampler of whole batches asks a DataLoader for."""
         lengths = self.lengths[rows]
         tokens = torch.from_numpy(pad(self.tokens, self.starts[rows], lengths, 0))
         same = len(lengths) == 0 or int(lengths.min()) == tokens.shape[1]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import math
 import os
 import time
@@ -32,8 +33,10 @@ class AtomicCheckpointIO(TorchCheckpointIO):
     """Writes a checkpoint beside its name and renames it; reads tensors and plain values, no pickled code."""
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: str | os.PathLike, storage_options: Any = None) -> None:
+        whole = io.BytesIO()  # a full disk is an OSError for Python's own files, but not for torch.save
+        torch.save(checkpoint, whole)
         with atomic_path(Path(path)) as unfinished:
-            torch.save(checkpoint, unfinished)
+            unfinished.write_bytes(whole.getbuffer())
 
     def load_checkpoint(
         self, path: str | os.PathLike, map_location: Any = None, weights_only: bool | None = True

@@ -53,13 +53,12 @@ class LyraModule(lightning.LightningModule):
             return F.mse_loss(self.output(raw[..., 0]), self.output.standardise(targets))
         return F.cross_entropy(raw.flatten(0, -2), targets.flatten(), weight=self.class_weights, ignore_index=IGNORED)
 
-    def on_train_epoch_start(self) -> None:
-        # Each epoch draws its dropout from its own seed, so a run resumed between epochs is the same run.
-        torch.manual_seed(
-            self.recipe.seed * 1_000_003 + self.current_epoch * self.trainer.world_size + self.global_rank
-        )
-
     def training_step(self, batch: Batch, index: int) -> Tensor:
+        if index == 0:
+            # Each epoch draws its dropout from its own seed, so that a run resumed between epochs is the same run.
+            # (Not in on_train_epoch_start, which Lightning leaves out in the first epoch after a resume.)
+            seed = self.recipe.seed * 1_000_003 + self.current_epoch * self.trainer.world_size + self.global_rank
+            torch.manual_seed(seed)
         loss = self.loss(self.model(batch.tokens, lengths=batch.lengths), batch.targets)
         self.log("train_loss", loss, on_step=False, on_epoch=True, sync_dist=True, batch_size=len(batch))
         return loss
@@ -112,17 +111,12 @@ class LyraDataModule(lightning.LightningDataModule):
         rank, world_size = (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
         limit = max_tokens_per_batch(self.batch_size)
         sampler = BucketSampler(self.train.lengths, self.batch_size, limit, self.seed, rank, world_size)
-        return DataLoader(self.train, batch_sampler=sampler, collate_fn=_same)
+        return DataLoader(self.train, sampler=sampler, batch_size=None)
 
     def val_dataloader(self) -> DataLoader:
         size = max(self.batch_size, 256)
         sampler = SortedSampler(self.val.lengths, size, max_tokens_per_batch(size))
-        return DataLoader(self.val, batch_sampler=sampler, collate_fn=_same)
+        return DataLoader(self.val, sampler=sampler, batch_size=None)
 
     def transfer_batch_to_device(self, batch: Batch, device: torch.device, dataloader_idx: int) -> Batch:
         return batch.to(device)
-
-
-def _same(batch: Any) -> Any:
-    """SequenceDataset has already put the batch together."""
-    return batch

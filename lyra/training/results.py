@@ -8,10 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from safetensors import SafetensorError
 
 from .. import baselines, plots, report
 from ..data.batches import SequenceDataset
 from ..data.loading import LabelledData
+from ..errors import InputError
 from ..files import atomic_path, atomic_text, write_json
 from ..metrics import METRICS, evaluate
 from ..prediction import Predictor
@@ -120,7 +122,10 @@ def describe_model(module: LyraModule, data: LabelledData) -> dict[str, Any]:
 def save_model(folder: Path, model: Any, metadata: dict[str, Any]) -> None:
     model.metadata = metadata
     with atomic_path(folder) as unfinished:
-        model.save_pretrained(unfinished)
+        try:
+            model.save_pretrained(unfinished)
+        except SafetensorError as error:
+            raise InputError(f"{folder}: cannot be written: {error}") from error
 
 
 def compare_with_baselines(results: Results, data: LabelledData, predictions: dict[str, Any]) -> np.ndarray | None:
