@@ -20,6 +20,10 @@ from typing import Any
 
 MINIMUM = (3, 6)
 _MODULES = {
+    "rms_norm": "rms_norm",
+    "rms_norm_backward": "rms_norm",
+    "gelu_glu": "gelu_glu",
+    "gelu_glu_backward": "gelu_glu",
     "gated_conv": "gated_conv",
     "gated_conv_backward": "gated_conv",
     "s4d_kernel": "s4d_kernel",

@@ -157,10 +157,11 @@ def _scan(
         tl.store(at + 1, e_im, mask=real & wanted[:, None])
 
 
-def configurations(modes: int) -> list[Config]:
-    """16 rows: the smallest product a matrix unit takes, and what registers hold."""
+def configurations(modes: int, backward: bool) -> list[Config]:
+    """16 rows: the smallest product a matrix unit takes. Chunks and warps so that no register is spilled."""
     block = next_power_of_2(max(modes, 16))
-    return [Config({"R": 16, "T": 32, "N": block}, 4, 1)]
+    chunk, warps = (32, 8 if backward else 4) if block <= 32 else (16, 8)
+    return [Config({"R": 16, "T": chunk, "N": block}, warps, 1)]
 
 
 def fits(u: Tensor, A_imag: Tensor) -> bool:
@@ -239,7 +240,7 @@ def s4d_scan(u, log_dt, log_A_real, A_imag, C, D, lengths, cu_seqlens, initial_s
         args = (u, log_dt, log_A_real, A_imag, C, D, lengths, cu_seqlens, initial_state)
         y, state = reference.s4d_scan(*args)
         return y.contiguous(), state.contiguous(), checkpoints
-    config = configurations(count)[0]
+    config = configurations(count, backward=False)[0]
     table = tables(log_dt, log_A_real, A_imag, C, config.blocks["T"])
     segment = segment_length(u, sequences, channels, config.blocks["R"])
     y = torch.zeros_like(u) if lengths is not None else torch.empty_like(u)

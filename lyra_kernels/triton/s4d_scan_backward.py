@@ -160,41 +160,32 @@ def _scan_backward(
     none = tl.zeros((N,), tl.float32)
     sums = (none, none, none, none, none, none)
     w = tl.zeros((T, T), tl.float32)
-    SUB: tl.constexpr = CHUNK_ // T
-    blocks = (tl.max(tl.max(length, axis=0), axis=0) + CHUNK_ - 1) // CHUNK_
-    for i in range(blocks):
-        block = (blocks - 1 - i) * CHUNK_
+    chunks = (tl.max(tl.max(length, axis=0), axis=0) + T - 1) // T
+    for i in range(chunks):
+        off = (chunks - 1 - i) * T
+        block = off // CHUNK_ * CHUNK_
         at = checkpoints + (slot + block // CHUNK_) * width + at_state
-        keep = real & (block < length)
+        keep = real & (off < length)
         s_re = tl.load(at, mask=keep, other=0.0)
         s_im = tl.load(at + 1, mask=keep, other=0.0)
-        # The states that enter the chunks between two checkpoints, once more.
-        rest = tl.minimum(tl.maximum(length - block, 0), T)
-        x = _load(u, start, length, block, t, h, H, rest, STEP, True, T)
-        xs = (x,)
-        ss_re = (s_re,)
-        ss_im = (s_im,)
-        for k in tl.static_range(1, SUB):
-            n_re, n_im = _times(aT_re, aT_im, ss_re[k - 1], ss_im[k - 1])
-            ss_re = ss_re + (tl.dot(xs[k - 1], p_re, n_re, input_precision=PREC),)
-            ss_im = ss_im + (tl.dot(xs[k - 1], p_im, n_im, input_precision=PREC),)
-            rest = tl.minimum(tl.maximum(length - block - k * T, 0), T)
-            xs = xs + (_load(u, start, length, block + k * T, t, h, H, rest, STEP, True, T),)
-        for k in tl.static_range(SUB - 1, -1, -1):
-            rest = tl.minimum(tl.maximum(length - block - k * T, 0), T)
-            a_re = tl.where(rest == T, aT_re, 1.0)
-            a_im = tl.where(rest == T, aT_im, 0.0)
-            if tl.max(tl.max(((rest > 0) & (rest < T)).to(tl.int32), axis=0), axis=0) > 0:
-                a_re, a_im = load_power(power, h, rest + n * 0, n, M, T)
-            # A state is that of a chunk only if the chunk has tokens.
-            k_re = tl.where(rest > 0, ss_re[k], 0.0)
-            k_im = tl.where(rest > 0, ss_im[k], 0.0)
-            lam_re, lam_im, sums, w = _chunk(
-                grad, du, before, xs[k], k_re, k_im, lam_re, lam_im, sums, w,
-                start, length, block + k * T, rest, a_re, a_im, t, h, H,
-                matrix, p_re, p_im, q_re, q_im, one_re, one_im, c_re, c_im, weight,
-                STEP, SHIFT, ADD, PREC, T,
-            )  # fmt: skip
+        for k in range(block, off, T):  # from the checkpoint's state to that which enters this chunk
+            full = tl.where(off < length, T, 0) + tl.zeros_like(length)
+            x = _load(u, start, length, k, t, h, H, full, STEP, True, T)
+            n_re, n_im = _times(aT_re, aT_im, s_re, s_im)
+            s_re = tl.dot(x, p_re, n_re, input_precision=PREC)
+            s_im = tl.dot(x, p_im, n_im, input_precision=PREC)
+        rest = tl.minimum(tl.maximum(length - off, 0), T)
+        x = _load(u, start, length, off, t, h, H, rest, STEP, True, T)
+        a_re = tl.where(rest == T, aT_re, 1.0)
+        a_im = tl.where(rest == T, aT_im, 0.0)
+        if tl.max(tl.max(((rest > 0) & (rest < T)).to(tl.int32), axis=0), axis=0) > 0:
+            a_re, a_im = load_power(power, h, rest + n * 0, n, M, T)
+        lam_re, lam_im, sums, w = _chunk(
+            grad, du, before, x, s_re, s_im, lam_re, lam_im, sums, w,
+            start, length, off, rest, a_re, a_im, t, h, H,
+            matrix, p_re, p_im, q_re, q_im, one_re, one_im, c_re, c_im, weight,
+            STEP, SHIFT, ADD, PREC, T,
+        )  # fmt: skip
     to = partial + (tl.program_id(1).to(tl.int64) * H + h) * (6 * M + T * T)
     i = tl.arange(0, N)
     for k in tl.static_range(6):
@@ -293,7 +284,8 @@ def s4d_scan_backward(
     directions, (channels, count) = C.shape[0], A_imag.shape
     sequences = u.shape[0] if cu_seqlens is None else cu_seqlens.shape[0] - 1
     spectrum = (log_dt, log_A_real, A_imag)
-    config = configurations(count)[0]
+    config = configurations(count, backward=True)[0]
+    states = configurations(count, backward=False)[0]  # with the same chunk
     size = config.blocks["T"]
     table = tables(*spectrum, C, size)
     segment = segment_length(u, sequences, channels, config.blocks["R"])
@@ -306,7 +298,7 @@ def s4d_scan_backward(
         leave = grad_final_state
         if row.count > sequences:
             parts = u.new_empty(row.count, channels, count, 2, dtype=torch.float32)
-            run_scan(grad_y, None, None, table, direction, None, row, None, parts, None, config, parts=True, back=True)
+            run_scan(grad_y, None, None, table, direction, None, row, None, parts, None, states, parts=True, back=True)
             leave = combine(
                 spectrum, table.c[direction], grad_final_state, parts, row, cu_seqlens, sequences, True, direction == 1
             )

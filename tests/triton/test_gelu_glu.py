@@ -1,0 +1,74 @@
+"""gelu_glu against float64: layouts, absent arguments, channel counts, dtypes."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+import lyra_kernels.reference as reference
+from lyra_kernels.triton import IMPLEMENTATIONS
+
+from .support import TOLERANCE, doubled, guarded, padding, relative_error
+
+
+def check(device, batch, length, channels, *, dtype=torch.float32, bias=True, mask=True, residual=True,
+          lengths=None, cu_seqlens=None):  # fmt: skip
+    sequences = batch if cu_seqlens is None else len(cu_seqlens) - 1
+    args = [
+        torch.randn(batch, length, channels).to(dtype),
+        torch.randn(2 * channels, channels) / channels**0.5,
+        torch.randn(2 * channels) if bias else None,
+        (torch.rand(sequences, channels) > 0.3).float() / 0.7 if mask else None,
+        torch.randn(batch, length, channels).to(dtype) if residual else None,
+        lengths,
+        cu_seqlens,
+    ]
+    args = [a.to(device) if a is not None else None for a in args]
+    exact = doubled(args)
+    present = [i for i in range(3) if args[i] is not None]
+    for i in present:
+        exact[i].requires_grad_()
+    wanted = reference.gelu_glu(*exact)
+    grad = torch.randn(wanted.shape, device=device).to(dtype)
+    wanted_gradients = torch.autograd.grad(wanted, [exact[i] for i in present], grad.double())
+    if lengths is not None:
+        hidden = padding(lengths, length).to(device)
+        for x in (args[0], args[4], grad):
+            if x is not None:
+                x[hidden] = float("nan")
+    given = [guarded(a) if isinstance(a, torch.Tensor) else a for a in args]
+    limit = TOLERANCE[dtype]
+    found = IMPLEMENTATIONS["gelu_glu"](*given)
+    assert found.dtype == dtype and relative_error(found, wanted) <= limit
+    gradients = IMPLEMENTATIONS["gelu_glu_backward"](guarded(grad), *given[:4], *given[5:])
+    for i, gradient in enumerate(gradients):
+        if i not in present:
+            assert gradient.shape == (0,)
+            continue
+        assert gradient.dtype == args[i].dtype and gradient.is_contiguous()
+        assert relative_error(gradient, wanted_gradients[present.index(i)]) <= limit, f"gradient {i}"
+    if lengths is not None:
+        assert not found[hidden].any() and not gradients[0][hidden].any()
+
+
+@pytest.mark.parametrize(("batch", "length", "channels"), [(2, 37, 5), (1, 1, 64), (1, 70, 100), (0, 3, 4), (2, 0, 4)])
+def test_dense(batch, length, channels, device):
+    check(device, batch, length, channels)
+
+
+@pytest.mark.parametrize("present", ["bias", "mask", "residual", ""])
+def test_absent(present, device):
+    check(device, 2, 9, 6, **{name: name == present for name in ("bias", "mask", "residual")})
+
+
+def test_padded(device):
+    check(device, 3, 21, 6, lengths=torch.tensor([21, 0, 7]))
+
+
+def test_packed(device):
+    check(device, 1, 43, 6, cu_seqlens=torch.tensor([0, 1, 1, 18, 43]))
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_storage(dtype, device):
+    check(device, 1, 19, 20, dtype=dtype)
