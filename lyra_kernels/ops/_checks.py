@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+from numbers import Real
+
 import torch
 from torch import Tensor
 
@@ -45,6 +48,24 @@ def same_device(name: str, x: Tensor | None, other_name: str, other: Tensor) -> 
 def parameter(x: Tensor | None, dtype: torch.dtype) -> Tensor | None:
     """A parameter as the kernels take it: contiguous, in the compute dtype."""
     return None if x is None else x.to(dtype).contiguous()
+
+
+def epsilon(eps: float) -> float:
+    """Check what a norm adds to the mean square."""
+    if torch.compiler.is_compiling():
+        return float(eps)
+    if isinstance(eps, bool) or not isinstance(eps, Real):
+        raise TypeError(f"eps must be a number of at least 0, not {eps!r}")
+    if not 0.0 <= float(eps) < math.inf:
+        raise ValueError(f"eps must be a number of at least 0, not {eps!r}")
+    return float(eps)
+
+
+def flag(name: str, value: bool) -> bool:
+    """Check that an option is a bool."""
+    if not isinstance(value, bool):
+        raise TypeError(f"{name} must be True or False, not {value!r}")
+    return value
 
 
 def _values_can_be_read(x: Tensor) -> bool:

@@ -57,7 +57,7 @@ def gated_conv(
         raise ValueError(f"xv must have an even number of channels (2 * E), not {xv.shape[-1]}")
     channels = xv.shape[-1] // 2
     _checks.size("conv_weight", conv_weight, "(E, 1, k)", (channels, 1, None), "to match xv")
-    check_width(conv_weight, causal)
+    check_width(conv_weight, _checks.flag("causal", causal))
     if conv_bias is not None:
         _checks.size("conv_bias", conv_bias, "(E,)", (channels,), "to match xv")
     if norm_weight is not None:
@@ -68,4 +68,4 @@ def gated_conv(
     lengths, cu_seqlens = _checks.layout(xv, lengths, cu_seqlens, "xv")
     dtype = compute_dtype(xv)
     weights = [_checks.parameter(p, dtype) for p in parameters.values()]
-    return _op(xv.contiguous(), *weights, lengths, cu_seqlens, float(eps), bool(causal))
+    return _op(xv.contiguous(), *weights, lengths, cu_seqlens, _checks.epsilon(eps), causal)

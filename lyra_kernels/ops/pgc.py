@@ -56,7 +56,7 @@ def pgc(
         raise ValueError(f"in_weight must have an even number of rows (2 * E), not {in_weight.shape[0]}")
     inner = in_weight.shape[0] // 2
     _checks.size("conv_weight", conv_weight, "(E, 1, k)", (inner, 1, None), "to match in_weight")
-    check_width(conv_weight, causal)
+    check_width(conv_weight, _checks.flag("causal", causal))
     _checks.size("out_weight", out_weight, "(d_out, E)", (None, inner), "to match in_weight")
     for name, value, width in (
         ("in_bias", in_bias, 2 * inner),
@@ -82,4 +82,4 @@ def pgc(
     lengths, cu_seqlens = _checks.layout(u, lengths, cu_seqlens)
     u = _checks.autocast(u)
     weights = [_checks.parameter(p, compute_dtype(u)) for p in parameters.values()]
-    return _op(u.contiguous(), *weights, lengths, cu_seqlens, float(eps), bool(causal))
+    return _op(u.contiguous(), *weights, lengths, cu_seqlens, _checks.epsilon(eps), causal)

@@ -35,4 +35,4 @@ def rms_norm(x: Tensor, weight: Tensor | None = None, eps: float = 1e-8) -> Tens
     if weight is not None:
         _checks.size("weight", weight, "(channels,)", (x.shape[-1],), "to match x")
         _checks.same_device("weight", weight, "x", x)
-    return _op(x.contiguous(), _checks.parameter(weight, compute_dtype(x)), float(eps))
+    return _op(x.contiguous(), _checks.parameter(weight, compute_dtype(x)), _checks.epsilon(eps))

@@ -102,6 +102,7 @@ def s4d_conv(
     """
     _checks.activations("u", u, "(batch, length, H)")
     check_parameters(log_dt, log_A_real, A_imag, u.shape[-1])
+    _checks.flag("bidirectional", bidirectional)
     form, shape = (
         ("(2, H, M, 2)", (2, *log_A_real.shape, 2)) if bidirectional else ("(H, M, 2)", (*log_A_real.shape, 2))
     )
