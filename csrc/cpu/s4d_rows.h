@@ -50,6 +50,10 @@ inline void zero_rows(S* p, int64_t stride, int64_t n, const Group<T>& group) {
     for (int i = 0; i < group.lanes; ++i) p[t * stride + i] = S{};
 }
 template <class T>
+inline void prefetch_rows(const T* p, int64_t stride, int64_t n) {
+  for (int64_t t = 0; t < n; ++t) __builtin_prefetch(p + t * stride, 0, 2);
+}
+template <class T>
 inline void zero(T* p, int64_t count) {
   for (int64_t i = 0; i < count; ++i) p[i] = T(0);
 }

@@ -1,6 +1,6 @@
 // Forward scan. A work item is one group of channels of one sequence; neighbouring items share a group, so that a
-// thread keeps its tables (about 20 KB with 32 modes and 8 lanes) in cache. Activations move once in each direction;
-// with 32 modes there are some 70 multiply-adds per vector moved, so that arithmetic is the limit (s4d_tile.h).
+// thread keeps its tables (70 KB with 32 modes and 16 lanes) in cache. Activations move once in each direction; with 32
+// modes there are some 75 multiply-adds per vector moved, so that arithmetic is the limit (s4d_tile.h).
 #include "s4d_scan.h"
 
 #include "s4d_states.h"
@@ -13,10 +13,13 @@ template <class T>
 void scan_chunk(const T* table, int64_t modes, int64_t n, const T* u, T* state, T* states, T* y) {
   constexpr int W = kLanes<T>;
   const int blocks = static_cast<int>(n / kBlock);
-  for (int64_t m = 0; m < modes; ++m)
-    states_forward(table + m * kEntries * kPair<T>, u, blocks, state + m * kPair<T>, states + m * kStates<T>);
-  convolve_blocks<T, false>(table + modes * kEntries * kPair<T>, u, blocks + (blocks & 1), y);
-  decode<T, false>(table, modes, states, blocks, y);
+  convolve_blocks<T, false>(table + modes * kEntries * kPair<T>, u, (blocks + kColumns - 1) / kColumns * kColumns, y);
+  for (int64_t m = 0; m < modes; m += kModeGroup) {
+    const int64_t some = modes - m < kModeGroup ? modes - m : kModeGroup;
+    const T* entries = table + m * kEntries * kPair<T>;
+    carry<T, false>(entries, some, u, blocks, state + m * kPair<T>, states);
+    decode<T, false>(entries, some, states, blocks, y);
+  }
   for (int64_t t = blocks * kBlock; t < n; ++t) token_forward(table, modes, u + t * W, state, y + t * W);
 }
 
@@ -27,7 +30,7 @@ void forward(const S4dScanArgs& a, const Threads& threads) {
   const Tables<T> tables(a, threads);
   const int64_t sequences = a.layout.sequences;
   for_ranges(threads, groups_of<T>(a.channels) * sequences, [&](int64_t begin, int64_t end) {
-    Buffer<T> u(kChunk * W), y(kChunk * W), state(a.modes * kPair<T>), states(a.modes * kStates<T>);
+    Buffer<T> u(kChunk * W), y(kChunk * W), state(a.modes * kPair<T>), states(kModeGroup * kStates<T>);
     Output<S> output(a.y, a.channels, a.directions, a.layout);
     for (int64_t item = begin; item < end; ++item) {
       const int64_t index = item / sequences, sequence = item % sequences;
@@ -41,7 +44,7 @@ void forward(const S4dScanArgs& a, const Threads& threads) {
           if (a.checkpoints)
             store_rows(checkpoint<T>(a, walk.first_slot + chunk, direction, group), a.channels, 2 * a.modes, group,
                        state.data());
-          load_chunk<S>(a.u, a.channels, walk, chunk, group, u.data());
+          load_chunk<S, 1>(a.u, a.channels, walk, chunk, group, u.data());
           scan_chunk(tables.of(direction, index), a.modes, walk.tokens(chunk), u.data(), state.data(), states.data(),
                      y.data());
           output.write(walk, chunk, direction, group, y.data());

@@ -22,45 +22,52 @@ struct Scratch {
 
   explicit Scratch(int64_t m)
       : u(kChunk * kLanes<T>), g(kChunk * kLanes<T>), du(kChunk * kLanes<T>), state(m * kPair<T>),
-        adjoint(m * kPair<T>), states(m * kStates<T>), adjoints(m * kStates<T>), tail(m * kPair<T> * kBlock),
-        sums(sums_size<T>(m)), modes(m) {
-    zero(states.data(), m * kStates<T>);
-    zero(adjoints.data(), m * kStates<T>);
-  }
+        adjoint(m * kPair<T>), states(kModeGroup * kStates<T>), adjoints(kModeGroup * kStates<T>),
+        tail(m * kPair<T> * (kBlock + 1)), sums(sums_size<T>(m)), modes(m) {}
 };
+
+// The last n - done tokens of a chunk, which fill no block: du, sums and the adjoint states before them.
+template <class T>
+void backward_tail(const T* table, int64_t done, int64_t n, Scratch<T>& x) {
+  constexpr int W = kLanes<T>;
+  const int64_t modes = x.modes, size = modes * kPair<T>;
+  T* states = x.tail.data();  // before each token of the tail, and after the last
+  for (int64_t i = 0; i < size; ++i) states[i] = x.state[i];
+  for (int64_t m = 0; m < modes; ++m)
+    carry<T, false>(table + m * kEntries * kPair<T>, 1, x.u.data(), static_cast<int>(done / kBlock),
+                    states + m * kPair<T>, x.states.data());
+  for (int64_t t = done; t < n; ++t, states += size) {
+    for (int64_t i = 0; i < size; ++i) states[size + i] = states[i];
+    token_forward(table, modes, x.u.data() + t * W, states + size, x.du.data() + t * W);
+  }
+  for (int64_t t = n - 1; t >= done; --t) {
+    states -= size;
+    token_backward(table, modes, x.u.data() + t * W, x.g.data() + t * W, states, x.adjoint.data(),
+                   x.du.data() + t * W, x.sums.data());
+  }
+}
 
 // du of one chunk of n tokens; `state` holds the states before it, `adjoint` is carried from its end to its start.
 template <class T>
 void backward_chunk(const T* table, int64_t n, Scratch<T>& x) {
-  constexpr int W = kLanes<T>;
   const int blocks = static_cast<int>(n / kBlock);
   const int64_t done = blocks * kBlock, modes = x.modes;
-  T *state = x.state.data(), *adjoint = x.adjoint.data(), *states = x.states.data(), *adjoints = x.adjoints.data();
-  if (n > done) {
-    for (int64_t m = 0; m < modes; ++m)
-      states_forward(table + m * kEntries * kPair<T>, x.u.data(), blocks, state + m * kPair<T>,
-                     states + m * kStates<T>);
-    for (int64_t t = done; t < n; ++t) {
-      T* before = x.tail.data() + (t - done) * modes * kPair<T>;
-      for (int64_t i = 0; i < modes * kPair<T>; ++i) before[i] = state[i];
-      token_forward(table, modes, x.u.data() + t * W, state, x.du.data() + t * W);
-    }
-    for (int64_t t = n - 1; t >= done; --t)
-      token_backward(table, modes, x.u.data() + t * W, x.g.data() + t * W,
-                     x.tail.data() + (t - done) * modes * kPair<T>, adjoint, x.du.data() + t * W, x.sums.data());
-  }
+  const T *u = x.u.data(), *g = x.g.data(), *local = table + modes * kEntries * kPair<T>;
+  if (n > done) backward_tail(table, done, n, x);
   if (blocks == 0) return;
-  for (int64_t m = 0; m < modes; ++m) {
-    const T* entry = table + m * kEntries * kPair<T>;
-    T* before = states + m * kStates<T>;
-    T* after = adjoints + m * kStates<T>;
-    if (n == done) states_forward(entry, x.u.data(), blocks, state + m * kPair<T>, before);
-    states_backward(entry, x.g.data(), blocks, adjoint + m * kPair<T>, after);
-    add_block_sums(before, after, x.u.data(), x.g.data(), blocks, x.sums.data() + m * kSums * kPair<T>);
+  convolve_blocks<T, true>(local, g, blocks, x.du.data());
+  correlate_blocks(u, g, blocks, x.sums.data() + modes * kSums * kPair<T>);
+  for (int64_t m = 0; m < modes; m += kModeGroup) {
+    const int64_t some = modes - m < kModeGroup ? modes - m : kModeGroup;
+    const T* entries = table + m * kEntries * kPair<T>;
+    T *states = x.states.data(), *adjoints = x.adjoints.data();
+    carry<T, false>(entries, some, u, blocks, x.state.data() + m * kPair<T>, states);
+    carry<T, true>(entries, some, g, blocks, x.adjoint.data() + m * kPair<T>, adjoints);
+    for (int64_t i = 0; i < some; ++i)
+      add_block_sums(states + i * kStates<T>, adjoints + i * kStates<T>, u, g, blocks,
+                     x.sums.data() + (m + i) * kSums * kPair<T>);
+    decode<T, true>(entries, some, adjoints, blocks, x.du.data());
   }
-  convolve_blocks<T, true>(table + modes * kEntries * kPair<T>, x.g.data(), blocks, x.du.data());
-  correlate_blocks(x.u.data(), x.g.data(), blocks, x.sums.data() + modes * kSums * kPair<T>);
-  decode<T, true>(table, modes, adjoints, blocks, x.du.data());
 }
 
 template <class T>
@@ -83,10 +90,12 @@ void backward_sequence(const S4dScanBackwardArgs& b, const Tables<Compute<S>>& t
     load_state(last ? last + sequence * state_size : nullptr, a.modes, group, T(-1), x.adjoint.data());
     const Walk walk(a, sequence, direction);
     for (int64_t chunk = walk.chunks() - 1; chunk >= 0; --chunk) {
-      load_rows(static_cast<const T*>(checkpoint<T>(a, walk.first_slot + chunk, direction, group)), a.channels,
-                2 * a.modes, group, x.state.data());
-      load_chunk<S>(a.u, a.channels, walk, chunk, group, x.u.data());
-      load_chunk<S>(b.grad_y, a.channels, walk, chunk, group, x.g.data());
+      const T* states = checkpoint<T>(a, walk.first_slot + chunk, direction, group);
+      load_rows(states, a.channels, 2 * a.modes, group, x.state.data());
+      if (chunk > 0)
+        prefetch_rows(states - a.directions * a.modes * 2 * a.channels, a.channels, 2 * a.modes);
+      load_chunk<S, -1>(a.u, a.channels, walk, chunk, group, x.u.data());
+      load_chunk<S, -1>(b.grad_y, a.channels, walk, chunk, group, x.g.data());
       backward_chunk(tables.of(direction, index), walk.tokens(chunk), x);
       output.write(walk, chunk, direction, group, x.du.data());
       if (chunk % kFlushEvery == 0) flush(x, sums + direction * sums_size<T>(a.modes));

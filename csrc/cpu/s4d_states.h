@@ -52,14 +52,18 @@ struct Walk {
   int64_t row(int64_t chunk) const { return first_row + row_step * chunk * kChunk; }
 };
 
-// Rows of a chunk that encode() may touch beyond the real ones are zero.
-template <class S, class T = Compute<S>>
+// Rows of a chunk that encode() may touch beyond the real ones are zero. Asks for the rows of chunk + Ahead (1 or -1),
+// which are a stride apart, so that they come while this chunk is computed.
+template <class S, int Ahead, class T = Compute<S>>
 inline void load_chunk(const void* base, int64_t channels, const Walk& walk, int64_t chunk, const Group<T>& group,
                        T* tile) {
-  const int64_t n = walk.tokens(chunk);
-  load_rows(static_cast<const S*>(base) + walk.row(chunk) * channels + group.first, walk.row_step * channels, n, group,
-            tile);
+  const int64_t n = walk.tokens(chunk), stride = walk.row_step * channels;
+  const S* first = static_cast<const S*>(base) + group.first;
+  load_rows(first + walk.row(chunk) * channels, stride, n, group, tile);
   zero(tile + n * kLanes<T>, (kChunk - n) * kLanes<T>);
+  const int64_t next = chunk + Ahead;
+  if (next < 0 || next >= walk.chunks()) return;
+  prefetch_rows(first + walk.row(next) * channels, stride, walk.tokens(next));
 }
 
 // Where a direction leaves its result, and where the second finds that of the first: the output itself, or for

@@ -6,7 +6,8 @@
 // and backward the transposes of both, plus the sums over blocks of (state x token) that are the gradients of the
 // tables. Per mode and token: forward 2 + 2 + 4/8 fused multiply-adds (a plain complex recurrence needs 6),
 // backward 86/8 (the plain one needs 16). Eight accumulators hide the latency of a fused multiply-add, and each
-// loaded vector is used at least twice, so that loads stay below one per multiply-add.
+// loaded vector is used at least twice, so that loads stay below one per multiply-add. Carrying two modes at once, to
+// fill the wait between steps, made no difference: other modes' products fill it already.
 #pragma once
 
 #include "s4d_tables.h"
@@ -17,6 +18,17 @@ namespace lyra::cpu::LYRA_ISA {
 
 // Blocks that are encoded together; tiles are zero or real up to a multiple of it.
 constexpr int kTogether = 4;
+
+// Register blocks: 16 accumulators where there are 32 registers, else 8.
+#if defined(__AVX512F__) || defined(__aarch64__)
+constexpr bool kManyRegisters = true;
+#else
+constexpr bool kManyRegisters = false;
+#endif
+constexpr int kColumns = kManyRegisters ? 4 : 2;  // blocks that are decoded together
+
+// Modes that are taken through a chunk before the next ones, so that their states are read while still in L1.
+constexpr int64_t kModeGroup = 8;
 
 // States of one mode at the kBlocks blocks of a chunk: (re, im) pairs.
 template <class T>
@@ -33,14 +45,14 @@ LYRA_INLINE Vec<T> im(const T* pair) {
 
 // re[b] + i im[b] = sum_j a^(7 - j) tile[b][j]
 template <class T>
-LYRA_INLINE void encode_powers(const T* powers, const T* tile, Vec<T> (&r)[kTogether], Vec<T> (&i)[kTogether]) {
+LYRA_INLINE void encode_powers(const T* entry, const T* tile, Vec<T> (&r)[kTogether], Vec<T> (&i)[kTogether]) {
   constexpr int W = kLanes<T>;
   LYRA_UNROLL for (int b = 0; b < kTogether; ++b) {
     r[b] = load(tile + (b * kBlock + kBlock - 1) * W);
     i[b] = Vec<T>{};
   }
   LYRA_UNROLL for (int j = 0; j < kBlock - 1; ++j) {
-    const T* power = powers + (kBlock - 2 - j) * kPair<T>;
+    const T* power = entry + (kPower + kBlock - 2 - j) * kPair<T>;
     const Vec<T> pr = re(power), pi = im(power);
     LYRA_UNROLL for (int b = 0; b < kTogether; ++b) {
       const Vec<T> x = load(tile + (b * kBlock + j) * W);
@@ -52,11 +64,12 @@ LYRA_INLINE void encode_powers(const T* powers, const T* tile, Vec<T> (&r)[kToge
 
 // re[b] + i im[b] = sum_k c~ a^k tile[b][k]
 template <class T>
-LYRA_INLINE void encode_decoder(const T* decode, const T* tile, Vec<T> (&r)[kTogether], Vec<T> (&i)[kTogether]) {
+LYRA_INLINE void encode_decoder(const T* entry, const T* tile, Vec<T> (&r)[kTogether], Vec<T> (&i)[kTogether]) {
   constexpr int W = kLanes<T>;
   LYRA_UNROLL for (int b = 0; b < kTogether; ++b) r[b] = i[b] = Vec<T>{};
   LYRA_UNROLL for (int k = 0; k < kBlock; ++k) {
-    const Vec<T> dr = re(decode + k * kPair<T>), di = im(decode + k * kPair<T>);
+    const T* decode = entry + (kDecode + k) * kPair<T>;
+    const Vec<T> dr = re(decode), di = im(decode);
     LYRA_UNROLL for (int b = 0; b < kTogether; ++b) {
       const Vec<T> x = load(tile + (b * kBlock + k) * W);
       r[b] += dr * x;
@@ -74,91 +87,77 @@ LYRA_INLINE void step(Vec<T>& sr, Vec<T>& si, Vec<T> qr, Vec<T> qi, Vec<T> er, V
   si += i;
 }
 
-// Carries a mode's state through the chunk's blocks; states[b] = the state before block b.
-template <class T>
-LYRA_INLINE void states_forward(const T* entry, const T* tile, int blocks, T* state, T* states) {
+// Carries the states of some modes through the chunk's blocks; states[n][b] = the state before block b. (Or, Adjoint,
+// the adjoint states backward; states[n][b] = the adjoint of the state after block b.)
+template <class T, bool Adjoint>
+inline void carry(const T* table, int64_t modes, const T* tile, int blocks, T* state, T* states) {
   constexpr int W = kLanes<T>;
-  const Vec<T> qr = re(entry + kBlockStep * kPair<T>), qi = im(entry + kBlockStep * kPair<T>);
-  const Vec<T> first_r = re(state), first_i = im(state);
-  Vec<T> sr = first_r, si = first_i;
-  for (int b0 = 0; b0 < blocks; b0 += kTogether) {
-    Vec<T> er[kTogether], ei[kTogether];
-    encode_powers(entry + kPower * kPair<T>, tile + b0 * kBlock * W, er, ei);
-    LYRA_UNROLL for (int b = 0; b < kTogether; ++b) {
-      store(states + (b0 + b) * kPair<T>, sr);
-      store(states + (b0 + b) * kPair<T> + W, si);
-      if (b0 + b < blocks) step<T>(sr, si, qr, qi, er[b], ei[b]);
+  const int groups = (blocks + kTogether - 1) / kTogether;
+  for (int64_t n = 0; n < modes; ++n, table += kEntries * kPair<T>, state += kPair<T>, states += kStates<T>) {
+    const Vec<T> qr = re(table + kBlockStep * kPair<T>), qi = im(table + kBlockStep * kPair<T>);
+    const Vec<T> first_r = re(state), first_i = im(state);
+    Vec<T> sr = first_r, si = first_i;
+    for (int group = 0; group < groups; ++group) {
+      const int b0 = (Adjoint ? groups - 1 - group : group) * kTogether;
+      Vec<T> er[kTogether], ei[kTogether];
+      if constexpr (Adjoint)
+        encode_decoder(table, tile + b0 * kBlock * W, er, ei);
+      else
+        encode_powers(table, tile + b0 * kBlock * W, er, ei);
+      LYRA_UNROLL for (int i = 0; i < kTogether; ++i) {
+        const int c = Adjoint ? kTogether - 1 - i : i, b = b0 + c;
+        const bool real = b < blocks;
+        store(states + b * kPair<T>, Adjoint && !real ? Vec<T>{} : sr);
+        store(states + b * kPair<T> + W, Adjoint && !real ? Vec<T>{} : si);
+        if (real) step<T>(sr, si, qr, qi, er[c], ei[c]);
+      }
     }
+    if (blocks == kBlocks) {  // what q = a^8 - 1 has lost by being rounded
+      const Vec<T> dr = re(table + kDelta * kPair<T>), di = im(table + kDelta * kPair<T>);
+      sr += dr * first_r - di * first_i;
+      si += dr * first_i + di * first_r;
+    }
+    store(state, sr);
+    store(state + W, si);
   }
-  if (blocks == kBlocks) {
-    const Vec<T> dr = re(entry + kDelta * kPair<T>), di = im(entry + kDelta * kPair<T>);
-    sr += dr * first_r - di * first_i;
-    si += dr * first_i + di * first_r;
-  }
-  store(state, sr);
-  store(state + W, si);
 }
 
-// Carries a mode's adjoint state backward; states[b] = the adjoint of the state after block b.
-template <class T>
-LYRA_INLINE void states_backward(const T* entry, const T* tile, int blocks, T* state, T* states) {
-  constexpr int W = kLanes<T>;
-  const Vec<T> qr = re(entry + kBlockStep * kPair<T>), qi = im(entry + kBlockStep * kPair<T>);
-  const Vec<T> last_r = re(state), last_i = im(state);
-  Vec<T> sr = last_r, si = last_i;
-  for (int b0 = (blocks - 1) / kTogether * kTogether; b0 >= 0; b0 -= kTogether) {
-    Vec<T> er[kTogether], ei[kTogether];
-    encode_decoder(entry + kDecode * kPair<T>, tile + b0 * kBlock * W, er, ei);
-    LYRA_UNROLL for (int b = kTogether - 1; b >= 0; --b) {
-      const bool real = b0 + b < blocks;
-      store(states + (b0 + b) * kPair<T>, real ? sr : Vec<T>{});
-      store(states + (b0 + b) * kPair<T> + W, real ? si : Vec<T>{});
-      if (real) step<T>(sr, si, qr, qi, er[b], ei[b]);
-    }
-  }
-  if (blocks == kBlocks) {
-    const Vec<T> dr = re(entry + kDelta * kPair<T>), di = im(entry + kDelta * kPair<T>);
-    sr += dr * last_r - di * last_i;
-    si += dr * last_i + di * last_r;
-  }
-  store(state, sr);
-  store(state + W, si);
-}
-
-// tile[b][k] += Re sum_n table_k states[n][b] for kPart tokens from k0 on of blocks b and b + 1, where table_k is
-// c~ a^k, or (Transposed) a^(7 - k).
+// tile[b][k] += Re sum_n table_k states[n][b] for kPart tokens from k0 on of kColumns blocks from b on, where table_k
+// is c~ a^k, or (Transposed) a^(7 - k).
 template <class T, bool Transposed, int k0, int kPart>
 LYRA_INLINE void decode_part(const T* table, int64_t modes, const T* states, int b, T* tile) {
   constexpr int W = kLanes<T>;
-  Vec<T> acc[2][kPart];
-  LYRA_UNROLL for (int c = 0; c < 2; ++c)
+  Vec<T> acc[kColumns][kPart];
+  LYRA_UNROLL for (int c = 0; c < kColumns; ++c)
     LYRA_UNROLL for (int k = 0; k < kPart; ++k) acc[c][k] = load(tile + ((b + c) * kBlock + k0 + k) * W);
   const T* entry = table + (Transposed ? kPower : kDecode) * kPair<T>;
   const T* state = states + b * kPair<T>;
   for (int64_t n = 0; n < modes; ++n, entry += kEntries * kPair<T>, state += kStates<T>) {
-    const Vec<T> r0 = re(state), i0 = im(state), r1 = re(state + kPair<T>), i1 = im(state + kPair<T>);
+    Vec<T> r[kColumns], i[kColumns];
+    LYRA_UNROLL for (int c = 0; c < kColumns; ++c) {
+      r[c] = re(state + c * kPair<T>);
+      i[c] = im(state + c * kPair<T>);
+    }
     LYRA_UNROLL for (int k = 0; k < kPart; ++k) {
       constexpr int kLast = kBlock - 1;
       if (Transposed && k0 + k == kLast) {
-        acc[0][k] += r0;
-        acc[1][k] += r1;
+        LYRA_UNROLL for (int c = 0; c < kColumns; ++c) acc[c][k] += r[c];
       } else {
         const T* p = entry + (Transposed ? kLast - 1 - (k0 + k) : k0 + k) * kPair<T>;
         const Vec<T> tr = re(p), ti = im(p);
-        acc[0][k] = acc[0][k] + tr * r0 - ti * i0;
-        acc[1][k] = acc[1][k] + tr * r1 - ti * i1;
+        LYRA_UNROLL for (int c = 0; c < kColumns; ++c) acc[c][k] = acc[c][k] + tr * r[c] - ti * i[c];
       }
     }
   }
-  LYRA_UNROLL for (int c = 0; c < 2; ++c)
+  LYRA_UNROLL for (int c = 0; c < kColumns; ++c)
     LYRA_UNROLL for (int k = 0; k < kPart; ++k) store(tile + ((b + c) * kBlock + k0 + k) * W, acc[c][k]);
 }
 
-// Writes one block more than `blocks` where that is odd.
+// Touches whole groups of kColumns blocks.
 template <class T, bool Transposed>
 inline void decode(const T* table, int64_t modes, const T* states, int blocks, T* tile) {
   constexpr int kHalf = kBlock / 2;
-  for (int b = 0; b < blocks; b += 2) {
+  for (int b = 0; b < blocks; b += kColumns) {
     decode_part<T, Transposed, 0, kHalf>(table, modes, states, b, tile);
     decode_part<T, Transposed, kHalf, kHalf>(table, modes, states, b, tile);
   }
@@ -192,10 +191,15 @@ template <class T>
 LYRA_INLINE void add_block_sums(const T* states, const T* adjoints, const T* u, const T* g, int blocks, T* sums) {
   constexpr int W = kLanes<T>;
   // Token j meets a^(7 - j), whose sum is entry 6 - j; the last token meets a^0.
-  add_products<T, 4, -1>(adjoints, u, blocks, sums + (kPowerSum + 6) * kPair<T>);
-  add_products<T, 3, -1>(adjoints, u + 4 * W, blocks, sums + (kPowerSum + 2) * kPair<T>);
-  add_products<T, 4, 1>(states, g, blocks, sums + kDecodeSum * kPair<T>);
-  add_products<T, 4, 1>(states, g + 4 * W, blocks, sums + (kDecodeSum + 4) * kPair<T>);
+  if constexpr (kManyRegisters) {
+    add_products<T, 7, -1>(adjoints, u, blocks, sums + (kPowerSum + 6) * kPair<T>);
+    add_products<T, 8, 1>(states, g, blocks, sums + kDecodeSum * kPair<T>);
+  } else {
+    add_products<T, 4, -1>(adjoints, u, blocks, sums + (kPowerSum + 6) * kPair<T>);
+    add_products<T, 3, -1>(adjoints, u + 4 * W, blocks, sums + (kPowerSum + 2) * kPair<T>);
+    add_products<T, 4, 1>(states, g, blocks, sums + kDecodeSum * kPair<T>);
+    add_products<T, 4, 1>(states, g + 4 * W, blocks, sums + (kDecodeSum + 4) * kPair<T>);
+  }
   T* sum = sums + kBlockSum * kPair<T>;
   Vec<T> r = re(sum), i = im(sum);
   for (int b = 0; b < blocks; ++b) {
