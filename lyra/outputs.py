@@ -55,7 +55,7 @@ class RegressionOutput(nn.Module):
 
     def to_json(self) -> dict[str, Any]:
         """All that `from_json` needs, for a model's metadata."""
-        ends = {"low": float(self.low), "high": float(self.high)} if self.kind == "sigmoid" else {}
+        ends = {"low": self.low.item(), "high": self.high.item()} if self.kind == "sigmoid" else {}
         return {"kind": self.kind, "mean": float(self.mean), "std": float(self.std), **ends}
 
     @classmethod

@@ -256,12 +256,12 @@ class Lyra(
                 f"got {tuple(x.shape)} of {x.dtype}"
             )
         x = x.long()
+        # Row 0 is an unknown letter's; with the bias in the table one look-up does it all.
+        table = F.pad(weight.t(), (0, 0, 1, 0)) + self.encoder.bias
         try:
-            letters = F.embedding(x.clamp(min=0), weight.t())
+            return F.embedding(x.clamp(min=-1) + 1, table)
         except IndexError:
             raise ValueError(f"x holds token id {int(x.max())}, the model has {self.d_input} letters") from None
-        letters = torch.where((x < 0).unsqueeze(-1), torch.zeros_like(letters), letters)
-        return letters + self.encoder.bias
 
     def head(self, x: Tensor) -> Tensor:
         """The final norm and the decoder: ``(..., d_model)`` to ``(..., d_output)``."""
