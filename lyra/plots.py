@@ -44,6 +44,15 @@ def _scores(scores: Mapping[str, float | None], names: Mapping[str, str]) -> str
     return "   ".join(f"{shown} {scores[name]:.3f}" for name, shown in names.items() if scores.get(name) is not None)
 
 
+def _measured(
+    axes: Any, predicted: np.ndarray, measured: np.ndarray, scores: Mapping[str, float | None], target: str, part: str
+) -> None:
+    _cloud(axes, measured, predicted)
+    _diagonal(axes, measured, predicted)
+    axes.set(xlabel=f"measured {target}", ylabel=f"predicted {target}")
+    axes.set_title(f"{part}: " + _scores(scores, {"r2": "R²", "spearman": "Spearman"}), fontsize=10)
+
+
 def predicted_vs_measured(
     path: Path,
     predicted: np.ndarray,
@@ -54,11 +63,26 @@ def predicted_vs_measured(
 ) -> None:
     """Measured values along x, predictions along y, and the diagonal where they agree."""
     figure = _figure(5.2, 4.8)
-    axes = figure.add_subplot()
-    _cloud(axes, measured, predicted)
-    _diagonal(axes, measured, predicted)
-    axes.set(xlabel=f"measured {target}", ylabel=f"predicted {target}")
-    axes.set_title(f"{part}: " + _scores(scores, {"r2": "R²", "spearman": "Spearman"}), fontsize=10)
+    _measured(figure.add_subplot(), predicted, measured, scores, target, part)
+    _save(figure, path)
+
+
+def summary(
+    path: Path,
+    predicted: np.ndarray,
+    measured: np.ndarray,
+    scores: Mapping[str, float | None],
+    target: str,
+    part: str,
+    rows: Sequence[Mapping[str, Any]],
+    best_epoch: int,
+) -> None:
+    """Predicted against measured, and the learning curve beside it, in one picture."""
+    figure = _figure(9.2, 4.2)
+    left, right = figure.subplots(1, 2)
+    _measured(left, predicted, measured, scores, target, part)
+    _losses(right, rows, best_epoch)
+    right.set_title(f"learning curve, epoch {best_epoch} kept", fontsize=10)
     _save(figure, path)
 
 
@@ -76,24 +100,33 @@ def epistasis(
     _save(figure, path)
 
 
+def _losses(axes: Any, rows: Sequence[Mapping[str, Any]], best_epoch: int) -> None:
+    epochs = [row["epoch"] for row in rows]
+    for name, label in (("train_loss", "training"), ("val_loss", "validation")):
+        axes.plot(epochs, [row[name] for row in rows], label=label, marker="." if len(rows) < 5 else None)
+    if min(row[name] for row in rows for name in ("train_loss", "val_loss")) > 0:
+        axes.set_yscale("log")
+    axes.set(xlabel="epoch", ylabel="loss")
+    _finish_epochs(axes, best_epoch)
+
+
+def _finish_epochs(axes: Any, best_epoch: int) -> None:
+    axes.axvline(best_epoch, color="0.6", linewidth=0.8, linestyle="--")
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.legend(frameon=False, fontsize=9)
+
+
 def learning_curve(path: Path, rows: Sequence[Mapping[str, Any]], metrics: Sequence[str], best_epoch: int) -> None:
     """Losses and validation scores per epoch; the epoch that was kept is marked."""
     epochs = [row["epoch"] for row in rows]
     figure = _figure(8.4, 3.6)
     left, right = figure.subplots(1, 2)
-    for name, label in (("train_loss", "training"), ("val_loss", "validation")):
-        left.plot(epochs, [row[name] for row in rows], label=label, marker="." if len(rows) < 5 else None)
+    _losses(left, rows, best_epoch)
     for name in metrics:
         values = [np.nan if row[f"val_{name}"] is None else row[f"val_{name}"] for row in rows]
         right.plot(epochs, values, label=name, marker="." if len(rows) < 5 else None)
-    if min(row[name] for row in rows for name in ("train_loss", "val_loss")) > 0:
-        left.set_yscale("log")
-    left.set(xlabel="epoch", ylabel="loss")
     right.set(xlabel="epoch", ylabel="validation score")
-    for axes in (left, right):
-        axes.axvline(best_epoch, color="0.6", linewidth=0.8, linestyle="--")
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-        axes.legend(frameon=False, fontsize=9)
+    _finish_epochs(right, best_epoch)
     _save(figure, path)
 
 

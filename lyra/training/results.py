@@ -193,6 +193,10 @@ def draw(
         path = out / "predicted_vs_measured.png"
         plots.predicted_vs_measured(path, predictions, values, scores, data.source["target"], name)
         pictures[f"Predicted against measured, {len(values):,} {name} sequences"] = path
+        plots.summary(
+            out / "summary.png", predictions, values, scores, data.source["target"], name, history.rows,
+            results.best_epoch,
+        )  # fmt: skip
         if additive is not None and scores.get("epistasis_r2") is not None:
             path = out / "epistasis.png"
             plots.epistasis(path, predictions - additive, values - additive, scores, name)

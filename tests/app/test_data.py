@@ -145,7 +145,7 @@ def test_mutations():
     assert matching_offsets(["A11G", "C13T"], "AACC") == [10, 11]
     assert matching_offsets(["A11G", "C13T", "A10C"], "AACC") == [10]
     for bad in ("A1", "1G", "A1G:", "A9G", "C1G", "AA1G"):
-        with pytest.raises(ValueError, match="mutation|wild type"):
+        with pytest.raises(ValueError, match=r"mutation|wild type"):
             apply_mutations(bad, "AACC")
 
 
