@@ -140,14 +140,15 @@ def parse_usage(log: str) -> list[Usage]:
 
 
 def report_spills(usages: list[Usage], strict: bool) -> None:
-    """Say which kernels do not fit their registers.
+    """Say which kernels do not fit their registers: they spill, or keep an array in memory.
 
     Raises:
         BuildError: if strict and there is one.
     """
-    spilled = [u for u in usages if u.spill_stores or u.spill_loads]
+    spilled = [u for u in usages if u.spill_stores or u.spill_loads or u.stack]
     lines = [
-        f"  {_demangle(u.kernel)} on {u.architecture}: {u.spill_stores} bytes stored, {u.spill_loads} loaded"
+        f"  {_demangle(u.kernel)} on {u.architecture}: "
+        f"{u.spill_stores} bytes stored, {u.spill_loads} loaded, stack {u.stack}"
         for u in spilled
     ]
     if not spilled:

@@ -12,19 +12,18 @@ __device__ inline R group_sum(R value, int width) {
   return value;
 }
 
-// 32 values from each of 32 lanes; lane i gets the sum over the lanes of value i. 31 shuffles.
-template <class R>
-__device__ inline R reduce_scatter(R (&value)[kWarp], int lane) {
+// 32 values from each of 32 lanes; lane i gets the sum over the lanes of value i. 31 shuffles. The width is a constant
+// of each step, so that the values stay in registers.
+template <int WIDTH = kWarp / 2, class R>
+__device__ __forceinline__ R reduce_scatter(R (&value)[kWarp], int lane) {
+  const bool upper = lane & WIDTH;
 #pragma unroll
-  for (int width = kWarp / 2; width > 0; width /= 2) {
-    const bool upper = lane & width;
-#pragma unroll
-    for (int i = 0; i < width; ++i) {
-      const R give = upper ? value[i] : value[i + width];
-      const R keep = upper ? value[i + width] : value[i];
-      value[i] = keep + __shfl_xor_sync(kFullMask, give, width);
-    }
+  for (int i = 0; i < WIDTH; ++i) {
+    const R give = upper ? value[i] : value[i + WIDTH];
+    const R keep = upper ? value[i + WIDTH] : value[i];
+    value[i] = keep + __shfl_xor_sync(kFullMask, give, WIDTH);
   }
+  if constexpr (WIDTH > 1) return reduce_scatter<WIDTH / 2>(value, lane);
   return value[0];
 }
 

@@ -40,7 +40,10 @@ def in_every_order(call: Callable[[], Any]) -> tuple[Tensor, ...]:
     emulation(FLAVOUR).set_order(0)
     for other in results[1:]:
         for a, b in zip(results[0], other, strict=True):
-            assert torch.equal(a, b), "the result depends on the order of the threads"
+            # By bytes: the poison in checkpoints that no token needs is NaN, which equals nothing.
+            assert torch.equal(a.view(torch.uint8), b.view(torch.uint8)), (
+                "the result depends on the order of the threads"
+            )
     return results[0]
 
 
