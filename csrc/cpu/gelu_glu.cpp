@@ -10,39 +10,61 @@
 namespace lyra::cpu::LYRA_ISA {
 namespace {
 
-// Loads the vector of channels c .. of a row of `channels`, zeros beyond them.
-template <class S>
-LYRA_INLINE Vec<Compute<S>> load_channels(const S* row, int64_t c, int64_t channels) {
-  constexpr int W = kLanes<Compute<S>>;
-  return c + W <= channels ? load_as(row + c) : load_first(row + c, static_cast<int>(channels - c));
-}
-template <class S>
-LYRA_INLINE void store_channels(S* row, int64_t c, int64_t channels, Vec<Compute<S>> v) {
-  constexpr int W = kLanes<Compute<S>>;
-  if (c + W <= channels)
-    store_as(row + c, v);
+// The mask of one sequence in whole panels; ones where there is none.
+template <class T>
+LYRA_INLINE void load_mask(const GeluGluArgs& args, int64_t sequence, T* mask) {
+  const int64_t H = args.channels;
+  if (args.mask)
+    copy<T>(static_cast<const T*>(args.mask) + sequence * H, H, mask);
   else
-    store_first(row + c, v, static_cast<int>(channels - c));
+    for (int64_t c = 0; c < H; ++c) mask[c] = T(1);
 }
 
-// a <- gelu(y) mask and, unless null, slope <- mask gelu'(y), for rows of y; the padding up to whole panels is zero.
-template <class S, class T>
+// a <- gelu(y) mask and, kSlope, slope <- mask gelu'(y), for rows of y; the padding up to whole panels is zero.
+template <bool kSlope, class S, class T>
 LYRA_INLINE void activate(const S* y, int64_t rows, int64_t channels, const T* mask, T* a, T* slope, int64_t stride) {
   constexpr int W = kLanes<T>;
   const int64_t width = padded<T>(channels);
-  for (int64_t t = 0; t < rows; ++t, y += channels, a += stride) {
-    for (int64_t c = 0; c < width; c += W) {
-      if (c >= channels) {
-        store(a + c, Vec<T>{});
-        continue;
-      }
-      const Vec<T> x = load_channels(y, c, channels);
-      const Vec<T> m = mask ? load_channels(mask, c, channels) : splat(T(1));
+  for (int64_t t = 0; t < rows; ++t, y += channels, a += stride, slope += kSlope ? stride : 0) {
+    const auto apply = [&](int64_t c, Vec<T> x) {
+      const Vec<T> m = load(mask + c);
       const Normal<T> n = normal<T>(x);
       store(a + c, x * n.distribution * m);
-      if (slope) store(slope + t * stride + c, (n.distribution + x * n.density) * m);
+      if constexpr (kSlope) store(slope + c, (n.distribution + x * n.density) * m);
+    };
+    int64_t c = 0;
+    for (; c + W <= channels; c += W) apply(c, load_as(y + c));
+    if (c < channels) {
+      apply(c, load_first(y + c, static_cast<int>(channels - c)));
+      c += W;
     }
+    for (; c < width; c += W) store(a + c, Vec<T>{});
   }
+}
+
+// out <- z1 sigmoid(z2) + residual, z (rows, 2 half) in halves; residual may be null.
+template <class S, class T>
+LYRA_INLINE void gate(const T* z, int64_t stride, int64_t half, int64_t rows, int64_t channels, const S* residual,
+                      S* out) {
+  for (int64_t t = 0; t < rows; ++t, z += stride, out += channels) {
+    for (int64_t c = 0; c < half; c += kLanes<T>) {
+      Vec<T> value = load(z + c) * sigmoid<T>(load(z + half + c));
+      if (residual) value += load_channels(residual, c, channels);
+      store_channels(out, c, channels, value);
+    }
+    if (residual) residual += channels;
+  }
+}
+
+// z <- dL/dz from grad = dL/dout.
+template <class S, class T>
+LYRA_INLINE void gate_backward(const S* grad, T* z, int64_t stride, int64_t half, int64_t rows, int64_t channels) {
+  for (int64_t t = 0; t < rows; ++t, z += stride, grad += channels)
+    for (int64_t c = 0; c < half; c += kLanes<T>) {
+      const Vec<T> g = load_channels(grad, c, channels), s = sigmoid<T>(load(z + half + c)), dz1 = g * s;
+      store(z + half + c, dz1 * load(z + c) * (T(1) - s));
+      store(z + c, dz1);
+    }
 }
 
 template <class S>
@@ -54,23 +76,15 @@ void forward(const GeluGluArgs& args, const Threads& threads) {
   const int64_t a_stride = tile_stride<T>(H), z_stride = tile_stride<T>(linear.columns());
   zero_padding(args.layout, args.out, H * sizeof(S));
   over_ranges(threads, tiles.size(), [&](int64_t begin, int64_t end) {
-    Scratch<T> a(max_rows * a_stride), z(max_rows * z_stride);
+    Scratch<T> a(max_rows * a_stride), z(max_rows * z_stride), mask(half, T(0));
     for (int64_t i = begin; i < end; ++i) {
       const Tile& tile = tiles[i];
       const int64_t first = (tile.first_row + tile.begin) * H;
-      const T* mask = args.mask ? static_cast<const T*>(args.mask) + tile.sequence * H : nullptr;
-      activate<S, T>(static_cast<const S*>(args.y) + first, tile.rows(), H, mask, a, nullptr, a_stride);
+      load_mask<T>(args, tile.sequence, mask);
+      activate<false, S, T>(static_cast<const S*>(args.y) + first, tile.rows(), H, mask, a, nullptr, a_stride);
       linear.multiply(tile.rows(), a, a_stride, z, z_stride);
       const S* residual = args.residual ? static_cast<const S*>(args.residual) + first : nullptr;
-      S* out = static_cast<S*>(args.out) + first;
-      for (int64_t t = 0; t < tile.rows(); ++t) {
-        const T* row = z + t * z_stride;
-        for (int64_t c = 0; c < half; c += kLanes<T>) {
-          Vec<T> value = load(row + c) * sigmoid<T>(load(row + half + c));
-          if (residual) value += load_channels(residual + t * H, c, H);
-          store_channels(out + t * H, c, H, value);
-        }
-      }
+      gate<S, T>(z, z_stride, half, tile.rows(), H, residual, static_cast<S*>(args.out) + first);
     }
   });
 }
@@ -87,23 +101,15 @@ void backward(const GeluGluBackwardArgs& b, const Threads& threads) {
   Scratch<T> sums(std::max<int64_t>(parts, 1) * size, T(0));
   zero_padding(args.layout, b.dy, H * sizeof(S));
   over_ranges(threads, parts, [&](int64_t first_part, int64_t last_part) {
-    Scratch<T> a(max_rows * a_stride), slope(max_rows * a_stride), z(max_rows * z_stride);
+    Scratch<T> a(max_rows * a_stride), slope(max_rows * a_stride), z(max_rows * z_stride), mask(half, T(0));
     for (int64_t part = first_part; part < last_part; ++part)
       for (int64_t i = tiles.size() * part / parts; i < tiles.size() * (part + 1) / parts; ++i) {
         const Tile& tile = tiles[i];
         const int64_t first = (tile.first_row + tile.begin) * H, rows = tile.rows();
-        const T* mask = args.mask ? static_cast<const T*>(args.mask) + tile.sequence * H : nullptr;
-        activate<S, T>(static_cast<const S*>(args.y) + first, rows, H, mask, a, slope, a_stride);
+        load_mask<T>(args, tile.sequence, mask);
+        activate<true, S, T>(static_cast<const S*>(args.y) + first, rows, H, mask, a, slope, a_stride);
         linear.multiply(rows, a, a_stride, z, z_stride);
-        const S* grad = static_cast<const S*>(b.grad) + first;
-        for (int64_t t = 0; t < rows; ++t) {
-          T* row = z + t * z_stride;
-          for (int64_t c = 0; c < half; c += kLanes<T>) {
-            const Vec<T> g = load_channels(grad + t * H, c, H), s = sigmoid<T>(load(row + half + c));
-            store(row + half + c, g * load(row + c) * s * (T(1) - s));
-            store(row + c, g * s);
-          }
-        }
+        gate_backward<S, T>(static_cast<const S*>(b.grad) + first, z, z_stride, half, rows, H);
         linear.add_gradients(rows, z, z_stride, a, a_stride, sums + part * size);
         linear.multiply_back(rows, z, z_stride, a, a_stride);
         S* dy = static_cast<S*>(b.dy) + first;

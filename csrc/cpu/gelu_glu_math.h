@@ -12,6 +12,7 @@
 
 namespace lyra::cpu::LYRA_ISA {
 
+// kTailEnd: where exp(-t^2/2) is about to leave the normal numbers.
 template <class T>
 struct MathConstants;
 template <>
@@ -19,10 +20,10 @@ struct MathConstants<float> {
   using Bits = int32_t;
   static constexpr int kMantissa = 23, kBias = 127;
   static constexpr float kMagic = 0x1.8p23f;  // adding it leaves the nearest integer in the low bits
-  static constexpr float kLowest = -87.0f, kHighest = 88.0f;
+  static constexpr float kLowest = -87.0f, kHighest = 88.0f;  // the normal numbers end there
   static constexpr float kLn2High = 0x1.62e4p-1f, kLn2Low = 0x1.7f7d1cp-20f;
   static constexpr float kExp[] = {1.392625083e-3f, 8.363232884e-3f, 4.166655421e-2f, 1.666657667e-1f, 0.5f};
-  static constexpr float kTailCentre = 3.0f, kTailEnd = 14.5f;
+  static constexpr float kTailCentre = 3.0f, kTailEnd = 13.19f;
   static constexpr float kTail[] = {5.415193896e-05f, 1.162496159e-04f,  -3.396745735e-04f, -9.84372195e-04f,
                                     2.904479037e-03f, 6.132236287e-03f,  -4.621325403e-02f, 1.232250162e-01f,
                                     -2.064026219e-01f, 1.215139478e-01f};
@@ -37,7 +38,7 @@ struct MathConstants<double> {
   static constexpr double kExp[] = {1.0 / 6227020800.0, 1.0 / 479001600.0, 1.0 / 39916800.0, 1.0 / 3628800.0,
                                     1.0 / 362880.0,     1.0 / 40320.0,     1.0 / 5040.0,     1.0 / 720.0,
                                     1.0 / 120.0,        1.0 / 24.0,        1.0 / 6.0,        0.5};
-  static constexpr double kTailCentre = 5.0, kTailEnd = 39.0;
+  static constexpr double kTailCentre = 5.0, kTailEnd = 37.6;
   static constexpr double kTail[] = {
       1.5354210928418546e-09,  4.050532282513639e-09,   -1.1293299749381937e-08, -3.71760213315866e-08,
       7.794678287203725e-08,   2.4201522382351585e-07,  -6.758072227056798e-07,  -1.269542505458445e-06,
@@ -55,13 +56,11 @@ LYRA_INLINE Vec<T> horner(const T (&coefficients)[n], Vec<T> x) {
   return p;
 }
 
-// exp(x), x cut off where the result would leave the normal numbers; NaN stays NaN.
+// exp(x) for x from kLowest to kHighest, or NaN.
 template <class T>
 LYRA_INLINE Vec<T> exp(Vec<T> x) {
   using M = MathConstants<T>;
   typedef typename M::Bits Bits __attribute__((vector_size(kVectorBytes)));
-  x = select<T>(x < M::kLowest, splat(M::kLowest), x);
-  x = select<T>(x > M::kHighest, splat(M::kHighest), x);
   const Vec<T> shifted = x * T(1.4426950408889634) + M::kMagic;
   const Vec<T> k = shifted - M::kMagic;
   const Vec<T> r = (x - k * M::kLn2High) - k * M::kLn2Low;
@@ -72,6 +71,9 @@ LYRA_INLINE Vec<T> exp(Vec<T> x) {
 
 template <class T>
 LYRA_INLINE Vec<T> sigmoid(Vec<T> x) {
+  using M = MathConstants<T>;
+  x = select<T>(x < -M::kHighest, splat(-M::kHighest), x);
+  x = select<T>(x > -M::kLowest, splat(-M::kLowest), x);
   return T(1) / (T(1) + exp<T>(-x));
 }
 
@@ -85,11 +87,12 @@ LYRA_INLINE Normal<T> normal(Vec<T> x) {
   using M = MathConstants<T>;
   const Vec<T> zero{};
   const Vec<T> magnitude = select<T>(x < zero, -x, x);
-  const Vec<T> t = select<T>(magnitude > M::kTailEnd, splat(M::kTailEnd), magnitude);
+  const auto beyond = magnitude > M::kTailEnd;
+  const Vec<T> t = select<T>(beyond, splat(M::kTailEnd), magnitude);
   const Vec<T> q = T(1) - T(2) * M::kTailCentre / (t + M::kTailCentre);
   const Vec<T> e = exp<T>(t * t * T(-0.5));
   // Exactly zero beyond the end, so that infinities give what the formula gives: inf, and NaN on the left.
-  const Vec<T> tail = select<T>(magnitude > M::kTailEnd, zero, e * horner(M::kTail, q));
+  const Vec<T> tail = select<T>(beyond, zero, e * horner(M::kTail, q));
   return {select<T>(x > zero, T(1) - tail, tail), e * T(0.3989422804014327)};
 }
 

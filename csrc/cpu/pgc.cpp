@@ -27,12 +27,15 @@ void forward(const PgcArgs& a, const Threads& threads) {
       gate_rows<T>(p.gate, n, n_stride, tile.rows(),
                    [&](int64_t t, int64_t c, Vec<T> value) { store(z + t * z_stride + c, value); });
       p.out.multiply(tile.rows(), z, z_stride, o, o_stride);
-      if (p.out_normalised) {
-        normalise_rows<T>(o, o_stride, tile.rows(), p.out.width(), a.out, p.gate.eps, r);
-        scale_columns<T>(o, o_stride, tile.rows(), p.out.width(), p.out_norm);
+      S* y = static_cast<S*>(a.y) + (tile.first_row + tile.begin) * a.out;
+      if (!p.out_normalised) {
+        store_rows<S, T>(o, o_stride, tile.rows(), a.out, y);
+        continue;
       }
-      store_rows<S, T>(o, o_stride, tile.rows(), a.out,
-                       static_cast<S*>(a.y) + (tile.first_row + tile.begin) * a.out);
+      inverse_rms<T>(o, o_stride, tile.rows(), p.out.width(), a.out, p.gate.eps, r);
+      for (int64_t t = 0; t < tile.rows(); ++t)
+        for (int64_t c = 0; c < a.out; c += kLanes<T>)
+          store_channels(y + t * a.out, c, a.out, load(o + t * o_stride + c) * r[t] * load(p.out_norm + c));
     }
   });
 }

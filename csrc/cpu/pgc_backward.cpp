@@ -21,27 +21,27 @@ struct Sums {
   }
 };
 
-// g <- do, from g = dL/dy and o, both (rows, width); dnorm += the sums for the norm's weight over rows [first, last).
-template <class T>
-void normalise_backward(T* g, T* o, int64_t stride, int64_t rows, int64_t width, int64_t channels, T eps,
-                        const T* weight, T* s, int64_t first, int64_t last, T* dnorm) {
+// g <- do, from grad = dL/dy (rows, channels) and o; dnorm += the sums for the norm's weight over rows [first, last).
+// o and g are (rows, width) with zeros in the padding of o.
+template <class S, class T>
+void normalise_backward(const S* grad, const T* o, T* g, int64_t stride, int64_t rows, int64_t width, int64_t channels,
+                        T eps, const T* weight, T* s, int64_t first, int64_t last, T* dnorm) {
   constexpr int W = kLanes<T>;
-  normalise_rows<T>(o, stride, rows, width, channels, eps, s);
-  for (int64_t c = 0; c < width; c += W) {
-    Vec<T> sum = load(dnorm + c);
-    for (int64_t t = first; t < last; ++t) sum += load(g + t * stride + c) * load(o + t * stride + c);
-    store(dnorm + c, sum);
-  }
-  for (int64_t t = 0; t < rows; ++t, g += stride, o += stride) {
-    Vec<T> even{}, odd{};
-    for (int64_t c = 0; c < width; c += 2 * W) {
-      const Vec<T> a = load(g + c) * load(weight + c), b = load(g + c + W) * load(weight + c + W);
-      even += a * load(o + c);
-      odd += b * load(o + c + W);
-      store(g + c, a);
-      store(g + c + W, b);
+  inverse_rms<T>(o, stride, rows, width, channels, eps, s);
+  for (int64_t t = 0; t < rows; ++t, grad += channels, o += stride, g += stride) {
+    const bool counts = t >= first && t < last;
+    Vec<T> sum{};
+    for (int64_t c = 0; c < width; c += W) {
+      if (c >= channels) {
+        store(g + c, Vec<T>{});
+        continue;
+      }
+      const Vec<T> dy = load_channels(grad, c, channels), m = load(o + c) * s[t], dm = dy * load(weight + c);
+      if (counts) store(dnorm + c, load(dnorm + c) + dy * m);
+      sum += dm * m;
+      store(g + c, dm);
     }
-    const T mean = sum_lanes<T>(even + odd) / T(channels);
+    const T mean = s[t] * sum_lanes<T>(sum) / T(channels);
     for (int64_t c = 0; c < width; c += W) store(g + c, s[t] * (load(g + c) - load(o + c) * mean));
   }
 }
@@ -59,7 +59,7 @@ void backward(const PgcBackwardArgs& b, const Threads& threads) {
   Scratch<T> sums(std::max<int64_t>(parts, 1) * size, T(0));
   zero_padding(a.layout, b.du, a.in * sizeof(S));
   over_ranges(threads, parts, [&](int64_t first_part, int64_t last_part) {
-    Scratch<T> u(rows * u_stride), n(rows * n_stride), r(rows), z(rows * z_stride, T(0)), o(rows * o_stride);
+    Scratch<T> u(rows * u_stride), n(rows * n_stride), r(rows), r_out(rows), z(rows * z_stride, T(0)), o(rows * o_stride);
     Scratch<T> g(rows * o_stride), dz(rows * z_stride), dp(max_rows * n_stride), du(max_rows * u_stride);
     for (int64_t part = first_part; part < last_part; ++part) {
       const Sums<T> sum(p, sums + part * size);
@@ -74,13 +74,14 @@ void backward(const PgcBackwardArgs& b, const Threads& threads) {
         const int64_t real = w.last - w.first;
         gate_rows<T>(p.gate, n, n_stride, w.rows,
                      [&](int64_t t, int64_t c, Vec<T> value) { store(z + t * z_stride + c, value); });
-        load_rows<S, T>(static_cast<const S*>(b.grad) + (tile.first_row + w.origin + w.first) * a.out, real, a.out, g,
-                        o_stride, p.out.width());
+        const S* grad = static_cast<const S*>(b.grad) + (tile.first_row + w.origin + w.first) * a.out;
         const int64_t ahead = p.gate.right - w.first;  // of the tile's first token, among the real rows
         if (p.out_normalised) {
           p.out.multiply(real, z + w.first * z_stride, z_stride, o, o_stride);
-          normalise_backward<T>(g, o, o_stride, real, p.out.width(), a.out, p.gate.eps, p.out_norm, dz, ahead,
-                                ahead + core, sum.out_norm);
+          normalise_backward<S, T>(grad, o, g, o_stride, real, p.out.width(), a.out, p.gate.eps, p.out_norm, r_out,
+                                   ahead, ahead + core, sum.out_norm);
+        } else {
+          load_rows<S, T>(grad, real, a.out, g, o_stride, p.out.width());
         }
         p.out.add_gradients(core, g + ahead * o_stride, o_stride, z + p.gate.right * z_stride, z_stride, sum.out);
         zero_rows<T>(dz, z_stride, w.first);

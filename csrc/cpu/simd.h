@@ -12,6 +12,7 @@
 
 #include <cstdint>
 #include <cstring>
+#include <type_traits>
 
 #ifndef LYRA_ISA
 #define LYRA_ISA baseline
@@ -173,13 +174,24 @@ LYRA_INLINE void store_first(S* p, Vec<Compute<S>> v, int n) {
   store(lanes, v);
   for (int i = 0; i < n; ++i) p[i] = from_compute<S>(lanes[i]);
 }
+// The sum of all lanes, by halves: in registers, where an array of lanes would go through memory.
+template <class V>
+LYRA_INLINE auto sum_halves(V v) {
+  using T = std::remove_reference_t<decltype(v[0])>;
+  if constexpr (sizeof(V) == 2 * sizeof(T)) {
+    return v[0] + v[1];
+  } else {
+    typedef T Half __attribute__((vector_size(sizeof(V) / 2)));
+    struct Halves {
+      Half low, high;
+    };
+    const Halves halves = bit_cast<Halves>(v);
+    return sum_halves<Half>(halves.low + halves.high);
+  }
+}
 template <class T>
 LYRA_INLINE T sum_lanes(Vec<T> v) {
-  T lanes[kLanes<T>];
-  store(lanes, v);
-  for (int width = kLanes<T> / 2; width > 0; width /= 2)
-    for (int i = 0; i < width; ++i) lanes[i] += lanes[i + width];
-  return lanes[0];
+  return sum_halves<Vec<T>>(v);
 }
 // a where the mask's lane is true, else b; the mask comes from a comparison of two vectors.
 template <class T, class Mask>

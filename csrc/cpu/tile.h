@@ -140,6 +140,21 @@ LYRA_INLINE void store_rows(const T* tile, int64_t stride, int64_t rows, int64_t
   }
 }
 
+// The vector of channels c .. of one row: the last is short, and its other lanes read as zero.
+template <class S>
+LYRA_INLINE Vec<Compute<S>> load_channels(const S* row, int64_t c, int64_t channels) {
+  constexpr int W = kLanes<Compute<S>>;
+  return c + W <= channels ? load_as(row + c) : load_first(row + c, static_cast<int>(channels - c));
+}
+template <class S>
+LYRA_INLINE void store_channels(S* row, int64_t c, int64_t channels, Vec<Compute<S>> v) {
+  constexpr int W = kLanes<Compute<S>>;
+  if (c + W <= channels)
+    store_as(row + c, v);
+  else
+    store_first(row + c, v, static_cast<int>(channels - c));
+}
+
 template <class T>
 LYRA_INLINE void zero_rows(T* tile, int64_t stride, int64_t rows) {
   if (rows > 0) std::memset(tile, 0, static_cast<std::size_t>(rows * stride) * sizeof(T));
@@ -161,17 +176,11 @@ LYRA_INLINE void add_columns(const T* tile, int64_t stride, int64_t rows, int64_
   }
 }
 
-// x[t][c] <- x[t][c] scale[c]
-template <class T>
-LYRA_INLINE void scale_columns(T* x, int64_t stride, int64_t rows, int64_t width, const T* scale) {
-  for (int64_t t = 0; t < rows; ++t, x += stride)
-    for (int64_t c = 0; c < width; c += kLanes<T>) store(x + c, load(x + c) * load(scale + c));
-}
-
 // ---- root-mean-square norm of tile rows ------------------------------------------------------------------------
-// x <- x r with r = 1/sqrt(sum of x^2 / channels + eps), in place; the padding up to `width` holds zeros.
+// r[t] = 1/sqrt(sum of x[t]^2 / channels + eps); x's padding up to `width` holds zeros. The square roots and divisions
+// of all rows are made together, in vectors.
 template <class T>
-LYRA_INLINE void normalise_rows(T* x, int64_t stride, int64_t rows, int64_t width, int64_t channels, T eps, T* r) {
+LYRA_INLINE void inverse_rms(const T* x, int64_t stride, int64_t rows, int64_t width, int64_t channels, T eps, T* r) {
   constexpr int W = kLanes<T>;
   for (int64_t t = 0; t < rows; ++t, x += stride) {
     Vec<T> even{}, odd{};
@@ -182,9 +191,21 @@ LYRA_INLINE void normalise_rows(T* x, int64_t stride, int64_t rows, int64_t widt
       odd += b * b;
     }
     if (c < width) even += load(x + c) * load(x + c);
-    const T scale = T(1) / std::sqrt(sum_lanes<T>(even + odd) / T(channels) + eps);
-    r[t] = scale;
-    for (c = 0; c < width; c += W) store(x + c, load(x + c) * scale);
+    r[t] = sum_lanes<T>(even + odd);
+  }
+  const T count = static_cast<T>(channels);
+  for (int64_t t = 0; t < rows; ++t) r[t] = T(1) / std::sqrt(r[t] / count + eps);
+}
+
+// x <- x r, in place.
+template <class T>
+LYRA_INLINE void normalise_rows(T* x, int64_t stride, int64_t rows, int64_t width, int64_t channels, T eps, T* r) {
+  constexpr int64_t kBlock = 16;  // rows that stay in L1 between the sum and the scaling
+  for (int64_t first = 0; first < rows; first += kBlock, x += kBlock * stride, r += kBlock) {
+    const int64_t block = std::min(kBlock, rows - first);
+    inverse_rms(x, stride, block, width, channels, eps, r);
+    for (int64_t t = 0; t < block; ++t)
+      for (int64_t c = 0; c < width; c += kLanes<T>) store(x + t * stride + c, load(x + t * stride + c) * r[t]);
   }
 }
 
