@@ -66,14 +66,15 @@ def train(
     ] = 2,
     s4_layers: Annotated[int, typer.Option(help="State space layers of the layered model.", rich_help_panel=MODEL)] = 4,
     dropout: Annotated[float, typer.Option(help="Dropout.", rich_help_panel=MODEL)] = 0.0,
-    pool: Annotated[str, typer.Option(help="mean, max or first.", rich_help_panel=MODEL)] = "mean",
+    pool: Annotated[str, typer.Option(help="mean, max or first.", rich_help_panel=MODEL)] = "max",
     bidirectional: Annotated[
-        bool, typer.Option("--bidirectional", help="State spaces look both ways.", rich_help_panel=MODEL)
-    ] = False,
+        bool,
+        typer.Option("--bidirectional/--one-way", help="Whether state spaces look both ways.", rich_help_panel=MODEL),
+    ] = True,
     output: Annotated[
         str,
         typer.Option(help="Regression: linear, or sigmoid, which learns a saturating scale.", rich_help_panel=MODEL),
-    ] = "linear",
+    ] = "sigmoid",
     epochs: Annotated[
         int | None, typer.Option(help="At most so many [as many as make about 4,000 steps].", rich_help_panel=FIT)
     ] = None,
@@ -82,7 +83,7 @@ def train(
     ] = None,
     lr: Annotated[
         float, typer.Option(help="Highest learning rate of the one-cycle schedule.", rich_help_panel=FIT)
-    ] = 5e-3,
+    ] = 8e-3,
     s4_lr: Annotated[float, typer.Option(help="The same for the state spaces' dynamics.", rich_help_panel=FIT)] = 1e-3,
     weight_decay: Annotated[float, typer.Option(help="AdamW's weight decay.", rich_help_panel=FIT)] = 0.01,
     class_weights: Annotated[str, typer.Option(help="none or balanced.", rich_help_panel=FIT)] = "none",
@@ -132,7 +133,7 @@ def train(
     recipe = Recipe(
         model=model, d_model=d_model, d_state=d_state, dropout=dropout, pgc_layers=pgc_layers, s4_layers=s4_layers,
         pool=pool, bidirectional=bidirectional, output=output, class_weights=class_weights, epochs=epochs,
-        batch_size=batch_size, lr=lr,         weight_decay=weight_decay, s4_lr=s4_lr, patience=patience, seed=seed,
+        batch_size=batch_size, lr=lr, weight_decay=weight_decay, s4_lr=s4_lr, patience=patience, seed=seed,
     )  # fmt: skip
     hardware = Hardware(accelerator, devices, strategy, precision)
     console = Console(file=sys.stderr)

@@ -40,13 +40,13 @@ class Recipe:
     dropout: float = 0.0
     pgc_layers: int = 2
     s4_layers: int = 4
-    pool: str = "mean"
-    bidirectional: bool = False
-    output: str = "linear"
+    pool: str = "max"
+    bidirectional: bool = True
+    output: str = "sigmoid"
     class_weights: str = "none"
     epochs: int | None = None
     batch_size: int | None = None
-    lr: float = 5e-3
+    lr: float = 8e-3
     weight_decay: float = 0.01
     s4_lr: float = 1e-3
     warmup: float = 0.15
