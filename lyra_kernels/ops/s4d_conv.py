@@ -46,8 +46,8 @@ s4d_scan_op = _S4DScan(
 def _choose(u: Tensor, modes: int, directions: int, cu_seqlens: Tensor | None, states: bool) -> str:
     """The algorithm for "auto"."""
     batch, length = u.shape[0], u.shape[1]
-    if states:
-        return "scan"  # it alone carries a state
+    if states or torch.jit.is_tracing():
+        return "scan"  # it alone carries a state, and suits every length that a trace will be run with
     if torch.compiler.is_compiling() or not isinstance(length, int):
         # A length not known yet must stay unknown: no guard. The scan is never a bad choice.
         return "direct" if cu_seqlens is None and statically_known_true(length <= 4 * modes) else "scan"
