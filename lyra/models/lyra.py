@@ -232,6 +232,7 @@ class Lyra(
         for layer in self.pgc_layers:
             x = x + layer(x, **layout) if self.pgc_residual else layer(x, **layout)
         for layer, norm, dropout in zip(self.s4_layers, self.norms, self.dropouts, strict=True):
+            assert isinstance(dropout, nn.Dropout)
             z = norm(x) if self.prenorm else x
             if (dropout.training and dropout.p > 0.0) or torch.is_autocast_enabled(x.device.type):
                 x = x + dropout(layer(z, **layout))

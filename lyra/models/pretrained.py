@@ -109,7 +109,8 @@ class PretrainedMixin(PyTorchModelHubMixin):
 def _subclass_named(cls: type, config: Mapping[str, Any], model_id: str) -> type:
     """``cls`` or the subclass of it that the folder was saved from."""
     name = (config.get("architectures") or [cls.__name__])[0]
-    known = {cls.__name__: cls} | {sub.__name__: sub for sub in cls.__subclasses__()}
+    classes: list[type] = [cls, *cls.__subclasses__()]
+    known = {each.__name__: each for each in classes}
     if name not in known:
         raise ValueError(f"{model_id} holds a {name}, which {cls.__name__} cannot load")
     return known[name]
@@ -122,13 +123,14 @@ def read_state_dict(source: str | Path | Mapping[str, Tensor]) -> dict[str, Tens
     that the paper's authors published gets this package's names (``pgc1``, ``pgc2``, ``s4d`` and ``norm``
     become ``pgc_layers.0``, ``pgc_layers.1``, ``s4_layers.0`` and ``norms.0``).
     """
+    content: Any = source
     if not isinstance(source, Mapping):
-        source = torch.load(source, map_location="cpu", weights_only=True)
-        if not isinstance(source, Mapping):
-            raise ValueError(f"expected a state_dict, the file holds a {type(source).__name__}")
+        content = torch.load(source, map_location="cpu", weights_only=True)
+        if not isinstance(content, Mapping):
+            raise ValueError(f"expected a state_dict, the file holds a {type(content).__name__}")
     for key in ("state_dict", "model_state_dict"):
-        if isinstance(source.get(key), Mapping):
-            source = source[key]
+        if isinstance(content.get(key), Mapping):
+            content = content[key]
     authors = {
         "pgc1.": "pgc_layers.0.",
         "pgc2.": "pgc_layers.1.",
@@ -136,7 +138,7 @@ def read_state_dict(source: str | Path | Mapping[str, Tensor]) -> dict[str, Tens
         "norm.": "norms.0.",
     }
     state = {}
-    for key, value in source.items():
+    for key, value in content.items():
         for prefix, name in authors.items():
             if key.startswith(prefix):
                 key = name + key.removeprefix(prefix)
