@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lyra_kernels.layers import PGC, S4D, RMSNorm, checks
+from lyra_kernels.layers.s4d import ALGORITHMS
 
 from .pooling import POOLS, pool
 from .pretrained import PretrainedMixin, infer_arguments, read_state_dict
@@ -97,10 +98,12 @@ class Lyra(
         self.pgc_residual = checks.boolean("pgc_residual", pgc_residual)
         checks.probability("dropout", dropout)
         checks.learning_rate("s4_lr", s4_lr)
-        if pool not in POOLS:
-            raise ValueError(f"pool must be one of {', '.join(POOLS)}, got {pool!r}")
+        checks.choice("pool", pool, POOLS)
+        checks.choice("algorithm", algorithm, ALGORITHMS)
+        checks.even_int("d_state", d_state)
         if checks.boolean("causal", causal) and checks.boolean("bidirectional", bidirectional):
             raise ValueError("causal and bidirectional must not both be True")
+        checks.width("pgc_kernel_size", pgc_kernel_size, causal)
         if metadata is not None and not isinstance(metadata, Mapping):
             raise ValueError(f"metadata must be a dict or None, got {metadata!r}")
         expansions = _per_layer("pgc_expansion", pgc_expansion, num_pgc_layers)
@@ -220,7 +223,7 @@ class Lyra(
             ValueError: a shape, a token id or a length does not fit.
             TypeError: a dtype does not fit.
         """
-        lengths = _as_lengths(lengths, x)
+        lengths, cu_seqlens = _layout(x, lengths, cu_seqlens)
         embeddings = self.embed(x, lengths, cu_seqlens)
         out = self.head(pool(embeddings, self.pool, lengths, cu_seqlens))
         return (out, _fill_padding(embeddings, lengths)) if return_embeddings else out
@@ -293,7 +296,7 @@ class LyraForTokenClassification(Lyra):
         cu_seqlens: Tensor | None = None,
     ) -> Tensor | tuple[Tensor, Tensor]:
         """Predict for each token; arguments and errors are those of :meth:`Lyra.forward`."""
-        lengths = _as_lengths(lengths, x)
+        lengths, cu_seqlens = _layout(x, lengths, cu_seqlens)
         embeddings = _fill_padding(self.embed(x, lengths, cu_seqlens), lengths)
         out = _fill_padding(self.head(embeddings), lengths)
         return (out, embeddings) if return_embeddings else out
@@ -308,16 +311,23 @@ def _per_layer(name: str, value: float | Sequence[float], layers: int) -> list[f
     return [checks.positive_float(name, item) for item in value]
 
 
-def _as_lengths(lengths: Tensor | Sequence[int] | None, x: Tensor) -> Tensor | None:
-    return None if lengths is None else torch.as_tensor(lengths, device=x.device)
+def _layout(
+    x: Tensor, lengths: Tensor | Sequence[int] | None, cu_seqlens: Tensor | None
+) -> tuple[Tensor | None, Tensor | None]:
+    """`lengths` and `cu_seqlens` checked against x, as int64 tensors."""
+    if not isinstance(x, Tensor):
+        raise TypeError(f"x must be a tensor, not {type(x).__name__}")
+    if x.dim() not in (2, 3):
+        raise ValueError(f"x must be token ids (B, L) or features (B, L, d_input), got {tuple(x.shape)}")
+    if lengths is not None and not isinstance(lengths, Tensor):
+        lengths = torch.as_tensor(lengths, device=x.device, dtype=None if len(lengths) else torch.int64)
+    return checks.layout(x, lengths, cu_seqlens, "x")
 
 
 def _fill_padding(x: Tensor, lengths: Tensor | None) -> Tensor:
     """``x (B, L, ...)`` with zeros at the padded positions, whatever was there before."""
     if lengths is None:
         return x
-    if lengths.shape != x.shape[:1]:
-        raise ValueError(f"lengths must be ({x.shape[0]},), one for each sequence, got {tuple(lengths.shape)}")
     real = torch.arange(x.shape[1], device=x.device) < lengths.unsqueeze(-1)
     real = real.reshape(real.shape + (1,) * (x.dim() - 2))
     return torch.where(real, x, torch.zeros((), dtype=x.dtype, device=x.device))

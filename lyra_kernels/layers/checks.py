@@ -3,7 +3,22 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from numbers import Integral, Real
+
+from ..ops._checks import layout
+
+__all__ = [
+    "boolean",
+    "choice",
+    "even_int",
+    "layout",
+    "learning_rate",
+    "positive_float",
+    "positive_int",
+    "probability",
+    "width",
+]
 
 
 def positive_int(name: str, value: object, *, minimum: int = 1) -> int:
@@ -11,6 +26,29 @@ def positive_int(name: str, value: object, *, minimum: int = 1) -> int:
     if isinstance(value, bool) or not isinstance(value, Integral) or value < minimum:
         raise ValueError(f"{name} must be an integer of at least {minimum}, got {value!r}")
     return int(value)
+
+
+def even_int(name: str, value: object) -> int:
+    """``value`` as an even int of at least 2: as many states as make conjugate pairs."""
+    number = positive_int(name, value)
+    if number % 2:
+        raise ValueError(f"{name} must be even (conjugate pairs), got {number}")
+    return number
+
+
+def width(name: str, value: object, causal: bool) -> int:
+    """``value`` as the width of a convolution, which has a middle unless it is causal."""
+    number = positive_int(name, value)
+    if number % 2 == 0 and not causal:
+        raise ValueError(f"{name} must be odd unless causal=True, got {number}")
+    return number
+
+
+def choice(name: str, value: object, options: Sequence[str]) -> str:
+    """``value`` if it is one of the options."""
+    if not isinstance(value, str) or value not in options:
+        raise ValueError(f"{name} must be one of {', '.join(options)}, got {value!r}")
+    return value
 
 
 def positive_float(name: str, value: object) -> float:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from .. import ops
-from .checks import boolean, positive_float, positive_int, probability
+from .checks import boolean, positive_float, positive_int, probability, width
 from .rms_norm import RMSNorm
 
 
@@ -48,11 +48,9 @@ class PGC(nn.Module):
         super().__init__()
         self.d_model = positive_int("d_model", d_model)
         self.expansion_factor = positive_float("expansion_factor", expansion_factor)
-        self.kernel_size = positive_int("kernel_size", kernel_size)
         self.causal = boolean("causal", causal)
+        self.kernel_size = width("kernel_size", kernel_size, self.causal)
         self.eps = positive_float("eps", eps)
-        if self.kernel_size % 2 == 0 and not causal:
-            raise ValueError(f"kernel_size must be odd unless causal=True, got {kernel_size}")
         inner = int(self.expansion_factor * self.d_model)
         if inner < 1:
             raise ValueError(f"expansion_factor * d_model must be at least 1, got {expansion_factor} * {d_model}")

@@ -8,10 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from .. import ops
-from .checks import boolean, learning_rate, positive_float, positive_int, probability
-
-ALGORITHMS = ("auto", "fft", "direct", "scan")
-"""How :class:`S4D` may compute its convolution."""
+from ..ops.s4d_conv import ALGORITHMS
+from .checks import boolean, choice, even_int, learning_rate, positive_float, positive_int, probability
 
 
 class S4DKernel(nn.Module):
@@ -52,12 +50,10 @@ class S4DKernel(nn.Module):
     ) -> None:
         super().__init__()
         self.d_model = positive_int("d_model", d_model)
-        self.d_state = positive_int("d_state" if N is None else "N", d_state if N is None else N)
+        self.d_state = even_int("d_state" if N is None else "N", d_state if N is None else N)
         self.bidirectional = boolean("bidirectional", bidirectional)
         self.lr = learning_rate("lr", lr)
         dt_min, dt_max = positive_float("dt_min", dt_min), positive_float("dt_max", dt_max)
-        if self.d_state % 2:
-            raise ValueError(f"d_state must be even (conjugate pairs), got {self.d_state}")
         if dt_min > dt_max:
             raise ValueError(f"dt_min must not exceed dt_max, got {dt_min} and {dt_max}")
 
@@ -156,9 +152,7 @@ class S4D(nn.Module):
         self.bidirectional = self.kernel.bidirectional
         self.transposed = boolean("transposed", transposed)
         self.dropout = nn.Dropout(probability("dropout", dropout))
-        if algorithm not in ALGORITHMS:
-            raise ValueError(f"algorithm must be one of {', '.join(ALGORITHMS)}, got {algorithm!r}")
-        self.algorithm = algorithm
+        self.algorithm = choice("algorithm", algorithm, ALGORITHMS)
         self.D = nn.Parameter(torch.randn(self.d_model))
         self.output_linear = nn.Sequential(nn.Conv1d(self.d_model, 2 * self.d_model, 1), nn.GLU(dim=-2))
 
