@@ -76,6 +76,11 @@ class CudaCall {
     *pointer = watch(t.mutable_data_ptr(), bytes_of(t), name, true);
     return t;
   }
+  // The pointer of a tensor that the kernel changes.
+  void* in_place(const Tensor& t, const char* name) {
+    STD_TORCH_CHECK(t.is_contiguous(), name, " must be contiguous");
+    return watch(t.mutable_data_ptr(), bytes_of(t), name, true, false);
+  }
   // The gradient of a parameter that may be absent: then null, and a tensor of no elements.
   Tensor gradient(bool present, void** pointer, const char* name, std::vector<int64_t> sizes) {
     if (present) return output(pointer, name, compute_, std::move(sizes));
@@ -109,12 +114,12 @@ class CudaCall {
  private:
   static size_t bytes_of(const Tensor& t) { return static_cast<size_t>(t.numel()) * t.element_size(); }
 
-  void* watch(void* pointer, size_t bytes, const char* name, bool writable) {
+  void* watch(void* pointer, size_t bytes, const char* name, bool writable, bool fresh = true) {
 #ifdef LYRA_EMULATED
-    if (writable && bytes) std::memset(pointer, 0xFF, bytes);  // NaN wherever a kernel forgets to write
+    if (writable && fresh && bytes) std::memset(pointer, 0xFF, bytes);  // NaN wherever a kernel forgets to write
     emu::register_memory(pointer, bytes, name, writable);
 #else
-    static_cast<void>(bytes), static_cast<void>(name), static_cast<void>(writable);
+    static_cast<void>(bytes), static_cast<void>(name), static_cast<void>(writable), static_cast<void>(fresh);
 #endif
     return pointer;
   }

@@ -140,13 +140,20 @@ def implementation(op: str, backend: str) -> Callable:
         table = importlib.import_module("lyra_kernels.triton").IMPLEMENTATIONS
         if op in table:
             return table[op]
-    if backend == "cuda" and hasattr(torch.ops.lyra_cuda, op):
-        return getattr(torch.ops.lyra_cuda, op)
+    if backend == "cuda" and hasattr(torch.ops.lyra_cuda, "gated_conv"):
+        table = _cuda_implementations()
+        if op in table:
+            return table[op]
     if backend == "cpu":
         from .ops.schemas import OPS
 
         return _below_autograd(OPS[op])
     raise RuntimeError(f"backend {backend!r} has no op {op!r}")
+
+
+@cache
+def _cuda_implementations() -> Mapping[str, Callable]:
+    return importlib.import_module("lyra_kernels.cuda").implementations(torch.ops.lyra_cuda)
 
 
 def _below_autograd(function: Callable) -> Callable:

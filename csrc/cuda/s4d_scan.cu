@@ -4,13 +4,12 @@
 namespace lyra::cuda {
 namespace {
 
-template <class T>
+template <class R>
 struct ForwardPointers {
-  const T* u;
-  const Complex<Compute<T>>*a, *lost, *c, *states, *initial;  // states: null where each sequence is one segment
-  const Compute<T>* D;
-  T* y;
-  Complex<Compute<T>>*final, *checkpoints, *scratch;
+  Activations u, y;
+  const Complex<R>*a, *lost, *c, *states, *initial;  // states: null where each sequence is one segment
+  const R* D;
+  Complex<R>*final, *checkpoints, *scratch;
 };
 
 // One channel's chunk: 64 tokens in `row`, which get the outputs. DOWN: the direction that leaves the token itself out.
@@ -58,11 +57,10 @@ __device__ __forceinline__ void scan_chunk(R* row, int count, int modes, R skip,
 }
 
 // One direction over the block's segment. `table` holds c of this direction for the block's channels.
-template <class T, int N, bool DOWN>
-__device__ void scan_segment(const ForwardPointers<T>& p, const ScanBlock& b, const ScanShape& shape,
-                             const Complex<Compute<T>>* a, const Complex<Compute<T>>* lost,
-                             const Complex<Compute<T>>* c, Complex<Compute<T>>* carry, Compute<T>* tile) {
-  using R = Compute<T>;
+template <class R, bool DOWN>
+__device__ void scan_segment(const ForwardPointers<R>& p, const ScanBlock& b, const ScanShape& shape,
+                             const Complex<R>* a, const Complex<R>* lost,
+                             const Complex<R>* c, Complex<R>* carry, R* tile) {
   const int modes = shape.modes;
   const int64_t all = static_cast<int64_t>(shape.channels) * modes, own = static_cast<int64_t>(b.first) * modes;
   const int64_t direction = DOWN ? all : 0, all_directions = all * shape.directions;
@@ -75,7 +73,7 @@ __device__ void scan_segment(const ForwardPointers<T>& p, const ScanBlock& b, co
   for (int k = 0; k < b.chunks; ++k) {
     const int chunk = DOWN ? b.chunks - 1 - k : k, count = b.count(chunk);
     __syncthreads();
-    load_chunk<T, N>(p.u, b, shape.channels, chunk, count, tile);
+    load_chunk<R>(p.u, b, shape.channels, chunk, count, tile);
     __syncthreads();
     if (count > 0)
       for (int h = threadIdx.x / kWarp; h < b.channels; h += kScanWarps) {
@@ -87,7 +85,7 @@ __device__ void scan_segment(const ForwardPointers<T>& p, const ScanBlock& b, co
                             carry + h * modes, checkpoint);
       }
     __syncthreads();
-    store_chunk<T, N>(p.y, b, shape.channels, chunk, !DOWN && shape.directions == 2, tile);
+    store_chunk<R>(p.y, b, shape.channels, chunk, !DOWN && shape.directions == 2, tile);
   }
   if (!DOWN && p.final && b.ends_sequence())
     for_own_modes(b, modes, [&](int h, int n) {
@@ -96,10 +94,9 @@ __device__ void scan_segment(const ForwardPointers<T>& p, const ScanBlock& b, co
 }
 
 // Shared memory: the tile, and when staged, for the block's channels: a, its correction, c, the state.
-template <class T, int N>
-__global__ void __launch_bounds__(kScanThreads, kScanBlocks<T>)
-    s4d_scan_outputs(ForwardPointers<T> p, Layout layout, ScanShape shape) {
-  using R = Compute<T>;
+template <class R>
+__global__ void __launch_bounds__(kScanThreads, kScanBlocks<R>)
+    s4d_scan_outputs(ForwardPointers<R> p, Layout layout, ScanShape shape) {
   DYNAMIC_SHARED(Complex<R>, memory);
   const ScanBlock b = find_block(layout, shape, blockIdx.x);
   const int held = shape.group * shape.modes;
@@ -121,38 +118,40 @@ __global__ void __launch_bounds__(kScanThreads, kScanBlocks<T>)
       c = memory + 2 * held;
     }
     if (direction == 1)
-      scan_segment<T, N, true>(p, b, shape, a, lost, c, carry, tile);
+      scan_segment<R, true>(p, b, shape, a, lost, c, carry, tile);
     else
-      scan_segment<T, N, false>(p, b, shape, a, lost, c, carry, tile);
+      scan_segment<R, false>(p, b, shape, a, lost, c, carry, tile);
   }
 }
 
 constexpr int kTiles = 1, kPerMode = 8;  // reals that shared memory holds for each mode
 
-template <class T>
-Complex<Compute<T>>* scratch_of(Pieces& pieces, const S4dScanArgs& args, const ScanShape& shape) {
+template <class R>
+Complex<R>* scratch_of(Pieces& pieces, const S4dScanArgs& args, const ScanShape& shape) {
   if (shape.staged) return nullptr;
-  return pieces.take<Complex<Compute<T>>>(args.layout.tiles(kSegment) * shape.groups * shape.group * shape.modes);
+  return pieces.take<Complex<R>>(args.layout.tiles(kSegment) * shape.groups * shape.group * shape.modes);
 }
 
-template <class T, int N>
-void run(const S4dScanArgs& args, const ScanShape& shape) {
-  using R = Compute<T>;
+template <class R>
+void run(const S4dScanArgs& args) {
+  const ScanShape shape = scan_shape<R>(args, kTiles, kPerMode);
+  const bool wide = wide_accesses(args, args.u, args.y);
+  const Activations u{args.u, args.dtype, wide}, y{args.y, args.dtype, wide};
   Pieces pieces(args.workspace);
   const ScanTables<R> tables(pieces, args);
-  prepare_scan<T, N>(args, shape, tables, args.u, args.initial_state, false);
-  const ForwardPointers<T> p{static_cast<const T*>(args.u),
+  prepare_scan<R>(args, shape, tables, u, args.initial_state, false);
+  const ForwardPointers<R> p{u,
+                             y,
                              tables.a,
                              tables.lost,
                              tables.c,
                              shape.segmented ? tables.states : nullptr,
                              static_cast<const Complex<R>*>(args.initial_state),
                              static_cast<const R*>(args.D),
-                             static_cast<T*>(args.y),
                              static_cast<Complex<R>*>(args.final_state),
                              static_cast<Complex<R>*>(args.checkpoints),
-                             scratch_of<T>(pieces, args, shape)};
-  launch("s4d_scan_outputs", s4d_scan_outputs<T, N>, args.layout.tiles(kSegment) * shape.groups, kScanThreads,
+                             scratch_of<R>(pieces, args, shape)};
+  launch("s4d_scan_outputs", s4d_scan_outputs<R>, args.layout.tiles(kSegment) * shape.groups, kScanThreads,
          shape.group * scan_channel_bytes<R>(args.modes, kTiles, kPerMode, shape.staged), args.stream, p, args.layout,
          shape);
   if (args.final_state && args.layout.tiles(kSegment) == 0) {
@@ -162,28 +161,23 @@ void run(const S4dScanArgs& args, const ScanShape& shape) {
   }
 }
 
+template <class R>
+size_t workspace(const S4dScanArgs& args) {
+  Pieces pieces(nullptr);
+  ScanTables<R>(pieces, args);
+  scratch_of<R>(pieces, args, scan_shape<R>(args, kTiles, kPerMode));
+  return pieces.used();
+}
+
 }  // namespace
 
 size_t s4d_scan_workspace(const S4dScanArgs& args) {
-  Pieces pieces(nullptr);
-  with_type(args.dtype, [&](auto* p) {
-    using T = Pointee<decltype(p)>;
-    ScanTables<Compute<T>>(pieces, args);
-    scratch_of<T>(pieces, args, scan_shape<T>(args, kTiles, kPerMode));
-  });
-  return pieces.used();
+  return args.dtype == DType::f64 ? workspace<double>(args) : workspace<float>(args);
 }
 
 void s4d_scan(const S4dScanArgs& args) {
   if (args.channels == 0) return;
-  with_type(args.dtype, [&](auto* p) {
-    using T = Pointee<decltype(p)>;
-    const ScanShape shape = scan_shape<T>(args, kTiles, kPerMode);
-    if (vectorizable<T>(args.channels, args.u, args.y))
-      run<T, kVector<T>>(args, shape);
-    else
-      run<T, 1>(args, shape);
-  });
+  args.dtype == DType::f64 ? run<double>(args) : run<float>(args);
 }
 
 }  // namespace lyra::cuda

@@ -24,8 +24,8 @@ constexpr int kStep = 8;         // tokens between two corrections of the state
 constexpr int kPitch = kChunk + 1;  // of a channel's tokens in shared memory: odd, so that no bank is asked twice
 static_assert(kChunk == kScanChunk);
 
-template <class T>
-constexpr int kScanBlocks = sizeof(T) == 8 ? 1 : 2;  // on a multiprocessor: more would need fewer registers, and spill
+template <class R>
+constexpr int kScanBlocks = sizeof(R) == 8 ? 1 : 2;  // on a multiprocessor: more would need fewer registers, and spill
 
 struct ScanShape {
   int channels, modes, directions;
@@ -61,41 +61,78 @@ __device__ inline ScanBlock find_block(const Layout& layout, const ScanShape& sh
   return b;
 }
 
-// A chunk of activations to shared memory, tile[channel][token], zeros from `count` on; and back, `rows` tokens of it.
-template <class T, int N>
-__device__ inline void load_chunk(const T* x, const ScanBlock& b, int channels, int chunk, int count,
-                                  Compute<T>* tile) {
-  const int packs = b.channels / N;
-  const int64_t row = b.tile.row + b.tile.start + chunk * kChunk;
-  for (int i = threadIdx.x; i < kChunk * packs; i += kScanThreads) {
-    const int t = i / packs, c = i % packs * N;
-    Compute<T> value[N] = {};
-    if (t < count) load<N>(x + (row + t) * channels + b.first + c, value);
-#pragma unroll
-    for (int k = 0; k < N; ++k) tile[(c + k) * kPitch + t] = value[k];
+// Activations of any storage type. The type is looked up at each chunk and not compiled in: the recurrence is the same
+// for all, and by far the longest part to compile.
+struct Activations {
+  const void* data;
+  DType dtype;
+  bool wide;  // whether 16-byte accesses are aligned
+};
+
+// f(null pointer to the storage type, elements of one access as a constant)
+template <class R, class F>
+__device__ inline void with_access(const Activations& x, F&& f) {
+  using One = std::integral_constant<int, 1>;
+  if constexpr (sizeof(R) == 8) {
+    const double* p = nullptr;
+    x.wide ? f(p, std::integral_constant<int, kVector<double>>()) : f(p, One());
+  } else if (x.dtype == DType::f32) {
+    const float* p = nullptr;
+    x.wide ? f(p, std::integral_constant<int, kVector<float>>()) : f(p, One());
+  } else if (x.dtype == DType::f16) {
+    const __half* p = nullptr;
+    x.wide ? f(p, std::integral_constant<int, kVector<__half>>()) : f(p, One());
+  } else {
+    const __nv_bfloat16* p = nullptr;
+    x.wide ? f(p, std::integral_constant<int, kVector<__nv_bfloat16>>()) : f(p, One());
   }
 }
 
-template <class T, int N>
-__device__ inline void store_chunk(T* x, const ScanBlock& b, int channels, int chunk, bool add,
-                                   const Compute<T>* tile) {
-  const int packs = b.channels / N;
-  const int64_t start = b.tile.start + chunk * kChunk, left = b.tile.rows - start;
-  const int rows = left < kChunk ? static_cast<int>(left) : kChunk;
-  for (int i = threadIdx.x; i < rows * packs; i += kScanThreads) {
-    const int t = i / packs, c = i % packs * N;
-    T* target = x + (b.tile.row + start + t) * channels + b.first + c;
-    Compute<T> value[N];
+// A chunk of activations to shared memory, tile[channel][token], zeros from `count` on; and back, as many rows as the
+// chunk has.
+template <class R>
+__device__ inline void load_chunk(const Activations& x, const ScanBlock& b, int channels, int chunk, int count,
+                                  R* tile) {
+  with_access<R>(x, [&](auto* type, auto width) {
+    constexpr int N = decltype(width)::value;
+    const auto* data = static_cast<decltype(type)>(x.data);
+    const int packs = b.channels / N;
+    const int64_t row = b.tile.row + b.tile.start + chunk * kChunk;
+    for (int i = threadIdx.x; i < kChunk * packs; i += kScanThreads) {
+      const int t = i / packs, c = i % packs * N;
+      R value[N] = {};
+      if (t < count) load<N>(data + (row + t) * channels + b.first + c, value);
 #pragma unroll
-    for (int k = 0; k < N; ++k) value[k] = tile[(c + k) * kPitch + t];
-    if (add) {  // what this thread stored for the other direction
-      Compute<T> other[N];
-      load<N>(target, other);
-#pragma unroll
-      for (int k = 0; k < N; ++k) value[k] += other[k];
+      for (int k = 0; k < N; ++k) tile[(c + k) * kPitch + t] = value[k];
     }
-    store<N>(target, value);
-  }
+  });
+}
+
+template <class R>
+__device__ inline void store_chunk(const Activations& x, const ScanBlock& b, int channels, int chunk, bool add,
+                                   const R* tile) {
+  with_access<R>(x, [&](auto* type, auto width) {
+    constexpr int N = decltype(width)::value;
+    using T = std::remove_const_t<Pointee<decltype(type)>>;
+    T* data = static_cast<T*>(const_cast<void*>(x.data));
+    const int packs = b.channels / N;
+    const int64_t start = b.tile.start + chunk * kChunk, left = b.tile.rows - start;
+    const int rows = left < kChunk ? static_cast<int>(left) : kChunk;
+    for (int i = threadIdx.x; i < rows * packs; i += kScanThreads) {
+      const int t = i / packs, c = i % packs * N;
+      T* target = data + (b.tile.row + start + t) * channels + b.first + c;
+      R value[N];
+#pragma unroll
+      for (int k = 0; k < N; ++k) value[k] = tile[(c + k) * kPitch + t];
+      if (add) {  // what this thread stored for the other direction
+        R other[N];
+        load<N>(target, other);
+#pragma unroll
+        for (int k = 0; k < N; ++k) value[k] += other[k];
+      }
+      store<N>(target, value);
+    }
+  });
 }
 
 // f(channel of the block, mode) for the pairs of this thread: a warp has every 8th channel, a lane every 32nd mode.
@@ -130,11 +167,10 @@ __global__ void s4d_scan_tables(ModeParameters<R> p, int64_t channels, int direc
 
 // sums (slots, directions, channels, modes): what a segment alone leaves in the state, sum_k a^k x_k with k counted from
 // the token passed last. The segment that the state passes last is left out: nobody needs its sum.
-template <class T, int N>
-__global__ void __launch_bounds__(kScanThreads, kScanBlocks<T>)
-    s4d_scan_segments(const T* __restrict__ x, const Complex<Compute<T>>* __restrict__ a,
-                      const Complex<Compute<T>>* __restrict__ lost, Complex<Compute<T>>* __restrict__ sums, Layout layout, ScanShape shape, bool adjoint) {
-  using R = Compute<T>;
+template <class R>
+__global__ void __launch_bounds__(kScanThreads, kScanBlocks<R>)
+    s4d_scan_segments(Activations x, const Complex<R>* __restrict__ a, const Complex<R>* __restrict__ lost,
+                      Complex<R>* __restrict__ sums, Layout layout, ScanShape shape, bool adjoint) {
   DYNAMIC_SHARED(Complex<R>, memory);
   const int direction = blockIdx.x % shape.directions, modes = shape.modes, held = shape.group * modes;
   R* tile = reinterpret_cast<R*>(shape.staged ? memory + 3 * held : memory);
@@ -159,7 +195,7 @@ __global__ void __launch_bounds__(kScanThreads, kScanBlocks<T>)
   for (int k = 0; k < b.chunks; ++k) {
     const int chunk = upwards ? k : b.chunks - 1 - k, count = b.count(chunk);
     __syncthreads();
-    load_chunk<T, N>(x, b, shape.channels, chunk, count, tile);
+    load_chunk<R>(x, b, shape.channels, chunk, count, tile);
     __syncthreads();
     for_own_modes(b, modes, [&](int h, int n) {
       const Complex<R> factor = table[h * modes + n], correction = lost_table[h * modes + n];
@@ -227,10 +263,9 @@ size_t scan_channel_bytes(int64_t modes, int tiles, int per_mode, bool staged) {
 }
 
 // A group's rows fill whole 32-byte sectors; smaller groups where there would be too few blocks for a large card.
-template <class T>
+template <class R>
 ScanShape scan_shape(const S4dScanArgs& args, int tiles, int per_mode) {
-  using R = Compute<T>;
-  constexpr int kSmallest = 32 / sizeof(T);
+  const int smallest = args.dtype == DType::f64 ? 4 : args.dtype == DType::f32 ? 8 : 16;
   constexpr int64_t kEnoughBlocks = 264;
   if (args.channels * args.modes * args.directions >= int64_t{1} << 31)
     throw Error("s4d_scan: too many channels times modes");
@@ -241,9 +276,9 @@ ScanShape scan_shape(const S4dScanArgs& args, int tiles, int per_mode) {
   s.segmented = args.layout.max_length > kSegment;
   s.group = 32;
   const size_t bytes = scan_channel_bytes<R>(args.modes, tiles, per_mode, true);
-  while (s.group > kSmallest && s.group * bytes > kSharedBudget) s.group /= 2;
+  while (s.group > smallest && s.group * bytes > kSharedBudget) s.group /= 2;
   s.staged = s.group * bytes <= kSharedLimit;
-  while (s.group > kSmallest &&
+  while (s.group > smallest &&
          args.layout.tiles(kSegment) * ((args.channels + s.group - 1) / s.group) < kEnoughBlocks)
     s.group /= 2;
   s.groups = static_cast<int>((args.channels + s.group - 1) / s.group);
@@ -286,18 +321,24 @@ struct ScanTables {
   }
 };
 
-template <class T, int N>
-void prepare_scan(const S4dScanArgs& args, const ScanShape& shape, const ScanTables<Compute<T>>& tables,
-                  const void* x, const void* first, bool adjoint) {
-  using R = Compute<T>;
+// The activations behind these pointers, which have one storage type and alignment.
+template <class... P>
+bool wide_accesses(const S4dScanArgs& args, P... pointers) {
+  bool wide = false;
+  with_type(args.dtype, [&](auto* p) { wide = vectorizable<Pointee<decltype(p)>>(args.channels, pointers...); });
+  return wide;
+}
+
+template <class R>
+void prepare_scan(const S4dScanArgs& args, const ScanShape& shape, const ScanTables<R>& tables, const Activations& x,
+                  const void* first, bool adjoint) {
   const int64_t all = args.channels * args.modes;
   launch("s4d_scan_tables", s4d_scan_tables<R>, (all + 127) / 128, 128, 0, args.stream, scan_parameters<R>(args),
          args.channels, shape.directions, tables.a, tables.lost, tables.c);
   if (!shape.segmented) return;
-  launch("s4d_scan_segments", s4d_scan_segments<T, N>,
-         args.layout.tiles(kSegment) * shape.groups * shape.directions, kScanThreads,
-         shape.group * scan_channel_bytes<R>(args.modes, 1, 6, shape.staged), args.stream, static_cast<const T*>(x),
-         tables.a, tables.lost, tables.states, args.layout, shape, adjoint);
+  launch("s4d_scan_segments", s4d_scan_segments<R>, args.layout.tiles(kSegment) * shape.groups * shape.directions,
+         kScanThreads, shape.group * scan_channel_bytes<R>(args.modes, 1, 6, shape.staged), args.stream, x, tables.a,
+         tables.lost, tables.states, args.layout, shape, adjoint);
   launch("s4d_scan_connect", s4d_scan_connect<R>, (args.layout.sequences * all * shape.directions + 127) / 128, 128, 0,
          args.stream, scan_parameters<R>(args), tables.a, tables.c, static_cast<const Complex<R>*>(first),
          tables.states, args.layout, shape, adjoint);

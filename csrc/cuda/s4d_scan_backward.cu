@@ -11,15 +11,14 @@
 namespace lyra::cuda {
 namespace {
 
-template <class T>
+template <class R>
 struct BackwardPointers {
-  const T *grad, *u;
-  const Complex<Compute<T>>*a, *lost, *c, *gradients, *final_gradient, *checkpoints;  // gradients: of what leaves a segment
-  const Compute<T>* D;
-  T* du;
-  Complex<Compute<T>>* dinitial;
-  Compute<T>*partial, *partial_D;  // (slots, directions, channels, modes, 4), (slots, channels)
-  Complex<Compute<T>>* scratch;
+  Activations grad, u, du;
+  const Complex<R>*a, *lost, *c, *gradients, *final_gradient, *checkpoints;  // gradients: of what leaves a segment
+  const R* D;
+  Complex<R>* dinitial;
+  R*partial, *partial_D;  // (slots, directions, channels, modes, 4), (slots, channels)
+  Complex<R>* scratch;
 };
 
 // What a block keeps for each mode of its channels: the tables, the gradient G, and the sums of dc and da.
@@ -137,10 +136,9 @@ __device__ __forceinline__ R chunk_back(const R* tokens, R* grads, int count, in
   return product;
 }
 
-template <class T, int N, bool DOWN>
-__device__ void segment_back(const BackwardPointers<T>& p, const ScanBlock& b, const ScanShape& shape,
-                             const Held<Compute<T>>& held, Compute<T>* tokens, Compute<T>* grads, Compute<T>* dD) {
-  using R = Compute<T>;
+template <class R, bool DOWN>
+__device__ void segment_back(const BackwardPointers<R>& p, const ScanBlock& b, const ScanShape& shape,
+                             const Held<R>& held, R* tokens, R* grads, R* dD) {
   const int modes = shape.modes;
   const int64_t all = static_cast<int64_t>(shape.channels) * modes, own = static_cast<int64_t>(b.first) * modes;
   const int64_t direction = DOWN ? all : 0, all_directions = all * shape.directions;
@@ -159,8 +157,8 @@ __device__ void segment_back(const BackwardPointers<T>& p, const ScanBlock& b, c
   for (int k = 0; k < b.chunks; ++k) {
     const int chunk = DOWN ? k : b.chunks - 1 - k, count = b.count(chunk);
     __syncthreads();
-    load_chunk<T, N>(p.u, b, shape.channels, chunk, count, tokens);
-    load_chunk<T, N>(p.grad, b, shape.channels, chunk, count, grads);
+    load_chunk<R>(p.u, b, shape.channels, chunk, count, tokens);
+    load_chunk<R>(p.grad, b, shape.channels, chunk, count, grads);
     __syncthreads();
     if (count > 0)
       for (int h = threadIdx.x / kWarp; h < b.channels; h += kScanWarps) {
@@ -175,7 +173,7 @@ __device__ void segment_back(const BackwardPointers<T>& p, const ScanBlock& b, c
         }
       }
     __syncthreads();
-    store_chunk<T, N>(p.du, b, shape.channels, chunk, !DOWN && shape.directions == 2, grads);
+    store_chunk<R>(p.du, b, shape.channels, chunk, !DOWN && shape.directions == 2, grads);
   }
   for_own_modes(b, modes, [&](int h, int n) {
     const int i = h * modes + n;
@@ -195,10 +193,9 @@ __device__ void segment_back(const BackwardPointers<T>& p, const ScanBlock& b, c
 }
 
 // Shared memory: two tiles and dD, and when staged, for the block's channels: a, its correction, c, G, dc, da.
-template <class T, int N>
-__global__ void __launch_bounds__(kScanThreads, kScanBlocks<T>)
-    s4d_scan_gradients(BackwardPointers<T> p, Layout layout, ScanShape shape) {
-  using R = Compute<T>;
+template <class R>
+__global__ void __launch_bounds__(kScanThreads, kScanBlocks<R>)
+    s4d_scan_gradients(BackwardPointers<R> p, Layout layout, ScanShape shape) {
   DYNAMIC_SHARED(Complex<R>, memory);
   const ScanBlock b = find_block(layout, shape, blockIdx.x);
   const int pairs = shape.group * shape.modes;
@@ -226,9 +223,9 @@ __global__ void __launch_bounds__(kScanThreads, kScanBlocks<T>)
       held.c = memory + 2 * pairs;
     }
     if (direction == 1)
-      segment_back<T, N, true>(p, b, shape, held, tokens, grads, dD);
+      segment_back<R, true>(p, b, shape, held, tokens, grads, dD);
     else
-      segment_back<T, N, false>(p, b, shape, held, tokens, grads, dD);
+      segment_back<R, false>(p, b, shape, held, tokens, grads, dD);
   }
   if (p.partial_D)
     for (int h = threadIdx.x / kWarp; h < b.channels; h += kScanWarps)
@@ -237,9 +234,8 @@ __global__ void __launch_bounds__(kScanThreads, kScanBlocks<T>)
 
 constexpr int kTiles = 2, kPerMode = 12;  // reals that shared memory holds for each mode
 
-template <class T>
+template <class R>
 struct Workspace {
-  using R = Compute<T>;
   ScanTables<R> tables;
   R *partial, *partial_D, *sums;
   Complex<R>* scratch;
@@ -252,15 +248,18 @@ struct Workspace {
   }
 };
 
-template <class T, int N>
-void run(const S4dScanBackwardArgs& args, const ScanShape& shape) {
-  using R = Compute<T>;
+template <class R>
+void run(const S4dScanBackwardArgs& args) {
   const S4dScanArgs& f = args.forward;
+  const ScanShape shape = scan_shape<R>(f, kTiles, kPerMode);
+  const bool wide = wide_accesses(f, f.u, args.grad_y, args.du);
+  const Activations grad{args.grad_y, f.dtype, wide}, u{f.u, f.dtype, wide}, du{args.du, f.dtype, wide};
   Pieces pieces(f.workspace);
-  const Workspace<T> w(pieces, f, shape);
-  prepare_scan<T, N>(f, shape, w.tables, args.grad_y, args.grad_final_state, true);
-  const BackwardPointers<T> p{static_cast<const T*>(args.grad_y),
-                              static_cast<const T*>(f.u),
+  const Workspace<R> w(pieces, f, shape);
+  prepare_scan<R>(f, shape, w.tables, grad, args.grad_final_state, true);
+  const BackwardPointers<R> p{grad,
+                              u,
+                              du,
                               w.tables.a,
                               w.tables.lost,
                               w.tables.c,
@@ -268,13 +267,12 @@ void run(const S4dScanBackwardArgs& args, const ScanShape& shape) {
                               static_cast<const Complex<R>*>(args.grad_final_state),
                               static_cast<const Complex<R>*>(f.checkpoints),
                               static_cast<const R*>(f.D),
-                              static_cast<T*>(args.du),
                               static_cast<Complex<R>*>(args.dinitial_state),
                               w.partial,
                               args.dD ? w.partial_D : nullptr,
                               w.scratch};
   const int64_t slots = f.layout.tiles(kSegment);
-  launch("s4d_scan_gradients", s4d_scan_gradients<T, N>, slots * shape.groups, kScanThreads,
+  launch("s4d_scan_gradients", s4d_scan_gradients<R>, slots * shape.groups, kScanThreads,
          shape.group * scan_channel_bytes<R>(f.modes, kTiles, kPerMode, shape.staged), f.stream, p, f.layout, shape);
   sum_columns<R>(w.partial, slots, f.directions * f.channels * f.modes * 4, w.sums, f.stream);
   if (args.dD) sum_columns<R>(w.partial_D, slots, f.channels, static_cast<R*>(args.dD), f.stream);
@@ -289,28 +287,22 @@ void run(const S4dScanBackwardArgs& args, const ScanShape& shape) {
   }
 }
 
-}  // namespace
-
-size_t s4d_scan_backward_workspace(const S4dScanArgs& args) {
+template <class R>
+size_t workspace(const S4dScanArgs& args) {
   Pieces pieces(nullptr);
-  with_type(args.dtype, [&](auto* p) {
-    using T = Pointee<decltype(p)>;
-    Workspace<T>(pieces, args, scan_shape<T>(args, kTiles, kPerMode));
-  });
+  Workspace<R>(pieces, args, scan_shape<R>(args, kTiles, kPerMode));
   return pieces.used();
 }
 
+}  // namespace
+
+size_t s4d_scan_backward_workspace(const S4dScanArgs& args) {
+  return args.dtype == DType::f64 ? workspace<double>(args) : workspace<float>(args);
+}
+
 void s4d_scan_backward(const S4dScanBackwardArgs& args) {
-  const S4dScanArgs& f = args.forward;
-  if (f.channels == 0) return;
-  with_type(f.dtype, [&](auto* p) {
-    using T = Pointee<decltype(p)>;
-    const ScanShape shape = scan_shape<T>(f, kTiles, kPerMode);
-    if (vectorizable<T>(f.channels, f.u, args.grad_y, args.du))
-      run<T, kVector<T>>(args, shape);
-    else
-      run<T, 1>(args, shape);
-  });
+  if (args.forward.channels == 0) return;
+  args.forward.dtype == DType::f64 ? run<double>(args) : run<float>(args);
 }
 
 }  // namespace lyra::cuda

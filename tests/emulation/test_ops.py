@@ -10,6 +10,7 @@ import torch
 
 import lyra_kernels as lk
 from lyra_kernels import backends
+from lyra_kernels.cuda import KERNELS, gelu_glu_backward, transform_size
 from lyra_kernels.ops.schemas import OPS
 
 from .support import check, compute_dtype, implementations, padding, relative_error
@@ -33,8 +34,9 @@ def gated_arguments(batch, length, channels, width, dtype=torch.float32, bias=Tr
 
 
 def test_schemas_are_those_of_the_library():
-    for name, op in implementations().items():
-        schema, expected = str(op._schema), str(OPS[name]._schema)
+    assert implementations().keys() == OPS.keys()
+    for name in (*KERNELS, *(f"{name}_backward" for name in KERNELS)):
+        schema, expected = str(implementations()[name]._schema), str(OPS[name]._schema)
         assert schema[schema.index("(") :] == expected[expected.index("(") :], name
 
 
@@ -109,6 +111,81 @@ def test_gated_conv_rejects_what_would_read_out_of_bounds():
         op(xv, weight, bias.double(), norm, None, None, 1e-8, False)
     with pytest.raises(RuntimeError, match="lengths has size 2"):
         op(xv, weight, bias, norm, torch.tensor([1, 2]), None, 1e-8, False)
+
+
+def conv_arguments(batch, length, channels, taps, reverse, dtype=torch.float32, skip=True):
+    compute = compute_dtype(dtype)
+    return [
+        torch.randn(batch, length, channels).to(dtype),
+        torch.randn(channels, taps, dtype=compute),
+        torch.randn(channels, taps, dtype=compute) if reverse else None,
+        torch.randn(channels, dtype=compute) if skip else None,
+    ]
+
+
+@pytest.mark.parametrize("reverse", [False, True])
+@pytest.mark.parametrize(
+    ("batch", "length", "channels", "taps"), [(2, 37, 5, 37), (1, 1, 1, 1), (1, 70, 40, 9), (3, 64, 33, 100)]
+)
+def test_fft_conv(batch, length, channels, taps, reverse):
+    check("fft_conv", [*conv_arguments(batch, length, channels, taps, reverse), None, None], 4)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_fft_conv_storage(dtype):
+    check("fft_conv", [*conv_arguments(2, 21, 6, 21, True, dtype), None, None], 4)
+
+
+@pytest.mark.parametrize("reverse", [False, True])
+def test_fft_conv_layouts(reverse):
+    lengths = torch.tensor([70, 0, 7])
+    arguments = conv_arguments(3, 70, 6, 70, reverse)
+    check("fft_conv", [*arguments, lengths, None], 4, hide=padding(lengths, 70))
+    cu_seqlens = torch.tensor([0, 1, 1, 70, 134])
+    check("fft_conv", [*conv_arguments(1, 134, 6, 134, reverse, skip=False), None, cu_seqlens], 4)
+
+
+@pytest.mark.parametrize(("batch", "length"), [(0, 5), (2, 0)])
+def test_fft_conv_empty(batch, length):
+    check("causal_conv", [*conv_arguments(batch, length, 4, 3, True), None, None], 4)
+
+
+def test_transform_size():
+    assert [transform_size(n) for n in (1, 4, 5, 13, 100, 1000)] == [8, 8, 16, 32, 240, 2048]
+    assert all(transform_size(n) >= 2 * n and transform_size(n) % 8 == 0 for n in range(1, 3000))
+
+
+@pytest.mark.parametrize("norms", [False, True])
+def test_pgc(norms):
+    d, E, width = 6, 8, 3
+    lengths = torch.tensor([11, 0, 5])
+    arguments = [
+        torch.randn(3, 11, d),
+        torch.randn(2 * E, d),
+        torch.randn(2 * E),
+        torch.randn(2 * E) if norms else None,
+        torch.randn(E, 1, width),
+        torch.randn(E),
+        torch.randn(d, E),
+        torch.randn(d) if norms else None,
+        torch.randn(d) if norms else None,
+    ]
+    check("pgc", [*arguments, lengths, None, 1e-6, False], 9, hide=padding(lengths, 11))
+    check("pgc", [*arguments, None, None, 1e-6, True], 9)
+
+
+@pytest.mark.parametrize("kind", ["dense", "padded", "packed"])
+def test_gelu_glu(kind):
+    H, lengths, cu_seqlens, hide = 6, None, None, None
+    y = torch.randn(3, 11, H)
+    if kind == "padded":
+        lengths = torch.tensor([11, 0, 5])
+        hide = padding(lengths, 11)
+    if kind == "packed":
+        y, cu_seqlens = torch.randn(1, 33, H), torch.tensor([0, 4, 4, 33])
+    rest = [torch.rand(3, H), None, lengths, cu_seqlens]
+    ops = {"gelu_glu_backward": lambda g, y, w, b, m, r, *layout: gelu_glu_backward(g, y, w, b, m, *layout)}
+    check("gelu_glu", [y, torch.randn(2 * H, H), torch.randn(2 * H), *rest], 3, hide=hide, replace=ops)
 
 
 @pytest.fixture

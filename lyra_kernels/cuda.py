@@ -1,0 +1,206 @@
+"""The ops of the CUDA C++ backend: its kernels, and what PyTorch's own operations do between them.
+
+Matrix products and Fourier transforms are PyTorch's (cuBLAS, cuFFT); everything around them that moves memory runs in
+the kernels of ``csrc/cuda``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+KERNELS = ("rms_norm", "gated_conv", "s4d_kernel", "s4d_scan")
+"""Ops that are a kernel, and their backward another one."""
+
+
+def implementations(kernels: Any) -> Mapping[str, Callable]:
+    """Op name to function, from a dispatcher namespace such as ``torch.ops.lyra_cuda``."""
+    table: dict[str, Callable] = {}
+    for name in KERNELS:
+        table[name] = getattr(kernels, name).default
+        table[name + "_backward"] = getattr(kernels, name + "_backward").default
+    convolution = FftConv(kernels)
+    for name in ("fft_conv", "causal_conv"):
+        table[name], table[name + "_backward"] = convolution.forward, convolution.backward
+    block = Pgc(kernels)
+    table["pgc"], table["pgc_backward"] = block.forward, block.backward
+    table["gelu_glu"], table["gelu_glu_backward"] = gelu_glu, gelu_glu_backward
+    return table
+
+
+def _absent(like: Tensor) -> Tensor:
+    return like.new_empty((0,), dtype=_compute_dtype(like))
+
+
+def _compute_dtype(x: Tensor) -> torch.dtype:
+    return torch.float64 if x.dtype == torch.float64 else torch.float32
+
+
+def transform_size(length: int) -> int:
+    """Points for a linear convolution of ``length`` tokens: at least ``2 length``, a product of small primes, and a
+    multiple of 8, which keeps the rows of a batch aligned."""
+    best = 8
+    while best < 2 * length:
+        best *= 2
+    for odd in (3, 5, 9, 15):
+        size = 8 * odd
+        while size < 2 * length:
+            size *= 2
+        best = min(best, size)
+    return best
+
+
+class FftConv:
+    """lyra::fft_conv. It serves lyra::causal_conv too, which is the same function."""
+
+    def __init__(self, kernels: Any) -> None:
+        self.kernels = kernels
+
+    def _spectrum(self, kernel: Tensor, reverse_kernel: Tensor | None, length: int, points: int) -> Tensor:
+        """``(H, points / 2 + 1, 2)``; the reverse kernel's tap j is lag -(j + 1), that is index points - 1 - j."""
+        taps = F.pad(kernel, (0, length - kernel.shape[-1]))
+        taps = F.pad(taps, (0, points - length))
+        if reverse_kernel is not None:
+            reverse = F.pad(reverse_kernel, (0, length - reverse_kernel.shape[-1]))
+            taps = taps + F.pad(reverse, (0, points - length)).flip(-1)
+        return torch.view_as_real(torch.fft.rfft(taps)).contiguous()
+
+    def _transform(self, x: Tensor, lengths: Tensor | None, cu_seqlens: Tensor | None, points: int) -> Tensor:
+        signal = self.kernels.fft_pack(x, lengths, cu_seqlens, points)
+        return torch.view_as_real(torch.fft.rfft(signal)).contiguous()
+
+    def _convolve(self, spectra, kernel, conjugate, x, D, lengths, cu_seqlens, points) -> Tensor:
+        self.kernels.fft_multiply_(spectra, kernel, conjugate)
+        signal = torch.fft.irfft(torch.view_as_complex(spectra), n=points).contiguous()
+        return self.kernels.fft_unpack(x, signal, D, lengths, cu_seqlens)
+
+    @staticmethod
+    def _longest(x: Tensor, cu_seqlens: Tensor | None) -> int:
+        if cu_seqlens is None:
+            return x.shape[1]
+        return int(cu_seqlens.diff().max()) if cu_seqlens.shape[0] > 1 else 0
+
+    def forward(self, u, kernel, reverse_kernel, D, lengths, cu_seqlens) -> Tensor:
+        """lyra::fft_conv."""
+        length = self._longest(u, cu_seqlens)
+        if u.numel() == 0 or length == 0:
+            return torch.zeros_like(u)
+        points = transform_size(length)
+        spectrum = self._spectrum(kernel, reverse_kernel, length, points)
+        spectra = self._transform(u, lengths, cu_seqlens, points)
+        return self._convolve(spectra, spectrum, False, u, D, lengths, cu_seqlens, points)
+
+    def backward(self, grad, u, kernel, reverse_kernel, D, lengths, cu_seqlens) -> tuple[Tensor, ...]:
+        """lyra::fft_conv_backward: the gradient of a tap is the correlation at its lag, and D's that of lag 0."""
+        length = self._longest(u, cu_seqlens)
+        given = (kernel, reverse_kernel, D)
+        if u.numel() == 0 or length == 0:
+            return torch.zeros_like(u), *(_absent(u) if p is None else torch.zeros_like(p) for p in given)
+        points = transform_size(length)
+        spectrum = self._spectrum(kernel, reverse_kernel, length, points)
+        of_grad = self._transform(grad, lengths, cu_seqlens, points)
+        of_u = self._transform(u, lengths, cu_seqlens, points)
+        product = torch.view_as_complex(self.kernels.fft_correlate(of_grad, of_u))
+        lags = torch.fft.irfft(product, n=points)
+        du = self._convolve(of_grad, spectrum, True, grad, D, lengths, cu_seqlens, points)
+        dkernel = self._taps(lags[:, :length], kernel)
+        dreverse = _absent(u) if reverse_kernel is None else self._taps(lags.flip(-1)[:, : length - 1], reverse_kernel)
+        return du, dkernel, dreverse, _absent(u) if D is None else lags[:, 0].clone()
+
+    @staticmethod
+    def _taps(lags: Tensor, kernel: Tensor) -> Tensor:
+        return F.pad(lags, (0, kernel.shape[-1] - lags.shape[-1])).contiguous()
+
+
+class Pgc:
+    """lyra::pgc: two matrix products, the gated convolution between them and the norm after."""
+
+    def __init__(self, kernels: Any) -> None:
+        self.kernels = kernels
+
+    def _gated(self, u, w_in, b_in, n_in, w_conv, b_conv, lengths, cu_seqlens, eps, causal) -> tuple[Tensor, Tensor]:
+        xv = _linear(u, w_in, b_in)
+        return xv, self.kernels.gated_conv(xv, w_conv, b_conv, n_in, lengths, cu_seqlens, eps, causal)
+
+    def forward(
+        self, u, w_in, b_in, n_in, w_conv, b_conv, w_out, b_out, n_out, lengths, cu_seqlens, eps, causal
+    ) -> Tensor:
+        """lyra::pgc."""
+        gated = self._gated(u, w_in, b_in, n_in, w_conv, b_conv, lengths, cu_seqlens, eps, causal)[1]
+        out = _linear(gated, w_out, b_out)
+        if n_out is not None:
+            out = self.kernels.rms_norm(out, n_out, eps)
+        return _without_padding(out, lengths)
+
+    def backward(
+        self, grad, u, w_in, b_in, n_in, w_conv, b_conv, w_out, b_out, n_out, lengths, cu_seqlens, eps, causal
+    ) -> tuple[Tensor, ...]:
+        """lyra::pgc_backward, from recomputed activations."""
+        real = _without_padding(u, lengths)
+        xv, gated = self._gated(real, w_in, b_in, n_in, w_conv, b_conv, lengths, cu_seqlens, eps, causal)
+        grad = _without_padding(grad, lengths)
+        dn_out = _absent(u)
+        if n_out is not None:
+            projected = _linear(gated, w_out, b_out)
+            if lengths is not None:  # whose norm may not exist, and would make its zero gradient NaN
+                projected = _without_padding(projected, lengths, 1.0)
+            grad, dn_out = self.kernels.rms_norm_backward(grad, projected, n_out, eps)
+        dgated, dw_out, db_out = _linear_backward(grad, gated, w_out, b_out)
+        dxv, dw_conv, db_conv, dn_in = self.kernels.gated_conv_backward(
+            dgated, xv, w_conv, b_conv, n_in, lengths, cu_seqlens, eps, causal
+        )
+        du, dw_in, db_in = _linear_backward(dxv, real, w_in, b_in)
+        return du, dw_in, db_in, dn_in, dw_conv, db_conv, dw_out, db_out, dn_out
+
+
+def _linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """A projection in the dtype of the activations."""
+    return F.linear(x, weight.to(x.dtype), None if bias is None else bias.to(x.dtype))
+
+
+def _linear_backward(grad: Tensor, x: Tensor, weight: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
+    compute = _compute_dtype(x)
+    rows = grad.flatten(0, 1)
+    dx = grad @ weight.to(grad.dtype)
+    dweight = (rows.mT.to(compute) @ x.flatten(0, 1).to(compute)).contiguous()
+    return dx.contiguous(), dweight, _absent(x) if bias is None else rows.sum(0, dtype=compute)
+
+
+def _without_padding(x: Tensor, lengths: Tensor | None, value: float = 0.0) -> Tensor:
+    if lengths is None:
+        return x
+    positions = torch.arange(x.shape[1], device=x.device)
+    return x.masked_fill((positions >= lengths.unsqueeze(-1)).unsqueeze(-1), value)
+
+
+def _mask_of_tokens(mask: Tensor | None, y: Tensor, cu_seqlens: Tensor | None) -> Tensor | None:
+    """What each token is multiplied by, from the mask ``(S, H)`` of its sequence: broadcasts against ``y``."""
+    if mask is None or cu_seqlens is None:
+        return None if mask is None else mask.unsqueeze(1)
+    tokens = torch.arange(y.shape[1], device=y.device)
+    return mask[torch.searchsorted(cu_seqlens[1:].contiguous(), tokens, right=True)].unsqueeze(0)
+
+
+def gelu_glu(y, weight, bias, mask, residual, lengths, cu_seqlens) -> Tensor:
+    """lyra::gelu_glu, in the compute dtype."""
+    value = F.gelu(_without_padding(y, lengths).to(_compute_dtype(y)))
+    factor = _mask_of_tokens(mask, y, cu_seqlens)
+    out = F.glu(F.linear(value if factor is None else value * factor, weight, bias), dim=-1)
+    out = out if residual is None else out + residual
+    return _without_padding(out, lengths).to(y.dtype).contiguous()
+
+
+def gelu_glu_backward(grad, y, weight, bias, mask, lengths, cu_seqlens) -> tuple[Tensor, ...]:
+    """lyra::gelu_glu_backward, from recomputed activations."""
+    compute = _compute_dtype(y)
+    real, grad = (_without_padding(x, lengths).to(compute) for x in (y, grad))
+    factor = _mask_of_tokens(mask, y, cu_seqlens)
+    value = F.gelu(real) if factor is None else F.gelu(real) * factor
+    dz = torch.ops.aten.glu_backward(grad, F.linear(value, weight, bias), -1)
+    dvalue, dweight, dbias = _linear_backward(dz, value, weight, bias)
+    dvalue = dvalue if factor is None else dvalue * factor
+    return torch.ops.aten.gelu_backward(dvalue, real).to(y.dtype), dweight, dbias
