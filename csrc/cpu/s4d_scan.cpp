@@ -1,5 +1,4 @@
-// Forward scan. A work item is one group of channels of one sequence; neighbouring items share a group, so that a
-// thread keeps its tables (70 KB with 32 modes and 16 lanes) in cache. Activations move once in each direction; with 32
+// Forward scan. A work item is a band of groups of channels of one sequence (see Bands). Activations move once in each direction; with 32
 // modes there are some 75 multiply-adds per vector moved, so that arithmetic is the limit (s4d_tile.h).
 #include "s4d_scan.h"
 
@@ -28,33 +27,43 @@ void forward(const S4dScanArgs& a, const Threads& threads) {
   using T = Compute<S>;
   constexpr int W = kLanes<T>;
   const Tables<T> tables(a, threads);
-  const int64_t sequences = a.layout.sequences;
-  for_ranges(threads, groups_of<T>(a.channels) * sequences, [&](int64_t begin, int64_t end) {
-    Buffer<T> u(kChunk * W), y(kChunk * W), state(a.modes * kPair<T>), states(kModeGroup * kStates<T>);
-    Output<S> output(a.y, a.channels, a.directions, a.layout);
+  const int64_t sequences = a.layout.sequences, state_size = a.channels * a.modes * 2;
+  const Bands<T> bands(a.channels, sequences, threads);
+  for_ranges(threads, bands.count * sequences, [&](int64_t begin, int64_t end) {
+    Buffer<T> u(kChunk * W), y(kChunk * W), states(kModeGroup * kStates<T>);
+    Buffer<T> state(bands.width * a.modes * kPair<T>);
+    Output<S> output(a.y, a.channels, a.directions, a.layout, bands.width);
+    auto state_of = [&](int64_t slot) { return state.data() + slot * a.modes * kPair<T>; };
     for (int64_t item = begin; item < end; ++item) {
-      const int64_t index = item / sequences, sequence = item % sequences;
-      const Group<T> group(index, a.channels);
-      const int64_t state_size = a.channels * a.modes * 2;
+      const int64_t band = item / sequences, sequence = item % sequences, first = bands.begin(band);
+      const T* initial = static_cast<const T*>(a.initial_state);
+      if (initial) initial += sequence * state_size;
       for (int64_t direction = 0; direction < a.directions; ++direction) {
-        const T* initial = static_cast<const T*>(a.initial_state);
-        load_state(initial ? initial + sequence * state_size : nullptr, a.modes, group, T(1), state.data());
         const Walk walk(a, sequence, direction);
-        for (int64_t chunk = 0; chunk < walk.chunks(); ++chunk) {
-          if (a.checkpoints)
-            store_rows(checkpoint<T>(a, walk.first_slot + chunk, direction, group), a.channels, 2 * a.modes, group,
-                       state.data());
-          load_chunk<S, 1>(a.u, a.channels, walk, chunk, group, u.data());
-          scan_chunk(tables.of(direction, index), a.modes, walk.tokens(chunk), u.data(), state.data(), states.data(),
-                     y.data());
-          output.write(walk, chunk, direction, group, y.data());
-        }
+        for (int64_t index = first; index < bands.end(band); ++index)
+          load_state(initial, a.modes, Group<T>(index, a.channels), T(1), state_of(index - first));
+        for (int64_t chunk = 0; chunk < walk.chunks(); ++chunk)
+          for (int64_t index = first; index < bands.end(band); ++index) {
+            const int64_t slot = index - first;
+            const Group<T> group(index, a.channels);
+            if (a.checkpoints)
+              store_rows(checkpoint<T>(a, walk.first_slot + chunk, direction, group), a.channels, 2 * a.modes, group,
+                         state_of(slot));
+            load_chunk<S, 1>(a.u, a.channels, walk, chunk, group, u.data());
+            scan_chunk(tables.of(direction, index), a.modes, walk.tokens(chunk), u.data(), state_of(slot),
+                       states.data(), y.data());
+            output.write(walk, chunk, direction, group, slot, y.data());
+          }
       }
-      if (a.final_state)
-        store_state(static_cast<T*>(a.final_state) + sequence * state_size, a.modes, group, T(1), state.data());
-      zero_rows(static_cast<S*>(a.y) + (a.layout.begin(sequence) + a.layout.length(sequence)) * a.channels +
-                    group.first,
-                a.channels, a.layout.padding(sequence), group);
+      for (int64_t index = first; index < bands.end(band); ++index) {
+        const Group<T> group(index, a.channels);
+        if (a.final_state)
+          store_state(static_cast<T*>(a.final_state) + sequence * state_size, a.modes, group, T(1),
+                      state_of(index - first));
+        zero_rows(static_cast<S*>(a.y) + (a.layout.begin(sequence) + a.layout.length(sequence)) * a.channels +
+                      group.first,
+                  a.channels, a.layout.padding(sequence), group);
+      }
     }
   });
 }

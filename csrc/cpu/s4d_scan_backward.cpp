@@ -4,9 +4,9 @@
 // gradient of every table entry is a sum of products over blocks (table entry a^(7-j): G u_j, c~ a^k: S g_k,
 // a^8: S G, local_l: g_{t+l} u_t); what a, c and the parameters have to do with the entries is left to chain_table.
 //
-// A work item is one group of channels and a fixed share of the sequences, whose sums it collects: in the compute
-// dtype for some chunks, then in double. The shares are added in order, so that gradients are the same for any number
-// of threads.
+// A work item is a band of groups of channels and a fixed share of the sequences, whose sums it collects: in the
+// compute dtype for some chunks, then in double. The shares are added in order, so that gradients are the same for any
+// number of threads.
 #include "s4d_states.h"
 
 namespace lyra::cpu::LYRA_ISA {
@@ -17,13 +17,40 @@ constexpr int64_t kMostItems = 64;    // bounds the memory of the sums: about 75
 
 template <class T>
 struct Scratch {
-  Buffer<T> u, g, du, state, adjoint, states, adjoints, tail, sums;
+  Buffer<T> u, g, du, state, states, adjoints, tail;
   int64_t modes;
 
-  explicit Scratch(int64_t m)
+ private:
+  Buffer<T> all_adjoints_, all_sums_;
+
+ public:
+  T *adjoint = nullptr, *sums = nullptr;  // of the selected slot: what a group keeps from chunk to chunk
+  int64_t slots, directions, pending[2] = {0, 0};  // chunks in the sums of each direction
+
+  Scratch(int64_t m, int64_t slots, int64_t directions)
       : u(kChunk * kLanes<T>), g(kChunk * kLanes<T>), du(kChunk * kLanes<T>), state(m * kPair<T>),
-        adjoint(m * kPair<T>), states(kModeGroup * kStates<T>), adjoints(kModeGroup * kStates<T>),
-        tail(m * kPair<T> * (kBlock + 1)), sums(sums_size<T>(m)), modes(m) {}
+        states(kModeGroup * kStates<T>), adjoints(kModeGroup * kStates<T>), tail(m * kPair<T> * (kBlock + 1)),
+        modes(m), all_adjoints_(slots * m * kPair<T>), all_sums_(slots * directions * sums_size<T>(m)), slots(slots),
+        directions(directions) {
+    zero(all_sums_.data(), slots * directions * sums_size<T>(m));
+  }
+  void select(int64_t slot, int64_t direction) {
+    adjoint = all_adjoints_.data() + slot * modes * kPair<T>;
+    sums = all_sums_.data() + (slot * directions + direction) * sums_size<T>(modes);
+  }
+  // Moves the sums of a direction to those in double, (slots used, directions) with a stride between slots.
+  void flush(int64_t direction, int64_t used, double* out, int64_t stride) {
+    const int64_t size = sums_size<T>(modes);
+    for (int64_t slot = 0; slot < used; ++slot) {
+      select(slot, direction);
+      double* total = out + slot * stride + direction * size;
+      for (int64_t i = 0; i < size; ++i) {
+        total[i] += static_cast<double>(sums[i]);
+        sums[i] = T(0);
+      }
+    }
+    pending[direction] = 0;
+  }
 };
 
 // The last n - done tokens of a chunk, which fill no block: du, sums and the adjoint states before them.
@@ -42,8 +69,8 @@ void backward_tail(const T* table, int64_t done, int64_t n, Scratch<T>& x) {
   }
   for (int64_t t = n - 1; t >= done; --t) {
     states -= size;
-    token_backward(table, modes, x.u.data() + t * W, x.g.data() + t * W, states, x.adjoint.data(),
-                   x.du.data() + t * W, x.sums.data());
+    token_backward(table, modes, x.u.data() + t * W, x.g.data() + t * W, states, x.adjoint,
+                   x.du.data() + t * W, x.sums);
   }
 }
 
@@ -56,55 +83,61 @@ void backward_chunk(const T* table, int64_t n, Scratch<T>& x) {
   if (n > done) backward_tail(table, done, n, x);
   if (blocks == 0) return;
   convolve_blocks<T, true>(local, g, blocks, x.du.data());
-  correlate_blocks(u, g, blocks, x.sums.data() + modes * kSums * kPair<T>);
+  correlate_blocks(u, g, blocks, x.sums + modes * kSums * kPair<T>);
   for (int64_t m = 0; m < modes; m += kModeGroup) {
     const int64_t some = modes - m < kModeGroup ? modes - m : kModeGroup;
     const T* entries = table + m * kEntries * kPair<T>;
     T *states = x.states.data(), *adjoints = x.adjoints.data();
     carry<T, false>(entries, some, u, blocks, x.state.data() + m * kPair<T>, states);
-    carry<T, true>(entries, some, g, blocks, x.adjoint.data() + m * kPair<T>, adjoints);
+    carry<T, true>(entries, some, g, blocks, x.adjoint + m * kPair<T>, adjoints);
     for (int64_t i = 0; i < some; ++i)
       add_block_sums(states + i * kStates<T>, adjoints + i * kStates<T>, u, g, blocks,
-                     x.sums.data() + (m + i) * kSums * kPair<T>);
+                     x.sums + (m + i) * kSums * kPair<T>);
     decode<T, true>(entries, some, adjoints, blocks, x.du.data());
   }
 }
 
-template <class T>
-void flush(Scratch<T>& x, double* sums) {
-  for (int64_t i = 0; i < sums_size<T>(x.modes); ++i) {
-    sums[i] += static_cast<double>(x.sums[i]);
-    x.sums[i] = T(0);
-  }
-}
-
+// One band of one sequence; sums + slot * stride are those of its groups, (directions, sums_size).
 template <class S>
-void backward_sequence(const S4dScanBackwardArgs& b, const Tables<Compute<S>>& tables, int64_t index, int64_t sequence,
-                       Scratch<Compute<S>>& x, Output<S>& output, double* sums) {
+void backward_sequence(const S4dScanBackwardArgs& b, const Tables<Compute<S>>& tables, int64_t first, int64_t last,
+                       int64_t sequence, Scratch<Compute<S>>& x, Output<S>& output, double* sums, int64_t stride) {
   using T = Compute<S>;
   const S4dScanArgs& a = b.forward;
-  const Group<T> group(index, a.channels);
   const int64_t state_size = a.channels * a.modes * 2;
   for (int64_t direction = 0; direction < a.directions; ++direction) {
-    const T* last = static_cast<const T*>(b.grad_final_state);
-    load_state(last ? last + sequence * state_size : nullptr, a.modes, group, T(-1), x.adjoint.data());
+    const T* final_state = static_cast<const T*>(b.grad_final_state);
+    if (final_state) final_state += sequence * state_size;
+    for (int64_t index = first; index < last; ++index) {
+      x.select(index - first, direction);
+      load_state(final_state, a.modes, Group<T>(index, a.channels), T(-1), x.adjoint);
+    }
     const Walk walk(a, sequence, direction);
     for (int64_t chunk = walk.chunks() - 1; chunk >= 0; --chunk) {
-      const T* states = checkpoint<T>(a, walk.first_slot + chunk, direction, group);
-      load_rows(states, a.channels, 2 * a.modes, group, x.state.data());
-      if (chunk > 0)
-        prefetch_rows(states - a.directions * a.modes * 2 * a.channels, a.channels, 2 * a.modes);
-      load_chunk<S, -1>(a.u, a.channels, walk, chunk, group, x.u.data());
-      load_chunk<S, -1>(b.grad_y, a.channels, walk, chunk, group, x.g.data());
-      backward_chunk(tables.of(direction, index), walk.tokens(chunk), x);
-      output.write(walk, chunk, direction, group, x.du.data());
-      if (chunk % kFlushEvery == 0) flush(x, sums + direction * sums_size<T>(a.modes));
+      for (int64_t index = first; index < last; ++index) {
+        const Group<T> group(index, a.channels);
+        const int64_t slot = index - first;
+        x.select(slot, direction);
+        const T* states = checkpoint<T>(a, walk.first_slot + chunk, direction, group);
+        load_rows(states, a.channels, 2 * a.modes, group, x.state.data());
+        if (chunk > 0)
+          prefetch_rows(states - a.directions * a.modes * 2 * a.channels, a.channels, 2 * a.modes);
+        load_chunk<S, -1>(a.u, a.channels, walk, chunk, group, x.u.data());
+        load_chunk<S, -1>(b.grad_y, a.channels, walk, chunk, group, x.g.data());
+        backward_chunk(tables.of(direction, index), walk.tokens(chunk), x);
+        output.write(walk, chunk, direction, group, slot, x.du.data());
+      }
+      if (++x.pending[direction] == kFlushEvery) x.flush(direction, last - first, sums, stride);
     }
   }
-  if (b.dinitial_state)
-    store_state(static_cast<T*>(b.dinitial_state) + sequence * state_size, a.modes, group, T(-1), x.adjoint.data());
-  zero_rows(static_cast<S*>(b.du) + (a.layout.begin(sequence) + a.layout.length(sequence)) * a.channels + group.first,
-            a.channels, a.layout.padding(sequence), group);
+  for (int64_t index = first; index < last; ++index) {
+    const Group<T> group(index, a.channels);
+    x.select(index - first, 0);
+    if (b.dinitial_state)
+      store_state(static_cast<T*>(b.dinitial_state) + sequence * state_size, a.modes, group, T(-1), x.adjoint);
+    zero_rows(static_cast<S*>(b.du) + (a.layout.begin(sequence) + a.layout.length(sequence)) * a.channels +
+                  group.first,
+              a.channels, a.layout.padding(sequence), group);
+  }
 }
 
 template <class S>
@@ -115,17 +148,20 @@ void backward(const S4dScanBackwardArgs& b, const Threads& threads) {
   const int64_t groups = groups_of<T>(a.channels), sequences = a.layout.sequences;
   int64_t shares = groups ? kMostItems / groups : 1;
   shares = shares < 1 ? 1 : shares > sequences ? sequences : shares;
+  const Bands<T> bands(a.channels, shares, threads);
   const int64_t size = sums_size<T>(a.modes) * a.directions;
   Buffer<double> sums(groups * shares * size);
-  for_ranges(threads, groups * shares, [&](int64_t begin, int64_t end) {
-    Scratch<T> scratch(a.modes);
-    zero(scratch.sums.data(), sums_size<T>(a.modes));
-    Output<S> output(b.du, a.channels, a.directions, a.layout);
+  for_ranges(threads, bands.count * shares, [&](int64_t begin, int64_t end) {
+    Scratch<T> scratch(a.modes, bands.width, a.directions);
+    Output<S> output(b.du, a.channels, a.directions, a.layout, bands.width);
     for (int64_t item = begin; item < end; ++item) {
-      const int64_t index = item / shares, share = item % shares;
-      zero(sums.data() + item * size, size);
+      const int64_t band = item / shares, share = item % shares, first = bands.begin(band), last = bands.end(band);
+      double* out = sums.data() + (first * shares + share) * size;
+      for (int64_t index = first; index < last; ++index) zero(out + (index - first) * shares * size, size);
       for (int64_t s = sequences * share / shares; s < sequences * (share + 1) / shares; ++s)
-        backward_sequence<S>(b, tables, index, s, scratch, output, sums.data() + item * size);
+        backward_sequence<S>(b, tables, first, last, s, scratch, output, out, shares * size);
+      for (int64_t direction = 0; direction < a.directions; ++direction)
+        scratch.flush(direction, last - first, out, shares * size);
     }
   });
   zero(static_cast<T*>(b.dlog_dt), a.channels);

@@ -67,17 +67,18 @@ inline void load_chunk(const void* base, int64_t channels, const Walk& walk, int
 }
 
 // Where a direction leaves its result, and where the second finds that of the first: the output itself, or for
-// 16-bit storage a scratch array of the compute dtype, so that the sum is rounded once.
+// 16-bit storage a scratch array of the compute dtype for each slot, so that the sum is rounded once.
 template <class S>
 class Output {
   using T = Compute<S>;
   static constexpr bool kInPlace = sizeof(S) == sizeof(T);
 
  public:
-  Output(void* base, int64_t channels, int64_t directions, const Layout& layout)
-      : base_(static_cast<S*>(base)), channels_(channels), directions_(directions), scratch_(scratch_size(layout)) {}
+  Output(void* base, int64_t channels, int64_t directions, const Layout& layout, int64_t slots)
+      : base_(static_cast<S*>(base)), channels_(channels), directions_(directions),
+        longest_(kInPlace || directions == 1 ? 0 : longest(layout)), scratch_(slots * longest_ * kLanes<T>) {}
 
-  void write(const Walk& walk, int64_t chunk, int64_t direction, const Group<T>& group, T* tile) {
+  void write(const Walk& walk, int64_t chunk, int64_t direction, const Group<T>& group, int64_t slot, T* tile) {
     const int64_t n = walk.tokens(chunk);
     S* out = base_ + walk.row(chunk) * channels_ + group.first;
     const int64_t stride = walk.row_step * channels_;
@@ -87,7 +88,7 @@ class Output {
     } else {
       const Group<T> all(0, kLanes<T>);
       const int64_t t = direction == 0 ? chunk * kChunk : walk.length - 1 - chunk * kChunk;
-      T* kept = scratch_.data() + t * kLanes<T>;
+      T* kept = scratch_.data() + (slot * longest_ + t) * kLanes<T>;
       if (direction > 0) add_rows(kept, walk.row_step * kLanes<T>, n, all, tile);
       if (direction + 1 < directions_)
         store_rows(kept, kLanes<T>, n, all, tile);
@@ -97,17 +98,33 @@ class Output {
   }
 
  private:
-  int64_t scratch_size(const Layout& layout) const {
-    if (kInPlace || directions_ == 1) return 0;
-    int64_t longest = 0;
-    for (int64_t s = 0; s < layout.sequences; ++s)
-      longest = layout.length(s) > longest ? layout.length(s) : longest;
-    return longest * kLanes<T>;
+  static int64_t longest(const Layout& layout) {
+    int64_t n = 0;
+    for (int64_t s = 0; s < layout.sequences; ++s) n = layout.length(s) > n ? layout.length(s) : n;
+    return n;
   }
 
   S* base_;
-  int64_t channels_, directions_;
+  int64_t channels_, directions_, longest_;
   Buffer<T> scratch_;
+};
+
+// Neighbouring groups that pass through a sequence together, chunk by chunk: four cache lines of a row are read at a
+// time, where one alone would leave memory waiting, and their tables (280 KB with 32 modes) still fit in L2. Fewer
+// where that would leave threads without work. The results do not depend on it.
+template <class T>
+struct Bands {
+  int64_t groups, width, count;
+
+  Bands(int64_t channels, int64_t others, const Threads& threads) : groups(groups_of<T>(channels)) {
+    for (width = 256 / kVectorBytes; width > 1; width /= 2) {
+      const int64_t items = (groups + width - 1) / width * others;
+      if (threads.count <= 1 || items >= 4 * threads.count || (items > 0 && items % threads.count == 0)) break;
+    }
+    count = (groups + width - 1) / width;
+  }
+  int64_t begin(int64_t band) const { return band * width; }
+  int64_t end(int64_t band) const { return (band + 1) * width < groups ? (band + 1) * width : groups; }
 };
 
 // The tables of every (direction, group), in that order.
