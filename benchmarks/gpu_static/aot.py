@@ -7,7 +7,7 @@ import os
 import re
 import subprocess
 import tempfile
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,6 @@ from triton.compiler import ASTSource
 
 ARCHITECTURES = ("sm_80", "sm_90", "sm_100", "sm_120", "gfx942")
 _NVIDIA = Path(triton.__file__).parent / "backends" / "nvidia" / "bin"
-_TYPE_NAMES = {"bf16": "tl.bfloat16", "fp16": "tl.float16"}
 
 
 @dataclass
@@ -58,6 +57,16 @@ def compile_launch(launch: dict[str, Any], arch: str) -> Compiled:
     options = {"num_warps": launch["num_warps"], "num_stages": launch["num_stages"]}
     compiled = triton.compile(source, target=target, options=options)
     return _amd(arch, compiled) if amd else _nvidia(arch, compiled)
+
+
+def compile_job(job: tuple[dict[str, Any], str, str]) -> dict[str, Any]:
+    """What one recorded launch needs on one architecture, or why it does not compile: (launch, variant, arch)."""
+    launch, variant, arch = job
+    known = {"kernel": launch["kernel"], "variant": variant, "error": ""}
+    try:
+        return {**known, **asdict(compile_launch(launch, arch))}
+    except Exception as error:
+        return {**known, "arch": arch, "error": f"{type(error).__name__}: {str(error)[-300:]}"}
 
 
 def _nvidia(arch: str, compiled: Any) -> Compiled:

@@ -42,6 +42,7 @@ class Launch:
     loaded: int = 0  # bytes
     stored: int = 0  # bytes
     product_flops: int = 0  # of tl.dot, two for a multiply-add
+    vector_flops: int = 0  # floating-point operations element by element
 
     def identity(self) -> tuple:
         """What decides the compiled code."""
@@ -72,10 +73,12 @@ def recording() -> Iterator[Recording]:
     def observe(kernel, grid, args, values, config) -> None:
         result.launches.append(describe(kernel, grid, args, values, config))
 
-    load, store, dot = (
+    load, store, dot, binary, unary = (
         InterpreterBuilder.create_masked_load,
         InterpreterBuilder.create_masked_store,
         InterpreterBuilder.create_dot,
+        InterpreterBuilder.binary_op,
+        InterpreterBuilder.unary_op,
     )
 
     def counted_load(self, ptrs, mask, *rest):
@@ -92,6 +95,19 @@ def recording() -> Iterator[Recording]:
         result.launches[-1].product_flops += 2 * d.data.size * a.data.shape[-1]
         return dot(self, a, b, d, *rest)
 
+    def counted_binary(self, lhs, rhs, op):
+        out = binary(self, lhs, rhs, op)
+        if result.launches and lhs.dtype.scalar.is_floating():
+            result.launches[-1].vector_flops += out.data.size
+        return out
+
+    def counted_unary(self, arg, op):
+        if result.launches and arg.dtype.scalar.is_floating():
+            result.launches[-1].vector_flops += arg.data.size
+        return unary(self, arg, op)
+
+    InterpreterBuilder.binary_op = counted_binary
+    InterpreterBuilder.unary_op = counted_unary
     InterpreterBuilder.create_masked_load = counted_load
     InterpreterBuilder.create_masked_store = counted_store
     InterpreterBuilder.create_dot = counted_dot
@@ -103,16 +119,19 @@ def recording() -> Iterator[Recording]:
         InterpreterBuilder.create_masked_load = load
         InterpreterBuilder.create_masked_store = store
         InterpreterBuilder.create_dot = dot
+        InterpreterBuilder.binary_op = binary
+        InterpreterBuilder.unary_op = unary
 
 
 def describe(kernel: Any, grid: tuple[int, ...], args: tuple, values: dict[str, Any], config: Any) -> Launch:
-    """What Triton's own launcher would specialise this launch to."""
+    """What Triton's own launcher would specialise this launch to, were no size 1 (as few real ones are)."""
     signature, constants, divisible = {}, {}, []
     for name, value in zip(kernel.arg_names, args, strict=False):
         if isinstance(value, Tensor):
             signature[name] = "*" + _TYPES[value.dtype]
-            divisible.append(name)
-        elif value is None or isinstance(value, bool) or (isinstance(value, int) and value == 1):
+            if value.storage_offset() * value.element_size() % 16 == 0:
+                divisible.append(name)
+        elif value is None or isinstance(value, bool):
             signature[name] = "constexpr"
             constants[name] = value
         elif isinstance(value, int):

@@ -297,10 +297,9 @@ def segment_length(u: Tensor, sequences: int, channels: int, rows_per_program: i
     length = u.shape[1]
     whole = triton.cdiv(length + 1, CHUNK) * CHUNK
     wanted = 2 * (_processors(u.device) if u.is_cuda else 1)
-    programs = triton.cdiv(sequences, rows_per_program) * channels
-    if programs >= wanted:
+    if triton.cdiv(sequences, rows_per_program) * channels >= wanted:
         return whole
-    tokens = u.shape[0] * length
-    per_row = tokens * channels // (wanted * rows_per_program)
-    least = 512 if u.element_size() == 4 else 1024
-    return min(whole, max(least, next_power_of_2(per_row + 1) // 2))
+    filling = u.shape[0] * length * channels // (wanted * rows_per_program)
+    least = 640 if u.element_size() == 4 else 1280
+    segments = length // max(least, filling)
+    return whole if segments < 2 else triton.cdiv(triton.cdiv(length, segments), CHUNK) * CHUNK

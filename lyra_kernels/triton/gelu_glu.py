@@ -139,8 +139,8 @@ def _gelu_backward(
 
 def configurations(channels: int, backward: bool) -> list[Config]:
     """Tiles whose two accumulators and TF32 parts stay in registers."""
-    block = min(32, next_power_of_2(max(channels, 16)))
-    return [Config({"BT": 64, "BN": block, "BK": 16}, 8 if backward else 4, 2)]
+    block = min(64 if backward else 32, next_power_of_2(max(channels, 16)))
+    return [Config({"BT": 32 if backward else 64, "BN": block, "BK": 16}, 8 if backward else 4, 2)]
 
 
 def _run(y, weight, bias, mask, residual, lengths, seq, grad, out, dz, a) -> None:

@@ -29,8 +29,9 @@ MAX_MODES = 64  # whose states fit in registers
 def load_power(power, h, j, n, M, T: tl.constexpr):
     """Real and imaginary part of a^j of channel ``h``; ``j`` and ``n`` are of shapes that broadcast."""
     at = power + (h * (T + 1) + j) * (2 * M) + n
-    real = (n < M) & (j >= 0)
-    return tl.load(at, mask=real, other=0.0), tl.load(at + M, mask=real, other=0.0)
+    real = (n < M) & (j > 0)
+    re = tl.load(at, mask=real, other=0.0)
+    return tl.where(j > 0, re, 1.0), tl.load(at + M, mask=real, other=0.0)
 
 
 @triton.jit
@@ -90,6 +91,8 @@ def _scan(
     slot = tl.load(table + row * 5 + 2, mask=inside, other=0)
     sequence = tl.load(table + row * 5 + 3, mask=inside, other=0)
     flags = tl.load(table + row * 5 + 4, mask=inside, other=0)
+    if PARTS:  # nothing comes after (before) a sequence's last (first) row
+        length = tl.where((flags & (1 if BACK else 2)) == 0, length, 0)
     if BACK:  # each row from its own end
         start += STEP * (length - 1)
     step: tl.constexpr = -STEP if BACK else STEP
@@ -99,11 +102,14 @@ def _scan(
     aT_re, aT_im = load_power(power, h, T, n, M, T)
     encode_re, encode_im = load_power(power, h, T - 1 - s, n, M, T)
     if OUTPUT:
+        # Outputs come back to front, t' = T - 1 - t: so a^t is the same table, transposed.
         d_re, d_im = load_coefficient(c, power, h, n, M, SHIFT, T)
-        decode_re, decode_im = load_power(power, h, t, tl.arange(0, N)[:, None], M, T)
-        matrix = tl.load(taps + h * (2 * T) + (T - SHIFT) + t - s)
-    if SKIP:
-        weight = tl.load(skip + h)
+        decode_re = tl.trans(encode_re)
+        decode_im = tl.trans(encode_im)
+        lag = T - 1 - t - s
+        matrix = tl.load(taps + h * (2 * T) + (T - SHIFT) + lag)
+        if SKIP:
+            matrix += tl.where(lag == 0, tl.load(skip + h), 0.0)
     at_state = (h * M + n) * 2
     real = n < M
     s_re = tl.zeros((R, N), tl.float32)
@@ -126,8 +132,9 @@ def _scan(
             o = tl.dot(x, matrix, input_precision=PREC)
             o = tl.dot(s_re * d_re - s_im * d_im, decode_re, o, input_precision=PREC)
             o = tl.dot(-(s_re * d_im + s_im * d_re), decode_im, o, input_precision=PREC)
-            if SKIP:
-                o += weight * x
+            back = off + T - 1 - t
+            token = (start[:, None] + step * back) * H + h
+            there = back < length[:, None]
             if ADD:
                 o += tl.load(before + token, mask=there, other=0.0).to(tl.float32)
             tl.store(y + token, o.to(y.dtype.element_ty), mask=there)

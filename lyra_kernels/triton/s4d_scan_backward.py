@@ -141,7 +141,8 @@ def _scan_backward(
     s = tl.arange(0, T)[:, None]
     real = n < M
     p_re, p_im = load_power(power, h, s, n, M, T)
-    q_re, q_im = load_power(power, h, t, tl.arange(0, N)[:, None], M, T)
+    q_re = tl.trans(p_re)
+    q_im = tl.trans(p_im)
     matrix = tl.load(taps + h * (2 * T) + (T - SHIFT) + t - s)
     aT_re, aT_im = load_power(power, h, T, n, M, T)
     one_re, one_im = load_power(power, h, 1 - SHIFT, n, M, T)
@@ -161,13 +162,18 @@ def _scan_backward(
     sums = (none, none, none, none, none, none)
     w = tl.zeros((T, T), tl.float32)
     chunks = (tl.max(tl.max(length, axis=0), axis=0) + T - 1) // T
+    first_re = tl.zeros((R, N), tl.float32)
+    first_im = tl.zeros((R, N), tl.float32)
     for i in range(chunks):
         off = (chunks - 1 - i) * T
         block = off // CHUNK_ * CHUNK_
-        at = checkpoints + (slot + block // CHUNK_) * width + at_state
-        keep = real & (off < length)
-        s_re = tl.load(at, mask=keep, other=0.0)
-        s_im = tl.load(at + 1, mask=keep, other=0.0)
+        if (i == 0) | (off + T == block + CHUNK_):
+            at = checkpoints + (slot + block // CHUNK_) * width + at_state
+            keep = real & (block < length)
+            first_re = tl.load(at, mask=keep, other=0.0)
+            first_im = tl.load(at + 1, mask=keep, other=0.0)
+        s_re = first_re
+        s_im = first_im
         for k in range(block, off, T):  # from the checkpoint's state to that which enters this chunk
             full = tl.where(off < length, T, 0) + tl.zeros_like(length)
             x = _load(u, start, length, k, t, h, H, full, STEP, True, T)
@@ -175,6 +181,8 @@ def _scan_backward(
             s_re = tl.dot(x, p_re, n_re, input_precision=PREC)
             s_im = tl.dot(x, p_im, n_im, input_precision=PREC)
         rest = tl.minimum(tl.maximum(length - off, 0), T)
+        s_re = tl.where(rest > 0, s_re, 0.0)
+        s_im = tl.where(rest > 0, s_im, 0.0)
         x = _load(u, start, length, off, t, h, H, rest, STEP, True, T)
         a_re = tl.where(rest == T, aT_re, 1.0)
         a_im = tl.where(rest == T, aT_im, 0.0)

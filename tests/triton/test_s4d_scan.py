@@ -147,14 +147,19 @@ def test_every_configuration(modes, directions, length, device):
     check(device, 2, length, 2, modes, directions=directions)
 
 
-def test_segments_fill_a_card():
-    """Rows are whole sequences where there are enough, else as short as filling the card takes, and no shorter."""
+def test_segments_fill_a_card(monkeypatch):
+    """Whole sequences where they fill a card, else rows as long as filling it takes, even, and not too short."""
+    from types import SimpleNamespace
+
     from lyra_kernels.triton import _scan_rows
 
-    u = torch.empty(64, 2048, 64, device="meta")
-    assert _scan_rows.segment_length(u, 64, 64, 16) == 2112
-    patch = pytest.MonkeyPatch()
-    with patch.context() as m:
-        m.setattr(_scan_rows, "_processors", lambda _: 132)
-        lone = torch.empty(1, 1 << 20, 64, device="meta")
-        assert _scan_rows.segment_length(lone, 1, 64, 16) % 64 == 0
+    monkeypatch.setattr(_scan_rows, "_processors", lambda _: 132)
+
+    def segment(batch, length, size=4):
+        u = SimpleNamespace(shape=(batch, length, 64), is_cuda=True, device=None, element_size=lambda: size)
+        return _scan_rows.segment_length(u, batch, 64, 16)
+
+    assert segment(128, 2048) == 2112  # one row a sequence, none left for a token more
+    assert segment(8, 2048) == 704
+    assert segment(8, 2048, size=2) == 2112
+    assert segment(1, 1 << 20) == 15936 and 15936 % 64 == 0

@@ -1,0 +1,75 @@
+"""Counts and compiles every Triton kernel without a GPU; fails where a limit is passed.
+
+``python -m benchmarks.gpu_static`` writes benchmarks/results/gpu_static.md and .json; ``--reduced`` checks the main
+configurations in about a minute and writes nothing.
+"""
+
+from __future__ import annotations
+
+import argparse
+import concurrent.futures
+import json
+import multiprocessing
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from . import aot, table
+
+RESULTS = Path(__file__).parent.parent / "results"
+
+
+def count(reduced: bool) -> list[dict[str, Any]]:
+    """The launches of all cases, from a process where Triton interprets."""
+    command = [sys.executable, "-m", "benchmarks.gpu_static.count", *(["--reduced"] if reduced else [])]
+    environment = {**os.environ, "TRITON_INTERPRET": "1"}
+    done = subprocess.run(command, env=environment, stdout=subprocess.PIPE, text=True, check=True)
+    return json.loads(done.stdout)
+
+
+def jobs(rows: list[dict[str, Any]], architectures: tuple[str, ...]) -> list[tuple[dict[str, Any], str, str]]:
+    """Every distinct launch on every architecture, with what tells it apart."""
+    found: dict[str, tuple[dict[str, Any], str]] = {}
+    for row in rows:
+        for launch in row["launches"]:
+            decides = ("module", "kernel", "signature", "constants", "divisible", "num_warps", "num_stages")
+            key = json.dumps({k: launch[k] for k in decides}, sort_keys=True)
+            sizes = " ".join(f"{k}={v}" for k, v in launch["constants"].items() if len(k) <= 7 and _tells(v))
+            found.setdefault(key, (launch, f"{row['case']} {row['dtype']} {row['direction']}: {sizes}"))
+    return [(launch, variant, arch) for launch, variant in found.values() for arch in architectures]
+
+
+def _tells(value: Any) -> bool:
+    return isinstance(value, (int, str)) and not isinstance(value, bool)
+
+
+def main() -> int:
+    """Run; the process's exit status."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--reduced", action="store_true", help="the main configurations, on sm_80 and gfx942")
+    parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="processes that compile")
+    options = parser.parse_args()
+    started = time.perf_counter()
+    rows = count(options.reduced)
+    work = jobs(rows, ("sm_80", "gfx942") if options.reduced else aot.ARCHITECTURES)
+    context = multiprocessing.get_context("spawn")
+    with concurrent.futures.ProcessPoolExecutor(options.jobs, mp_context=context) as pool:
+        compiled = list(pool.map(aot.compile_job, work))
+    violations = table.byte_violations(rows) + table.compile_violations(compiled)
+    page = table.report(rows, compiled, violations)
+    print(page)
+    print(f"{len(compiled)} kernels in {time.perf_counter() - started:.0f} s; {len(violations)} limits passed")
+    if not options.reduced:
+        RESULTS.mkdir(exist_ok=True)
+        (RESULTS / "gpu_static.md").write_text(page)
+        (RESULTS / "gpu_static.json").write_text(json.dumps({"rows": rows, "compiled": compiled}, indent=1))
+    for violation in violations:
+        print(violation, file=sys.stderr)
+    return 1 if violations else 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

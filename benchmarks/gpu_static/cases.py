@@ -1,0 +1,187 @@
+"""What is recorded: ops at shapes that are measured, and every other configuration that is shipped.
+
+A case runs in Triton's interpreter, with fewer channels than it stands for where channels are independent: bytes and
+operations are then multiplied by ``scale``.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+from unittest import mock
+
+import torch
+from torch import Tensor
+
+DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
+
+
+@dataclass(frozen=True)
+class Case:
+    """One call of an op and its backward.
+
+    Args:
+        name: of the case; shape: what the rows of the table say.
+        op: of ``torch.ops.lyra``.
+        arguments: makes the op's arguments, in a storage type.
+        limit: the most bytes over the floor, or None where no limit is set.
+        like: what the op stands against: the arguments for :mod:`.eager`, at full size.
+        scale: channels of the shape over channels of the arguments.
+        segment: tokens of a row of the scan by storage type, where a card takes less than whole sequences.
+        measured: whether it has a row in the table of times.
+    """
+
+    name: str
+    op: str
+    arguments: Callable[[torch.dtype], list[Any]]
+    shape: tuple[int, int, int]
+    limit: float | None = None
+    scale: int = 1
+    segment: dict[str, int] | None = None
+    measured: bool = True
+    reduced: bool = False
+    dtypes: tuple[str, ...] = ("fp32", "bf16")
+
+
+def spectrum(channels: int, modes: int, *leading: int) -> list[Tensor]:
+    """log_dt, log_A_real, A_imag and C, initialised as the layer does."""
+    return [
+        torch.linspace(math.log(1e-3), math.log(0.1), channels),
+        torch.full((channels, modes), math.log(0.5)),
+        (math.pi * torch.arange(modes, dtype=torch.float32)).repeat(channels, 1),
+        torch.randn(*leading, channels, modes, 2),
+    ]
+
+
+def _gated(batch: int, length: int, channels: int, width: int) -> Callable:
+    def make(dtype: torch.dtype) -> list[Any]:
+        xv = torch.randn(batch, length, 2 * channels).to(dtype)
+        parameters = (torch.randn(channels, 1, width), torch.randn(channels), torch.randn(2 * channels))
+        return [xv, *parameters, None, None, 1e-8, False]
+
+    return make
+
+
+def _kernel(channels: int, modes: int, length: int) -> Callable:
+    return lambda dtype: [*spectrum(channels, modes), length]
+
+
+def _scan(batch: int, length: int, channels: int, modes: int, directions: int = 1) -> Callable:
+    def make(dtype: torch.dtype) -> list[Any]:
+        u = torch.randn(batch, length, channels).to(dtype)
+        return [u, *spectrum(channels, modes, directions), torch.randn(channels), None, None, None]
+
+    return make
+
+
+def _norm(rows: int, channels: int) -> Callable:
+    return lambda dtype: [torch.randn(rows, channels).to(dtype), torch.randn(channels), 1e-8]
+
+
+def _tail(batch: int, length: int, channels: int) -> Callable:
+    def make(dtype: torch.dtype) -> list[Any]:
+        y, residual = torch.randn(2, batch, length, channels).to(dtype)
+        weight = torch.randn(2 * channels, channels)
+        return [y, weight, torch.randn(2 * channels), None, residual, None, None]
+
+    return make
+
+
+MEASURED = [
+    Case("gated_conv", "gated_conv", _gated(1, 512, 64, 3), (8, 2048, 64), 1.15, scale=32, reduced=True),
+    Case("s4d_kernel", "s4d_kernel", _kernel(1, 32, 8192), (1, 8192, 64), 1.15, 64, reduced=True, dtypes=("fp32",)),
+    Case("s4d_scan, short", "s4d_scan", _scan(64, 128, 1, 32), (64, 128, 64), None, 64),
+    Case("s4d_scan", "s4d_scan", _scan(8, 2048, 1, 32), (8, 2048, 64), 2.0, 64, segment={"fp32": 704}, reduced=True),
+    Case(
+        "s4d_scan, long",
+        "s4d_scan",
+        _scan(1, 16384, 1, 32),
+        (1, 16384, 64),
+        2.0,
+        64,
+        segment={"fp32": 640, "bf16": 1280},
+    ),
+    Case("rms_norm", "rms_norm", _norm(512, 64), (8, 2048, 64), None, 32, reduced=True),
+    Case("gelu_glu", "gelu_glu", _tail(1, 256, 64), (8, 2048, 64), None, 64, reduced=True),
+]
+
+
+def _shipped() -> Iterator[Case]:
+    """Configurations beside those: block sizes by channels, taps, modes and length."""
+
+    def case(name: str, op: str, make: Callable, dtypes: tuple[str, ...] = ("fp32",)) -> Case:
+        return Case(f"{op} {name}", op, make, (0, 0, 0), measured=False, dtypes=dtypes)
+
+    for channels, width in ((16, 3), (128, 3), (512, 3), (1000, 3), (64, 4), (256, 7), (64, 15), (256, 15)):
+        yield case(f"E={channels} k={width}", "gated_conv", _gated(1, 4, channels, width))
+    for modes, length in ((32, 128), (5, 8192), (64, 2048)):
+        yield case(f"M={modes} L={length}", "s4d_kernel", _kernel(1, modes, length))
+    for modes in (8, 16, 64):
+        yield case(f"M={modes}", "s4d_scan", _scan(1, 64, 1, modes), ("fp32", "bf16"))
+    yield case("two directions", "s4d_scan", _scan(1, 128, 1, 32, 2), ("fp32", "fp16"))
+    for channels in (16, 256, 1024, 8192):
+        yield case(f"C={channels}", "rms_norm", _norm(2, channels))
+    for channels in (16, 128):
+        yield case(f"H={channels}", "gelu_glu", _tail(1, 4, channels), ("fp32", "bf16"))
+
+
+def cases(reduced: bool) -> list[Case]:
+    """The cases of a run."""
+    if reduced:
+        return [c for c in MEASURED if c.reduced]
+    return [*MEASURED, *_shipped()]
+
+
+@contextlib.contextmanager
+def on_a_card(segment: int | None) -> Iterator[None]:
+    """The scan's rows as long as a card makes them, whatever the channels left out."""
+    from lyra_kernels.triton import s4d_scan, s4d_scan_backward
+
+    if segment is None:
+        yield
+        return
+    with (
+        mock.patch.object(s4d_scan, "segment_length", lambda *_: segment),
+        mock.patch.object(s4d_scan_backward, "segment_length", lambda *_: segment),
+    ):
+        yield
+
+
+def size(values: Any) -> int:
+    """Bytes of all tensors in a tuple."""
+    return sum(v.numel() * v.element_size() for v in values if isinstance(v, Tensor))
+
+
+def run_forward(case: Case, args: list[Any]) -> tuple[tuple, int]:
+    """The op's outputs, and the bytes of its inputs and outputs, each once."""
+    from lyra_kernels.triton import IMPLEMENTATIONS
+
+    more = [False] if case.op == "s4d_scan" else []
+    out = IMPLEMENTATIONS[case.op](*args, *more)
+    out = out if isinstance(out, tuple) else (out,)
+    return out, size(args) + size(out)
+
+
+def backward_arguments(case: Case, args: list[Any], out: tuple) -> list[Any]:
+    """The arguments of the op's backward."""
+    from lyra_kernels.triton import IMPLEMENTATIONS
+
+    grad = torch.randn(out[0].shape).to(out[0].dtype)
+    if case.op == "s4d_scan":
+        checkpoints = IMPLEMENTATIONS[case.op](*args, True)[2]
+        return [grad, None, *args, checkpoints]
+    if case.op == "s4d_kernel":
+        return [grad, *args[:4]]
+    if case.op == "gelu_glu":
+        return [grad, *args[:4], *args[5:]]
+    return [grad, *args]
+
+
+def run_backward(case: Case, args: list[Any]) -> int:
+    """Run the backward; the bytes of its inputs and outputs, each once."""
+    from lyra_kernels.triton import IMPLEMENTATIONS
+
+    return size(args) + size(IMPLEMENTATIONS[f"{case.op}_backward"](*args))

@@ -1,0 +1,115 @@
+"""The report: benchmarks/results/gpu_static.md."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from .cases import DTYPES
+from .eager import attention_calls, opponents, total_seconds
+from .model import CARDS, launch_seconds
+
+MAX_SHARED = 99 * 1024
+MATRIX_KERNELS = ("_scan", "_scan_backward", "_s4d_kernel", "_s4d_kernel_backward", "_gelu_glu", "_pgc", "_fft")
+
+
+def ratio(row: dict[str, Any]) -> float:
+    """Bytes moved over the floor."""
+    return sum(x["loaded"] + x["stored"] for x in row["launches"]) / row["floor"]
+
+
+def byte_violations(rows: list[dict[str, Any]]) -> list[str]:
+    """Rows that move more bytes than their limit."""
+    out = []
+    for row in rows:
+        if row["limit"] is not None and ratio(row) > row["limit"]:
+            what = f"{row['case']} {row['direction']} {row['dtype']}"
+            out.append(f"{what}: moves {ratio(row):.2f} times the floor, limit {row['limit']}")
+    return out
+
+
+def compile_violations(compiled: list[dict[str, Any]]) -> list[str]:
+    """Compiled kernels that pass a limit; gfx942 need only compile."""
+    out = []
+    for c in compiled:
+        name = f"{c['kernel']} {c['variant']} on {c['arch']}"
+        if c["error"]:
+            out.append(f"{name}: does not compile: {c['error']}")
+        elif c["arch"].startswith("sm_"):
+            if c["spills"] or c["stack"]:
+                out.append(f"{name}: {c['spills']} bytes spilled, {c['stack']} bytes of stack")
+            if c["shared"] > MAX_SHARED:
+                out.append(f"{name}: {c['shared']} bytes of shared memory, limit {MAX_SHARED}")
+            if c["kernel"] in MATRIX_KERNELS and not c["matrix_instructions"]:
+                out.append(f"{name}: no matrix instruction")
+    return out
+
+
+def _line(cells: list[Any]) -> str:
+    return "| " + " | ".join(str(c) for c in cells) + " |"
+
+
+def times(rows: list[dict[str, Any]]) -> list[str]:
+    """Predicted microseconds of kernels, eager PyTorch and attention."""
+    head = ["op", "B, L, H", "storage", "", "bytes / floor", *(f"{c.name}, us" for c in CARDS)]
+    out = [_line(head), _line(["---"] * len(head))]
+    for row in rows:
+        if not row["measured"]:
+            continue
+        index = 0 if row["direction"] == "forward" else 1
+        shape, dtype = tuple(row["shape"]), row["dtype"]
+        eager = opponents(row["op"], shape, DTYPES[dtype])[index]
+        attention = attention_calls(shape, DTYPES[dtype])[index]
+        cells = []
+        for card in CARDS:
+            ours = sum(launch_seconds(card, x, row["scale"]) for x in row["launches"]) * 1e6
+            theirs = total_seconds(card, eager, dtype) * 1e6
+            beside = total_seconds(card, attention, dtype) * 1e6
+            cells.append(f"{ours:.1f} / {theirs:.0f} / {beside:.0f}")
+        out.append(_line([row["case"], shape, dtype, row["direction"], f"{ratio(row):.2f}", *cells]))
+    return out
+
+
+def kernels(compiled: list[dict[str, Any]]) -> list[str]:
+    """What each compiled kernel needs."""
+    head = ["kernel", "configuration", "card", "registers", "spills", "stack", "shared", "matrix instructions"]
+    out = [_line(head), _line(["---"] * len(head))]
+    for c in compiled:
+        found = f"{c['matrix_instructions']} {c['matrix_kinds'][0] if c['matrix_kinds'] else ''}"
+        needs = [c["registers"], c["spills"], c["stack"], c["shared"], found] if not c["error"] else ["failed"] * 5
+        out.append(_line([f"`{c['kernel']}`", c["variant"], c["arch"], *needs]))
+    return out
+
+
+def report(rows: list[dict[str, Any]], compiled: list[dict[str, Any]], violations: list[str]) -> str:
+    """The whole page."""
+    limits = ["Every limit is kept."] if not violations else ["Limits passed:", "", *(f"- {v}" for v in violations)]
+    return "\n".join(
+        [
+            "# Triton kernels without a GPU",
+            "",
+            "Written by `python -m benchmarks.gpu_static`. **Predictions, not measurements**: every launch is run in",
+            "Triton's interpreter, where its loads, stores and products are counted, and compiled ahead of time.",
+            "",
+            *limits,
+            "",
+            "## Predicted times",
+            "",
+            "Kernels / eager PyTorch / a layer of attention at the same shape, each the larger of bytes over bandwidth",
+            "and operations over peak rate, summed over kernels. Launch overheads are left out on all sides, which",
+            "favours eager PyTorch; eager products count as TF32. The matrix products that PyTorch does inside the",
+            "backward of gelu_glu are not in the kernels' figure. The scan reads one channel a program out of",
+            "channels-last activations: it counts on neighbouring programs to share sectors in the cache, whose own",
+            "traffic is not predicted. The limit of 2 does not cover 'short', where the tables of every program",
+            "weigh as much as its activations: they come from the cache, and `auto` convolves directly there.",
+            "d_state is 64.",
+            "",
+            *times(rows),
+            "",
+            "## Compiled kernels",
+            "",
+            "Registers a thread; spills, stack and shared memory in bytes.",
+            "",
+            *kernels(compiled),
+            "",
+        ]
+    )

@@ -1,0 +1,71 @@
+"""The gate of benchmarks.gpu_static: what it counts is right, and it fails where a limit is passed."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+pytest.importorskip("benchmarks.gpu_static.table")
+from benchmarks.gpu_static import eager, model, table
+from benchmarks.gpu_static.record import recording
+from lyra_kernels.triton import IMPLEMENTATIONS
+from lyra_kernels.triton._launch import interpreting
+
+only_interpreted = pytest.mark.skipif(not interpreting(), reason="counts are taken in Triton's interpreter")
+
+
+@only_interpreted
+def test_bytes_of_rms_norm():
+    x, weight = torch.randn(64, 64), torch.randn(64)
+    with recording() as found:
+        IMPLEMENTATIONS["rms_norm"](x, weight, 1e-8)
+    (launch,) = found.launches
+    assert launch.kernel == "_rms_norm" and launch.stored == 64 * 64 * 4
+    assert launch.loaded == (64 * 64 + 64) * 4
+    assert launch.signature["x"] == "*fp32" and launch.signature["rows"] == "i32" and "rows" in launch.divisible
+
+
+@only_interpreted
+def test_products_of_gelu_glu():
+    y, weight = torch.randn(1, 64, 32), torch.randn(64, 32)
+    with recording() as found:
+        IMPLEMENTATIONS["gelu_glu"](y, weight, None, None, None, None, None)
+    assert found.launches[0].product_flops == 2 * 64 * 32 * 64
+
+
+def _compiled(**changes):
+    good = {"kernel": "_scan", "variant": "", "arch": "sm_80", "error": "", "registers": 90, "spills": 0, "stack": 0,
+            "shared": 50_000, "matrix_instructions": 8, "matrix_kinds": ("mma",)}  # fmt: skip
+    return {**good, **changes}
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"spills": 4}, {"stack": 8}, {"shared": 101_377}, {"matrix_instructions": 0}, {"error": "no"},
+     {"arch": "gfx942", "error": "no"}],
+)  # fmt: skip
+def test_a_limit_passed_is_found(changes):
+    assert not table.compile_violations([_compiled()])
+    assert len(table.compile_violations([_compiled(**changes)])) == 1
+
+
+def test_bytes_over_the_floor_are_found():
+    row = {"case": "x", "direction": "forward", "dtype": "fp32", "floor": 100, "limit": 1.15,
+           "launches": [{"loaded": 60, "stored": 60}]}  # fmt: skip
+    assert table.byte_violations([row]) and not table.byte_violations([{**row, "floor": 110}])
+    assert not table.byte_violations([{**row, "limit": None}])
+
+
+def test_model():
+    card = model.CARDS[0]
+    assert model.seconds(card, 2.039e12, 0, 0) == pytest.approx(1.0)
+    assert model.seconds(card, 0, 156e12, 0, "tf32x3") == pytest.approx(3.0)
+    assert model.seconds(model.CARDS[-1], 0, 163.4e12, 0, "tf32x3") == pytest.approx(1.0)
+
+
+def test_eager_counts():
+    x = torch.empty(10, 100, device="meta")
+    calls, _ = eager.count(lambda a: (a * 2).view(100, 10).t() + 1, x)
+    assert [c[0] for c in calls] == [8000, 8000]
+    calls, _ = eager.count(torch.mm, x, torch.empty(100, 5, device="meta"))
+    assert calls == [((1000 + 500 + 50) * 4, 2 * 10 * 100 * 5, 0)]
