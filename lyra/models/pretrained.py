@@ -79,6 +79,7 @@ class PretrainedMixin(PyTorchModelHubMixin):
         **arguments: Any,
     ) -> Any:
         """The hook by which the mixin's ``from_pretrained`` builds the model, with every weight required."""
+        from safetensors import SafetensorError
         from safetensors.torch import load_file
 
         if config is None:
@@ -102,7 +103,11 @@ class PretrainedMixin(PyTorchModelHubMixin):
             )
         model = chosen(**arguments)
         model.to(dtype=getattr(torch, config.get("dtype", "float32")))
-        model.load_state_dict(load_file(weights), strict=strict)
+        try:
+            state = load_file(weights)
+        except SafetensorError as error:
+            raise ValueError(f"{weights} is damaged: {error}") from None
+        model.load_state_dict(state, strict=strict)
         return model.to(map_location).eval()
 
 

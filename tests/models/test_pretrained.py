@@ -1,0 +1,188 @@
+"""Saving and loading: folders, plain state_dicts of the published models, and what is no model."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import torch
+from torch import nn
+
+from lyra import Lyra, LyraForTokenClassification
+
+from .. import fixtures
+
+pytest.importorskip("huggingface_hub")
+pytest.importorskip("safetensors")
+
+METADATA = {"alphabet": "ACDEF", "target": {"mean": 1.5, "std": 0.25}, "classes": ["no", "ja", "ß"]}
+SMALL = {"d_input": 5, "d_model": 8, "num_s4_layers": 1, "d_state": 4}
+
+
+@pytest.mark.parametrize("kind", [Lyra, LyraForTokenClassification])
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"pgc_expansion": (0.25, 2.0), "pgc_residual": False, "pgc_dropout": 0.0, "final_norm": False},
+        {"pool": "max", "prenorm": False, "s4_lr": 0.0, "causal": True, "pgc_kernel_size": 4},
+        {"bidirectional": True, "algorithm": "fft", "s4_lr": None, "num_pgc_layers": 0},
+    ],
+    ids=["plain", "paper", "causal", "bidirectional"],
+)
+def test_round_trip(tmp_path, kind, options):
+    model = kind(**SMALL, d_output=2, **options, metadata=METADATA).eval()
+    model.save_pretrained(tmp_path / "model")
+    twin = Lyra.from_pretrained(tmp_path / "model")
+    assert type(twin) is kind and not twin.training
+    assert twin.config == json.loads(json.dumps(model.config)) and twin.metadata == METADATA
+    ids = torch.randint(5, (3, 9))
+    assert torch.equal(twin(ids), model(ids))
+    assert {k: v.shape for k, v in twin.state_dict().items()} == {k: v.shape for k, v in model.state_dict().items()}
+
+
+def test_what_the_folder_holds(tmp_path):
+    Lyra(**SMALL, metadata=METADATA).save_pretrained(tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text(encoding="utf-8"))
+    assert config["architectures"] == ["Lyra"] and config["dtype"] == "float32"
+    assert config["metadata"] == METADATA and config["d_state"] == 4
+    assert (tmp_path / "model.safetensors").is_file()
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16], ids=str)
+def test_dtype_is_kept(tmp_path, dtype):
+    model = Lyra(**SMALL).to(dtype)
+    model.save_pretrained(tmp_path)
+    twin = Lyra.from_pretrained(str(tmp_path))
+    for key, value in model.state_dict().items():
+        assert twin.state_dict()[key].dtype == dtype and torch.equal(twin.state_dict()[key], value)
+
+
+def test_marks_of_learning_rates_are_kept(tmp_path):
+    Lyra(**SMALL, s4_lr=0.007).save_pretrained(tmp_path)
+    assert Lyra.from_pretrained(tmp_path).s4_layers[0].kernel.log_dt._optim == {"weight_decay": 0.0, "lr": 0.007}
+
+
+def test_token_classifier_is_not_loaded_as_another_class(tmp_path):
+    LyraForTokenClassification(**SMALL).save_pretrained(tmp_path / "tokens")
+    Lyra(**SMALL).save_pretrained(tmp_path / "one")
+    assert isinstance(LyraForTokenClassification.from_pretrained(tmp_path / "tokens"), LyraForTokenClassification)
+    with pytest.raises(ValueError, match="holds a Lyra, which LyraForTokenClassification cannot load"):
+        LyraForTokenClassification.from_pretrained(tmp_path / "one")
+
+
+def _broken(tmp_path, how: str):
+    folder = tmp_path / "model"
+    Lyra(**SMALL).save_pretrained(folder)
+    config = folder / "config.json"
+    if how == "no-config":
+        config.unlink()
+    elif how == "no-weights":
+        (folder / "model.safetensors").unlink()
+    elif how == "other-class":
+        config.write_text(config.read_text().replace('"Lyra"', '"Bert"'))
+    elif how == "other-shape":
+        config.write_text(config.read_text().replace('"d_model": 8', '"d_model": 6'))
+    elif how == "truncated":
+        weights = folder / "model.safetensors"
+        weights.write_bytes(weights.read_bytes()[:-40])
+    return folder
+
+
+BROKEN = {
+    "no-config": (ValueError, "is not a saved model: it has no config.json"),
+    "no-weights": (ValueError, "is not a saved model: it has no model.safetensors"),
+    "other-class": (ValueError, "holds a Bert, which Lyra cannot load"),
+    "other-shape": (RuntimeError, "size mismatch for encoder.weight"),
+    "truncated": (ValueError, "model.safetensors is damaged"),
+}
+
+
+@pytest.mark.parametrize("how", BROKEN)
+def test_broken_folders(tmp_path, how):
+    error, message = BROKEN[how]
+    with pytest.raises(error, match=message):
+        Lyra.from_pretrained(_broken(tmp_path, how))
+
+
+def test_metadata_that_json_cannot_hold(tmp_path):
+    model = Lyra(**SMALL, metadata={"a": object()})
+    with pytest.raises((TypeError, ValueError)):
+        model.save_pretrained(tmp_path)
+    assert not (tmp_path / "config.json").exists()
+
+
+# ---- plain state_dicts -------------------------------------------------------------------------------------------
+@pytest.mark.parametrize("name", ["lyra_regression", "lyra_token_classification"])
+@pytest.mark.parametrize("wrapped", [None, "state_dict", "model_state_dict"])
+def test_published_state_dicts(tmp_path, name, wrapped):
+    """Loaded from a file by weights_only, under the keys that trainers use, in the dtype that it has."""
+    recorded = fixtures.load(name)
+    kind = {"Lyra": Lyra, "LyraForTokenClassification": LyraForTokenClassification}[recorded.meta["cls"]]
+    content = {wrapped: recorded.state, "epoch": 3} if wrapped else recorded.state
+    torch.save(content, tmp_path / "model.pt")
+    for source in (tmp_path / "model.pt", str(tmp_path / "model.pt"), content):
+        model = kind.from_state_dict(source)
+        assert type(model) is kind and not model.training
+        torch.testing.assert_close(model(recorded.x), recorded.y, rtol=1e-10, atol=1e-10)
+        for key in ("d_input", "d_model", "d_output", "num_pgc_layers", "num_s4_layers", "d_state"):
+            assert model.config[key] == recorded.meta.get(key, model.config[key])
+
+
+def test_state_dict_of_the_papers_model():
+    """The authors' own names, and their second copy of the convolution's weights."""
+    model = Lyra.paper(5, 2, d_model=8, d_state=4).eval()
+    names = {"pgc_layers.0.": "pgc1.", "pgc_layers.1.": "pgc2.", "s4_layers.0.": "s4d.", "norms.0.": "norm."}
+    state = {}
+    for key, value in model.state_dict().items():
+        for ours, theirs in names.items():
+            key = key.replace(ours, theirs)
+        state[key] = value
+    state["pgc1.flash_conv.weights"] = torch.zeros(3)
+    twin = Lyra.from_state_dict(state)
+    assert twin.config["pgc_expansion"] == [0.25, 2.0] and not twin.config["pgc_residual"]
+    ids = torch.randint(5, (2, 9))
+    assert torch.equal(twin(ids), model(ids))
+
+
+@pytest.mark.parametrize("inner, d_model", [(1, 3), (5, 7), (10, 8), (83, 64), (29, 31), (41, 100)])
+def test_expansion_is_found_again(inner, d_model):
+    state = Lyra(4, d_model, num_s4_layers=0, num_pgc_layers=1, pgc_expansion=(inner + 0.5) / d_model).state_dict()
+    twin = Lyra.from_state_dict(state)
+    assert twin.pgc_layers[0].d_inner == inner
+
+
+def test_options_that_shapes_do_not_tell():
+    model = Lyra(**SMALL, pool="max", prenorm=False).eval()
+    twin = Lyra.from_state_dict(model.state_dict(), pool="max", prenorm=False)
+    x = torch.randn(2, 9, 5)
+    assert torch.equal(twin(x), model(x))
+
+
+def test_files_that_are_no_model(tmp_path):
+    torch.save([1, 2], tmp_path / "list.pt")
+    with pytest.raises(ValueError, match="expected a state_dict, the file holds a list"):
+        Lyra.from_state_dict(tmp_path / "list.pt")
+    with pytest.raises(
+        ValueError, match=r"not the state_dict of a Lyra model: encoder.weight is missing, it has weight"
+    ):
+        Lyra.from_state_dict(nn.Linear(2, 2).state_dict())
+    with pytest.raises(ValueError, match=r"encoder.weight is missing, it has nothing"):
+        Lyra.from_state_dict({})
+    state = Lyra(**SMALL).state_dict()
+    del state["s4_layers.0.D"]
+    with pytest.raises(RuntimeError, match=r"Missing key.*s4_layers.0.D"):
+        Lyra.from_state_dict(state)
+
+
+class Malicious:
+    """Pickled, it would run code when loaded."""
+
+    def __reduce__(self):
+        return (exec, ("raise AssertionError('code from a file was run')",))
+
+
+def test_nothing_in_a_file_is_executed(tmp_path):
+    torch.save({"encoder.weight": Malicious()}, tmp_path / "evil.pt")
+    with pytest.raises(Exception, match=r"[Ww]eights.only"):
+        Lyra.from_state_dict(tmp_path / "evil.pt")
