@@ -128,7 +128,8 @@ def _integers(name: str, x: Tensor, like: Tensor, like_name: str) -> Tensor:
 def autocast_enabled(x: Tensor) -> bool:
     """Whether autocast is on where x is; never for devices that have none, such as "meta"."""
     kind = x.device.type
-    return torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind)
+    # Not torch.amp.is_autocast_available, which torch 2.10 cannot trace.
+    return kind != "meta" and torch.is_autocast_enabled(kind)
 
 
 def autocast(x: Tensor) -> Tensor:
