@@ -28,7 +28,7 @@ cpu::CausalConvArgs arguments(const Tensor& u, const Tensor& kernel, const Optio
 Tensor causal_conv(const Tensor& u, const Tensor& kernel, const OptionalTensor& reverse_kernel,
                    const OptionalTensor& D, const OptionalTensor& lengths, const OptionalTensor& cu_seqlens) {
   cpu::CausalConvArgs a = arguments(u, kernel, reverse_kernel, D, lengths, cu_seqlens);
-  Tensor y = torch::stable::empty_like(u);
+  Tensor y = new_like(u);
   a.y = y.mutable_data_ptr();
   cpu::causal_conv(a, torch_threads());
   return y;
@@ -45,7 +45,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> causal_conv_backward(const Tensor& gr
   const cpu::CausalConvArgs& a = b.forward;
   const ScalarType type = compute_type(u);
   b.grad = input(grad, "grad", u.scalar_type(), {u.size(0), u.size(1), u.size(2)});
-  Tensor du = torch::stable::empty_like(u);
+  Tensor du = new_like(u);
   Tensor dkernel = new_tensor({a.channels, a.taps}, type);
   Tensor dreverse_kernel = reverse_kernel ? new_tensor({a.channels, a.reverse_taps}, type) : absent(type);
   Tensor dD = D ? new_tensor({a.channels}, type) : absent(type);

@@ -46,8 +46,8 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> gated_conv_backward(
   const int64_t channels = args.forward.channels;
   const ScalarType compute = compute_type(xv);
   args.grad = input(grad, "grad", xv.scalar_type(), {xv.size(0), xv.size(1), channels});
-  Tensor dxv = torch::stable::empty_like(xv);
-  Tensor dconv_weight = torch::stable::empty_like(conv_weight);
+  Tensor dxv = new_like(xv);
+  Tensor dconv_weight = new_like(conv_weight);
   Tensor dconv_bias = conv_bias ? new_tensor({channels}, compute) : absent(compute);
   Tensor dnorm_weight = norm_weight ? new_tensor({2 * channels}, compute) : absent(compute);
   args.dxv = dxv.mutable_data_ptr();

@@ -25,7 +25,7 @@ cpu::GeluGluArgs arguments(const Tensor& y, const Tensor& weight, const Optional
 Tensor gelu_glu(const Tensor& y, const Tensor& weight, const OptionalTensor& bias, const OptionalTensor& mask,
                 const OptionalTensor& residual, const OptionalTensor& lengths, const OptionalTensor& cu_seqlens) {
   cpu::GeluGluArgs args = arguments(y, weight, bias, mask, residual, lengths, cu_seqlens);
-  Tensor out = torch::stable::empty_like(y);
+  Tensor out = new_like(y);
   args.out = out.mutable_data_ptr();
   cpu::gelu_glu(args, torch_threads());
   return out;
@@ -38,9 +38,9 @@ std::tuple<Tensor, Tensor, Tensor> gelu_glu_backward(const Tensor& grad, const T
   cpu::GeluGluBackwardArgs args;
   args.forward = arguments(y, weight, bias, mask, std::nullopt, lengths, cu_seqlens);
   args.grad = input(grad, "grad", y.scalar_type(), {y.size(0), y.size(1), y.size(2)});
-  Tensor dy = torch::stable::empty_like(y);
-  Tensor dweight = torch::stable::empty_like(weight);
-  Tensor dbias = bias ? torch::stable::empty_like(*bias) : absent(compute_type(y));
+  Tensor dy = new_like(y);
+  Tensor dweight = new_like(weight);
+  Tensor dbias = bias ? new_like(*bias) : absent(compute_type(y));
   args.dy = dy.mutable_data_ptr();
   args.dweight = dweight.mutable_data_ptr();
   args.dbias = bias ? dbias.mutable_data_ptr() : nullptr;

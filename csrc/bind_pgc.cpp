@@ -49,7 +49,7 @@ Tensor pgc(const Tensor& u, const Tensor& in_weight, const OptionalTensor& in_bi
 
 // An uninitialised gradient for a parameter, and its pointer.
 Tensor gradient(const Tensor& parameter, void** pointer) {
-  Tensor g = torch::stable::empty_like(parameter);
+  Tensor g = new_like(parameter);
   *pointer = g.mutable_data_ptr();
   return g;
 }

@@ -21,7 +21,7 @@ cpu::RmsNormArgs arguments(const Tensor& x, const OptionalTensor& weight, double
 
 Tensor rms_norm(const Tensor& x, const OptionalTensor& weight, double eps) {
   cpu::RmsNormArgs args = arguments(x, weight, eps);
-  Tensor y = torch::stable::empty_like(x);
+  Tensor y = new_like(x);
   args.y = y.mutable_data_ptr();
   cpu::rms_norm(args, torch_threads());
   return y;
@@ -33,7 +33,7 @@ std::tuple<Tensor, Tensor> rms_norm_backward(const Tensor& grad, const Tensor& x
   args.forward = arguments(x, weight, eps);
   STD_TORCH_CHECK(grad.is_contiguous() && grad.numel() == x.numel() && grad.scalar_type() == x.scalar_type(),
                   "grad must be contiguous and like x");
-  Tensor dx = torch::stable::empty_like(x);
+  Tensor dx = new_like(x);
   Tensor dweight = weight ? new_tensor({args.forward.channels}, compute_type(x)) : absent(compute_type(x));
   args.grad = grad.const_data_ptr();
   args.dx = dx.mutable_data_ptr();

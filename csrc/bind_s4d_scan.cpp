@@ -43,7 +43,7 @@ std::tuple<Tensor, Tensor, Tensor> s4d_scan(const Tensor& u, const Tensor& log_d
                                             const OptionalTensor& initial_state, bool save) {
   cpu::S4dScanArgs a = arguments(u, log_dt, log_A_real, A_imag, C, D, lengths, cu_seqlens, initial_state);
   const ScalarType type = compute_type(u);
-  Tensor y = torch::stable::empty_like(u);
+  Tensor y = new_like(u);
   Tensor final_state =
       a.directions == 1 ? new_tensor({a.layout.sequences, a.channels, a.modes, 2}, type) : absent(type);
   Tensor checkpoints =
@@ -70,7 +70,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor> s4d_scan_back
   STD_TORCH_CHECK(!grad_final_state || a.directions == 1, "grad_final_state needs a single direction");
   b.grad_final_state =
       input(grad_final_state, "grad_final_state", type, {a.layout.sequences, a.channels, a.modes, 2});
-  Tensor du = torch::stable::empty_like(u);
+  Tensor du = new_like(u);
   Tensor dlog_dt = new_tensor({a.channels}, type);
   Tensor dlog_A_real = new_tensor({a.channels, a.modes}, type);
   Tensor dA_imag = new_tensor({a.channels, a.modes}, type);

@@ -9,6 +9,11 @@
 #include <torch/csrc/stable/tensor.h>
 #include <torch/headeronly/core/ScalarType.h>
 
+#if defined(__linux__)
+#include <sys/mman.h>
+#endif
+
+#include <cstdint>
 #include <initializer_list>
 #include <optional>
 #include <tuple>
@@ -59,7 +64,24 @@ inline const void* input(const OptionalTensor& t, const char* name, ScalarType d
   return t ? input(*t, name, dtype, sizes) : nullptr;
 }
 
-inline Tensor new_tensor(std::vector<int64_t> sizes, ScalarType dtype) { return torch::stable::empty(sizes, dtype); }
+// A fresh tensor. From 32 MB on, malloc gets every block new from the system, and touching its pages of 4 KB for the
+// first time took a third of the scan's time at a million tokens: ask for pages of 2 MB (where the system grants them).
+inline Tensor with_large_pages(Tensor t) {
+#if defined(__linux__)
+  constexpr uintptr_t kPage = 4096, kLargeBlock = uintptr_t{32} << 20;
+  const uintptr_t begin = reinterpret_cast<uintptr_t>(t.const_data_ptr());
+  const uintptr_t bytes = static_cast<uintptr_t>(t.numel()) * static_cast<uintptr_t>(t.element_size());
+  if (bytes >= kLargeBlock) {
+    const uintptr_t first = (begin + kPage - 1) / kPage * kPage, last = (begin + bytes) / kPage * kPage;
+    (void)madvise(reinterpret_cast<void*>(first), last - first, MADV_HUGEPAGE);  // a wish: failing does no harm
+  }
+#endif
+  return t;
+}
+inline Tensor new_tensor(std::vector<int64_t> sizes, ScalarType dtype) {
+  return with_large_pages(torch::stable::empty(sizes, dtype));
+}
+inline Tensor new_like(const Tensor& t) { return with_large_pages(torch::stable::empty_like(t)); }
 // What stands for the gradient of an argument that was not given.
 inline Tensor absent(ScalarType dtype) { return new_tensor({0}, dtype); }
 
