@@ -77,6 +77,17 @@ def _scan(batch: int, length: int, channels: int, modes: int, directions: int = 
     return make
 
 
+def _pgc(batch: int, length: int, channels: int, inner: int) -> Callable:
+    def make(dtype: torch.dtype) -> list[Any]:
+        u = torch.randn(batch, length, channels).to(dtype)
+        projection = (torch.randn(2 * inner, channels), torch.randn(2 * inner), torch.randn(2 * inner))
+        convolution = (torch.randn(inner, 1, 3), torch.randn(inner))
+        output = (torch.randn(channels, inner), torch.randn(channels), torch.randn(channels))
+        return [u, *projection, *convolution, *output, None, None, 1e-8, False]
+
+    return make
+
+
 def _norm(rows: int, channels: int) -> Callable:
     return lambda dtype: [torch.randn(rows, channels).to(dtype), torch.randn(channels), 1e-8]
 
@@ -105,6 +116,7 @@ MEASURED = [
         segment={"fp32": 640, "bf16": 1280},
     ),
     Case("rms_norm", "rms_norm", _norm(512, 64), (8, 2048, 64), None, 32, reduced=True),
+    Case("pgc", "pgc", _pgc(1, 256, 64, 64), (8, 2048, 64), None, 64, reduced=True),
     Case("gelu_glu", "gelu_glu", _tail(1, 256, 64), (8, 2048, 64), None, 64, reduced=True),
 ]
 
@@ -122,6 +134,8 @@ def _shipped() -> Iterator[Case]:
     for modes in (8, 16, 64):
         yield case(f"M={modes}", "s4d_scan", _scan(1, 64, 1, modes), ("fp32", "bf16"))
     yield case("two directions", "s4d_scan", _scan(1, 128, 1, 32, 2), ("fp32", "fp16"))
+    for channels, inner in ((64, 16), (64, 128), (128, 128)):
+        yield case(f"d={channels} E={inner}", "pgc", _pgc(1, 64, channels, inner), ("fp32", "bf16"))
     for channels in (16, 256, 1024, 8192):
         yield case(f"C={channels}", "rms_norm", _norm(2, channels))
     for channels in (16, 128):

@@ -87,6 +87,10 @@ def opponents(op: str, shape: tuple[int, int, int], dtype: torch.dtype) -> tuple
         return count(lambda *a: reference.s4d_kernel(*a, length), *modes)
     if op == "s4d_scan":
         return count(convolution, x, *modes, new(channels))
+    if op == "pgc":
+        weights = [new(*n) for n in ((2 * channels, channels), (2 * channels,), (2 * channels,), (channels, 1, 3))]
+        weights += [new(*n) for n in ((channels,), (channels, channels), (channels,), (channels,))]
+        return count(lambda *a: reference.pgc(*a, None, None, 1e-8, False), x, *weights)
     if op == "rms_norm":
         return count(lambda *a: reference.rms_norm(*a, 1e-8), x, new(channels))
     if op == "gelu_glu":

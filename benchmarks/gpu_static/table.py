@@ -97,7 +97,7 @@ def report(rows: list[dict[str, Any]], compiled: list[dict[str, Any]], violation
             "Kernels / eager PyTorch / a layer of attention at the same shape, each the larger of bytes over bandwidth",
             "and operations over peak rate, summed over kernels. Launch overheads are left out on all sides, which",
             "favours eager PyTorch; eager products count as TF32. The matrix products that PyTorch does inside the",
-            "backward of gelu_glu are not in the kernels' figure. The scan reads one channel a program out of",
+            "backward of gelu_glu and pgc are not in the kernels' figure. The scan reads one channel a program out of",
             "channels-last activations: it counts on neighbouring programs to share sectors in the cache, whose own",
             "traffic is not predicted. The limit of 2 does not cover 'short', where the tables of every program",
             "weigh as much as its activations: they come from the cache, and `auto` convolves directly there.",

@@ -20,6 +20,8 @@ from typing import Any
 
 MINIMUM = (3, 6)
 _MODULES = {
+    "pgc": "pgc",
+    "pgc_backward": "pgc",
     "rms_norm": "rms_norm",
     "rms_norm_backward": "rms_norm",
     "gelu_glu": "gelu_glu",

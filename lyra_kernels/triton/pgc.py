@@ -1,0 +1,219 @@
+"""The whole PGC block: projection, norm, split, depthwise convolution, gate, projection, norm.
+
+Where both projections fit on chip (up to 128 channels and inner channels) the forward is one kernel: a program takes a
+tile of tokens with the convolution's halo, and nothing but u and the result touches memory. Rows of the projected tile
+are shifted against each other by a gather in shared memory. Wider blocks are PyTorch's matrix products around the
+gated_conv kernel, and so is every backward, in fp32, from u alone: recomputing is cheaper than keeping the projection.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from . import _plain
+from ._launch import Config, absent, launch, next_power_of_2, precision, supports
+from ._layout import sequence_of_token
+from .gated_conv import gated_conv, gated_conv_backward
+from .rms_norm import rms_norm, rms_norm_backward
+
+MAX_CHANNELS = 128
+
+
+@triton.jit
+def _pgc(
+    u,
+    in_weight,
+    in_bias,
+    in_norm,
+    conv_weight,
+    conv_bias,
+    out_weight,
+    out_bias,
+    out_norm,
+    lengths,
+    seq,
+    out,
+    L,
+    DI,
+    E,
+    DO,
+    eps,
+    IN_BIAS: tl.constexpr,
+    IN_NORM: tl.constexpr,
+    BIAS: tl.constexpr,
+    OUT_BIAS: tl.constexpr,
+    OUT_NORM: tl.constexpr,
+    LENGTHS: tl.constexpr,
+    SEQ: tl.constexpr,
+    K: tl.constexpr,
+    LEFT: tl.constexpr,
+    PREC: tl.constexpr,
+    BT: tl.constexpr,
+    BK: tl.constexpr,
+    BE: tl.constexpr,
+    BD: tl.constexpr,
+):
+    b = tl.program_id(1).to(tl.int64)
+    i = tl.arange(0, BT)
+    t = tl.program_id(0) * (BT - K + 1) - LEFT + i
+    e = tl.arange(0, BE)
+    d = tl.arange(0, BD)
+    me = (e < E)[None, :]
+    md = (d < DO)[None, :]
+    inside = (t >= 0) & (t < L)
+    real = inside
+    if LENGTHS:
+        real = inside & (t < tl.load(lengths + b))
+    x = tl.zeros((BT, BE), tl.float32)
+    v = tl.zeros((BT, BE), tl.float32)
+    for k0 in range(0, DI, BK):
+        k = k0 + tl.arange(0, BK)
+        at = (b * L + t)[:, None] * DI + k[None, :]
+        a = tl.load(u + at, mask=real[:, None] & (k < DI)[None, :], other=0.0).to(tl.float32)
+        w = in_weight + e[None, :] * DI + k[:, None]
+        mw = me & (k < DI)[:, None]
+        x = tl.dot(a, tl.load(w, mask=mw, other=0.0), x, input_precision=PREC)
+        v = tl.dot(a, tl.load(w + E * DI, mask=mw, other=0.0), v, input_precision=PREC)
+    if IN_BIAS:
+        x += tl.load(in_bias + e, mask=e < E, other=0.0)[None, :]
+        v += tl.load(in_bias + E + e, mask=e < E, other=0.0)[None, :]
+    if IN_NORM:
+        mean = (tl.sum(x * x, axis=1) + tl.sum(v * v, axis=1)) / (2 * E)
+        n = 1.0 / tl.sqrt(tl.where(real, mean + eps, 1.0))[:, None]
+        x *= n * tl.load(in_norm + e, mask=e < E, other=0.0)[None, :]
+        v *= n * tl.load(in_norm + E + e, mask=e < E, other=0.0)[None, :]
+    x = tl.where(real[:, None], x, 0.0)
+    y = tl.zeros((BT, BE), tl.float32)
+    if BIAS:
+        y += tl.load(conv_bias + e, mask=e < E, other=0.0)[None, :]
+    if SEQ:
+        here = tl.load(seq + t, mask=inside, other=-1)
+    for j in tl.static_range(K):
+        tap = tl.load(conv_weight + e * K + j, mask=e < E, other=0.0)[None, :]
+        shifted = x
+        if j != LEFT:
+            source = tl.minimum(tl.maximum(i + (j - LEFT), 0), BT - 1)
+            shifted = tl.gather(x, tl.broadcast_to(source[:, None], (BT, BE)), 0)
+            if SEQ:
+                there = t + (j - LEFT)
+                other = tl.load(seq + there, mask=inside & (there >= 0) & (there < L), other=-2)
+                shifted = tl.where((other == here)[:, None], shifted, 0.0)
+        y += tap * shifted
+    o = tl.dot(v * y, tl.load(out_weight + d[None, :] * E + e[:, None], mask=(e < E)[:, None] & md, other=0.0),
+               input_precision=PREC)  # fmt: skip
+    if OUT_BIAS:
+        o += tl.load(out_bias + d, mask=d < DO, other=0.0)[None, :]
+    if OUT_NORM:
+        mean = tl.sum(o * o, axis=1) / DO
+        o *= (1.0 / tl.sqrt(tl.where(real, mean + eps, 1.0)))[:, None]
+        o *= tl.load(out_norm + d, mask=d < DO, other=0.0)[None, :]
+    # The halo's own outputs belong to other programs.
+    own = inside & (i >= LEFT) & (i < BT - K + 1 + LEFT)
+    o = tl.where(real[:, None], o, 0.0)
+    tl.store(out + (b * L + t)[:, None] * DO + d[None, :], o.to(out.dtype.element_ty), mask=own[:, None] & md)
+
+
+def configurations(inner: int, outputs: int, exact: bool) -> list[Config]:
+    """Tiles of tokens whose projections stay in registers, with their TF32 parts where products are exact."""
+    block, width = next_power_of_2(max(inner, 16)), next_power_of_2(max(outputs, 16))
+    tokens = 64 if block <= (32 if exact else 64) else 32
+    if exact and block * width > 64 * 128:
+        tokens = 16
+    return [Config({"BT": tokens, "BK": 16, "BE": block, "BD": width}, 8, 1)]
+
+
+def pgc(
+    u, in_weight, in_bias, in_norm_weight, conv_weight, conv_bias, out_weight, out_bias, out_norm_weight,
+    lengths, cu_seqlens, eps, causal,
+) -> Tensor:  # fmt: skip
+    """``torch.ops.lyra.pgc``."""
+    args = (u, in_weight, in_bias, in_norm_weight, conv_weight, conv_bias, out_weight, out_bias, out_norm_weight)
+    if not supports(u) or not u.numel():
+        return _plain.pgc(*args, lengths, cu_seqlens, eps, causal)
+    (batch, length, inputs), (inner, _, width), outputs = u.shape, conv_weight.shape, out_weight.shape[0]
+    config = configurations(inner, outputs, precision(u) == "tf32x3")
+    if max(inputs, inner, outputs) > MAX_CHANNELS or width > config[0].blocks["BT"] // 2:  # mostly halo
+        return _products(*args, lengths, cu_seqlens, eps, causal)[-1]
+    out = u.new_empty(batch, length, outputs)
+    seq = sequence_of_token(cu_seqlens, length)
+    launch(
+        _pgc,
+        lambda c: (triton.cdiv(length, c.blocks["BT"] - width + 1), batch),
+        (*args, lengths, seq, out, length, inputs, inner, outputs, eps),
+        {
+            "IN_BIAS": in_bias is not None,
+            "IN_NORM": in_norm_weight is not None,
+            "BIAS": conv_bias is not None,
+            "OUT_BIAS": out_bias is not None,
+            "OUT_NORM": out_norm_weight is not None,
+            "LENGTHS": lengths is not None,
+            "SEQ": seq is not None,
+            "K": width,
+            "LEFT": width - 1 if causal else (width - 1) // 2,
+            "PREC": precision(u),
+        },
+        config,
+    )
+    return out
+
+
+def _real(u: Tensor, lengths: Tensor | None) -> Tensor | None:
+    """``(B, L, 1)`` booleans, or None where every token is real."""
+    if lengths is None:
+        return None
+    return (torch.arange(u.shape[1], device=u.device) < lengths[:, None])[..., None]
+
+
+def _products(
+    u, in_weight, in_bias, in_norm_weight, conv_weight, conv_bias, out_weight, out_bias, out_norm_weight,
+    lengths, cu_seqlens, eps, causal,
+) -> tuple[Tensor, ...]:  # fmt: skip
+    """u, the projected u, the gated convolution, what enters the last norm, and the result: fp32 up to the result."""
+    real = _real(u, lengths)
+    value = u.float() if real is None else u.float().masked_fill(~real, 0.0)
+    xv = F.linear(value, in_weight, in_bias)
+    gated = gated_conv(xv, conv_weight, conv_bias, in_norm_weight, lengths, cu_seqlens, eps, causal)
+    last = F.linear(gated, out_weight, out_bias)
+    if real is not None:
+        last = last.masked_fill(~real, 1.0)
+    out = last if out_norm_weight is None else rms_norm(last, out_norm_weight, eps)
+    if real is not None:
+        out = out.masked_fill(~real, 0.0)
+    return value, xv, gated, last, out.to(u.dtype)
+
+
+def pgc_backward(
+    grad, u, in_weight, in_bias, in_norm_weight, conv_weight, conv_bias, out_weight, out_bias, out_norm_weight,
+    lengths, cu_seqlens, eps, causal,
+) -> tuple[Tensor, ...]:  # fmt: skip
+    """``torch.ops.lyra.pgc_backward``."""
+    args = (u, in_weight, in_bias, in_norm_weight, conv_weight, conv_bias, out_weight, out_bias, out_norm_weight)
+    rest = (lengths, cu_seqlens, eps, causal)
+    if not supports(u) or not u.numel():
+        return _plain.pgc_backward(grad, *args, *rest)
+    value, xv, gated, last, _ = _products(*args, *rest)
+    real = _real(u, lengths)
+    g = grad.float() if real is None else grad.float().masked_fill(~real, 0.0)
+    d_out_norm = absent(u)
+    if out_norm_weight is not None:
+        g, d_out_norm = rms_norm_backward(g.contiguous(), last, out_norm_weight, eps)
+    columns = g.flatten(0, 1)
+    d_gated = g @ out_weight
+    convolution = (conv_weight, conv_bias, in_norm_weight)
+    dxv, d_conv, d_conv_bias, d_in_norm = gated_conv_backward(d_gated, xv, *convolution, *rest)
+    d_columns = dxv.flatten(0, 1)
+    return (
+        (dxv @ in_weight).to(u.dtype),
+        d_columns.t() @ value.flatten(0, 1),
+        absent(u) if in_bias is None else d_columns.sum(0),
+        d_in_norm,
+        d_conv,
+        d_conv_bias,
+        columns.t() @ gated.flatten(0, 1),
+        absent(u) if out_bias is None else columns.sum(0),
+        d_out_norm,
+    )

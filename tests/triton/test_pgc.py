@@ -1,0 +1,74 @@
+"""The PGC block against float64: layouts, widths, sizes on chip and beyond, absent parameters, dtypes."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from .support import check, padding
+
+WRT = range(9)
+
+
+def _arguments(batch, length, inputs, inner, outputs, width, dtype=torch.float32, present=True):
+    def randn(*shape):
+        return torch.randn(*shape)
+
+    return [
+        randn(batch, length, inputs).to(dtype),
+        randn(2 * inner, inputs) / inputs**0.5,
+        randn(2 * inner) if present else None,
+        randn(2 * inner) if present else None,
+        randn(inner, 1, width),
+        randn(inner) if present else None,
+        randn(outputs, inner) / inner**0.5,
+        randn(outputs) if present else None,
+        randn(outputs) if present else None,
+    ]
+
+
+@pytest.mark.parametrize(
+    ("batch", "length", "inputs", "inner", "outputs", "width", "causal"),
+    [
+        (2, 70, 5, 7, 5, 3, False),
+        (1, 1, 16, 16, 16, 3, False),
+        (1, 40, 20, 100, 20, 4, True),
+        (1, 33, 7, 5, 9, 5, False),
+        (1, 9, 130, 8, 130, 3, False),
+    ],
+)
+def test_dense(batch, length, inputs, inner, outputs, width, causal, device):
+    check("pgc", [*_arguments(batch, length, inputs, inner, outputs, width), None, None, 1e-8, causal], WRT, device)
+
+
+def test_absent_parameters(device):
+    check("pgc", [*_arguments(2, 19, 6, 8, 6, 3, present=False), None, None, 1e-6, False], WRT, device)
+
+
+@pytest.mark.parametrize("causal", [False, True])
+def test_padded(causal, device):
+    lengths = torch.tensor([21, 0, 7])
+    arguments = [*_arguments(3, 21, 6, 8, 6, 3), lengths, None, 1e-8, causal]
+    check("pgc", arguments, WRT, device, hide=padding(lengths, 21))
+
+
+def test_packed(device):
+    cu_seqlens = torch.tensor([0, 1, 1, 18, 20, 43])
+    check("pgc", [*_arguments(1, 43, 6, 8, 6, 5), None, cu_seqlens, 1e-8, False], WRT, device)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_storage(dtype, device):
+    check("pgc", [*_arguments(1, 19, 20, 24, 20, 3, dtype), None, None, 1e-8, False], WRT, device)
+
+
+@pytest.mark.parametrize(("batch", "length"), [(0, 5), (2, 0)])
+def test_empty(batch, length, device):
+    check("pgc", [*_arguments(batch, length, 4, 4, 4, 3), None, None, 1e-8, False], WRT, device)
+
+
+@pytest.mark.full
+@pytest.mark.parametrize(("inputs", "inner"), [(64, 16), (64, 64), (64, 128), (128, 128)])
+@pytest.mark.parametrize("width", [3, 7])
+def test_every_configuration(inputs, inner, width, device):
+    check("pgc", [*_arguments(1, 70, inputs, inner, inputs, width), None, None, 1e-8, False], WRT, device)
