@@ -28,11 +28,11 @@ def pool(x: Tensor, how: str, lengths: Tensor | None = None, cu_seqlens: Tensor 
         first = x[:, 0]
         return first if lengths is None else _zero_where(lengths == 0, first)
     if lengths is None:
-        return x.mean(1) if how == "mean" else x.max(1).values
+        return x.mean(1) if how == "mean" else x.amax(1)
     real = (torch.arange(x.shape[1], device=x.device) < lengths.unsqueeze(-1)).unsqueeze(-1)
     if how == "max":
         lowest = torch.full((), -torch.inf, dtype=x.dtype, device=x.device)
-        return _zero_where(lengths == 0, torch.where(real, x, lowest).max(1).values)
+        return _zero_where(lengths == 0, torch.where(real, x, lowest).amax(1))
     wide = x.to(torch.promote_types(x.dtype, torch.float32))
     total = torch.where(real, wide, torch.zeros_like(wide)).sum(1)
     return (total / lengths.clamp(min=1).unsqueeze(-1)).to(x.dtype)
