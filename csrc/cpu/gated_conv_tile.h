@@ -105,8 +105,8 @@ LYRA_INLINE void convolve_rows(const T* x, int64_t stride, int64_t rows, int64_t
 
 // sums[j][c] += sum over rows of e[t][c] x[t + j][c] for kTaps taps j; and total[c] += sum of e[t][c] if not null.
 template <int kTaps, class T>
-LYRA_INLINE void correlate_taps(const T* e, int64_t e_stride, const T* x, int64_t stride, int64_t rows, int64_t half,
-                                T* sums, T* total) {
+__attribute__((noinline)) void correlate_taps(const T* e, int64_t e_stride, const T* x, int64_t stride, int64_t rows,
+                                              int64_t half, T* sums, T* total) {
   constexpr int W = kLanes<T>;
   for (int64_t c = 0; c < half; c += W) {
     Vec<T> even[kTaps + 1], odd[kTaps + 1];
@@ -179,8 +179,9 @@ LYRA_INLINE void gate_rows(const GatedConv<T>& p, const T* n, int64_t stride, in
 //   g: dL/dz, from `right` tokens ahead to `left` behind, zeros outside the sequence; overwritten
 //   d: (rows, 2 half), the result
 template <class T>
-LYRA_INLINE void gated_conv_backward_rows(const GatedConv<T>& p, int64_t rows, const T* n, int64_t stride,
-                                          const T* r, T* g, int64_t g_stride, T* d, int64_t d_stride, T* sums) {
+__attribute__((noinline)) void gated_conv_backward_rows(const GatedConv<T>& p, int64_t rows, const T* n,
+                                                        int64_t stride, const T* r, T* g, int64_t g_stride, T* d,
+                                                        int64_t d_stride, T* sums) {
   constexpr int W = kLanes<T>;
   const int64_t half = p.half;
   const T* core_g = g + p.right * g_stride;
