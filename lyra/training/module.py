@@ -87,8 +87,8 @@ class LyraModule(lightning.LightningModule):
         groups = parameter_groups(self.model, lr=self.recipe.lr, weight_decay=self.recipe.weight_decay)
         if self.output is not None and (ends := list(self.output.parameters())):
             groups.append({"params": ends, "lr": self.recipe.lr, "weight_decay": 0.0})
-        # Fused, the step is one pass over the weights; Lightning cannot clip its gradients under fp16 scaling.
-        fused = self.trainer.precision != "16-mixed"
+        # Fused, the step is one pass over the weights, but Lightning clips no gradients for it in mixed precision.
+        fused = not str(self.trainer.precision).endswith("mixed")
         optimizer = torch.optim.AdamW(groups, lr=self.recipe.lr, betas=(0.9, 0.99), fused=fused)
         schedule = torch.optim.lr_scheduler.OneCycleLR(
             optimizer,

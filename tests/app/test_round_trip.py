@@ -124,3 +124,25 @@ def test_the_table_names_the_rivals(lyra, tmp_path):
         assert name in outcome.out
     scores = json.loads((tmp_path / "run" / "metrics.json").read_text())
     assert scores["baselines"]["one-hot ridge"]["test"]["r2"] > 0.99  # the target is additive
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        ("--model", "layered", "--pgc-layers", "1", "--s4-layers", "2", "--precision", "bf16-mixed"),
+        ("--precision", "64-true", "--pool", "mean", "--one-way"),
+        ("--class-weights", "balanced", "--dropout", "0.2", "--pool", "first", "--batch-size", "32"),
+    ],
+    ids=lambda options: options[1],
+)
+@pytest.mark.parametrize("task", ["classification", "token"])
+def test_other_settings_run_and_load_again(lyra, tmp_path, task, options):
+    rows = {"classification": classification_rows, "token": token_rows}[task](60)
+    table = write_table(tmp_path / "t.csv", ["seq", "label"], rows)
+    outcome = lyra("train", table, "--out", tmp_path / "run", *SMALL, *options)
+    assert outcome.code == 0, outcome.err
+    assert lyra("predict", tmp_path / "run", table, "-o", tmp_path / "p.csv").code == 0
+    found = {row["seq"]: row["prediction"] for row in read_csv(tmp_path / "p.csv")}
+    written = read_csv(tmp_path / "run" / "predictions.csv")
+    agree = [found[row["seq"]] == row["prediction"] for row in written]
+    assert np.mean(agree) == 1, "the weights are saved in the precision that they were trained in"
