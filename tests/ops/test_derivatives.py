@@ -261,6 +261,18 @@ def test_vmap_over_parameters_and_other_dimensions(name):
     torch.testing.assert_close(nested[0][1], found[0])
 
 
+@pytest.mark.parametrize("name", cases.WITH_LAYOUT)
+def test_vmap_over_an_inner_dimension_of_the_activations(name):
+    """Only the activations are mapped, so that the dimension merges into the batch, wherever it stands."""
+    case = cases.make(name, "padded", length=12)
+    first = next(iter(case.tensors))
+    values = [case.tensors[first] * factor for factor in (1.0, -0.5)]
+    for dim in (1, 2, 3):
+        found = vmap(lambda x: case(x)[0], in_dims=dim, out_dims=1)(torch.stack(values, dim))
+        for i, value in enumerate(values):
+            torch.testing.assert_close(found[:, i], case(value)[0])
+
+
 @pytest.mark.parametrize("name", [n for n in cases.ESSENTIAL if n in cases.WITH_LAYOUT])
 def test_vmap_over_lengths(name):
     case = cases.make(name, "padded", length=12)
