@@ -53,14 +53,14 @@ def choice(name: str, value: object, options: Sequence[str]) -> str:
 
 def positive_float(name: str, value: object) -> float:
     """``value`` as a finite float above zero."""
-    if isinstance(value, bool) or not isinstance(value, Real) or not 0.0 < value < math.inf:
+    if isinstance(value, bool) or not isinstance(value, Real) or not 0.0 < float(value) < math.inf:
         raise ValueError(f"{name} must be a finite number above 0, got {value!r}")
     return float(value)
 
 
 def probability(name: str, value: object) -> float:
     """``value`` as a dropout probability, at least 0 and below 1."""
-    if isinstance(value, bool) or not isinstance(value, Real) or not 0.0 <= value < 1.0:
+    if isinstance(value, bool) or not isinstance(value, Real) or not 0.0 <= float(value) < 1.0:
         raise ValueError(f"{name} must be a probability in [0, 1), got {value!r}")
     return float(value)
 
@@ -76,6 +76,6 @@ def learning_rate(name: str, value: object) -> float | None:
     """``value`` as a finite float of at least 0, or None."""
     if value is None:
         return None
-    if isinstance(value, bool) or not isinstance(value, Real) or not 0.0 <= value < math.inf:
+    if isinstance(value, bool) or not isinstance(value, Real) or not 0.0 <= float(value) < math.inf:
         raise ValueError(f"{name} must be None or a finite number of at least 0, got {value!r}")
     return float(value)

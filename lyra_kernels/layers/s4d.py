@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -36,6 +37,10 @@ class S4DKernel(nn.Module):
     Raises:
         ValueError: an argument is out of its range; the message names it.
     """
+
+    log_dt: Tensor
+    log_A_real: Tensor
+    A_imag: Tensor
 
     def __init__(
         self,
@@ -80,7 +85,7 @@ class S4DKernel(nn.Module):
         for name in ("log_dt", "log_A_real", "A_imag"):
             parameter = getattr(self, name)
             if isinstance(parameter, nn.Parameter):
-                parameter._optim = dict(options)
+                parameter._optim = dict(options)  # type: ignore[attr-defined]
 
     # Copying, unpickling, moving and loading may all make new Parameter objects without our attribute.
     def __setstate__(self, state: dict) -> None:
@@ -212,9 +217,9 @@ class S4D(nn.Module):
             return_final_state=return_final_state,
             algorithm=self.algorithm,
         )
-        y, state = result if return_final_state else (result, None)
+        y, state = result if isinstance(result, tuple) else (result, None)
         sequences = u.shape[0] if cu_seqlens is None else cu_seqlens.shape[0] - 1
-        linear = self.output_linear[0]
+        linear = cast(nn.Conv1d, self.output_linear[0])
         y = ops.gelu_glu(
             y,
             linear.weight.squeeze(-1),
@@ -226,7 +231,7 @@ class S4D(nn.Module):
         )
         if self.transposed:
             y = y.transpose(1, 2)
-        return (y, state) if return_final_state else y
+        return y if state is None else (y, state)
 
     def step(self, u: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
         """One token: ``u (B, H)`` and the state before it, to the output ``(B, H)`` and the state after it.

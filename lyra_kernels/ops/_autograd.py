@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -23,6 +23,7 @@ from ._checks import autocast_enabled
 from .schemas import LIBRARY, OPS, compute_dtype
 
 Arguments = tuple[Any, ...]
+_vjp: Callable[..., tuple[Any, Callable[..., Any]]] = cast(Any, torch.func.vjp)
 
 
 def _call(name: str, backend: str | None, args: Sequence[Any]) -> Any:
@@ -169,7 +170,7 @@ class Op:
 
     def reference_gradients(self, grads: Arguments, args: Arguments) -> tuple[Tensor, ...]:
         """Gradients of the present differentiable arguments, by the reference."""
-        outputs, vjp = torch.func.vjp(self.formula(args), *(args[i] for i in self.present(args)))
+        outputs, vjp = _vjp(self.formula(args), *(args[i] for i in self.present(args)))
         return vjp(_cotangents(grads, outputs))
 
     def reference_backward(self, *backward_args: Any) -> tuple[Tensor, ...]:
@@ -201,7 +202,7 @@ class Op:
     def double_backward(self, backward_args: Arguments, cotangents: Arguments) -> Arguments:
         """Gradients of the backward op's arguments."""
         function, positions = self.gradient_formula(backward_args)
-        outputs, vjp = torch.func.vjp(function, *(backward_args[i] for i in positions))
+        outputs, vjp = _vjp(function, *(backward_args[i] for i in positions))
         present = self.present(self.split(backward_args)[1])
         wanted = tuple(c for i, c in zip(self.differentiable, cotangents, strict=False) if i in present)
         out: list[Tensor | None] = [None] * len(backward_args)
@@ -272,8 +273,8 @@ def _loop(function: Callable, size: int, in_dims: Arguments, args: Arguments) ->
 
 def _pushforward(function: Callable, inputs: Sequence[Tensor], tangents: Sequence[Tensor | None]) -> tuple[Tensor, ...]:
     """Forward-mode derivative, as the derivative of the reverse mode in its cotangent (which is linear)."""
-    outputs, vjp = torch.func.vjp(function, *inputs)
-    _, pushforward = torch.func.vjp(vjp, tuple(torch.zeros_like(o) for o in outputs))
+    outputs, vjp = _vjp(function, *inputs)
+    _, pushforward = _vjp(vjp, tuple(torch.zeros_like(o) for o in outputs))
     given = tuple(torch.zeros_like(x) if t is None else t.to(x.dtype) for x, t in zip(inputs, tangents, strict=True))
     return pushforward(given)[0]
 

@@ -127,7 +127,8 @@ def s4d_conv(
     for name, value in others.items():
         _checks.same_device(name, value, "u", u)
     dtype = compute_dtype(u)
-    log_dt, log_A_real, A_imag, C, D, initial_state = (_checks.parameter(p, dtype) for p in others.values())
+    log_dt, log_A_real, A_imag, C = (p.to(dtype).contiguous() for p in (log_dt, log_A_real, A_imag, C))
+    D, initial_state = _checks.parameter(D, dtype), _checks.parameter(initial_state, dtype)
     u = u.contiguous()
     if algorithm == "auto":
         algorithm = _choose(u, log_A_real.shape[1], 1 + bidirectional, cu_seqlens, states)

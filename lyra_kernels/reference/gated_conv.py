@@ -26,7 +26,9 @@ def depthwise_conv(x: Tensor, weight: Tensor, bias: Tensor | None, causal: bool)
     length, width = x.shape[1], weight.shape[-1]
     left = width - 1 if causal else (width - 1) // 2
     padded = F.pad(x, (0, 0, left, width - 1 - left))
-    out = sum(padded[:, tap : tap + length] * weight[:, 0, tap] for tap in range(width))
+    out = padded[:, :length] * weight[:, 0, 0]
+    for tap in range(1, width):
+        out = out + padded[:, tap : tap + length] * weight[:, 0, tap]
     return out if bias is None else out + bias
 
 

@@ -192,10 +192,10 @@ def _final_state(powers: Tensor, tokens: Tensor, states: Tensor, length: int, le
     """
     batch = tokens.shape[0]
     if lengths is None:
-        chunk, rest = length // CHUNK, length % CHUNK
-        tail = tokens[:, chunk * CHUNK : length].to(powers.dtype)
-        arriving = torch.einsum("hmt,bth->bhm", powers[..., :rest].flip(-1), tail)
-        return powers[..., rest] * states[:, chunk] + arriving
+        whole, left = length // CHUNK, length % CHUNK
+        tail = tokens[:, whole * CHUNK : length].to(powers.dtype)
+        arriving = torch.einsum("hmt,bth->bhm", powers[..., :left].flip(-1), tail)
+        return powers[..., left] * states[:, whole] + arriving
     chunk, rest = lengths // CHUNK, lengths % CHUNK
     position = torch.arange(CHUNK, device=tokens.device)
     row = torch.arange(batch, device=tokens.device)
