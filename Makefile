@@ -6,6 +6,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 # One thread a process: the tests run in as many processes as there are cores.
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest
+# CUDA is compiled where there is a card for it; LYRA_BUILD_CUDA=1 compiles it anywhere.
+export LYRA_BUILD_CUDA ?= $(if $(shell command -v nvidia-smi),,0)
 NATIVE := $(shell find csrc -name '*.cpp' -o -name '*.h' -o -name '*.cu' -o -name '*.cuh')
 
 .PHONY: help demo test test-full bench check sanitize static wheel clean
