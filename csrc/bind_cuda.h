@@ -58,7 +58,12 @@ class CudaCall {
 #ifndef LYRA_EMULATED
     STD_TORCH_CHECK(t.is_cuda() && t.get_device_index() == device_, name, " must be on cuda:", device_);
 #endif
-    return watch(const_cast<void*>(t.const_data_ptr()), bytes_of(t), name, false);
+    const void* pointer = t.const_data_ptr();
+    if (reinterpret_cast<uintptr_t>(pointer) % 16 != 0) {  // a view into the middle of something; complex numbers and
+      copies_.push_back(torch::stable::clone(t));          // wide accesses need whole ones
+      pointer = copies_.back().const_data_ptr();
+    }
+    return watch(const_cast<void*>(pointer), bytes_of(t), name, false);
   }
   // In the compute dtype, as parameters are.
   const void* parameter(const OptionalTensor& t, const char* name, std::initializer_list<int64_t> sizes) {
@@ -125,6 +130,7 @@ class CudaCall {
   }
 
   const Tensor& like_;
+  std::vector<Tensor> copies_;
   ScalarType compute_;
   cuda::Stream stream_ = nullptr;
 #ifndef LYRA_EMULATED

@@ -48,12 +48,15 @@ __global__ void __launch_bounds__(kThreads)
     tile[c][t] = real ? signal[(place.sequence * channels + first + c) * points + place.start + t] : R(0);
   }
   __syncthreads();
-  for (int i = threadIdx.x; i < kTokens * kChannels; i += kThreads) {
-    const int t = i / kChannels, c = i % kChannels;
-    if (first + c >= channels || place.start + t >= place.rows) continue;
+  static_assert(kThreads % kChannels == 0);
+  const int c = threadIdx.x % kChannels;  // a thread keeps its channel
+  if (first + c >= channels) return;
+  const R skip = D ? D[first + c] : R(0);
+  for (int t = threadIdx.x / kChannels; t < kTokens; t += kThreads / kChannels) {
+    if (place.start + t >= place.rows) break;
     const int64_t at = (place.row + place.start + t) * channels + first + c;
     R value = tile[c][t];
-    if (D && place.start + t < place.length) value += D[first + c] * widen(x[at]);
+    if (D && place.start + t < place.length) value += skip * widen(x[at]);
     y[at] = Narrow<T>::from(value);
   }
 }
@@ -96,7 +99,7 @@ void fft_pack(const FftPackArgs& args) {
   with_type(args.dtype, [&](auto* p) {
     using T = Pointee<decltype(p)>;
     const int64_t tiles = (args.points + kTokens - 1) / kTokens;
-    launch("fft_pack", fft_pack_tiles<T>, args.layout.sequences * tiles * groups_of(args.channels), kThreads, 0,
+    launch("fft_pack_tiles", fft_pack_tiles<T>, args.layout.sequences * tiles * groups_of(args.channels), kThreads, 0,
            args.stream, static_cast<const T*>(args.x), static_cast<Compute<T>*>(args.signal), args.layout,
            args.channels, args.points, static_cast<unsigned>(tiles), groups_of(args.channels));
   });
@@ -105,7 +108,7 @@ void fft_pack(const FftPackArgs& args) {
 void fft_unpack(const FftUnpackArgs& args) {
   with_type(args.dtype, [&](auto* p) {
     using T = Pointee<decltype(p)>;
-    launch("fft_unpack", fft_unpack_tiles<T>, args.layout.tiles(kTokens) * groups_of(args.channels), kThreads, 0,
+    launch("fft_unpack_tiles", fft_unpack_tiles<T>, args.layout.tiles(kTokens) * groups_of(args.channels), kThreads, 0,
            args.stream, static_cast<const Compute<T>*>(args.signal), static_cast<const T*>(args.x),
            static_cast<const Compute<T>*>(args.D), static_cast<T*>(args.y), args.layout, args.channels, args.points,
            groups_of(args.channels));
@@ -116,7 +119,7 @@ void fft_multiply(const FftSpectraArgs& args, void* spectra) {
   with_compute_type(args.dtype, [&](auto* p) {
     using C = Complex<Pointee<decltype(p)>>;
     const int64_t pairs = args.channels * args.frequencies;
-    launch("fft_multiply", fft_multiply_spectra<Pointee<decltype(p)>>, (pairs + 127) / 128, 128, 0, args.stream,
+    launch("fft_multiply_spectra", fft_multiply_spectra<Pointee<decltype(p)>>, (pairs + 127) / 128, 128, 0, args.stream,
            static_cast<C*>(spectra), static_cast<const C*>(args.other), args.sequences, pairs, args.conjugate);
   });
 }
@@ -125,7 +128,7 @@ void fft_correlate(const FftSpectraArgs& args, const void* spectra, void* result
   with_compute_type(args.dtype, [&](auto* p) {
     using C = Complex<Pointee<decltype(p)>>;
     const int64_t pairs = args.channels * args.frequencies;
-    launch("fft_correlate", fft_correlate_spectra<Pointee<decltype(p)>>, (pairs + 127) / 128, 128, 0, args.stream,
+    launch("fft_correlate_spectra", fft_correlate_spectra<Pointee<decltype(p)>>, (pairs + 127) / 128, 128, 0, args.stream,
            static_cast<const C*>(spectra), static_cast<const C*>(args.other), static_cast<C*>(result), args.sequences,
            pairs);
   });

@@ -85,8 +85,8 @@ __device__ inline Pole discretize(const ModeParameters<R>& p, int64_t h, int n) 
 // C as given, for direction d of `channels` channels.
 template <class R>
 __device__ inline Complex<double> weight_of(const ModeParameters<R>& p, int64_t channels, int d, int64_t h, int n) {
-  const R* w = p.C + ((d * channels + h) * p.modes + n) * 2;
-  return {static_cast<double>(w[0]), static_cast<double>(w[1])};
+  const Complex<R> w = load_complex<R>(p.C + ((d * channels + h) * p.modes + n) * 2);
+  return {static_cast<double>(w.re), static_cast<double>(w.im)};
 }
 
 // dphi/dz = (exp(z) - phi(z)) / z, by its series sum (k + 1) z^k / (k + 2)! where that difference cancels.

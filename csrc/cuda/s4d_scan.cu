@@ -73,7 +73,7 @@ __device__ void scan_segment(const ForwardPointers<R>& p, const ScanBlock& b, co
   for (int k = 0; k < b.chunks; ++k) {
     const int chunk = DOWN ? b.chunks - 1 - k : k, count = b.count(chunk);
     __syncthreads();
-    load_chunk<R>(p.u, b, shape.channels, chunk, count, tile);
+    load_chunk<R>(p.u, b, shape, chunk, count, tile);
     __syncthreads();
     if (count > 0)
       for (int h = threadIdx.x / kWarp; h < b.channels; h += kScanWarps) {
@@ -81,11 +81,11 @@ __device__ void scan_segment(const ForwardPointers<R>& p, const ScanBlock& b, co
             p.checkpoints ? p.checkpoints + (b.chunk_slot + chunk) * all_directions + direction + own + h * modes
                           : nullptr;
         const R skip = p.D && !DOWN ? p.D[b.first + h] : R(0);
-        scan_chunk<R, DOWN>(tile + h * kPitch, count, modes, skip, a + h * modes, lost + h * modes, c + h * modes,
+        scan_chunk<R, DOWN>(tile + h * shape.pitch, count, modes, skip, a + h * modes, lost + h * modes, c + h * modes,
                             carry + h * modes, checkpoint);
       }
     __syncthreads();
-    store_chunk<R>(p.y, b, shape.channels, chunk, !DOWN && shape.directions == 2, tile);
+    store_chunk<R>(p.y, b, shape, chunk, !DOWN && shape.directions == 2, tile);
   }
   if (!DOWN && p.final && b.ends_sequence())
     for_own_modes(b, modes, [&](int h, int n) {

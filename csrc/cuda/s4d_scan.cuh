@@ -21,7 +21,7 @@ constexpr int kScanWarps = kScanThreads / kWarp;
 constexpr int kChunkShift = 6, kSegmentShift = 9;
 constexpr int kChunk = 1 << kChunkShift, kSegment = 1 << kSegmentShift;
 constexpr int kStep = 8;         // tokens between two corrections of the state
-constexpr int kPitch = kChunk + 1;  // of a channel's tokens in shared memory: odd, so that no bank is asked twice
+constexpr int kMostPitch = kChunk + 8;
 static_assert(kChunk == kScanChunk);
 
 template <class R>
@@ -30,6 +30,7 @@ constexpr int kScanBlocks = sizeof(R) == 8 ? 1 : 2;  // on a multiprocessor: mor
 struct ScanShape {
   int channels, modes, directions;
   int group, groups;  // channels of a block, and how many groups they make
+  int pitch;          // of a channel's tokens in shared memory: such that a warp's accesses meet each bank once
   bool staged;        // whether tables and states fit in shared memory; else they are used where they lie
   bool segmented;     // whether a sequence may have more than one segment
 };
@@ -91,7 +92,7 @@ __device__ inline void with_access(const Activations& x, F&& f) {
 // A chunk of activations to shared memory, tile[channel][token], zeros from `count` on; and back, as many rows as the
 // chunk has.
 template <class R>
-__device__ inline void load_chunk(const Activations& x, const ScanBlock& b, int channels, int chunk, int count,
+__device__ inline void load_chunk(const Activations& x, const ScanBlock& b, const ScanShape& shape, int chunk, int count,
                                   R* tile) {
   with_access<R>(x, [&](auto* type, auto width) {
     constexpr int N = decltype(width)::value;
@@ -101,15 +102,15 @@ __device__ inline void load_chunk(const Activations& x, const ScanBlock& b, int 
     for (int i = threadIdx.x; i < kChunk * packs; i += kScanThreads) {
       const int t = i / packs, c = i % packs * N;
       R value[N] = {};
-      if (t < count) load<N>(data + (row + t) * channels + b.first + c, value);
+      if (t < count) load<N>(data + (row + t) * shape.channels + b.first + c, value);
 #pragma unroll
-      for (int k = 0; k < N; ++k) tile[(c + k) * kPitch + t] = value[k];
+      for (int k = 0; k < N; ++k) tile[(c + k) * shape.pitch + t] = value[k];
     }
   });
 }
 
 template <class R>
-__device__ inline void store_chunk(const Activations& x, const ScanBlock& b, int channels, int chunk, bool add,
+__device__ inline void store_chunk(const Activations& x, const ScanBlock& b, const ScanShape& shape, int chunk, bool add,
                                    const R* tile) {
   with_access<R>(x, [&](auto* type, auto width) {
     constexpr int N = decltype(width)::value;
@@ -120,10 +121,10 @@ __device__ inline void store_chunk(const Activations& x, const ScanBlock& b, int
     const int rows = left < kChunk ? static_cast<int>(left) : kChunk;
     for (int i = threadIdx.x; i < rows * packs; i += kScanThreads) {
       const int t = i / packs, c = i % packs * N;
-      T* target = data + (b.tile.row + start + t) * channels + b.first + c;
+      T* target = data + (b.tile.row + start + t) * shape.channels + b.first + c;
       R value[N];
 #pragma unroll
-      for (int k = 0; k < N; ++k) value[k] = tile[(c + k) * kPitch + t];
+      for (int k = 0; k < N; ++k) value[k] = tile[(c + k) * shape.pitch + t];
       if (add) {  // what this thread stored for the other direction
         R other[N];
         load<N>(target, other);
@@ -151,17 +152,20 @@ __global__ void s4d_scan_tables(ModeParameters<R> p, int64_t channels, int direc
   const int64_t h = i / p.modes;
   const int n = i % p.modes;
   const Pole q = discretize(p, h, n);
-  a[i] = {static_cast<R>(q.a.re), static_cast<R>(q.a.im)};
+  const Complex<R> stored{static_cast<R>(q.a.re), static_cast<R>(q.a.im)};
+  store_complex(a + i, stored);
   static_assert(kStep == 8);
-  Complex<double> exact = q.a, rounded{static_cast<double>(a[i].re), static_cast<double>(a[i].im)};
+  Complex<double> exact = q.a, rounded{static_cast<double>(stored.re), static_cast<double>(stored.im)};
   for (int k = 0; k < 3; ++k) {
     exact = exact * exact;
     rounded = rounded * rounded;
   }
-  lost[i] = {static_cast<R>(exact.re - rounded.re), static_cast<R>(exact.im - rounded.im)};
+  store_complex(lost + i,
+                Complex<R>{static_cast<R>(exact.re - rounded.re), static_cast<R>(exact.im - rounded.im)});
   for (int d = 0; d < directions; ++d) {
     const Complex<double> value = 2 * q.dt * (weight_of(p, channels, d, h, n) * q.phi);
-    c[d * channels * p.modes + i] = {static_cast<R>(value.re), static_cast<R>(value.im)};
+    store_complex(c + d * channels * p.modes + i,
+                  Complex<R>{static_cast<R>(value.re), static_cast<R>(value.im)});
   }
 }
 
@@ -195,12 +199,12 @@ __global__ void __launch_bounds__(kScanThreads, kScanBlocks<R>)
   for (int k = 0; k < b.chunks; ++k) {
     const int chunk = upwards ? k : b.chunks - 1 - k, count = b.count(chunk);
     __syncthreads();
-    load_chunk<R>(x, b, shape.channels, chunk, count, tile);
+    load_chunk<R>(x, b, shape, chunk, count, tile);
     __syncthreads();
     for_own_modes(b, modes, [&](int h, int n) {
       const Complex<R> factor = table[h * modes + n], correction = lost_table[h * modes + n];
       Complex<R> s = state[h * modes + n];
-      const R* row = tile + h * kPitch;
+      const R* row = tile + h * shape.pitch;
       for (int first = 0; first < count; first += kStep) {
         const Complex<R> before = s;
         const int tokens = min(kStep, count - first), oldest = upwards ? first : count - 1 - first;
@@ -232,17 +236,17 @@ __global__ void s4d_scan_connect(ModeParameters<R> p, const Complex<R>* __restri
   const Exponent z = exponent_of(p, i / p.modes, i % p.modes);
   const Complex<R> whole = power<R>(z, kSegment);
   Complex<R> factor{1, 0}, state{0, 0};
-  if (adjoint) factor = direction == 0 ? c[i] * a[i] : c[all + i];
+  if (adjoint) factor = direction == 0 ? load_complex<R>(c + i) * load_complex<R>(a + i) : load_complex<R>(c + all + i);
   if (first && direction == 0) {
-    state = first[sequence * all + i];
+    state = load_complex<R>(first + sequence * all + i);
     if (adjoint) state.im = -state.im;
   }
   const int64_t slot = first_slot(layout, sequence, kSegmentShift);
   for (int64_t k = 0; k < segments; ++k) {
     const int64_t j = upwards ? k : segments - 1 - k;
     Complex<R>* place = states + (slot + j) * per_sequence + within;
-    const Complex<R> sum = *place;  // of the last one passed there is none, and it is not used
-    *place = state;
+    const Complex<R> sum = load_complex<R>(place);  // of the last one passed there is none, and it is not used
+    store_complex(place, state);
     const int64_t tokens = tile.length - j * kSegment;
     state = fma(tokens < kSegment ? power<R>(z, static_cast<double>(tokens)) : whole, state, factor * sum);
   }
@@ -259,7 +263,7 @@ __global__ void s4d_scan_copy(const R* __restrict__ from, R* __restrict__ to, in
 // Bytes of shared memory for each channel of a block: tiles, and what each mode keeps.
 template <class R>
 size_t scan_channel_bytes(int64_t modes, int tiles, int per_mode, bool staged) {
-  return sizeof(R) * (tiles * kPitch + 1 + (staged ? modes * per_mode : 0));
+  return sizeof(R) * (tiles * kMostPitch + 1 + (staged ? modes * per_mode : 0));
 }
 
 // A group's rows fill whole 32-byte sectors; smaller groups where there would be too few blocks for a large card.
@@ -281,6 +285,7 @@ ScanShape scan_shape(const S4dScanArgs& args, int tiles, int per_mode) {
   while (s.group > smallest &&
          args.layout.tiles(kSegment) * ((args.channels + s.group - 1) / s.group) < kEnoughBlocks)
     s.group /= 2;
+  s.pitch = kChunk + (s.group < kWarp ? kWarp / s.group : 1);
   s.groups = static_cast<int>((args.channels + s.group - 1) / s.group);
   return s;
 }

@@ -157,14 +157,14 @@ __device__ void segment_back(const BackwardPointers<R>& p, const ScanBlock& b, c
   for (int k = 0; k < b.chunks; ++k) {
     const int chunk = DOWN ? k : b.chunks - 1 - k, count = b.count(chunk);
     __syncthreads();
-    load_chunk<R>(p.u, b, shape.channels, chunk, count, tokens);
-    load_chunk<R>(p.grad, b, shape.channels, chunk, count, grads);
+    load_chunk<R>(p.u, b, shape, chunk, count, tokens);
+    load_chunk<R>(p.grad, b, shape, chunk, count, grads);
     __syncthreads();
     if (count > 0)
       for (int h = threadIdx.x / kWarp; h < b.channels; h += kScanWarps) {
         const int i = h * modes;
         const R product = chunk_back<R, DOWN>(
-            tokens + h * kPitch, grads + h * kPitch, count, modes, p.D && !DOWN ? p.D[b.first + h] : R(0),
+            tokens + h * shape.pitch, grads + h * shape.pitch, count, modes, p.D && !DOWN ? p.D[b.first + h] : R(0),
             {held.a + i, held.lost + i, held.c + i, held.G + i, held.dc + i, held.da + i},
             p.checkpoints + (b.chunk_slot + chunk) * all_directions + direction + own + i);
         if (!DOWN && p.partial_D) {
@@ -173,7 +173,7 @@ __device__ void segment_back(const BackwardPointers<R>& p, const ScanBlock& b, c
         }
       }
     __syncthreads();
-    store_chunk<R>(p.du, b, shape.channels, chunk, !DOWN && shape.directions == 2, grads);
+    store_chunk<R>(p.du, b, shape, chunk, !DOWN && shape.directions == 2, grads);
   }
   for_own_modes(b, modes, [&](int h, int n) {
     const int i = h * modes + n;
@@ -202,7 +202,7 @@ __global__ void __launch_bounds__(kScanThreads, kScanBlocks<R>)
   const int64_t all = static_cast<int64_t>(shape.channels) * shape.modes, own = static_cast<int64_t>(b.first) * shape.modes;
   Complex<R>* scratch = shape.staged ? memory + 3 * pairs : p.scratch + static_cast<int64_t>(blockIdx.x) * 3 * pairs;
   R* tokens = reinterpret_cast<R*>(shape.staged ? memory + 6 * pairs : memory);
-  R *grads = tokens + shape.group * kPitch, *dD = grads + shape.group * kPitch;
+  R *grads = tokens + shape.group * shape.pitch, *dD = grads + shape.group * shape.pitch;
   Held<R> held{p.a + own, p.lost + own, nullptr, scratch, scratch + pairs, scratch + 2 * pairs};
   if (shape.staged) {
     for_own_modes(b, shape.modes, [&](int h, int n) {

@@ -88,6 +88,23 @@ __device__ inline Complex<R> fma(Complex<R> x, Complex<R> y, Complex<R> z) {
   return {x.re * y.re + (z.re - x.im * y.im), x.re * y.im + (z.im + x.im * y.re)};
 }
 
+// One access for both parts, which may be given as a pointer to the first.
+template <class R>
+__device__ inline Complex<R> load_complex(const void* p) {
+  using Raw = std::conditional_t<sizeof(R) == 4, uint64_t, uint4>;
+  const Raw raw = *static_cast<const Raw*>(p);
+  Complex<R> z;
+  memcpy(&z, &raw, sizeof raw);
+  return z;
+}
+template <class R>
+__device__ inline void store_complex(void* p, Complex<R> z) {
+  using Raw = std::conditional_t<sizeof(R) == 4, uint64_t, uint4>;
+  Raw raw;
+  memcpy(&raw, &z, sizeof raw);
+  *static_cast<Raw*>(p) = raw;
+}
+
 // Calls f with a null pointer to the storage type: `with_type(dtype, [&](auto* p) { using T = ...; })`.
 template <class F>
 void with_type(DType dtype, F&& f) {

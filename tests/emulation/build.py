@@ -94,6 +94,13 @@ def build(flavour: str, kernels: list[Path], bindings: list[Path], name: str) ->
     return library
 
 
+def libraries(flavour: str) -> tuple[Path, Path]:
+    """The kernels with their bindings, and the planted bugs."""
+    csrc = ROOT / "csrc"
+    kernels = build(flavour, sorted((csrc / "cuda").glob("*.cu")), sorted(csrc.glob("bind_cuda_*.cpp")), "kernels")
+    return kernels, build(flavour, [HERE / "planted.cu"], [], "planted")
+
+
 class Emulation:
     """One loaded build.
 

@@ -106,6 +106,7 @@ struct Group {  // one warp instruction: what its lanes access with the same ins
 };
 
 struct Totals {
+  uint64_t threads = 0, dynamic_bytes = 0;  // of the largest block
   uint64_t launches = 0, load_bytes = 0, store_bytes = 0, load_sectors = 0, store_sectors = 0;
   uint64_t shared_accesses = 0, shared_wavefronts = 0, shared_ideal = 0;
   std::map<Address, uint64_t> conflicts;  // by instruction
@@ -279,12 +280,14 @@ void forget_memory() { regions.clear(); }
 
 namespace monitor {
 
-void start_launch(const char* kernel) {
+void start_launch(const char* kernel, size_t dynamic_bytes) {
   find_own_image();
   ++launch_stamp;
   if (!counting_on) return;
   counting = &totals[kernel];
   ++counting->launches;
+  counting->threads = std::max<uint64_t>(counting->threads, block.threads());
+  counting->dynamic_bytes = std::max<uint64_t>(counting->dynamic_bytes, dynamic_bytes);
 }
 
 void start_block() {
@@ -330,7 +333,8 @@ EMU_EXPORT const char* emu_counters() {
   const char* comma = "";
   out << "{";
   for (const auto& [name, t] : emu::totals) {
-    out << comma << "\"" << name << "\": {\"launches\": " << t.launches << ", \"load_bytes\": " << t.load_bytes
+    out << comma << "\"" << name << "\": {\"launches\": " << t.launches << ", \"threads\": " << t.threads
+        << ", \"dynamic_bytes\": " << t.dynamic_bytes << ", \"load_bytes\": " << t.load_bytes
         << ", \"store_bytes\": " << t.store_bytes << ", \"load_sectors\": " << t.load_sectors
         << ", \"store_sectors\": " << t.store_sectors << ", \"shared_accesses\": " << t.shared_accesses
         << ", \"shared_wavefronts\": " << t.shared_wavefronts << ", \"shared_ideal\": " << t.shared_ideal

@@ -15,13 +15,13 @@ bool on_fiber_stack(const void* address);
 
 namespace monitor {
 #ifdef EMU_MONITOR
-void start_launch(const char* kernel);
+void start_launch(const char* kernel, size_t dynamic_bytes);
 void start_block();
 void end_block();
 void sync_block();
 void sync_warp(unsigned first_thread, unsigned mask);
 #else
-inline void start_launch(const char*) {}
+inline void start_launch(const char*, size_t) {}
 inline void start_block() {}
 inline void end_block() {}
 inline void sync_block() {}

@@ -409,7 +409,7 @@ void run_grid(const char* kernel, dim3 grid, dim3 size, size_t dynamic_bytes, Bo
   kernel_context = context;
   check_launch(dynamic_bytes);
   std::mt19937_64 random(order);
-  monitor::start_launch(kernel);
+  monitor::start_launch(kernel, dynamic_bytes);
   for_each_block([&] {
     start_block_memory(dynamic_bytes);
     monitor::start_block();

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from typing import Any
@@ -13,7 +14,7 @@ from lyra_kernels import cuda, reference
 
 from .build import emulation
 
-FLAVOUR = "monitor"
+FLAVOUR = os.environ.get("LYRA_EMULATION_FLAVOUR", "monitor")
 ORDERS = (0, 1)
 """Orders of the threads and blocks; a correct kernel gives the same bits in each."""
 

@@ -46,6 +46,14 @@ def test_s4d_kernel(channels, modes, length, dtype):
         assert relative_error(result, expected) <= 5 * LIMIT[dtype], name
 
 
+def test_views_into_the_middle_of_a_tensor():
+    arguments = spectrum(2, 4)
+    shifted = [torch.cat([torch.zeros(1), a.flatten()])[1:].view(a.shape) for a in arguments]
+    assert all(s.data_ptr() % 8 for s in shifted)
+    op = implementations()["s4d_kernel"]
+    assert torch.equal(op(*shifted, 70), op(*arguments, 70))
+
+
 def test_s4d_kernel_of_length_0():
     arguments = spectrum(2, 4)
     assert implementations()["s4d_kernel"](*arguments, 0).shape == (2, 0)

@@ -1,0 +1,248 @@
+"""What the CUDA C++ kernels cost, without a GPU: ``python -m benchmarks.gpu_static.cuda_rows``.
+
+Bytes, 32-byte sectors and shared-memory wavefronts are counted by the emulation of tests/emulation, warp by warp, from
+the addresses of the kernels' own loads and stores. Registers, spills and shared memory are ptxas's, where there is an
+nvcc.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+ROOT = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT))
+
+import build_cuda  # noqa: E402
+from tests.emulation.build import emulation  # noqa: E402
+
+LIMITS = {"gated_conv": 1.25, "s4d_kernel": 1.25, "s4d_scan": 2.5}
+"""Bytes moved over the floor that an op may reach; s4d_scan's is for one direction, forward."""
+SECTORS = 0.9
+CONFLICTS = 0.05
+ARCHITECTURES = ("80", "90", "120")
+# Per multiprocessor: registers, threads, blocks, bytes of shared memory (CUDA C++ Programming Guide, table of
+# technical specifications).
+MULTIPROCESSOR = {"80": (65536, 2048, 32, 167936), "90": (65536, 2048, 32, 233472), "120": (65536, 1536, 24, 102400)}
+
+
+@dataclass(frozen=True)
+class Case:
+    """A call to count: an op, how its size reads, and its arguments."""
+
+    op: str
+    size: str
+    arguments: tuple[Any, ...]
+
+    @property
+    def floor(self) -> int:
+        """Bytes of every argument; the results are added when they are known."""
+        return sum(_bytes(a) for a in self.arguments if isinstance(a, Tensor))
+
+
+def _bytes(x: Tensor) -> int:
+    return x.numel() * x.element_size()
+
+
+def _spectrum(channels: int, modes: int, directions: int | None = None) -> list[Tensor]:
+    shape = (channels, modes, 2) if directions is None else (directions, channels, modes, 2)
+    A_imag = 3.14159 * torch.arange(modes, dtype=torch.float32).repeat(channels, 1)
+    return [torch.rand(channels) * 4.6 - 6.9, torch.full((channels, modes), -0.7), A_imag, torch.randn(shape)]
+
+
+def cases(kernels: Any) -> Iterator[Case]:
+    """The calls that are counted; ``kernels`` makes the checkpoints that a backward needs."""
+    for dtype in (torch.float32, torch.bfloat16):
+        name = str(dtype).removeprefix("torch.")
+        B, L, E, k = 4, 512, 64, 3
+        gated = (torch.randn(B, L, 2 * E).to(dtype), torch.randn(E, 1, k), torch.randn(E), torch.randn(2 * E))
+        rest = (None, None, 1e-8, False)
+        size = f"{name} B={B} L={L} E={E} k={k}"
+        yield Case("gated_conv", size, (*gated, *rest))
+        yield Case("gated_conv_backward", size, (torch.randn(B, L, E).to(dtype), *gated, *rest))
+        L, H, M = 4096, 32, 32
+        u = torch.randn(1, L, H).to(dtype)
+        scan = (u, *_spectrum(H, M, 1), torch.randn(H), None, None, None)
+        size = f"{name} B=1 L={L} H={H} N={2 * M}"
+        yield Case("s4d_scan", size, (*scan, False))
+        checkpoints = kernels.s4d_scan(*scan, True)[2]
+        yield Case("s4d_scan_backward", size, (torch.randn_like(u), None, *scan, checkpoints))
+    H, M, L = 4, 32, 8192
+    yield Case("s4d_kernel", f"float32 H={H} N={2 * M} L={L}", (*_spectrum(H, M), L))
+    yield Case("s4d_kernel_backward", f"float32 H={H} N={2 * M} L={L}", (torch.randn(H, L), *_spectrum(H, M)))
+    x = torch.randn(8, 512, 64)
+    yield Case("rms_norm", "float32 4096 x 64", (x, torch.randn(64), 1e-8))
+    yield Case("fft_pack", "float32 B=8 L=512 H=64", (x, None, None, 1024))
+    yield Case("fft_unpack", "float32 B=8 L=512 H=64", (x, torch.randn(8, 64, 1024), torch.randn(64), None, None))
+
+
+def traffic(progress: Callable[[str], None] = lambda line: None) -> list[dict[str, Any]]:
+    """One row per kernel of each case, and one with kernel "" for the case as a whole.
+
+    Returns:
+        Rows with op, size, kernel, launches, threads, dynamic_bytes, moved_bytes, sectors_used (bytes asked for over
+        bytes of the sectors touched), conflicts (shared-memory wavefronts beyond the least, per least); the case's
+        row also has floor_bytes and ratio.
+    """
+    machine = emulation("monitor")
+    rows: list[dict[str, Any]] = []
+    for case in cases(machine.ops):
+        progress(f"{case.op} {case.size}")
+        machine.count_traffic(True)
+        results = getattr(machine.ops, case.op)(*case.arguments)
+        counted = machine.counters()
+        machine.count_traffic(False)
+        results = (results,) if isinstance(results, Tensor) else results
+        floor = case.floor + sum(_bytes(r) for r in results)
+        if case.op == "fft_unpack":  # which reads the half of the signal that has tokens
+            floor -= _bytes(case.arguments[1]) // 2
+        rows.append({"op": case.op, "size": case.size, "kernel": "", "floor_bytes": floor, **_sum(counted.values())})
+        rows[-1]["ratio"] = rows[-1]["moved_bytes"] / floor
+        rows += [{"op": case.op, "size": case.size, "kernel": k, **_sum([c])} for k, c in counted.items()]
+    return rows
+
+
+def _sum(counters: Any) -> dict[str, Any]:
+    counters = list(counters)
+    total = {key: sum(c[key] for c in counters) for key in counters[0] if key not in ("conflicts", "waste")}
+    moved = total["load_bytes"] + total["store_bytes"]
+    sectors = 32 * (total["load_sectors"] + total["store_sectors"])
+    ideal = total["shared_ideal"]
+    return {
+        "launches": total["launches"],
+        "threads": max(c["threads"] for c in counters),
+        "dynamic_bytes": max(c["dynamic_bytes"] for c in counters),
+        "moved_bytes": moved,
+        "sectors_used": moved / sectors if sectors else 1.0,
+        "conflicts": (total["shared_wavefronts"] - ideal) / ideal if ideal else 0.0,
+    }
+
+
+def occupancy(architecture: str, registers: int, threads: int, shared: int) -> float:
+    """Resident warps over the most that a multiprocessor holds."""
+    most_registers, most_threads, most_blocks, most_shared = MULTIPROCESSOR[architecture]
+    per_warp = -(-registers * 32 // 256) * 256
+    warps = -(-threads // 32)
+    blocks = min(
+        most_registers // (per_warp * warps), most_threads // (warps * 32), most_blocks, most_shared // (shared + 1024)
+    )
+    return blocks * warps * 32 / most_threads
+
+
+def resources(nvcc: str, folder: Path) -> dict[str, dict[str, dict[str, int]]]:
+    """Kernel -> architecture -> the largest use of its float instantiations; spills and stack of all of them."""
+    usages = build_cuda.compile_kernels(nvcc, folder, [(a, False) for a in ARCHITECTURES])[1]
+    names = subprocess.run(["c++filt"], input="\n".join(u.kernel for u in usages), capture_output=True, text=True)
+    found: dict[str, dict[str, dict[str, int]]] = {}
+    for usage, name in zip(usages, names.stdout.splitlines(), strict=True):
+        kernel = name.split("(anonymous namespace)::")[-1].split("lyra::cuda::")[-1] if "<" not in name else ""
+        kernel = kernel or name.split("<")[0].split("::")[-1]
+        use = found.setdefault(kernel, {}).setdefault(
+            usage.architecture.removeprefix("sm_"), {"registers": 0, "spills": 0, "stack": 0, "static_bytes": 0}
+        )
+        if "<double" not in name:
+            use["registers"] = max(use["registers"], usage.registers)
+            use["static_bytes"] = max(use["static_bytes"], usage.shared)
+        use["spills"] = max(use["spills"], usage.spill_stores + usage.spill_loads)
+        use["stack"] = max(use["stack"], usage.stack)
+    return found
+
+
+def rows(folder: Path | None = None, progress: Callable[[str], None] = lambda line: None) -> list[dict[str, Any]]:
+    """`traffic`, with registers, spills, stack, shared_bytes and occupancy per architecture where there is an nvcc.
+
+    Args:
+        folder: for object files; build/gpu_static if None.
+        progress: is told what is done.
+    """
+    result = traffic(progress)
+    nvcc = build_cuda.find_nvcc()
+    if nvcc is None:
+        return result
+    progress(f"compiling for {', '.join('sm_' + a for a in ARCHITECTURES)}")
+    found = resources(nvcc, (folder or ROOT / "build" / "gpu_static").resolve())
+    for row in result:
+        for architecture, use in found.get(row["kernel"], {}).items():
+            shared = use["static_bytes"] + row["dynamic_bytes"]
+            row[f"sm_{architecture}"] = {
+                **use,
+                "shared_bytes": shared,
+                "occupancy": occupancy(architecture, use["registers"], row["threads"], shared),
+            }
+    return result
+
+
+def problems(found: list[dict[str, Any]]) -> list[str]:
+    """What in these rows misses the limits above."""
+    out = []
+    for row in found:
+        what = f"{row['op']} ({row['size']}) {row['kernel']}".strip()
+        limit = LIMITS.get(row["op"], LIMITS.get(row["op"].removesuffix("_backward")) if "gated" in row["op"] else None)
+        if row["kernel"] == "" and limit is not None and row["ratio"] > limit:
+            out.append(f"{what}: moves {row['ratio']:.2f} times the floor, more than {limit}")
+        if row["kernel"] == "" and row["sectors_used"] < SECTORS:
+            out.append(f"{what}: uses {row['sectors_used']:.0%} of the sectors it touches")
+        if row["kernel"] == "" and row["conflicts"] > CONFLICTS:
+            out.append(f"{what}: {row['conflicts']:.1%} of its shared-memory wavefronts are bank conflicts")
+        for architecture in ARCHITECTURES:
+            use = row.get(f"sm_{architecture}")
+            if use and (use["spills"] or use["stack"]):
+                out.append(f"{what}: spills {use['spills']} bytes, stack {use['stack']} on sm_{architecture}")
+    return out
+
+
+def table(found: list[dict[str, Any]]) -> str:
+    """The rows as Markdown."""
+    lines = ["| op | size | moved / floor | sectors used | bank conflicts |", "|---|---|---|---|---|"]
+    for row in (r for r in found if r["kernel"] == ""):
+        lines.append(
+            f"| {row['op']} | {row['size']} | {row['ratio']:.2f} | {row['sectors_used']:.0%} | {row['conflicts']:.1%} |"
+        )
+    kernels = {r["kernel"]: r for r in found if f"sm_{ARCHITECTURES[0]}" in r}
+    if kernels:
+        lines += [
+            "",
+            "| kernel | threads | registers | spills, stack | shared KB | occupancy |",
+            "|---|---|---|---|---|---|",
+        ]
+    for name, row in kernels.items():
+        uses = [row[f"sm_{a}"] for a in ARCHITECTURES]
+
+        def each(key: str, form: str = "{}", uses: list[dict[str, Any]] = uses) -> str:
+            return " / ".join(form.format(u[key]) for u in uses)
+
+        lost = max(u["spills"] + u["stack"] for u in uses)
+        shared = max(u["shared_bytes"] for u in uses) / 1024
+        full = each("occupancy", "{:.0%}")
+        lines.append(f"| {name} | {row['threads']} | {each('registers')} | {lost} | {shared:.1f} | {full} |")
+    if kernels:
+        lines.append(f"\nRegisters and occupancy on {' / '.join('sm_' + a for a in ARCHITECTURES)}.")
+    return "\n".join(lines)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--json", type=Path, help="also write the rows there")
+    parser.add_argument("--check", action="store_true", help="fail where a limit is missed")
+    options = parser.parse_args()
+    found = rows(progress=lambda line: print(line, file=sys.stderr, flush=True))
+    print(table(found))
+    if options.json:
+        options.json.write_text(json.dumps(found, indent=1) + "\n")
+    missed = problems(found)
+    for line in missed:
+        print("missed:", line, file=sys.stderr)
+    return 1 if options.check and missed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
