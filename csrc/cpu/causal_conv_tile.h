@@ -14,13 +14,6 @@ constexpr int kTokens = 8;
 
 inline int64_t blocks_of(int64_t n) { return (n + kTokens - 1) / kTokens; }
 
-inline int64_t longest_sequence(const Layout& layout) {
-  int64_t longest = 0;
-  for (int64_t s = 0; s < layout.sequences; ++s)
-    longest = layout.length(s) > longest ? layout.length(s) : longest;
-  return longest;
-}
-
 // The lags lowest <= 0 .. highest >= 0 that some pair of tokens has and that a tap (or D) serves.
 struct Lags {
   int64_t lowest, highest;

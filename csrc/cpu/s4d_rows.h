@@ -21,6 +21,13 @@ int64_t groups_of(int64_t channels) {
   return (channels + kLanes<T> - 1) / kLanes<T>;
 }
 
+inline int64_t longest_sequence(const Layout& layout) {
+  int64_t longest = 0;
+  for (int64_t s = 0; s < layout.sequences; ++s)
+    longest = layout.length(s) > longest ? layout.length(s) : longest;
+  return longest;
+}
+
 // n rows, each `stride` elements after the one before (negative: backward in time), to tile[n][lanes].
 template <class S, class T = Compute<S>>
 inline void load_rows(const S* p, int64_t stride, int64_t n, const Group<T>& group, T* tile) {

@@ -76,7 +76,7 @@ class Output {
  public:
   Output(void* base, int64_t channels, int64_t directions, const Layout& layout, int64_t slots)
       : base_(static_cast<S*>(base)), channels_(channels), directions_(directions),
-        longest_(kInPlace || directions == 1 ? 0 : longest(layout)), scratch_(slots * longest_ * kLanes<T>) {}
+        longest_(kInPlace || directions == 1 ? 0 : longest_sequence(layout)), scratch_(slots * longest_ * kLanes<T>) {}
 
   void write(const Walk& walk, int64_t chunk, int64_t direction, const Group<T>& group, int64_t slot, T* tile) {
     const int64_t n = walk.tokens(chunk);
@@ -98,12 +98,6 @@ class Output {
   }
 
  private:
-  static int64_t longest(const Layout& layout) {
-    int64_t n = 0;
-    for (int64_t s = 0; s < layout.sequences; ++s) n = layout.length(s) > n ? layout.length(s) : n;
-    return n;
-  }
-
   S* base_;
   int64_t channels_, directions_, longest_;
   Buffer<T> scratch_;
@@ -133,8 +127,10 @@ class Tables {
  public:
   Tables(const S4dScanArgs& a, const Threads& threads)
       : groups_(groups_of<T>(a.channels)), size_(table_size<T>(a.modes)), data_(a.directions * groups_ * size_) {
+    const bool blocks = longest_sequence(a.layout) >= kBlock;
     for_ranges(threads, a.directions * groups_, [&](int64_t begin, int64_t end) {
-      for (int64_t i = begin; i < end; ++i) build_table<T>(a, i / groups_, i % groups_, data_.data() + i * size_);
+      for (int64_t i = begin; i < end; ++i)
+        build_table<T>(a, i / groups_, i % groups_, blocks, data_.data() + i * size_);
     });
   }
   const T* of(int64_t direction, int64_t group) const { return data_.data() + (direction * groups_ + group) * size_; }
