@@ -88,6 +88,15 @@ def _pgc(batch: int, length: int, channels: int, inner: int) -> Callable:
     return make
 
 
+def _direct(batch: int, length: int, channels: int, reverse: bool = False) -> Callable:
+    def make(dtype: torch.dtype) -> list[Any]:
+        taps = torch.randn(2, channels, length)
+        u = torch.randn(batch, length, channels).to(dtype)
+        return [u, taps[0], taps[1] if reverse else None, torch.randn(channels), None, None]
+
+    return make
+
+
 def _norm(rows: int, channels: int) -> Callable:
     return lambda dtype: [torch.randn(rows, channels).to(dtype), torch.randn(channels), 1e-8]
 
@@ -117,6 +126,7 @@ MEASURED = [
     ),
     Case("rms_norm", "rms_norm", _norm(512, 64), (8, 2048, 64), None, 32, reduced=True),
     Case("pgc", "pgc", _pgc(1, 256, 64, 64), (8, 2048, 64), None, 64, reduced=True),
+    Case("causal_conv", "causal_conv", _direct(64, 128, 1), (64, 128, 64), None, 64),
     Case("gelu_glu", "gelu_glu", _tail(1, 256, 64), (8, 2048, 64), None, 64, reduced=True),
 ]
 
@@ -134,6 +144,7 @@ def _shipped() -> Iterator[Case]:
     for modes in (8, 16, 64):
         yield case(f"M={modes}", "s4d_scan", _scan(1, 64, 1, modes))
     yield case("two directions", "s4d_scan", _scan(1, 128, 1, 32, 2), ("fp32", "fp16"))
+    yield case("two directions", "causal_conv", _direct(1, 64, 1, True))
     for channels, inner in ((64, 16), (64, 128), (128, 128)):
         yield case(f"d={channels} E={inner}", "pgc", _pgc(1, 64, channels, inner))
     for channels in (16, 256, 1024, 8192):

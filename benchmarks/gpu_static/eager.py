@@ -87,6 +87,9 @@ def opponents(op: str, shape: tuple[int, int, int], dtype: torch.dtype) -> tuple
         return count(lambda *a: reference.s4d_kernel(*a, length), *modes)
     if op == "s4d_scan":
         return count(convolution, x, *modes, new(channels))
+    if op == "causal_conv":
+        return count(lambda u, k, d: reference.causal_conv(u, k, None, d, None, None), x, new(channels, length),
+                     new(channels))  # fmt: skip
     if op == "pgc":
         weights = [new(*n) for n in ((2 * channels, channels), (2 * channels,), (2 * channels,), (channels, 1, 3))]
         weights += [new(*n) for n in ((channels,), (channels, channels), (channels,), (channels,))]

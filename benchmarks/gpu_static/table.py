@@ -9,7 +9,7 @@ from .eager import attention_calls, opponents, total_seconds
 from .model import CARDS, launch_seconds
 
 MAX_SHARED = 99 * 1024
-MATRIX_KERNELS = ("_scan", "_scan_backward", "_s4d_kernel", "_s4d_kernel_backward", "_gelu_glu", "_pgc", "_fft")
+MATRIX_KERNELS = ("_scan", "_scan_backward", "_s4d_kernel", "_s4d_kernel_backward", "_gelu_glu", "_pgc", "_conv")
 
 
 def ratio(row: dict[str, Any]) -> float:

@@ -20,6 +20,8 @@ from typing import Any
 
 MINIMUM = (3, 6)
 _MODULES = {
+    "causal_conv": "causal_conv",
+    "causal_conv_backward": "causal_conv",
     "pgc": "pgc",
     "pgc_backward": "pgc",
     "rms_norm": "rms_norm",
