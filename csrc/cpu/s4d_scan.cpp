@@ -1,5 +1,6 @@
-// Forward scan. A work item is a band of groups of channels of one sequence (see Bands). Activations move once in each direction; with 32
-// modes there are some 75 multiply-adds per vector moved, so that arithmetic is the limit (s4d_tile.h).
+// Forward scan. A work item is a band of groups of channels of one sequence (see Bands). Activations move once in each
+// direction; with 32 modes there are some 75 multiply-adds per vector moved, so that arithmetic is the limit
+// (s4d_tile.h).
 #include "s4d_scan.h"
 
 #include "s4d_states.h"
