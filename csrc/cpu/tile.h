@@ -96,11 +96,12 @@ inline void zero_padding(const Layout& layout, void* y, int64_t row_bytes) {
 }
 
 // Sums over tokens are made in this many parts, each over a fixed run of tiles, and added in order: the result
-// depends neither on the number of threads nor on their timing. `size` elements a part; the memory stays bounded.
+// depends neither on the number of threads nor on their timing. A part of few tiles would cost more to clear and to
+// add than it saves; the memory stays bounded.
 inline int64_t number_of_parts(int64_t tiles, int64_t bytes_per_part) {
-  constexpr int64_t kMaxParts = 64, kMinParts = 8, kMaxBytes = int64_t{64} << 20;
+  constexpr int64_t kMaxParts = 64, kMinParts = 8, kMaxBytes = int64_t{64} << 20, kTiles = 8;
   const int64_t affordable = kMaxBytes / std::max<int64_t>(bytes_per_part, 1);
-  return std::min(tiles, std::clamp(affordable, kMinParts, kMaxParts));
+  return std::min((tiles + kTiles - 1) / kTiles, std::clamp(affordable, kMinParts, kMaxParts));
 }
 
 // parts[0] += parts[1] + parts[2] + ..., each of `size` elements.
