@@ -28,10 +28,12 @@ def why_not(backend: str) -> str | None:
     return None
 
 
-@pytest.fixture(params=[b for b in BACKENDS if why_not(b) is None])
-def backend(request: pytest.FixtureRequest) -> Iterator[str]:
-    """Runs the test once on every backend that works here, the C++ kernels once for every instruction set."""
-    name, _, isa = request.param.partition("-")
+WORKING = [b for b in BACKENDS if why_not(b) is None]
+FASTEST = [b for b in WORKING if not b.startswith("cpu") or b == f"cpu-{backends.cpu_isa()}"]
+
+
+def _inside(backend: str) -> Iterator[str]:
+    name, _, isa = backend.partition("-")
     with ExitStack() as stack:
         stack.enter_context(lyra_kernels.use_backend(name))
         if isa:
@@ -39,10 +41,23 @@ def backend(request: pytest.FixtureRequest) -> Iterator[str]:
         yield name
 
 
+@pytest.fixture(params=WORKING)
+def backend(request: pytest.FixtureRequest) -> Iterator[str]:
+    """Runs the test once on every backend that works here, the C++ kernels once for every instruction set."""
+    yield from _inside(request.param)
+
+
+@pytest.fixture(params=FASTEST)
+def backend_once(request: pytest.FixtureRequest) -> Iterator[str]:
+    """Like `backend`, with one instruction set: for what does not depend on it."""
+    yield from _inside(request.param)
+
+
 @pytest.fixture
 def device(request: pytest.FixtureRequest) -> str:
     """Where the tensors of a test live: with `backend`, where that backend computes."""
-    name = request.getfixturevalue("backend") if "backend" in request.fixturenames else ""
+    wanted = next((f for f in ("backend", "backend_once") if f in request.fixturenames), None)
+    name = request.getfixturevalue(wanted) if wanted else ""
     return "cuda" if name in ("triton", "cuda") and torch.cuda.is_available() else "cpu"
 
 

@@ -28,7 +28,7 @@ def small(kind=Lyra, **options):
 
 # ---- as published ------------------------------------------------------------------------------------------------
 @pytest.mark.parametrize("name", ["lyra_regression", "lyra_token_classification"])
-def test_recorded(name, backend, device):
+def test_recorded(name, backend_once, device):
     recorded = fixtures.load(name)
     meta = {k: v for k, v in recorded.meta.items() if k not in ("cls", "loss")}
     kind = {"Lyra": Lyra, "LyraForTokenClassification": LyraForTokenClassification}[recorded.meta["cls"]]
@@ -167,7 +167,7 @@ def test_negative_ids_are_unknown_letters():
 # ---- padding -----------------------------------------------------------------------------------------------------
 @pytest.mark.parametrize("bidirectional", [False, True])
 @pytest.mark.parametrize("pool", POOLS)
-def test_padding_does_not_matter(pool, bidirectional, backend, device):
+def test_padding_does_not_matter(pool, bidirectional, backend_once, device):
     """A sequence gives the same alone, padded with anything and packed, and so do the parameters' gradients."""
     model = small(pool=pool, bidirectional=bidirectional).double()
     lengths = [4, 11, 1]

@@ -217,7 +217,7 @@ def test_lengths_of_any_integer_dtype(op, dtype):
 
 @pytest.mark.parametrize("bad", [torch.nan, torch.inf, -torch.inf, 3e38])
 @pytest.mark.parametrize("name", cases.NAMES)
-def test_what_is_not_finite_propagates(name, bad, backend, device):
+def test_what_is_not_finite_propagates(name, bad, backend_once, device):
     """Nothing hangs or crashes; the sequences beside are as without it; the gradient tells."""
     case = cases.make(name, length=30).to(device)
     plain = case()[0]
@@ -236,7 +236,7 @@ def test_what_is_not_finite_propagates(name, bad, backend, device):
 
 @pytest.mark.parametrize("batch, length", [(0, 9), (2, 0), (0, 0), (1, 1)])
 @pytest.mark.parametrize("name, layout", cases.combos())
-def test_little_and_nothing(name, layout, batch, length, backend, device):
+def test_little_and_nothing(name, layout, batch, length, backend_once, device):
     """No sequences, no tokens, one token: outputs of the right shape, gradients of zero where nothing was."""
     case = cases.make(name, layout, batch=batch, length=length).to(device)
     cases.assert_matches_reference(case, 1e-4)

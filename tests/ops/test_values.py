@@ -32,11 +32,11 @@ def test_parameters_in_half_precision_too(name, dtype):
 
 
 @pytest.mark.parametrize("name", cases.NAMES)
-def test_outputs_are_contiguous_and_keep_the_dtype(name, backend, device):
+def test_outputs_are_contiguous_and_keep_the_dtype(name, backend_once, device):
     case = cases.make(name, dtype=torch.bfloat16).to(device)
     outputs = case()
     assert outputs[0].dtype == (torch.float32 if name == "s4d_kernel" else torch.bfloat16)
-    assert backend == "reference" or all(o.is_contiguous() for o in outputs)
+    assert backend_once == "reference" or all(o.is_contiguous() for o in outputs)
 
 
 @settings(max_examples=150, deadline=None, derandomize=True)
@@ -55,7 +55,7 @@ def test_any_shape(name, layout, batch, length, channels):
 
 
 @pytest.mark.parametrize("name", cases.NAMES)
-def test_strided_views(name, backend, device):
+def test_strided_views(name, backend_once, device):
     """Views that are not contiguous, for every argument and for the gradient that arrives."""
     case = cases.make(name).to(device)
     wanted = cases.gradients(case, cotangents := cases.weights_like(case()))
