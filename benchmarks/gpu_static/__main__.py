@@ -1,7 +1,8 @@
 """Counts and compiles every Triton kernel without a GPU; fails where a limit is passed.
 
-``python -m benchmarks.gpu_static`` writes benchmarks/results/gpu_static.md and .json; ``--reduced`` checks the main
-configurations in about a minute and writes nothing.
+``python -m benchmarks.gpu_static`` compiles every shipped configuration for every architecture and writes
+benchmarks/results/gpu_static.md and .json; what was compiled before comes from Triton's cache. ``--measured`` leaves
+the other configurations out; ``--reduced`` checks the main ones on sm_80 and gfx942 and writes nothing.
 """
 
 from __future__ import annotations
@@ -22,9 +23,9 @@ from . import aot, table
 RESULTS = Path(__file__).parent.parent / "results"
 
 
-def count(reduced: bool) -> list[dict[str, Any]]:
+def count(which: str) -> list[dict[str, Any]]:
     """The launches of all cases, from a process where Triton interprets."""
-    command = [sys.executable, "-m", "benchmarks.gpu_static.count", *(["--reduced"] if reduced else [])]
+    command = [sys.executable, "-m", "benchmarks.gpu_static.count", which]
     environment = {**os.environ, "TRITON_INTERPRET": "1"}
     done = subprocess.run(command, env=environment, stdout=subprocess.PIPE, text=True, check=True)
     return json.loads(done.stdout)
@@ -50,11 +51,14 @@ def main() -> int:
     """Run; the process's exit status."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--reduced", action="store_true", help="the main configurations, on sm_80 and gfx942")
+    parser.add_argument("--measured", action="store_true", help="only the cases that have a predicted time")
+    parser.add_argument("--architectures", nargs="+", default=aot.ARCHITECTURES, choices=aot.ARCHITECTURES)
     parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="processes that compile")
     options = parser.parse_args()
     started = time.perf_counter()
-    rows = count(options.reduced)
-    work = jobs(rows, ("sm_80", "gfx942") if options.reduced else aot.ARCHITECTURES)
+    which = "reduced" if options.reduced else "measured" if options.measured else "all"
+    rows = count(which)
+    work = jobs(rows, ("sm_80", "gfx942") if options.reduced else tuple(options.architectures))
     context = multiprocessing.get_context("spawn")
     with concurrent.futures.ProcessPoolExecutor(options.jobs, mp_context=context) as pool:
         compiled = list(pool.map(aot.compile_job, work))

@@ -153,11 +153,11 @@ def _shipped() -> Iterator[Case]:
         yield case(f"H={channels}", "gelu_glu", _tail(1, 4, channels))
 
 
-def cases(reduced: bool) -> list[Case]:
-    """The cases of a run."""
-    if reduced:
+def cases(which: str) -> list[Case]:
+    """The cases of a run: all, measured or reduced."""
+    if which == "reduced":
         return [c for c in MEASURED if c.reduced]
-    return [*MEASURED, *_shipped()]
+    return MEASURED if which == "measured" else [*MEASURED, *_shipped()]
 
 
 @contextlib.contextmanager

@@ -1,6 +1,6 @@
 """Runs the cases in Triton's interpreter and prints what was launched, as JSON.
 
-``TRITON_INTERPRET=1 python -m benchmarks.gpu_static.count [--reduced]``; the command starts it by itself.
+``TRITON_INTERPRET=1 python -m benchmarks.gpu_static.count all|measured|reduced``; the command starts it by itself.
 """
 
 from __future__ import annotations
@@ -31,10 +31,10 @@ def _row(case: Any, dtype: str, direction: str, floor: int, found: Recording) ->
     }
 
 
-def count(reduced: bool) -> list[dict[str, Any]]:
+def count(which: str) -> list[dict[str, Any]]:
     """One row a case, storage type and direction."""
     rows = []
-    for case in cases(reduced):
+    for case in cases(which):
         for dtype in case.dtypes:
             torch.manual_seed(0)
             args = case.arguments(DTYPES[dtype])
@@ -51,5 +51,5 @@ def count(reduced: bool) -> list[dict[str, Any]]:
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser()
-    parser.add_argument("--reduced", action="store_true")
-    json.dump(count(parser.parse_args().reduced), sys.stdout)
+    parser.add_argument("which", choices=("all", "measured", "reduced"))
+    json.dump(count(parser.parse_args().which), sys.stdout)
