@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import platform
 import sys
 
 import typer
@@ -32,6 +33,10 @@ def main() -> None:
     # OpenMP's threads sleep while they wait for each other, instead of spinning. On cores that other programs use, too,
     # a training step is four times as fast this way. It must be said before torch is loaded.
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+    if platform.machine() in ("x86_64", "AMD64"):  # where torch does not use OpenBLAS
+        # The same for numpy and scipy, whose vectors here are too short to share out: the baselines took seconds on
+        # one thread, and over a minute on two that waited for a busy core.
+        os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     try:
         app()
     except InputError as error:
