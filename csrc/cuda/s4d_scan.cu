@@ -7,7 +7,8 @@ namespace {
 template <class R>
 struct ForwardPointers {
   Activations u, y;
-  const Complex<R>*a, *lost, *c, *states, *initial;  // states: null where each sequence is one segment
+  const Correction* lost;
+  const Complex<R>*a, *c, *states, *initial;  // states: null where each sequence is one segment
   const R* D;
   Complex<R>*final, *checkpoints, *scratch;
 };
@@ -15,7 +16,7 @@ struct ForwardPointers {
 // One channel's chunk: 64 tokens in `row`, which get the outputs. DOWN: the direction that leaves the token itself out.
 template <class R, bool DOWN>
 __device__ __forceinline__ void scan_chunk(R* row, int count, int modes, R skip, const Complex<R>* a,
-                                           const Complex<R>* lost, const Complex<R>* c, Complex<R>* carry,
+                                           const Correction* lost, const Complex<R>* c, Complex<R>* carry,
                                            Complex<R>* checkpoint) {
   const int lane = threadIdx.x % kWarp;
   R out[2] = {0, 0};
@@ -24,7 +25,7 @@ __device__ __forceinline__ void scan_chunk(R* row, int count, int modes, R skip,
     Complex<R> A{0, 0}, correction{0, 0}, C{0, 0}, s{0, 0}, before{0, 0};
     if (n < modes) {
       A = a[n];
-      correction = lost[n];
+      correction = unpack_correction<R>(lost[n]);
       C = c[n];
       s = carry[n];
       if (checkpoint) checkpoint[n] = s;
@@ -59,7 +60,7 @@ __device__ __forceinline__ void scan_chunk(R* row, int count, int modes, R skip,
 // One direction over the block's segment. `table` holds c of this direction for the block's channels.
 template <class R, bool DOWN>
 __device__ void scan_segment(const ForwardPointers<R>& p, const ScanBlock& b, const ScanShape& shape,
-                             const Complex<R>* a, const Complex<R>* lost,
+                             const Complex<R>* a, const Correction* lost,
                              const Complex<R>* c, Complex<R>* carry, R* tile) {
   const int modes = shape.modes;
   const int64_t all = static_cast<int64_t>(shape.channels) * modes, own = static_cast<int64_t>(b.first) * modes;
@@ -102,12 +103,14 @@ __global__ void __launch_bounds__(kScanThreads, kScanBlocks<R>)
   const int held = shape.group * shape.modes;
   const int64_t all = static_cast<int64_t>(shape.channels) * shape.modes, own = static_cast<int64_t>(b.first) * shape.modes;
   R* tile = reinterpret_cast<R*>(shape.staged ? memory + 4 * held : memory);
-  const Complex<R>*a = shape.staged ? memory : p.a + own, *lost = shape.staged ? memory + held : p.lost + own;
+  auto* staged_lost = reinterpret_cast<Correction*>(memory + held);
+  const Complex<R>* a = shape.staged ? memory : p.a + own;
+  const Correction* lost = shape.staged ? staged_lost : p.lost + own;
   Complex<R>* carry = shape.staged ? memory + 3 * held : p.scratch + static_cast<int64_t>(blockIdx.x) * held;
   if (shape.staged)
     for_own_modes(b, shape.modes, [&](int h, int n) {
       memory[h * shape.modes + n] = p.a[own + h * shape.modes + n];
-      memory[held + h * shape.modes + n] = p.lost[own + h * shape.modes + n];
+      staged_lost[h * shape.modes + n] = p.lost[own + h * shape.modes + n];
     });
   for (int direction = shape.directions - 1; direction >= 0; --direction) {
     const Complex<R>* c = p.c + direction * all + own;
@@ -142,8 +145,8 @@ void run(const S4dScanArgs& args) {
   prepare_scan<R>(args, shape, tables, u, args.initial_state, false);
   const ForwardPointers<R> p{u,
                              y,
-                             tables.a,
                              tables.lost,
+                             tables.a,
                              tables.c,
                              shape.segmented ? tables.states : nullptr,
                              static_cast<const Complex<R>*>(args.initial_state),

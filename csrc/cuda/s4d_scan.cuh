@@ -143,9 +143,26 @@ __device__ inline void for_own_modes(const ScanBlock& b, int modes, F&& f) {
     for (int n = threadIdx.x % kWarp; n < modes; n += kWarp) f(h, n);
 }
 
+// A correction as two bfloat16: a small number that needs few digits, and is read as often as a.
+using Correction = uint32_t;
+
+__device__ inline Correction pack_correction(Complex<double> z) {
+  const __nv_bfloat16 parts[2] = {__float2bfloat16_rn(static_cast<float>(z.re)),
+                                  __float2bfloat16_rn(static_cast<float>(z.im))};
+  Correction packed;
+  memcpy(&packed, parts, sizeof packed);
+  return packed;
+}
+template <class R>
+__device__ inline Complex<R> unpack_correction(Correction packed) {
+  __nv_bfloat16 parts[2];
+  memcpy(parts, &packed, sizeof packed);
+  return {static_cast<R>(widen(parts[0])), static_cast<R>(widen(parts[1]))};
+}
+
 // Tables of a, of a^8 - rounded(a)^8, (channels, modes) each, and of c (directions, channels, modes).
 template <class R>
-__global__ void s4d_scan_tables(ModeParameters<R> p, int64_t channels, int directions, Complex<R>* a, Complex<R>* lost,
+__global__ void s4d_scan_tables(ModeParameters<R> p, int64_t channels, int directions, Complex<R>* a, Correction* lost,
                                 Complex<R>* c) {
   const unsigned i = blockIdx.x * blockDim.x + threadIdx.x;
   if (i >= channels * p.modes) return;
@@ -154,14 +171,13 @@ __global__ void s4d_scan_tables(ModeParameters<R> p, int64_t channels, int direc
   const Pole q = discretize(p, h, n);
   const Complex<R> stored{static_cast<R>(q.a.re), static_cast<R>(q.a.im)};
   store_complex(a + i, stored);
-  static_assert(kStep == 8);
+  static_assert(kStep == 1 << 3);
   Complex<double> exact = q.a, rounded{static_cast<double>(stored.re), static_cast<double>(stored.im)};
   for (int k = 0; k < 3; ++k) {
     exact = exact * exact;
     rounded = rounded * rounded;
   }
-  store_complex(lost + i,
-                Complex<R>{static_cast<R>(exact.re - rounded.re), static_cast<R>(exact.im - rounded.im)});
+  lost[i] = pack_correction(exact - rounded);
   for (int d = 0; d < directions; ++d) {
     const Complex<double> value = 2 * q.dt * (weight_of(p, channels, d, h, n) * q.phi);
     store_complex(c + d * channels * p.modes + i,
@@ -173,7 +189,7 @@ __global__ void s4d_scan_tables(ModeParameters<R> p, int64_t channels, int direc
 // the token passed last. The segment that the state passes last is left out: nobody needs its sum.
 template <class R>
 __global__ void __launch_bounds__(kScanThreads, kScanBlocks<R>)
-    s4d_scan_segments(Activations x, const Complex<R>* __restrict__ a, const Complex<R>* __restrict__ lost,
+    s4d_scan_segments(Activations x, const Complex<R>* __restrict__ a, const Correction* __restrict__ lost,
                       Complex<R>* __restrict__ sums, Layout layout, ScanShape shape, bool adjoint) {
   DYNAMIC_SHARED(Complex<R>, memory);
   const int direction = blockIdx.x % shape.directions, modes = shape.modes, held = shape.group * modes;
@@ -182,19 +198,21 @@ __global__ void __launch_bounds__(kScanThreads, kScanBlocks<R>)
   const bool upwards = (direction == 1) == adjoint;  // the order in which the tokens enter the state
   if (b.tile.start >= b.tile.length || (upwards ? b.ends_sequence() : b.tile.start == 0)) return;
   const int64_t base = ((b.slot * shape.directions + direction) * shape.channels + b.first) * modes;
-  const Complex<R>*table = a + static_cast<int64_t>(b.first) * modes, *lost_table = lost + (table - a);
+  const Complex<R>* table = a + static_cast<int64_t>(b.first) * modes;
+  const Correction* lost_table = lost + static_cast<int64_t>(b.first) * modes;
+  auto* staged_lost = reinterpret_cast<Correction*>(memory + 2 * held);
   Complex<R>* state = shape.staged ? memory + held : sums + base;
   for_own_modes(b, modes, [&](int h, int n) {
     const int i = h * modes + n;
     state[i] = {0, 0};
     if (shape.staged) {
       memory[i] = table[i];
-      memory[2 * held + i] = lost_table[i];
+      staged_lost[i] = lost_table[i];
     }
   });
   if (shape.staged) {
     table = memory;
-    lost_table = memory + 2 * held;
+    lost_table = staged_lost;
   }
   for (int k = 0; k < b.chunks; ++k) {
     const int chunk = upwards ? k : b.chunks - 1 - k, count = b.count(chunk);
@@ -202,7 +220,7 @@ __global__ void __launch_bounds__(kScanThreads, kScanBlocks<R>)
     load_chunk<R>(x, b, shape, chunk, count, tile);
     __syncthreads();
     for_own_modes(b, modes, [&](int h, int n) {
-      const Complex<R> factor = table[h * modes + n], correction = lost_table[h * modes + n];
+      const Complex<R> factor = table[h * modes + n], correction = unpack_correction<R>(lost_table[h * modes + n]);
       Complex<R> s = state[h * modes + n];
       const R* row = tile + h * shape.pitch;
       for (int first = 0; first < count; first += kStep) {
@@ -315,11 +333,12 @@ class Pieces {
 
 template <class R>
 struct ScanTables {
-  Complex<R>*a, *lost, *c, *states;  // states: what enters each segment
+  Complex<R>*a, *c, *states;  // states: what enters each segment
+  Correction* lost;
   ScanTables(Pieces& pieces, const S4dScanArgs& args) {
     const int64_t all = args.channels * args.modes;
     a = pieces.take<Complex<R>>(all);
-    lost = pieces.take<Complex<R>>(all);
+    lost = pieces.take<Correction>(all);
     c = pieces.take<Complex<R>>(all * args.directions);
     const bool segmented = args.layout.max_length > kSegment;
     states = pieces.take<Complex<R>>(segmented ? args.layout.tiles(kSegment) * args.directions * all : 0);

@@ -14,7 +14,8 @@ namespace {
 template <class R>
 struct BackwardPointers {
   Activations grad, u, du;
-  const Complex<R>*a, *lost, *c, *gradients, *final_gradient, *checkpoints;  // gradients: of what leaves a segment
+  const Correction* lost;
+  const Complex<R>*a, *c, *gradients, *final_gradient, *checkpoints;  // gradients: of what leaves a segment
   const R* D;
   Complex<R>* dinitial;
   R*partial, *partial_D;  // (slots, directions, channels, modes, 4), (slots, channels)
@@ -24,7 +25,9 @@ struct BackwardPointers {
 // What a block keeps for each mode of its channels: the tables, the gradient G, and the sums of dc and da.
 template <class R>
 struct Held {
-  const Complex<R>*a, *lost, *c;
+  const Complex<R>* a;
+  const Correction* lost;
+  const Complex<R>* c;
   Complex<R>*G, *dc, *da;
 };
 
@@ -93,7 +96,7 @@ __device__ __forceinline__ R chunk_back(const R* tokens, R* grads, int count, in
     Sums<R> sums{{0, 0}, {0, 0}, {0, 0}};
     if (n < modes) {
       A = held.a[n];
-      correction = held.lost[n];
+      correction = unpack_correction<R>(held.lost[n]);
       C = held.c[n];
       s = checkpoint[n];
       sums = {held.G[n], held.dc[n], held.da[n]};
@@ -207,10 +210,10 @@ __global__ void __launch_bounds__(kScanThreads, kScanBlocks<R>)
   if (shape.staged) {
     for_own_modes(b, shape.modes, [&](int h, int n) {
       memory[h * shape.modes + n] = held.a[h * shape.modes + n];
-      memory[pairs + h * shape.modes + n] = held.lost[h * shape.modes + n];
+      reinterpret_cast<Correction*>(memory + pairs)[h * shape.modes + n] = held.lost[h * shape.modes + n];
     });
     held.a = memory;
-    held.lost = memory + pairs;
+    held.lost = reinterpret_cast<Correction*>(memory + pairs);
   }
   for (int h = threadIdx.x / kWarp; h < b.channels; h += kScanWarps)
     if (threadIdx.x % kWarp == 0) dD[h] = 0;
@@ -260,8 +263,8 @@ void run(const S4dScanBackwardArgs& args) {
   const BackwardPointers<R> p{grad,
                               u,
                               du,
-                              w.tables.a,
                               w.tables.lost,
+                              w.tables.a,
                               w.tables.c,
                               shape.segmented ? w.tables.states : nullptr,
                               static_cast<const Complex<R>*>(args.grad_final_state),

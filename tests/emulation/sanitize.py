@@ -19,6 +19,8 @@ from pathlib import Path
 from .build import ROOT, compiler
 
 TESTS = ["tests/emulation/test_ops.py", "tests/emulation/test_s4d.py"]
+# Without capture: what a sanitizer says before it stops the process would be lost.
+PYTEST = ["-m", "pytest", "-q", "-x", "--capture=no", "-p", "no:cacheprovider"]
 # Small shapes of every kernel: a block of 256 threads with ten barriers takes a tenth of a second.
 TSAN = "(gated_conv and (2-37 or padded)) or (rms_norm and shape0-dtype0) or (s4d_kernel and 5-1-1-dtype1) or "
 TSAN += "(s4d_scan and 2-70-5-4) or (fft_conv and 2-37)"
@@ -39,7 +41,8 @@ def _library(name: str) -> str:
 def _environment(flavour: str) -> dict[str, str]:
     return {
         **os.environ,
-        "LD_PRELOAD": _library(f"lib{flavour}.so"),
+        # libstdc++ too: the sanitizer looks for the real __cxa_throw when it starts.
+        "LD_PRELOAD": f"{_library(f'lib{flavour}.so')} {_library('libstdc++.so.6')}",
         "LYRA_EMULATION_FLAVOUR": flavour,
         "ASAN_OPTIONS": "detect_leaks=0:detect_stack_use_after_return=0",
         "TSAN_OPTIONS": "report_signal_unsafe=0:exitcode=66",
@@ -58,7 +61,7 @@ def _build(flavour: str) -> None:
 def asan() -> bool:
     """Every test of the ops, under AddressSanitizer."""
     _build("asan")
-    command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", *TESTS]
+    command = [sys.executable, *PYTEST, *TESTS]
     return subprocess.run(command, cwd=ROOT, env=_environment("asan")).returncode == 0
 
 
@@ -74,7 +77,7 @@ def tsan() -> bool:
         if found != racy:
             print(result.stdout + result.stderr)
             return False
-    command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", *TESTS, "-k", TSAN]
+    command = [sys.executable, *PYTEST, *TESTS, "-k", TSAN]
     return subprocess.run(command, cwd=ROOT, env=environment).returncode == 0
 
 
