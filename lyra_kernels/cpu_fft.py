@@ -45,11 +45,18 @@ def good_length(least: int) -> int:
 
 
 def _spans(u: Tensor, lengths: Tensor | None, cu_seqlens: Tensor | None) -> list[tuple[int, int]]:
-    """(first row, rows) of every sequence, in the rows of the flattened batch."""
+    """(first row, rows) of every sequence, in the rows of the flattened batch.
+
+    The values are checked here too: a compiled graph calls the op without the public function's checks.
+    """
     if cu_seqlens is not None:
         cuts = cu_seqlens.tolist()
+        if cuts[0] != 0 or cuts[-1] != u.shape[1] or any(a > b for a, b in pairwise(cuts)):
+            raise ValueError(f"cu_seqlens must ascend from 0 to {u.shape[1]}, not {cuts}")
         return [(begin, end - begin) for begin, end in pairwise(cuts)]
     each = [u.shape[1]] * u.shape[0] if lengths is None else lengths.tolist()
+    if any(not 0 <= n <= u.shape[1] for n in each):
+        raise ValueError(f"lengths must lie between 0 and {u.shape[1]}, not {each}")
     return [(b * u.shape[1], n) for b, n in enumerate(each)]
 
 

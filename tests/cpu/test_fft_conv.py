@@ -81,3 +81,15 @@ def test_a_bad_number_stays_in_its_sequence_and_channel():
 def test_same_bits_for_any_number_of_threads():
     inputs, rest, _ = arguments(torch.float32, "padded", 5, 200, 24, 200, 100)
     check_threads("fft_conv", inputs, rest, torch.randn(5, 200, 24))
+
+
+@pytest.mark.parametrize(
+    ("name", "values"),
+    [("lengths", [0, 11]), ("lengths", [-1, 10])]
+    + [("cu_seqlens", cuts) for cuts in ([0, 11], [1, 10], [0, 7, 5, 10])],
+)
+def test_the_dispatcher_op_checks_the_layout_itself(name, values):
+    u, kernel = torch.randn(2 if name == "lengths" else 1, 10, 3), torch.randn(3, 10)
+    layout = (torch.tensor(values), None) if name == "lengths" else (None, torch.tensor(values))
+    with pytest.raises(ValueError, match=name):
+        torch.ops.lyra.fft_conv(u, kernel, None, None, *layout)
