@@ -300,6 +300,6 @@ def segment_length(u: Tensor, sequences: int, channels: int, rows_per_program: i
     if triton.cdiv(sequences, rows_per_program) * channels >= wanted:
         return whole
     filling = u.shape[0] * length * channels // (wanted * rows_per_program)
-    least = 640 if u.element_size() == 4 else 1280
+    least = 1024 if u.element_size() == 4 else 2048
     segments = length // max(least, filling)
     return whole if segments < 2 else triton.cdiv(triton.cdiv(length, segments), CHUNK) * CHUNK
