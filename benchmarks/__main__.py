@@ -1,6 +1,7 @@
 """`make bench`: runs every benchmark and writes tables and pictures to benchmarks/results.
 
-Arguments go to pytest: `python -m benchmarks -k "S4D and one"`.
+Arguments go to pytest: `python -m benchmarks -k "S4D and one"` measures those anew and keeps the other results of the
+same machine.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ import json
 import os
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -33,12 +35,22 @@ def main(arguments: list[str]) -> int:
         content.pop(private, None)
     for entry in content["benchmarks"]:
         entry["stats"].pop("data", None)
-    unfinished.write_text(json.dumps(content, indent=1))
     file = RESULTS / f"{name}.json"
+    if arguments and file.exists():
+        content["benchmarks"] = merge(json.loads(file.read_text()), content)
+    unfinished.write_text(json.dumps(content, indent=1))
     os.replace(unfinished, file)
     report.main(file)
     print(f"written: {file.with_suffix('.md')}")
     return int(code)
+
+
+def merge(old: dict[str, Any], new: dict[str, Any]) -> list[dict[str, Any]]:
+    """The new results, and the old ones of the same machine that were not measured again."""
+    if old["machine"] != new["machine"]:
+        return new["benchmarks"]
+    found = {entry["fullname"]: entry for entry in [*old["benchmarks"], *new["benchmarks"]]}
+    return list(found.values())
 
 
 if __name__ == "__main__":

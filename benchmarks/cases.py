@@ -193,7 +193,7 @@ SUBJECTS: dict[str, Callable[[Case, torch.device], tuple[list[Tensor], dict[str,
 }
 
 SIZES = ((64, 64), (64, 128), (16, 512), (8, 2048), (2, 8192), (1, 65536))
-QUADRATIC_LIMIT = 8192  # tokens beyond which attention takes minutes on a CPU
+LONG = 8192  # tokens beyond which the others take minutes on a CPU
 
 
 def layer_cases() -> list[Case]:
@@ -201,7 +201,7 @@ def layer_cases() -> list[Case]:
     found = []
     for subject in ("S4D", "PGC"):
         for batch, length in SIZES:
-            names = ("eager", "compile", *(("attention",) if length <= QUADRATIC_LIMIT else ()))
+            names = ("eager", "compile", "attention") if length <= LONG else ("eager",)
             found += [Case(subject, batch, length, training, names) for training in (False, True)]
     return found
 
@@ -210,10 +210,9 @@ def model_cases() -> list[Case]:
     """The whole model: against the published one and a transformer of the same depth and width."""
     found = []
     for batch, length in SIZES:
-        names = ["eager"] if length <= QUADRATIC_LIMIT else []
-        names += ["compile"] if length == 2048 else []
-        names += ["transformer"] if length <= QUADRATIC_LIMIT else []
-        found += [Case("Lyra", batch, length, training, tuple(names)) for training in (False, True)]
+        names = ("eager", "compile", "transformer") if length == 2048 else ("eager", "transformer")
+        names = names if length <= LONG else ()
+        found += [Case("Lyra", batch, length, training, names) for training in (False, True)]
     return found
 
 

@@ -29,7 +29,9 @@ def load(file: Path) -> tuple[list[Record], dict[str, str]]:
     """The cases' records and the machine."""
     content = json.loads(file.read_text())
     records = [entry["extra_info"] for entry in content["benchmarks"]]
-    return [r for r in records if "subject" in r], content["machine"]
+    records = [r for r in records if "subject" in r]
+    records.sort(key=lambda r: (r.get("training", False), r["length"], r.get("threads", 1)))
+    return records, content["machine"]
 
 
 def tables(records: list[Record], machine: dict[str, str]) -> str:
@@ -41,7 +43,7 @@ def tables(records: list[Record], machine: dict[str, str]) -> str:
         "",
     ]
     timed = [r for r in records if r["subject"] != "memory"]
-    for subject in dict.fromkeys(r["subject"] for r in timed):
+    for subject in sorted({r["subject"] for r in timed}, key=str.lower):
         rows = [r for r in timed if r["subject"] == subject]
         sides = [s for s in NAMES if any(s in r["ratio"] for r in rows)]
         lines += [f"## {subject}", "", "| B x L | | threads | ms | " + " | ".join(NAMES[s] for s in sides) + " |"]
