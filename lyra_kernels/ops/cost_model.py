@@ -29,7 +29,7 @@ class Constants:
     kernel: float
 
 
-CPU = Constants(direct=0.0167, scan=0.0275, fft=0.96, kernel=0.067)
+CPU = Constants(direct=0.0186, scan=0.0384, fft=1.25, kernel=0.11)
 
 
 def units(batch: int, length: int, modes: int, directions: int = 1) -> dict[str, float]:
