@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 import torch
 
-from . import machine, report
+from . import machine, report, vectors
 
 RESULTS = Path(__file__).parent / "results"
 
@@ -31,6 +31,7 @@ def main(arguments: list[str]) -> int:
         return int(code) or 1
     content = json.loads(unfinished.read_text())
     content["machine"] = machine.describe()
+    content["peak"] = vectors.peak() if name == "cpu" else None
     for private in ("machine_info", "commit_info"):  # host names and the like
         content.pop(private, None)
     for entry in content["benchmarks"]:

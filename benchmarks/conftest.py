@@ -30,14 +30,14 @@ def threads(request: pytest.FixtureRequest, device: torch.device) -> Iterator[in
 
 
 @pytest.fixture
-def measure(benchmark, device: torch.device) -> Callable[[cases.Case, int], None]:
-    """Times a case's sides in turn; leaves medians, ratios and spread in pytest-benchmark's record."""
+def compare(benchmark, device: torch.device) -> Callable[[str, cases.Case, dict[str, cases.Step], int], None]:
+    """Times the sides of a case in turn; leaves medians, ratios and spread in pytest-benchmark's record."""
 
-    def run(case: cases.Case, threads: int) -> None:
-        steps = cases.build(case, device)
+    def run(table: str, case: cases.Case, steps: dict[str, cases.Step], threads: int) -> None:
         times = timing.alternate(steps, device)
-        benchmark.group = str(case)
+        benchmark.group = f"{table}: {case}"
         benchmark.extra_info.update(
+            table=table,
             subject=case.subject,
             batch=case.batch,
             length=case.length,
@@ -50,3 +50,9 @@ def measure(benchmark, device: torch.device) -> Callable[[cases.Case, int], None
         benchmark.pedantic(steps["lyra"], rounds=3)
 
     return run
+
+
+@pytest.fixture
+def measure(compare, device: torch.device) -> Callable[[cases.Case, int], None]:
+    """Times a case against its opponents."""
+    return lambda case, threads: compare("opponents", case, cases.build(case, device), threads)

@@ -18,8 +18,11 @@ def describe() -> dict[str, str]:
     info["kernels"] = report["backend cpu"].removeprefix("yes: ")
     cpuinfo = Path("/proc/cpuinfo")
     if cpuinfo.exists():
-        models = [line.split(":", 1)[1].strip() for line in cpuinfo.read_text().splitlines() if "model name" in line]
-        info["processor"] = models[0] if models else platform.processor()
+        lines = (line.split(":", 1) for line in cpuinfo.read_text().splitlines() if ":" in line)
+        first = {key.strip(): value.strip() for key, value in reversed(list(lines))}
+        info["processor"] = first.get("model name", platform.processor())
+        if "cpu family" in first:  # a cloud's "AMD EPYC" may be any of them
+            info["processor"] += f" family {first['cpu family']} model {first['model']}"
     if hasattr(os, "sysconf"):
         info["memory"] = f"{os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES') / 2**30:.0f} GiB"
     info["cores"] = str(os.cpu_count())

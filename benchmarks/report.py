@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import sys
 from pathlib import Path
@@ -10,9 +11,9 @@ from typing import Any
 import matplotlib
 
 matplotlib.use("Agg")
-import itertools
-
 import matplotlib.pyplot as plt
+
+from . import floor
 
 NAMES = {
     "lyra": "Lyra (this package)",
@@ -25,16 +26,16 @@ COLOURS = {"lyra": "C3", "eager": "C0", "compile": "C2", "attention": "C7", "tra
 Record = dict[str, Any]
 
 
-def load(file: Path) -> tuple[list[Record], dict[str, str]]:
-    """The cases' records and the machine."""
+def load(file: Path) -> tuple[list[Record], dict[str, str], float | None]:
+    """The cases' records, the machine and the operations a second of one of its cores."""
     content = json.loads(file.read_text())
     records = [entry["extra_info"] for entry in content["benchmarks"]]
     records = [r for r in records if "subject" in r]
     records.sort(key=lambda r: (r.get("training", False), r["length"], r.get("threads", 1)))
-    return records, content["machine"]
+    return records, content["machine"], content.get("peak")
 
 
-def tables(records: list[Record], machine: dict[str, str]) -> str:
+def tables(records: list[Record], machine: dict[str, str], peak: float | None) -> str:
     """Everything measured, as Markdown."""
     lines = ["# Measured", "", ", ".join(f"{key} {value}" for key, value in machine.items() if value) + ".", ""]
     lines += [
@@ -42,19 +43,34 @@ def tables(records: list[Record], machine: dict[str, str]) -> str:
         "over rounds taken in turn, with its quartiles. `make bench` makes this anew.",
         "",
     ]
-    timed = [r for r in records if r["subject"] != "memory"]
-    for subject in sorted({r["subject"] for r in timed}, key=str.lower):
-        rows = [r for r in timed if r["subject"] == subject]
-        sides = [s for s in NAMES if any(s in r["ratio"] for r in rows)]
-        lines += [f"## {subject}", "", "| B x L | | threads | ms | " + " | ".join(NAMES[s] for s in sides) + " |"]
-        lines.append("|---|---|---|---|" + "---|" * len(sides))
-        for r in rows:
-            kind = "training step" if r["training"] else "forward"
-            cells = [_ratio(r["ratio"].get(side)) for side in sides]
-            own = f"{r['median_ms']['lyra']:.3g}"
-            lines.append(
-                f"| {r['batch']} x {r['length']} | {kind} | {r['threads']} | {own} | " + " | ".join(cells) + " |"
-            )
+    if peak:
+        lines += [
+            f"Of peak: the multiply-adds of matrix products and scans alone (floor.py), at {peak / 1e9:.0f} GFLOP/s a",
+            "core (vectors.py), over the time taken. What is missing to 100 % are norms, gates, GELU and memory.",
+            "",
+        ]
+    opponents = [r for r in records if r.get("table") == "opponents"]
+    for subject in sorted({r["subject"] for r in opponents}, key=str.lower):
+        lines += [f"## {subject}", "", *_opponents([r for r in opponents if r["subject"] == subject], peak), ""]
+    threads = [r for r in records if r.get("table") == "threads"]
+    if threads:
+        lines += [
+            "## All cores against one",
+            "",
+            "| | B x L | | threads | ms | one thread takes |",
+            "|---|---|---|---|---|---|",
+        ]
+        for r in threads:
+            lines.append(f"| {r['subject']} {_start(r)} | {_ratio(r['ratio']['one thread'])} |")
+        lines.append("")
+    length = [r for r in records if r.get("table") == "length"]
+    if length:
+        lines += ["## The same number of tokens in one long sequence, and in short ones", ""]
+        lines += ["| | B x L | | threads | ms | times the time of short sequences |", "|---|---|---|---|---|---|"]
+        for r in length:
+            ((side, (median, low, high)),) = r["ratio"].items()
+            inverse = _ratio([1 / median, 1 / high, 1 / low])
+            lines.append(f"| {r['subject']} {_start(r)} | {inverse}, {side} |")
         lines.append("")
     memory = [r for r in records if r["subject"] == "memory"]
     if memory:
@@ -68,6 +84,31 @@ def tables(records: list[Record], machine: dict[str, str]) -> str:
             lines.append(f"| {r['length']} | {r['input_bytes'] / 2**20:.3g} MiB | " + " | ".join(cells) + " |")
         lines.append("")
     return "\n".join(lines)
+
+
+def _start(r: Record) -> str:
+    """The first cells of a row: size, kind, threads and our own time."""
+    kind = "training step" if r["training"] else "forward"
+    return f"| {r['batch']} x {r['length']} | {kind} | {r['threads']} | {r['median_ms']['lyra']:.3g}"
+
+
+def _opponents(rows: list[Record], peak: float | None) -> list[str]:
+    """The rows of one subject as a table."""
+    sides = [s for s in NAMES if any(s in r["ratio"] for r in rows)]
+    shares = [
+        floor.share(r["subject"], r["batch"], r["length"], r["training"], r["median_ms"]["lyra"], peak)
+        if peak and r["threads"] == 1
+        else None
+        for r in rows
+    ]
+    heads = ["of peak"] if any(shares) else []
+    lines = ["| B x L | | threads | ms | " + " | ".join([*heads, *(NAMES[s] for s in sides)]) + " |"]
+    lines.append("|---|---|---|---|" + "---|" * (len(heads) + len(sides)))
+    for r, share in zip(rows, shares, strict=True):
+        cells = [f"{share:.0%}" if share else ""] if heads else []
+        cells += [_ratio(r["ratio"].get(side)) for side in sides]
+        lines.append(_start(r) + " | " + " | ".join(cells) + " |")
+    return lines
 
 
 def _ratio(value: list[float] | None) -> str:
@@ -89,6 +130,7 @@ def crossing(rows: list[Record], side: str) -> float | None:
 def draw_time(records: list[Record], file: Path, training: bool, threads: int = 1) -> None:
     """Time per token against length, one panel a subject, points of crossing marked."""
     subjects = ("S4D", "PGC", "Lyra")
+    records = [r for r in records if r.get("table") == "opponents"]
     figure, axes = plt.subplots(1, len(subjects), figsize=(11, 3.4), layout="constrained")
     for axis, subject in zip(axes, subjects, strict=True):
         rows = [r for r in records if r["subject"] == subject and r["training"] == training and r["threads"] == threads]
@@ -131,11 +173,15 @@ def _save(figure: plt.Figure, file: Path) -> None:
 
 def main(file: Path) -> None:
     """Writes the Markdown table and the pictures beside the record."""
-    records, machine = load(file)
-    file.with_suffix(".md").write_text(tables(records, machine))
+    records, machine, peak = load(file)
+    file.with_suffix(".md").write_text(tables(records, machine, peak))
     for training in (False, True):
         name = f"{file.stem}_{'training' if training else 'forward'}.png"
-        if any(r["training"] == training for r in records if r["subject"] in ("S4D", "PGC", "Lyra")):
+        if any(
+            r["training"] == training
+            for r in records
+            if r["subject"] in ("S4D", "PGC", "Lyra") and r.get("table") == "opponents"
+        ):
             draw_time(records, file.with_name(name), training)
     if any(r["subject"] == "memory" for r in records):
         draw_memory(records, file.with_name(f"{file.stem}_memory.png"))

@@ -124,7 +124,7 @@ LYRA_INLINE Half from_compute<Half>(float x) {  // round to nearest even; overfl
 // ---- loads and stores ----------------------------------------------------------------------------------------
 template <class T>
 LYRA_INLINE Vec<T> splat(T x) {
-  return Vec<T>{} + x;
+  return x - Vec<T>{};  // x + 0 would be an addition: -0 + 0 is 0; x - 0 is x, whatever x
 }
 template <class T>
 LYRA_INLINE Vec<T> load(const T* p) {
