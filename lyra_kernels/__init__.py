@@ -6,6 +6,7 @@ Functions take activations ``(batch, length, channels)``; layers keep the publis
 __version__ = "0.1.0"
 
 from .backends import available_backends, env_report, use_backend
+from .decompositions import decompositions
 from .layers import PGC, S4D, RMSNorm, S4DKernel
 from .ops import causal_conv, fft_conv, gated_conv, gelu_glu, pgc, rms_norm, s4d_conv, s4d_kernel
 
@@ -16,6 +17,7 @@ __all__ = [
     "S4DKernel",
     "available_backends",
     "causal_conv",
+    "decompositions",
     "env_report",
     "fft_conv",
     "gated_conv",

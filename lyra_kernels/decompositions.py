@@ -1,0 +1,149 @@
+"""Every op in plain, real-valued PyTorch: for ONNX and other runtimes without custom ops or complex numbers.
+
+    program = torch.export.export(model, args, dynamic_shapes=...)
+    torch.onnx.export(program.run_decompositions(lk.decompositions()), dynamo=True).save("model.onnx")
+
+Nothing here depends on the value of a length, so a program keeps its dynamic shapes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch._ops import OpOverload
+
+from . import reference
+from .ops.schemas import OPS
+from .reference._layout import compute_dtype, fill_padding, sequence_mask
+from .reference.s4d import _by_direction, discretize_real
+
+_CHUNK = 64
+_PACKED = "packed batches (cu_seqlens) have no decomposition: their longest sequence is not known. Use lengths."
+
+
+def _dense(function: Callable, cu_seqlens: int) -> Callable:
+    def decomposed(*args):
+        if args[cu_seqlens] is not None:
+            raise ValueError(_PACKED)
+        return function(*args)
+
+    return decomposed
+
+
+def _wave(decay: Tensor, phase: Tensor, steps: Tensor) -> tuple[Tensor, Tensor]:
+    """Real and imaginary part of ``a^step``, ``(H, M, steps)``."""
+    magnitude, angle = torch.exp(decay.unsqueeze(-1) * steps), phase.unsqueeze(-1) * steps
+    return magnitude * torch.cos(angle), magnitude * torch.sin(angle)
+
+
+def _depthwise(x: Tensor, taps: Tensor) -> Tensor:
+    """``sum_{s<=t} taps_{t-s} x_s`` along the last dimension, ``(B, C, L)`` with ``(C, L)``."""
+    padded = F.pad(x, (taps.shape[-1] - 1, 0))
+    return F.conv1d(padded, taps.flip(-1).unsqueeze(1), groups=taps.shape[0])
+
+
+def _convolve(u, kernel, reverse_kernel, D, lengths, cu_seqlens):
+    """:func:`lyra_kernels.reference.causal_conv` without the ``(L, L)`` matrix."""
+    length = u.shape[1]
+    mask = sequence_mask(lengths, length)
+    value = fill_padding(u, mask).to(compute_dtype(u)).transpose(1, 2)
+    y = _depthwise(value, F.pad(kernel, (0, length - kernel.shape[-1])))
+    if reverse_kernel is not None:  # reversed in time; a token does not see itself
+        taps = F.pad(reverse_kernel, (1, length - 1 - reverse_kernel.shape[-1]))
+        y = y + _depthwise(value.flip(-1), taps).flip(-1)
+    if D is not None:
+        y = y + D.unsqueeze(-1) * value
+    return fill_padding(y.transpose(1, 2), mask).to(u.dtype)
+
+
+def _s4d(u, log_dt, log_A_real, A_imag, C, D, lengths, cu_seqlens, initial_state):
+    """:func:`lyra_kernels.reference.s4d_scan`: chunks as matrix products, and a convolution over chunks for the states.
+
+    Zeros come before the tokens, not after, so that the last chunk ends where the sequence does.
+    """
+    if C.shape[0] == 2:
+        return _by_direction(_s4d, u, log_dt, log_A_real, A_imag, C, D, lengths, cu_seqlens, initial_state)
+    batch, length, channels = u.shape
+    modes = A_imag.shape[1]
+    mask = sequence_mask(lengths, length)
+    value = fill_padding(u, mask).to(compute_dtype(u))
+    position = torch.arange(length, device=u.device)
+    aligned = value
+    if lengths is not None:  # each sequence's end to the end
+        source = position - (length - lengths).unsqueeze(-1)
+        aligned = value.gather(1, source.clamp(min=0).unsqueeze(-1).expand(-1, -1, channels))
+        aligned = torch.where((source >= 0).unsqueeze(-1), aligned, torch.zeros_like(aligned))
+
+    c_re, c_im, decay, phase = discretize_real(log_dt, log_A_real, A_imag, C[0])
+    step = torch.arange(_CHUNK + 1, device=u.device, dtype=value.dtype)
+    a_re, a_im = _wave(decay, phase, step)
+    chunks = (length + _CHUNK - 1) // _CHUNK + 1  # two at least: tracing takes a size of one for a constant
+    padding = chunks * _CHUNK - length
+    blocks = F.pad(aligned, (0, 0, padding, 0)).reshape(batch, chunks, _CHUNK, channels)
+
+    def encode(power: Tensor) -> Tensor:
+        arriving = torch.einsum("hmt,bjth->bhmj", power[..., :_CHUNK].flip(-1), blocks)
+        return arriving.reshape(batch, channels * modes, chunks)
+
+    # states after each chunk: sum over earlier chunks of a^(chunks between) arriving
+    between = torch.arange(chunks, device=u.device, dtype=value.dtype) * _CHUNK
+    w_re, w_im = (w.reshape(channels * modes, chunks) for w in _wave(decay, phase, between))
+    e_re, e_im = encode(a_re), encode(a_im)
+    s_re = (_depthwise(e_re, w_re) - _depthwise(e_im, w_im)).reshape(batch, channels, modes, chunks)
+    s_im = (_depthwise(e_re, w_im) + _depthwise(e_im, w_re)).reshape(batch, channels, modes, chunks)
+
+    def decode(re: Tensor, im: Tensor) -> tuple[Tensor, Tensor]:
+        return c_re.unsqueeze(-1) * re - c_im.unsqueeze(-1) * im, c_re.unsqueeze(-1) * im + c_im.unsqueeze(-1) * re
+
+    kernel, _ = decode(a_re, a_im)
+    y = torch.einsum("hts,bjsh->bjth", reference.s4d.toeplitz(kernel[..., :_CHUNK].sum(1), None), blocks)
+    d_re, d_im = decode(a_re[..., 1:], a_im[..., 1:])
+    entering_re, entering_im = (F.pad(s, (1, 0))[..., :chunks] for s in (s_re, s_im))
+    y = y + torch.einsum("hmt,bhmj->bjth", d_re, entering_re) - torch.einsum("hmt,bhmj->bjth", d_im, entering_im)
+    y = y.reshape(batch, chunks * _CHUNK, channels)[:, padding:]
+    final_re, final_im = (F.pad(s, (1, 0))[..., -1] for s in (s_re, s_im))
+
+    if lengths is not None:
+        target = (position + (length - lengths).unsqueeze(-1)).clamp(max=length - 1)
+        y = y.gather(1, target.unsqueeze(-1).expand(-1, -1, channels))
+    if initial_state is not None:
+        first_re, first_im = initial_state.unbind(-1)
+        i_re, i_im = decode(*_wave(decay, phase, (position + 1).to(value.dtype)))
+        y = y + torch.einsum("hmt,bhm->bth", i_re, first_re) - torch.einsum("hmt,bhm->bth", i_im, first_im)
+        passed = lengths.to(value.dtype) if lengths is not None else value.new_full((1,), length)
+        p_re, p_im = (p.movedim(-1, 0) for p in _wave(decay, phase, passed))
+        final_re = final_re + p_re * first_re - p_im * first_im
+        final_im = final_im + p_re * first_im + p_im * first_re
+    if D is not None:
+        y = y + D * value
+    return fill_padding(y, mask).to(u.dtype), torch.stack((final_re, final_im), dim=-1)
+
+
+def _s4d_scan(*args):
+    y, state = _dense(_s4d, 7)(*args[:-1])
+    return y, state, args[0].new_empty(0)  # checkpoints are for a backward, and there is none
+
+
+def decompositions() -> dict[OpOverload, Callable]:
+    """A table for ``ExportedProgram.run_decompositions``: forward ops of ``torch.ops.lyra`` to plain formulas.
+
+    The formulas use real arithmetic only and keep dynamic shapes. They compute what the ops do, less fast: the scan
+    stays nearly linear in the length, long convolutions become direct ones. Their gradients are PyTorch's own.
+
+    Raises:
+        ValueError: later, from the decomposition of a packed batch (``cu_seqlens``); use ``lengths`` for exports.
+    """
+    table: dict[str, Callable] = {
+        "rms_norm": reference.rms_norm,
+        "gated_conv": _dense(reference.gated_conv, 5),
+        "pgc": _dense(reference.pgc, 10),
+        "gelu_glu": _dense(reference.gelu_glu, 6),
+        "s4d_kernel": reference.s4d_kernel_real,
+        "causal_conv": _dense(_convolve, 5),
+        "fft_conv": _dense(_convolve, 5),
+        "s4d_scan": _s4d_scan,
+    }
+    return {OPS[name]: function for name, function in table.items()}
