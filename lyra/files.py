@@ -52,6 +52,24 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
         _remove(unfinished)
 
 
+def check_folder(out: Path, marker: str, overwrite: bool, advice: str) -> None:
+    """Sees to it that a folder to write is absent, empty, or an earlier one of the same kind that may go.
+
+    Args:
+        marker: the file by which a folder of this kind is known.
+        overwrite: whether an earlier one may be replaced; advice: what to do where it may not.
+
+    Raises:
+        InputError: `out` is a file, or a folder with other things in it.
+    """
+    if out.exists() and not out.is_dir():
+        raise InputError(f"{out}: is a file; --out must name a folder")
+    if out.is_dir() and any(out.iterdir()):
+        ours = (out / marker).exists()
+        if not (overwrite and ours):
+            raise InputError(f"{out}: is not empty; {advice if ours else 'give another folder'}")
+
+
 def _remove(path: Path) -> None:
     """Removes a file or folder if it is there; what cannot be removed stays, the error that matters is another."""
     if path.is_dir() and not path.is_symlink():

@@ -19,13 +19,13 @@ DPI = 130
 DENSE = 5000  # points from which density says more than dots
 
 
-def _figure(width: float, height: float) -> Figure:
+def new_figure(width: float, height: float) -> Figure:
     figure = Figure(figsize=(width, height), layout="constrained")
     FigureCanvasAgg(figure)
     return figure
 
 
-def _save(figure: Figure, path: Path) -> None:
+def save_figure(figure: Figure, path: Path) -> None:
     drawn = io.BytesIO()
     figure.savefig(drawn, dpi=DPI, format="png")
     # 256 colours are enough for a plot, and a third of the bytes.
@@ -68,9 +68,9 @@ def predicted_vs_measured(
     part: str,
 ) -> None:
     """Measured values along x, predictions along y, and the diagonal where they agree."""
-    figure = _figure(5.2, 4.8)
+    figure = new_figure(5.2, 4.8)
     _measured(figure.add_subplot(), predicted, measured, scores, target, part)
-    _save(figure, path)
+    save_figure(figure, path)
 
 
 def summary(
@@ -84,26 +84,26 @@ def summary(
     best_epoch: int,
 ) -> None:
     """Predicted against measured, and the learning curve beside it, in one picture."""
-    figure = _figure(9.2, 4.2)
+    figure = new_figure(9.2, 4.2)
     left, right = figure.subplots(1, 2)
     _measured(left, predicted, measured, scores, target, part)
     _losses(right, rows, best_epoch)
     right.set_title(f"learning curve, epoch {best_epoch} kept", fontsize=10)
-    _save(figure, path)
+    save_figure(figure, path)
 
 
 def epistasis(
     path: Path, deviation: np.ndarray, residual: np.ndarray, scores: Mapping[str, float | None], part: str
 ) -> None:
     """What remains of the measurement after the additive model (x) against the model's share of it (y)."""
-    figure = _figure(5.2, 4.8)
+    figure = new_figure(5.2, 4.8)
     axes = figure.add_subplot()
     _cloud(axes, residual, deviation)
     _diagonal(axes, residual, deviation)
     axes.set(xlabel="measured minus additive (one-hot ridge)", ylabel="predicted minus additive")
     names = {"epistasis_r2": "R²", "epistasis_pearson": "Pearson"}
     axes.set_title(f"{part}: residual epistasis, " + _scores(scores, names), fontsize=10)
-    _save(figure, path)
+    save_figure(figure, path)
 
 
 def _losses(axes: Any, rows: Sequence[Mapping[str, Any]], best_epoch: int) -> None:
@@ -125,7 +125,7 @@ def _finish_epochs(axes: Any, best_epoch: int) -> None:
 def learning_curve(path: Path, rows: Sequence[Mapping[str, Any]], metrics: Sequence[str], best_epoch: int) -> None:
     """Losses and validation scores per epoch; the epoch that was kept is marked."""
     epochs = [row["epoch"] for row in rows]
-    figure = _figure(8.4, 3.6)
+    figure = new_figure(8.4, 3.6)
     left, right = figure.subplots(1, 2)
     _losses(left, rows, best_epoch)
     for name in metrics:
@@ -133,7 +133,7 @@ def learning_curve(path: Path, rows: Sequence[Mapping[str, Any]], metrics: Seque
         right.plot(epochs, values, label=name, marker="." if len(rows) < 5 else None)
     right.set(xlabel="epoch", ylabel="validation score")
     _finish_epochs(right, best_epoch)
-    _save(figure, path)
+    save_figure(figure, path)
 
 
 def confusion(path: Path, predicted: np.ndarray, true: np.ndarray, classes: Sequence[str], part: str) -> None:
@@ -142,7 +142,7 @@ def confusion(path: Path, predicted: np.ndarray, true: np.ndarray, classes: Sequ
     np.add.at(counts, (true, predicted), 1)
     share = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     side = 2.6 + 0.5 * min(len(classes), 16)
-    figure = _figure(side + 0.6, side)
+    figure = new_figure(side + 0.6, side)
     axes = figure.add_subplot()
     image = axes.imshow(share, cmap="Blues", vmin=0, vmax=1)
     figure.colorbar(image, ax=axes, label="share of the true class")
@@ -160,4 +160,4 @@ def confusion(path: Path, predicted: np.ndarray, true: np.ndarray, classes: Sequ
         axes.set_xticks(range(len(classes)), [name[:12] for name in classes], rotation=45, ha="right")
         axes.set_yticks(range(len(classes)), [name[:12] for name in classes])
     axes.set(xlabel="predicted", ylabel="true", title=part)
-    _save(figure, path)
+    save_figure(figure, path)

@@ -41,6 +41,22 @@ class InputOptions:
             raise InputError(f"--batch-size {self.batch_size}: must be above 0")
 
 
+@dataclass
+class Block:
+    """Some rows of a file.
+
+    Attributes:
+        table: the rows as text cells, indexed by line number (FASTA: record number, and one column `id`).
+        sequences: their sequences; column: where these stand, for messages.
+        offset: the number of the first residue, where the sequences come from mutations; else None.
+    """
+
+    table: pd.DataFrame
+    sequences: list[str]
+    column: str
+    offset: int | None = None
+
+
 def predict_file(
     predictor: Predictor,
     path: str | Path,
@@ -61,16 +77,16 @@ def predict_file(
     options.check()
     if Path(path).exists() and Path(out).exists() and Path(path).samefile(out):
         raise InputError(f"{out}: is the file to read; give another name with --out")
-    blocks = fasta_blocks(path) if is_fasta(path) else table_blocks(path, predictor, options)
     done = skipped = 0
     with atomic_text(out) as file:
         writer = csv.writer(file, lineterminator="\n")
-        for table, sequences, column in blocks:
+        for block in read_blocks(path, predictor, options):
+            table = block.table
             if not done and not skipped:
                 check_columns(table, predictor, path)
                 writer.writerow([*table.columns, *predictor.columns])
             tokens, offsets, keep = encode_checked(
-                sequences, table.index, predictor.alphabet, options.on_invalid, path, column
+                block.sequences, table.index, predictor.alphabet, options.on_invalid, path, block.column
             )
             dataset = SequenceDataset(tokens, offsets, np.arange(len(offsets) - 1))
             cells = predictor.cells(predictor.predict_dataset(dataset, options.batch_size))
@@ -79,8 +95,6 @@ def predict_file(
             done += int(keep.sum())
             skipped += int((~keep).sum())
             progress(done)
-        if not done and not skipped:
-            raise InputError(f"{path}: has no sequences; it needs FASTA records, or a header line and rows")
     return done, skipped
 
 
@@ -90,8 +104,22 @@ def check_columns(table: pd.DataFrame, predictor: Predictor, path: str | Path) -
         raise InputError(f"{path}: already has a column {taken[0]}; rename it, the prediction takes that name")
 
 
-def fasta_blocks(path: str | Path) -> Iterator[tuple[pd.DataFrame, list[str], str]]:
-    """Blocks of records as (table with `id`, sequences, column name for messages)."""
+def read_blocks(path: str | Path, predictor: Predictor, options: InputOptions) -> Iterator[Block]:
+    """The rows of a CSV, TSV or FASTA file, block by block.
+
+    Raises:
+        InputError: anything that a user can put right, a file without sequences included.
+    """
+    empty = True
+    for block in fasta_blocks(path) if is_fasta(path) else table_blocks(path, predictor, options):
+        empty = False
+        yield block
+    if empty:
+        raise InputError(f"{path}: has no sequences; it needs FASTA records, or a header line and rows")
+
+
+def fasta_blocks(path: str | Path) -> Iterator[Block]:
+    """Blocks of records; their table has the column `id`."""
     records = enumerate(iterate_fasta(path), 1)
     while block := take_block(records):
         index = [number for number, _ in block]
@@ -101,7 +129,7 @@ def fasta_blocks(path: str | Path) -> Iterator[tuple[pd.DataFrame, list[str], st
                 raise InputError(
                     f"{path}, row {number}, column sequence: record {shorten(name)} has no sequence; remove it"
                 )
-        yield pd.DataFrame({"id": names}, index=index), list(sequences), "sequence"
+        yield Block(pd.DataFrame({"id": names}, index=index), list(sequences), "sequence")
 
 
 def take_block(records: Iterator[tuple[int, tuple[str, str]]]) -> list[tuple[int, tuple[str, str]]]:
@@ -114,16 +142,14 @@ def take_block(records: Iterator[tuple[int, tuple[str, str]]]) -> list[tuple[int
     return block
 
 
-def table_blocks(
-    path: str | Path, predictor: Predictor, options: InputOptions
-) -> Iterator[tuple[pd.DataFrame, list[str], str]]:
-    """Blocks of rows as (table, sequences, column name); columns are found as in training."""
+def table_blocks(path: str | Path, predictor: Predictor, options: InputOptions) -> Iterator[Block]:
+    """Blocks of rows; columns are found as in training."""
     for table in iterate_table(path, BLOCK_ROWS):
         if table.empty:
             continue
         found = column_options(table, path, predictor.source, options)
         sequences, source = read_sequences(table, path, found)
-        yield table, sequences, source["column"]
+        yield Block(table, sequences, source["column"], source.get("offset"))
 
 
 def column_options(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -57,12 +57,14 @@ def _score_table(results: Results) -> str:
     return f"<table><tr><th>part</th><th>model</th>{head}</tr>{body}</table>"
 
 
-def _fact_table(facts: Mapping[str, object]) -> str:
+def fact_table(facts: Mapping[str, object]) -> str:
+    """A table of names and what they are, as HTML."""
     rows = "".join(f"<tr><th>{escape(name)}</th><td>{escape(str(value))}</td></tr>" for name, value in facts.items())
     return f"<table>{rows}</table>"
 
 
-def _picture(caption: str, path: Path) -> str:
+def picture(caption: str, path: Path) -> str:
+    """A PNG file with its caption, as HTML that holds the picture itself."""
     data = base64.b64encode(path.read_bytes()).decode()
     shown = escape(caption)
     return f'<figure><img src="data:image/png;base64,{data}" alt="{shown}"><figcaption>{shown}</figcaption></figure>'
@@ -83,17 +85,23 @@ def write_report(
     }
     settings = {name: value for name, value in recipe.to_json().items() if value is not None}
     parts = [
-        "<!DOCTYPE html>",
-        f'<html lang="en"><head><meta charset="utf-8"><title>{escape(title)}</title><style>{STYLE}</style>',
-        "</head><body>",
-        f"<h1>{escape(title)}</h1>",
         _score_table(results),
-        *(_picture(caption, file) for caption, file in pictures.items()),
+        *(picture(caption, file) for caption, file in pictures.items()),
         "<h2>Data and model</h2>",
-        _fact_table(facts),
+        fact_table(facts),
         "<h2>Settings</h2>",
-        _fact_table(settings),
-        "</body></html>\n",
+        fact_table(settings),
     ]
+    write_page(path, title, parts)
+
+
+def write_page(path: Path, title: str, parts: Iterable[str]) -> None:
+    """Writes a page of its own from its title and pieces of HTML."""
     with atomic_text(path) as file:
-        file.write("\n".join(parts))
+        file.write(
+            f'<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8"><title>{escape(title)}</title>'
+            f"<style>{STYLE}</style></head><body>\n<h1>{escape(title)}</h1>\n"
+        )
+        for part in parts:
+            file.write(part + "\n")
+        file.write("</body></html>\n")

@@ -199,17 +199,20 @@ def encode_checked(
     owners = np.unique(np.searchsorted(offsets, bad, side="right") - 1)
     if on_invalid == "error":
         first = int(owners[0])
-        letter = sequences[first][int(bad[0] - offsets[first])]
-        raise InputError(
-            f"{path}, row {rows[first]}, column {column}: letter {shorten(letter)} at position "
-            f"{int(bad[0] - offsets[first]) + 1} "
-            f"is not in the {alphabet.name} alphabet {alphabet.describe()}; correct it, give another "
-            "--alphabet, "
-            "or --on-invalid skip or unknown"
-        )
+        where = f"{path}, row {rows[first]}, column {column}"
+        remedy = "give another --alphabet, or --on-invalid skip or unknown"
+        raise letter_error(where, sequences[first], int(bad[0] - offsets[first]), alphabet, remedy)
     keep[owners] = False
     kept = [sequence for sequence, wanted in zip(sequences, keep, strict=True) if wanted]
     return *alphabet.encode_many(kept), keep
+
+
+def letter_error(where: str, sequence: str, position: int, alphabet: Alphabet, remedy: str) -> InputError:
+    """The error of a letter outside the alphabet; `position` counts from 0, the message from 1."""
+    return InputError(
+        f"{where}: letter {shorten(sequence[position])} at position {position + 1} is not in the {alphabet.name} "
+        f"alphabet {alphabet.describe()}; correct it, {remedy}"
+    )
 
 
 def find_parts(

@@ -24,7 +24,7 @@ from ..data.loading import DataOptions, LabelledData, load_labelled
 from ..data.tables import readable
 from ..data.targets import Targets
 from ..errors import InputError
-from ..files import write_json
+from ..files import check_folder, write_json
 from ..models import Lyra, LyraForTokenClassification
 from ..outputs import RegressionOutput
 from .callbacks import AtomicCheckpointIO, EpochProgress, FiniteLoss, History
@@ -115,16 +115,11 @@ def prepare_folder(out: Path, settings: dict[str, Any], resume: bool, overwrite:
         InputError: `out` holds another run and neither `resume` nor `overwrite` was given, or there is nothing to
             resume, or the settings differ from those of the run to resume.
     """
-    if out.exists() and not out.is_dir():
-        raise InputError(f"{out}: is a file; --out must name a folder")
-    if resume:
+    if resume and not out.is_file():
         check_resumable(out, settings)
         return
+    check_folder(out, SETTINGS, overwrite, "--resume goes on with it, --overwrite replaces it")
     if out.is_dir() and any(out.iterdir()):
-        ours = (out / SETTINGS).exists()
-        if not (overwrite and ours):
-            advice = "--resume goes on with it, --overwrite replaces it" if ours else "give another folder"
-            raise InputError(f"{out}: is not empty; {advice}")
         shutil.rmtree(out)
     try:
         out.mkdir(parents=True, exist_ok=True)
