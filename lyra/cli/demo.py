@@ -12,7 +12,7 @@ import typer
 
 def demo(
     out: Annotated[Path, typer.Option(help="Folder to write.")] = Path("demo"),
-    epochs: Annotated[int | None, typer.Option(help="At most so many epochs [the recipe's].")] = None,
+    epochs: Annotated[int | None, typer.Option(help="At most so many epochs \\[the recipe's].")] = None,
     seed: Annotated[int, typer.Option(help="Of the weights, the order and dropout.")] = 0,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with an interrupted demo.")] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an earlier demo.")] = False,

@@ -13,12 +13,12 @@ def predict(
     model: Annotated[Path, typer.Argument(help="Model folder that `lyra train` wrote.")],
     data: Annotated[Path, typer.Argument(help="CSV, TSV or FASTA, plain or gzip.")],
     out: Annotated[Path, typer.Option("--out", "-o", help="CSV file to write (gzip if it ends in .gz).")],
-    sequence: Annotated[str | None, typer.Option(help="Sequence column [found].")] = None,
-    mutant: Annotated[str | None, typer.Option(help="Column of mutations [the one of the training "
+    sequence: Annotated[str | None, typer.Option(help="Sequence column \\[found].")] = None,
+    mutant: Annotated[str | None, typer.Option(help="Column of mutations \\[the one of the training "
         "table].")] = None,
-    wild_type: Annotated[str | None, typer.Option(help="Sequence that the mutations refer to [the "
+    wild_type: Annotated[str | None, typer.Option(help="Sequence that the mutations refer to \\[the "
         "model's].")] = None,
-    offset: Annotated[int | None, typer.Option(help="Number of the wild type's first residue [the "
+    offset: Annotated[int | None, typer.Option(help="Number of the wild type's first residue \\[the "
         "model's].")] = None,
     on_invalid: Annotated[str, typer.Option(help="Letters outside the model's alphabet: error, skip or "
         "unknown.")] = "error",

@@ -16,17 +16,18 @@ def train(
     out: Annotated[Path, typer.Option(help="Folder for the model, scores, predictions and pictures.")],
     sequence: Annotated[
         str | None,
-        typer.Option(help="Sequence column [found: seq, sequence, mutated_sequence, x].", rich_help_panel=DATA),
+        typer.Option(help="Sequence column \\[found: seq, sequence, mutated_sequence, x].", rich_help_panel=DATA),
     ] = None,
     target: Annotated[
         str | None,
-        typer.Option(help="Target column [found: label, DMS_score, y, target, score].", rich_help_panel=DATA),
+        typer.Option(help="Target column \\[found: label, DMS_score, y, target, score].", rich_help_panel=DATA),
     ] = None,
     split: Annotated[
-        str | None, typer.Option(help="Column that says train, val or test [found: set, split].", rich_help_panel=DATA)
+        str | None,
+        typer.Option(help="Column that says train, val or test \\[found: set, split].", rich_help_panel=DATA),
     ] = None,
     mutant: Annotated[
-        str | None, typer.Option(help="Column of mutations such as A24G:T30K [found: mutant].", rich_help_panel=DATA)
+        str | None, typer.Option(help="Column of mutations such as A24G:T30K \\[found: mutant].", rich_help_panel=DATA)
     ] = None,
     wild_type: Annotated[
         str | None,
@@ -34,12 +35,12 @@ def train(
     ] = None,
     offset: Annotated[int, typer.Option(help="Number of the wild type's first residue.", rich_help_panel=DATA)] = 1,
     alphabet: Annotated[
-        str | None, typer.Option(help="protein, dna or rna [found from the letters].", rich_help_panel=DATA)
+        str | None, typer.Option(help="protein, dna or rna \\[found from the letters].", rich_help_panel=DATA)
     ] = None,
     task: Annotated[
         str | None,
         typer.Option(
-            help="regression, classification or token (a class per residue) [found from the target].",
+            help="regression, classification or token (a class per residue) \\[found from the target].",
             rich_help_panel=DATA,
         ),
     ] = None,
@@ -76,10 +77,10 @@ def train(
         typer.Option(help="Regression: linear, or sigmoid, which learns a saturating scale.", rich_help_panel=MODEL),
     ] = "sigmoid",
     epochs: Annotated[
-        int | None, typer.Option(help="At most so many [as many as make about 4,000 steps].", rich_help_panel=FIT)
+        int | None, typer.Option(help="At most so many \\[as many as make about 4,000 steps].", rich_help_panel=FIT)
     ] = None,
     batch_size: Annotated[
-        int | None, typer.Option(help="Sequences a batch [128, less for few sequences].", rich_help_panel=FIT)
+        int | None, typer.Option(help="Sequences a batch \\[128, less for few sequences].", rich_help_panel=FIT)
     ] = None,
     lr: Annotated[
         float, typer.Option(help="Highest learning rate of the one-cycle schedule.", rich_help_panel=FIT)
