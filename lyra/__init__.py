@@ -1,6 +1,7 @@
 """Lyra: models of DNA, RNA and protein sequences from projected gated convolutions and state spaces.
 
-`from lyra import Lyra` gives the model; `lyra train` and `lyra predict` on the command line do the rest.
+`from lyra import Lyra` gives the model; `lyra train`, `lyra predict` and `lyra explain` on the command line do the
+rest.
 """
 
 from __future__ import annotations
@@ -12,9 +13,13 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from lyra_kernels import PGC, S4D, S4DKernel
 
+    from . import explain
     from .models import Lyra, LyraForTokenClassification, parameter_groups
+    from .prediction import Predictor
 
-__all__ = ["PGC", "S4D", "Lyra", "LyraForTokenClassification", "S4DKernel", "parameter_groups"]
+__all__ = [
+    "PGC", "S4D", "Lyra", "LyraForTokenClassification", "Predictor", "S4DKernel", "explain", "parameter_groups",
+]  # fmt: skip
 
 try:
     __version__ = version("lyra-bio")
@@ -22,12 +27,14 @@ except PackageNotFoundError:  # run from a folder that was not installed
     __version__ = "0+unknown"
 
 # Imported at first use, so that `lyra --help` does not wait for torch.
-_HOMES = dict.fromkeys(("PGC", "S4D", "S4DKernel"), "lyra_kernels")
+_HOMES = dict.fromkeys(("PGC", "S4D", "S4DKernel"), "lyra_kernels") | {"Predictor": "lyra.prediction"}
 
 
 def __getattr__(name: str) -> Any:
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    if name == "explain":
+        return importlib.import_module("lyra.explain")  # a part of the package, which keeps it
     value = getattr(importlib.import_module(_HOMES.get(name, "lyra.models")), name)
     globals()[name] = value
     return value

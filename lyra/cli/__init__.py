@@ -11,6 +11,7 @@ import typer
 from ..errors import InputError
 from .demo import demo
 from .env import env
+from .explain import explain
 from .predict import predict
 from .train import train
 
@@ -18,14 +19,14 @@ EXIT_BAD_INPUT = 2
 EXIT_INTERRUPTED = 130  # what a shell reports for Ctrl-C
 
 app = typer.Typer(
-    help="Train Lyra models of DNA, RNA and protein sequences, and predict with them.",
+    help="Train Lyra models of DNA, RNA and protein sequences, predict with them and explain them.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
 )
-for command in (train, predict, env, demo):
-    app.command(no_args_is_help=command in (train, predict))(command)
+for command in (train, predict, explain, env, demo):
+    app.command(no_args_is_help=command in (train, predict, explain))(command)
 
 
 def main() -> None:

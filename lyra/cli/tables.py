@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rich import box
@@ -11,6 +13,9 @@ from rich.table import Table
 from ..report import NAMES, number, score_rows
 
 if TYPE_CHECKING:
+    import pandas as pd
+
+    from ..explain.folder import Explanation
     from ..training.results import Results
 
 
@@ -33,12 +38,67 @@ def print_scores(results: Results) -> None:
             table.add_section()
         previous = part
         table.add_row(part, model, *(number(scores.get(name)) for name in metrics))
-    console = Console()
-    if not console.is_terminal:  # a pipe or a file has no width that the table would have to fit
-        console = Console(width=120)
+    console = wide_console()
     console.print(table)
     console.print(
         f"{results.parameters:,} parameters; {results.epochs} epochs in {results.seconds:.0f} s, "
         f"epoch {results.best_epoch} kept; everything is in {results.out}",
         highlight=False, soft_wrap=True,
     )  # fmt: skip
+
+
+def wide_console() -> Console:
+    """Standard output; a pipe or a file has no width that a table would have to fit."""
+    console = Console()
+    return console if console.is_terminal else Console(width=120)
+
+
+SHOWN = 3  # sequences that the terminal tells about
+
+
+def print_explanation(explanations: Sequence[Explanation], out: Path) -> None:
+    """What matters most in the first sequences, on standard output."""
+    console = wide_console()
+    for explanation in explanations[:SHOWN]:
+        facts = explanation.facts
+        heading = f"{facts['id']}, {facts['length']:,} letters"
+        if "predicted" in facts:
+            of = f" (class {facts['class']})" if "class" in facts else ""
+            heading += f": predicted {facts['predicted']:.4g}{of}"
+        console.print(heading, highlight=False, markup=False)
+        if explanation.sensitive is not None:
+            console.print(_sensitive_table(explanation))
+            console.print(f"lowest: {_changes(explanation.lowest)}", highlight=False, soft_wrap=True)
+            console.print(f"highest: {_changes(explanation.highest)}", highlight=False, soft_wrap=True)
+        if explanation.pairs is not None:
+            strongest = "; ".join(
+                f"{pair.position_1}-{pair.position_2} (rms {pair.rms:.3g})"
+                for pair in explanation.pairs.head(5).itertuples()
+            )
+            console.print(f"most epistasis between positions {strongest}", highlight=False, soft_wrap=True)
+        if "completeness_error" in facts:
+            console.print(
+                f"attributions sum to {facts['predicted'] - facts['baseline_predicted']:.4g}, the difference from the "
+                f"baseline, within {facts['completeness_error']:.2g}",
+                highlight=False, soft_wrap=True,
+            )  # fmt: skip
+    where = f"everything is in {out}; open {out / 'explanation.html'}"
+    console.print(where, highlight=False, markup=False, soft_wrap=True)
+
+
+def _changes(frame: pd.DataFrame | None) -> str:
+    assert frame is not None
+    return ", ".join(f"{row.mutant} {row.change:+.3g}" for row in frame.itertuples())
+
+
+def _sensitive_table(explanation: Explanation) -> Table:
+    table = Table(box=box.SIMPLE, pad_edge=False, title_justify="left")
+    for heading in ("position", "mean change", "rms", "lowest", "", "highest", ""):
+        table.add_column(heading, justify="right", no_wrap=True)
+    assert explanation.sensitive is not None
+    for row in explanation.sensitive.itertuples():
+        table.add_row(
+            f"{row.wild_type}{row.position}", f"{row.mean:+.3g}", f"{row.rms:.3g}", str(row.lowest),
+            f"{row.lowest_change:+.3g}", str(row.highest), f"{row.highest_change:+.3g}",
+        )  # fmt: skip
+    return table

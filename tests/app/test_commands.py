@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import json
+import re
 import subprocess
 import sys
 
@@ -11,7 +12,7 @@ import pytest
 
 from .conftest import read_csv, regression_rows, write_table
 
-COMMANDS = ("train", "predict", "env", "demo")
+COMMANDS = ("train", "predict", "explain", "env", "demo")
 
 
 @pytest.mark.parametrize("command", COMMANDS)
@@ -19,6 +20,14 @@ def test_help_has_an_example(lyra, command):
     outcome = lyra(command, "--help")
     assert outcome.code == 0
     assert f"Example: lyra {command}" in " ".join(outcome.out.split()), outcome.out
+
+
+@pytest.mark.parametrize("command", ("train", "predict", "explain"))
+def test_help_shows_what_is_found_by_itself(lyra, command):
+    """Brackets are text in there, no markup that vanishes."""
+    text = " ".join(lyra(command, "--help").out.replace("│", " ").split())
+    assert "Sequence column [found" in text
+    assert not re.search(r"\w \.(?!\w)", text)
 
 
 def test_help_lists_the_commands(lyra):
@@ -49,6 +58,20 @@ def test_the_defaults_are_the_recipe():
     for settings in (Recipe(), DataOptions(), Hardware()):
         for name, value in asdict(settings).items():
             if name not in ("warmup", "gradient_clip"):  # these have no option
+                assert options[name] == value, name
+
+
+def test_the_defaults_of_explain_are_those_of_its_functions():
+    from dataclasses import asdict
+
+    from lyra.cli.explain import explain
+    from lyra.explain import ExplainOptions
+    from lyra.explain.folder import Contents
+
+    options = {name: parameter.default for name, parameter in inspect.signature(explain).parameters.items()}
+    for settings in (ExplainOptions(), Contents()):
+        for name, value in asdict(settings).items():
+            if name != "offset":  # the command finds it
                 assert options[name] == value, name
 
 

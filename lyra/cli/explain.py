@@ -1,0 +1,116 @@
+"""`lyra explain`"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+DATA, OUTPUT, MACHINE = "Data", "What is explained", "Machine"
+
+
+def explain(
+    model: Annotated[Path, typer.Argument(help="Model folder that `lyra train` wrote.")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder to write.")],
+    data: Annotated[
+        Path | None, typer.Argument(help="CSV, TSV or FASTA, plain or gzip \\[the wild type].", show_default=False)
+    ] = None,
+    positions: Annotated[
+        str | None, typer.Option(help="Positions such as 10-60,72, in the numbering of --offset \\[all].")
+    ] = None,
+    mutagenesis: Annotated[
+        bool, typer.Option("--mutagenesis/--no-mutagenesis", help="Every single substitution.")
+    ] = True,
+    attributions: Annotated[
+        bool, typer.Option("--attributions/--no-attributions", help="Contributions by integrated gradients.")
+    ] = True,
+    pairs: Annotated[bool, typer.Option("--pairs", help="Epistasis of every pair of positions, at most 100.")] = False,
+    pictures: Annotated[int, typer.Option(help="Draw pictures for so many sequences, the first ones.")] = 10,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an earlier explanation in --out.")] = False,
+    class_name: Annotated[
+        str | None,
+        typer.Option("--class", help="Classifier: the class to explain \\[the predicted one].", rich_help_panel=OUTPUT),
+    ] = None,
+    at: Annotated[
+        int | None,
+        typer.Option(help="Class per residue: the position whose class is explained \\[where the substitution is].",
+                     rich_help_panel=OUTPUT),
+    ] = None,
+    scale: Annotated[
+        str | None,
+        typer.Option(help="Regression: target or latent (before the sigmoid). Classes: log-odds or probability "
+                     "\\[the first].", rich_help_panel=OUTPUT),
+    ] = None,
+    baseline: Annotated[
+        str,
+        typer.Option(help="Attributions compare with the average letter (average) or none at all (unknown).",
+                     rich_help_panel=OUTPUT),
+    ] = "average",
+    steps: Annotated[int, typer.Option(help="Points of the attributions' integral.", rich_help_panel=OUTPUT)] = 128,
+    pair_samples: Annotated[
+        int, typer.Option(help="Letter pairs drawn for each pair of positions.", rich_help_panel=OUTPUT)
+    ] = 50,
+    seed: Annotated[int, typer.Option(help="Of that draw.", rich_help_panel=OUTPUT)] = 0,
+    sequence: Annotated[str | None, typer.Option(help="Sequence column \\[found].", rich_help_panel=DATA)] = None,
+    mutant: Annotated[
+        str | None, typer.Option(help="Column of mutations \\[the one of the training table].", rich_help_panel=DATA)
+    ] = None,
+    wild_type: Annotated[
+        str | None,
+        typer.Option(help="Sequence, or FASTA file with it, to explain if there is no DATA; the one that mutations "
+                     "refer to \\[the model's].", rich_help_panel=DATA),
+    ] = None,
+    offset: Annotated[
+        int | None, typer.Option(help="Number of the first residue \\[the model's].", rich_help_panel=DATA)
+    ] = None,
+    on_invalid: Annotated[
+        str,
+        typer.Option(help="Letters outside the model's alphabet: error, skip or unknown.", rich_help_panel=DATA),
+    ] = "error",
+    batch_size: Annotated[int, typer.Option(help="Sequences a batch, at most.", rich_help_panel=MACHINE)] = 256,
+    device: Annotated[
+        str, typer.Option(help="cpu, cuda, cuda:1, ...; auto takes a GPU if there is one.", rich_help_panel=MACHINE)
+    ] = "auto",
+) -> None:  # fmt: skip
+    """Explain predictions: every substitution, contributions of positions, pairs of positions.
+
+    Example: [bold]lyra explain dms/model -o explained --pairs[/bold]
+
+    Example: [bold]lyra explain splicing/model sites.fasta --class high --positions 10-60 -o explained[/bold]
+
+    Writes mutagenesis.csv, attributions.csv, epistasis.csv (with --pairs), heat maps and explanation.html.
+
+    Without DATA it explains the wild type that the model was trained with.
+    """
+    from rich.console import Console
+
+    from ..explain.folder import Contents, explain_file
+    from ..explain.options import ExplainOptions
+    from ..prediction import Predictor
+    from ..prediction_files import InputOptions
+    from .progress import Bar
+    from .tables import print_explanation
+
+    options = ExplainOptions(
+        positions=positions, class_name=class_name, at=at, scale=scale, baseline=baseline, steps=steps,
+        pair_samples=pair_samples, seed=seed, batch_size=batch_size,
+    )  # fmt: skip
+    inputs = InputOptions(sequence, mutant, wild_type, offset, on_invalid, batch_size)
+    predictor = Predictor.from_pretrained(model, device)
+    console = Console(file=sys.stderr)
+
+    def say(text: str) -> None:
+        console.print(text, highlight=False, markup=False, soft_wrap=True)
+
+    try:
+        with Bar(console, "explaining") as bar:
+            explanations = explain_file(
+                predictor, data, out, inputs, options, Contents(mutagenesis, attributions, pairs, pictures),
+                overwrite=overwrite, title=str(model), say=say, progress=bar.update,
+            )  # fmt: skip
+    except KeyboardInterrupt:
+        say(f"interrupted; {out} is as it was")
+        raise
+    print_explanation(explanations, out)

@@ -1,0 +1,16 @@
+"""What a trained model makes of a sequence: every substitution, attributions to positions, pairs of positions.
+
+    from lyra.explain import ExplainOptions, mutagenesis
+    from lyra.prediction import Predictor
+
+    effects = mutagenesis(Predictor.from_pretrained("run/model"), "MKTAYIAKQR", ExplainOptions(positions="3-8"))
+
+These functions answer what the model has learned, which is what the sequence does only as far as the model is right.
+"""
+
+from .gradients import attributions
+from .options import ExplainOptions
+from .pairs import as_matrix, epistasis
+from .substitutions import mutagenesis, sensitive_positions
+
+__all__ = ["ExplainOptions", "as_matrix", "attributions", "epistasis", "mutagenesis", "sensitive_positions"]

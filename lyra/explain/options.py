@@ -1,0 +1,104 @@
+"""What is asked of a model, and which positions."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from ..errors import InputError, shorten
+
+SCALES = {"regression": ("target", "latent"), "classification": ("log-odds", "probability")}
+SCALES["token"] = SCALES["classification"]
+BASELINES = ("average", "unknown")
+RANGE = re.compile(r"\s*(-?\d+)(?:\s*-\s*(-?\d+))?\s*")
+
+
+@dataclass
+class ExplainOptions:
+    """How a sequence is explained.
+
+    Attributes:
+        positions: those to look at, in the numbering of `offset`: "10-60,72", or numbers; None is all.
+        offset: the number of the sequence's first residue.
+        class_name: of a classifier, the class to explain; None takes the one it predicts for the sequence.
+        at: of a model of a class per residue, the position whose class is explained; None takes the one of each
+            substitution itself.
+        scale: regression: "target", the target's own units, or "latent", before the learned sigmoid.
+            Classification: "log-odds", ln(p / (1 - p)), or "probability". None takes the first.
+        baseline: what attributions compare the sequence with: "average", every letter equally likely at every
+            position, or "unknown", no letter at all (X or N throughout).
+        steps: points of the integral of the gradient.
+        pair_samples: letter pairs tried for each pair of positions, drawn with `seed`; all of them if there are fewer.
+        batch_size: sequences a batch, at most.
+    """
+
+    positions: str | Sequence[int] | None = None
+    offset: int = 1
+    class_name: str | None = None
+    at: int | None = None
+    scale: str | None = None
+    baseline: str = "average"
+    steps: int = 128
+    pair_samples: int = 50
+    seed: int = 0
+    batch_size: int = 256
+
+    def check(self) -> None:
+        """Raises InputError for what no model could do."""
+        if self.baseline not in BASELINES:
+            raise InputError(f"--baseline {shorten(self.baseline)}: must be one of {', '.join(BASELINES)}")
+        for name in ("steps", "pair_samples", "batch_size"):
+            if getattr(self, name) < 1:
+                raise InputError(f"--{name.replace('_', '-')} {getattr(self, name)}: must be above 0")
+        if self.seed < 0:
+            raise InputError(f"--seed {self.seed}: must not be negative")
+        self.ranges()
+
+    def ranges(self) -> list[tuple[int, int]] | None:
+        """`positions` as (first, last) pairs in the caller's numbering.
+
+        Raises:
+            InputError: they are not written like 10-60,72.
+        """
+        if self.positions is None:
+            return None
+        if not isinstance(self.positions, str):
+            return [(int(number), int(number)) for number in self.positions]
+        ranges = []
+        for piece in self.positions.split(","):
+            match = RANGE.fullmatch(piece)
+            if match is None:
+                raise InputError(f"--positions {shorten(self.positions)}: {shorten(piece)} is no position and no "
+                                 "range; write it like 10-60,72")  # fmt: skip
+            first, last = int(match[1]), int(match[2] or match[1])
+            if last < first:
+                raise InputError(f"--positions {shorten(self.positions)}: {first}-{last} runs backwards; "
+                                 f"write {last}-{first}")  # fmt: skip
+            ranges.append((first, last))
+        return ranges
+
+    def sites(self, length: int, where: str) -> np.ndarray:
+        """Indices, from 0, of the positions asked for in a sequence; sorted, each once.
+
+        Raises:
+            InputError: a position that the sequence, `where` in the message, does not have.
+        """
+        ranges = self.ranges()
+        if ranges is None:
+            return np.arange(length)
+        for first, last in ranges:
+            self.index("--positions", first, length, where)
+            self.index("--positions", last, length, where)
+        spans = [np.arange(first, last + 1) - self.offset for first, last in ranges]
+        return np.unique(np.concatenate(spans)) if spans else np.arange(0)
+
+    def index(self, option: str, position: int, length: int, where: str) -> int:
+        """The index, from 0, of a position; an InputError that names the option if there is none."""
+        if not 0 <= position - self.offset < length:
+            raise InputError(f"{option} {position}: {where} has positions {self.offset} to "
+                             f"{self.offset + length - 1}; choose among them, or give --offset, the number of the "
+                             "first")  # fmt: skip
+        return position - self.offset

@@ -1,0 +1,58 @@
+"""The page of an explanation: what matters most in each sequence, and its pictures."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from html import escape
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+
+from ..report import fact_table, picture, write_page
+
+if TYPE_CHECKING:
+    from .folder import Explanation
+
+NAMES = {
+    "class_name": "class", "at": "position explained", "pair_samples": "letter pairs a position pair",
+    "baseline_predicted": "baseline's prediction", "completeness_error": "error of the attributions' sum",
+    "sum_of_absolutes": "sum of absolute attributions", "offset": "number of the first position",
+}  # fmt: skip
+
+
+def write_explanation(
+    path: Path, folder: Path, title: str, settings: Mapping[str, Any], sequences: int, shown: Sequence[Explanation]
+) -> None:
+    """Writes the page; the pictures, in `folder`, are put into it."""
+    facts = {"sequences": f"{sequences:,}", **{NAMES.get(name, name): value for name, value in settings.items()}}
+    parts = [fact_table(facts)]
+    if len(shown) < sequences:
+        parts.append(f"<p>The first {len(shown):,} sequences are shown; the tables beside this page have all.</p>")
+    for explanation in shown:
+        parts.append(f"<h2>{escape(str(explanation.facts['id']))}</h2>")
+        named = {NAMES.get(name, name): number(value) for name, value in explanation.facts.items() if name != "id"}
+        parts.append(fact_table(named))
+        parts += [picture(caption, folder / name) for caption, name in explanation.pictures.items()]
+        if explanation.sensitive is not None:
+            parts += ["<h3>Positions whose substitutions matter most</h3>", frame_table(explanation.sensitive)]
+        for frame, heading in ((explanation.lowest, "decrease"), (explanation.highest, "increase")):
+            if frame is not None:
+                parts += [f"<h3>Substitutions with the greatest {heading}</h3>", frame_table(frame)]
+        if explanation.pairs is not None:
+            parts += ["<h3>Pairs of positions with the most epistasis</h3>", frame_table(explanation.pairs)]
+    write_page(path, f"What {title} makes of its sequences", parts)
+
+
+def number(value: Any) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def frame_table(frame: pd.DataFrame) -> str:
+    """A table as HTML, numbers to four digits."""
+    head = "".join(f"<th>{escape(str(name).replace('_', ' '))}</th>" for name in frame.columns if name != "id")
+    rows = []
+    for row in frame.drop(columns="id", errors="ignore").itertuples(index=False):
+        texts = ((number(value), isinstance(value, float)) for value in row)
+        rows.append("".join(f"<td{' class=number' * numeric}>{escape(text)}</td>" for text, numeric in texts))
+    return f"<table><tr>{head}</tr>{''.join(f'<tr>{row}</tr>' for row in rows)}</table>"

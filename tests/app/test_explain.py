@@ -1,0 +1,579 @@
+"""`lyra explain` and `lyra.explain`: against explicit mutants, against models known in closed form, and its files."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from torch import Tensor, nn
+
+from lyra.alphabets import DNA, PROTEIN
+from lyra.errors import InputError
+from lyra.explain import ExplainOptions, as_matrix, attributions, epistasis, mutagenesis, sensitive_positions
+from lyra.prediction import Predictor
+
+from .conftest import random_sequences, read_csv, write_table
+from .test_bad_input import MODELS, Case, check
+
+LENGTH = 7
+ROUNDING = 2e-5
+
+
+class Additive(nn.Module):
+    """A weight for each letter at each position, and optionally one for a pair of letters at two positions."""
+
+    def __init__(self, letters: int, pair: tuple[int, int, int, int, float] | None = None) -> None:
+        super().__init__()
+        generator = torch.Generator().manual_seed(3)
+        self.weight = nn.Parameter(torch.randn(LENGTH, letters, generator=generator, dtype=torch.float64))
+        self.pair = pair
+
+    def forward(self, x: Tensor, lengths: Tensor | None = None) -> Tensor:
+        if x.dim() == 2:
+            x = nn.functional.one_hot(x.clamp(min=0), self.weight.shape[1]) * (x >= 0).unsqueeze(-1)
+        x = x.to(self.weight.dtype)
+        out = (x * self.weight).sum((1, 2))
+        if self.pair is not None:
+            i, a, j, b, strength = self.pair
+            out = out + strength * x[:, i, a] * x[:, j, b]
+        return out.unsqueeze(-1)
+
+
+def predictor_of(model: nn.Module, alphabet=DNA, kind: str = "linear") -> Predictor:
+    described = {name: getattr(alphabet, name) for name in ("name", "letters", "unknown", "aliases")}
+    output = {"kind": kind, "mean": 1.5, "std": 2.0} | ({"low": 1.0, "high": -2.0} if kind == "sigmoid" else {})
+    source = {"target": "binding"}
+    return Predictor(
+        model, {"alphabet": described, "targets": {"task": "regression"}, "output": output, "source": source}
+    )
+
+
+@pytest.fixture
+def additive() -> tuple[Predictor, np.ndarray]:
+    """A predictor and the weights (LENGTH, 4) of its bases in the target's units."""
+    model = Additive(len(DNA))
+    return predictor_of(model), 2.0 * model.weight.detach().numpy()[:, :4]
+
+
+SEQUENCE = "ACGTTAC"
+TOKENS = np.array([DNA.letters.index(letter) for letter in SEQUENCE])
+
+
+@pytest.mark.parametrize("batch_size", [1, 5, 256])
+def test_mutagenesis_of_an_additive_model(additive, batch_size):
+    predictor, weight = additive
+    frame = mutagenesis(predictor, SEQUENCE, ExplainOptions(batch_size=batch_size))
+    assert len(frame) == LENGTH * 3 and frame.attrs["unit"] == "binding"
+    assert set(frame["letter"]) == set("ACGT"), "a gap is no substitution"
+    for row in frame.itertuples():
+        site = row.position - 1
+        expected = weight[site, DNA.letters.index(row.letter)] - weight[site, TOKENS[site]]
+        assert row.change == pytest.approx(expected, abs=ROUNDING)
+        assert row.wild_type == SEQUENCE[site] != row.letter
+        assert row.mutant == f"{row.wild_type}{row.position}{row.letter}"
+
+
+@pytest.mark.parametrize("baseline", ["average", "unknown"])
+def test_attributions_of_an_additive_model(additive, baseline):
+    predictor, weight = additive
+    frame = attributions(predictor, SEQUENCE, ExplainOptions(baseline=baseline, steps=3))
+    expected = weight[np.arange(LENGTH), TOKENS]
+    if baseline == "average":
+        expected = expected - weight.mean(1)
+    np.testing.assert_allclose(frame["attribution"], expected, atol=ROUNDING)
+    assert list(frame["letter"]) == list(SEQUENCE)
+    assert frame.attrs["completeness_error"] < ROUNDING
+    difference = frame.attrs["predicted"] - frame.attrs["baseline_predicted"]
+    assert expected.sum() == pytest.approx(difference, abs=ROUNDING)
+
+
+@pytest.mark.parametrize("samples", [4, 1000])
+def test_an_additive_model_has_no_epistasis(additive, samples):
+    frame = epistasis(additive[0], SEQUENCE, ExplainOptions(pair_samples=samples))
+    assert len(frame) == LENGTH * (LENGTH - 1) // 2
+    assert frame[["rms", "mean", "strongest_epistasis"]].abs().max().max() < ROUNDING
+
+
+def test_epistasis_is_the_pair_term():
+    """One pair of letters that the sequence lacks: only the double mutant has the term."""
+    i, j, strength = 1, 4, 3.0
+    a, b = DNA.letters.index("G"), DNA.letters.index("A")
+    predictor = predictor_of(Additive(len(DNA), (i, a, j, b, strength)))
+    frame = epistasis(predictor, SEQUENCE, ExplainOptions(offset=10))
+    hit = (frame["position_1"] == i + 10) & (frame["position_2"] == j + 10)
+    assert hit.sum() == 1
+    assert frame[~hit]["rms"].max() < ROUNDING
+    found = frame[hit].iloc[0]
+    assert found["strongest"] == "C11G:T14A"
+    assert found["strongest_epistasis"] == pytest.approx(2 * strength, abs=ROUNDING)
+    assert found["rms"] == pytest.approx(2 * strength / 3, abs=ROUNDING), "one of 9 pairs of letters"
+    assert found["mean"] == pytest.approx(2 * strength / 9, abs=ROUNDING)
+    matrix = as_matrix(frame)
+    assert matrix.shape == (LENGTH, LENGTH) and matrix.loc[11, 14] == matrix.loc[14, 11] == found["rms"]
+    assert np.isnan(np.diag(matrix)).all()
+
+
+def test_epistasis_draws_the_same_pairs_again():
+    """And different ones for another seed; every drawn double mutant is one."""
+    predictor = predictor_of(Additive(len(PROTEIN), (1, 2, 4, 5, 3.0)), PROTEIN)
+    first, again, other = (
+        epistasis(predictor, "MKTAYIA", ExplainOptions(pair_samples=60, seed=seed)) for seed in (1, 1, 2)
+    )
+    pd.testing.assert_frame_equal(first, again)
+    assert not first.equals(other)
+
+
+def test_the_latent_scale_undoes_the_sigmoid():
+    """Through a falling sigmoid an additive model has epistasis in the target, none before it, and more stays more."""
+    predictor = predictor_of(Additive(len(DNA)), kind="sigmoid")
+    assert epistasis(predictor, SEQUENCE)["rms"].max() > 0.01
+    latent = ExplainOptions(scale="latent")
+    assert epistasis(predictor, SEQUENCE, latent)["rms"].max() < ROUNDING
+    target, before = mutagenesis(predictor, SEQUENCE), mutagenesis(predictor, SEQUENCE, latent)
+    assert (np.sign(target["change"]) == np.sign(before["change"])).all()
+    assert before.attrs["unit"] == "binding before the sigmoid"
+
+
+def test_numbering_and_positions(additive):
+    predictor, _ = additive
+    whole = mutagenesis(predictor, SEQUENCE, ExplainOptions(offset=-2))
+    part = mutagenesis(predictor, SEQUENCE, ExplainOptions(offset=-2, positions="-1-1,4,0"))
+    assert list(whole["position"].unique()) == [-2, -1, 0, 1, 2, 3, 4]
+    assert list(part["position"].unique()) == [-1, 0, 1, 4]
+    expected = whole[whole["position"].isin([-1, 0, 1, 4])].reset_index(drop=True)
+    np.testing.assert_allclose(part["change"], expected["change"], atol=ROUNDING)
+    assert list(part["mutant"]) == list(expected["mutant"])
+    assert list(attributions(predictor, SEQUENCE, ExplainOptions(positions=[7, 2]))["position"]) == [2, 7]
+
+
+def test_letters_that_are_none(additive):
+    """Unknown letters and gaps are not substituted, have no features, and keep their attribution for the sum."""
+    predictor, weight = additive
+    sequence = "acNT-Uc"
+    frame = mutagenesis(predictor, sequence)
+    assert list(frame["position"].unique()) == [1, 2, 4, 6, 7]
+    assert "".join(frame.groupby("position")["wild_type"].first()) == "ACTTC"
+    found = attributions(predictor, sequence, ExplainOptions(steps=2))
+    assert list(found["letter"]) == list("ACNT-TC") and found.attrs["completeness_error"] < ROUNDING
+    assert found["attribution"][2] == pytest.approx(-weight[2].mean(), abs=ROUNDING)
+    assert mutagenesis(predictor, "N" * LENGTH).empty and sensitive_positions(mutagenesis(predictor, "N" * 7)).empty
+
+
+def test_sensitive_positions(additive):
+    predictor, weight = additive
+    table = sensitive_positions(mutagenesis(predictor, SEQUENCE, ExplainOptions(offset=5)), 3)
+    change = weight - weight[np.arange(LENGTH), TOKENS][:, None]
+    size = np.sqrt(np.square(change).sum(1) / 3)
+    best = np.argsort(-size)[:3]
+    assert list(table["position"]) == list(best + 5)
+    np.testing.assert_allclose(table["rms"], size[best], atol=ROUNDING)
+    np.testing.assert_allclose(table["mean"], change.sum(1)[best] / 3, atol=ROUNDING)
+    for row, site in zip(table.itertuples(), best, strict=True):
+        others = [token for token in range(4) if token != TOKENS[site]]
+        assert row.lowest[-1] == DNA.letters[min(others, key=lambda token: change[site, token])]
+        assert row.highest_change == pytest.approx(change[site, others].max(), abs=ROUNDING)
+
+
+@pytest.fixture
+def predictors(trained) -> dict[str, Predictor]:
+    return {task: Predictor.from_pretrained(folder, "cpu") for task, folder in trained.items()}
+
+
+def mutants(sequence: str, frame: pd.DataFrame, offset: int = 1) -> list[str]:
+    return [
+        sequence[: position - offset] + letter + sequence[position - offset + 1 :]
+        for position, letter in zip(frame["position"], frame["letter"], strict=True)
+    ]
+
+
+def log_odds(p: np.ndarray) -> np.ndarray:
+    return np.log(p) - np.log1p(-p)
+
+
+@pytest.mark.parametrize("sequence", ["G", *random_sequences(3, 5, 40, seed=9)])
+def test_mutagenesis_is_what_predict_says(predictors, sequence):
+    predictor = predictors["regression"]
+    frame = mutagenesis(predictor, sequence)
+    np.testing.assert_allclose(frame["predicted"], predictor.predict(mutants(sequence, frame)), rtol=1e-4, atol=1e-5)
+    own = float(predictor.predict([sequence])[0])
+    np.testing.assert_allclose(frame["predicted"] - frame["change"], own, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("class_name", [None, "high", "low"])
+def test_classes(predictors, class_name):
+    """Log-odds and probabilities of the class named, or of the one predicted for the sequence itself."""
+    predictor, sequence = predictors["classification"], "GATTGCGGATCA"
+    own = predictor.predict([sequence])[0].astype(np.float64)
+    index = own.argmax() if class_name is None else predictor.targets.classes.index(class_name)
+    frame = mutagenesis(predictor, sequence, ExplainOptions(class_name=class_name))
+    expected = predictor.predict(mutants(sequence, frame))[:, index].astype(np.float64)
+    assert set(frame["class"]) == {predictor.targets.classes[index]}
+    np.testing.assert_allclose(frame["probability"], expected, rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(frame["predicted"], log_odds(expected), rtol=1e-3, atol=1e-3)
+    np.testing.assert_allclose(frame["change"], log_odds(expected) - log_odds(own[index]), rtol=1e-3, atol=1e-3)
+    direct = mutagenesis(predictor, sequence, ExplainOptions(class_name=class_name, scale="probability"))
+    np.testing.assert_allclose(direct["change"], expected - own[index], rtol=1e-4, atol=1e-5)
+
+
+def test_a_class_per_residue(predictors):
+    """Each substitution is scored where it happens, for the class predicted there; or all of them at one position."""
+    predictor, sequence, offset = predictors["token"], "GATTGCGGATCA", 4
+    own = predictor.predict([sequence])[0].astype(np.float64)
+    classes = own.argmax(-1)
+    frame = mutagenesis(predictor, sequence, ExplainOptions(offset=offset))
+    probabilities = predictor.predict(mutants(sequence, frame, offset))
+    sites = frame["position"].to_numpy() - offset
+    expected = np.array([p[site, classes[site]] for p, site in zip(probabilities, sites, strict=True)])
+    np.testing.assert_allclose(frame["probability"], expected, rtol=1e-4, atol=1e-6)
+    change = log_odds(expected.astype(np.float64)) - log_odds(own[sites, classes[sites]])
+    np.testing.assert_allclose(frame["change"], change, rtol=1e-3, atol=1e-3)
+    assert list(frame["class"]) == [predictor.targets.classes[i] for i in classes[sites]]
+
+    fixed = mutagenesis(predictor, sequence, ExplainOptions(offset=offset, at=6, class_name="1"))
+    np.testing.assert_allclose(fixed["probability"], [p[2, 1] for p in probabilities], rtol=1e-4, atol=1e-6)
+    found = attributions(predictor, sequence, ExplainOptions(offset=offset, at=6))
+    assert found["attribution"].abs().idxmax() == 2, "the residue itself decides"
+    assert len(epistasis(predictor, sequence, ExplainOptions(offset=offset, at=6, positions="5-8"))) == 6
+    for function in (attributions, epistasis):
+        with pytest.raises(InputError, match="a class to each residue; choose one of them with --at"):
+            function(predictor, sequence)
+
+
+@pytest.mark.parametrize("task", ["regression", "classification"])
+@pytest.mark.parametrize("baseline", ["average", "unknown"])
+def test_integrated_gradients_are_complete(predictors, task, baseline):
+    """The sum comes near the difference of the outputs, nearer with more steps, and the error is told."""
+    errors = []
+    for steps in (8, 512):
+        options = ExplainOptions(baseline=baseline, steps=steps)
+        frame = attributions(predictors[task], "GATTGCGGATCAGGCTA", options)
+        difference = frame.attrs["predicted"] - frame.attrs["baseline_predicted"]
+        error = abs(frame["attribution"].sum() - difference)
+        assert error == pytest.approx(frame.attrs["completeness_error"], abs=1e-9)
+        errors.append(error / frame["attribution"].abs().sum())
+    assert errors[-1] < 0.005, errors
+    part = attributions(predictors[task], "GATTGCGGATCAGGCTA", ExplainOptions(baseline=baseline, positions="3-5"))
+    assert part.attrs["completeness_error"] < 0.1, "the error is of all positions, whichever are asked for"
+
+
+def test_attributions_leave_the_model_alone(predictors):
+    """No gradients stay behind, and whether weights have them is no matter."""
+    model = predictors["regression"].model
+    before = attributions(predictors["regression"], "GATTACA")
+    assert all(weight.grad is None and weight.requires_grad for weight in model.parameters())
+    model.requires_grad_(False)
+    pd.testing.assert_frame_equal(before, attributions(predictors["regression"], "GATTACA"))
+
+
+def explained(folder: Path, name: str) -> pd.DataFrame:
+    return pd.read_csv(folder / f"{name}.csv")
+
+
+def test_a_folder_of_mixed_lengths(lyra, trained, predictors, tmp_path):
+    """Each sequence of a file is explained as it is alone: neither its neighbours nor batches have a part in it."""
+    sequences = ["GATTACA", "CCGTAGGCATCAGGACT", "TG"]
+    fasta = tmp_path / "new.fa"
+    fasta.write_text("".join(f">s${i % 2}$ text\n{sequence}\n" for i, sequence in enumerate(sequences)))
+    out = tmp_path / "out"
+    outcome = lyra("explain", trained["regression"], fasta, "-o", out, "--pairs", "--pictures", 2, "--batch-size", 7)
+    assert outcome.code == 0, outcome.err
+    assert "3 sequences: 78 substitutions, attributions in 128 steps, 1,422 double mutants" in outcome.err
+    names = ["s$0$", "s$1$", "s$0$ (2)"]
+    for function in (mutagenesis, attributions, epistasis):
+        table = explained(out, function.__name__)
+        assert list(table["id"].unique()) == names
+        for name, sequence in zip(names, sequences, strict=True):
+            alone = function(predictors["regression"], sequence)
+            found = table[table["id"] == name].drop(columns="id").reset_index(drop=True)
+            if function is epistasis:  # letters of noise alone may differ
+                alone, found = alone.drop(columns=["strongest"]), found.drop(columns=["strongest"])
+            pd.testing.assert_frame_equal(found, alone, rtol=1e-3, atol=1e-4, check_dtype=False)
+    pictures = {
+        f"{kind}_{stem}.png" for kind in ("mutagenesis", "attributions", "epistasis") for stem in ("1_s_0", "2_s_1")
+    }
+    tables = {"mutagenesis.csv", "attributions.csv", "epistasis.csv", "epistasis_1_s_0.csv", "epistasis_2_s_1.csv"}
+    assert {path.name for path in out.iterdir()} == pictures | tables | {"explanation.json", "explanation.html"}
+    for picture in out.glob("*.png"):
+        assert picture.read_bytes().startswith(b"\x89PNG")
+    matrix = pd.read_csv(out / "epistasis_1_s_0.csv", index_col=0)
+    assert matrix.shape == (7, 7) and list(matrix.columns) == [str(i) for i in range(1, 8)]
+    summary = json.loads((out / "explanation.json").read_text())
+    assert [item["id"] for item in summary["sequences"]] == names
+    assert summary["explained"] == "label" and summary["baseline"] == "average"
+    predicted = predictors["regression"].predict(sequences)
+    np.testing.assert_allclose([item["predicted"] for item in summary["sequences"]], predicted, rtol=1e-4, atol=1e-5)
+    page = (out / "explanation.html").read_text()
+    assert page.count("data:image/png;base64,") == 6 and "s$0$ (2)" in page
+    for forbidden in ("http:", "https:", "<script", "<link", "@import", "url("):
+        assert forbidden not in page
+    assert "s$0$, 7 letters: predicted" in outcome.out and "most epistasis" in outcome.out
+
+
+@pytest.fixture(scope="module")
+def with_wild_type(tmp_path_factory) -> Path:
+    """A run on mutants of MKTAYIAKQR, whose first residue is number 5."""
+    from rich.console import Console
+
+    from lyra.data import DataOptions
+    from lyra.training import Hardware, Recipe, train
+
+    folder = tmp_path_factory.mktemp("wild_type")
+    wild = "MKTAYIAKQR"
+    rows = [(f"{wild[i]}{i + 5}{new}", f"{i}.{j}") for i in range(10) for j, new in enumerate("ACDEFG")]
+    table = write_table(folder / "dms.csv", ["mutant", "DMS_score"], rows)
+    recipe = Recipe(d_model=8, d_state=4, epochs=1)
+    train(table, folder / "run", DataOptions(wild_type=wild, offset=5), recipe, Hardware("cpu"),
+          console=Console(quiet=True))  # fmt: skip
+    return folder / "run"
+
+
+def test_the_wild_type_is_explained_where_there_is_no_data(lyra, with_wild_type, tmp_path):
+    out = tmp_path / "out"
+    outcome = lyra("explain", with_wild_type, "-o", out, "--positions", "5-6,14", "--no-attributions")
+    assert outcome.code == 0, outcome.err
+    table = explained(out, "mutagenesis")
+    assert list(table["mutant"][:3]) == ["M5A", "M5C", "M5D"] and set(table["position"]) == {5, 6, 14}
+    assert len(table) == 3 * 19 and set(table["id"]) == {"wild type"}
+    assert not (out / "attributions.csv").exists()
+    outcome = lyra("predict", with_wild_type, out / "mutagenesis.csv", "-o", tmp_path / "p.csv")
+    assert outcome.code == 0, "the mutants are in the notation that predict reads"
+    again = [float(row["prediction"]) for row in read_csv(tmp_path / "p.csv")]
+    np.testing.assert_allclose(again, table["predicted"], rtol=1e-4, atol=1e-5)
+
+
+def test_where_numbers_and_names_come_from(lyra, with_wild_type, tmp_path):
+    """Mutations have the model's numbering, other sequences of its length too, the rest begins at 1."""
+    command = ("explain", with_wild_type, "--no-attributions", "--pictures", "0", "-o")
+    mutant = write_table(tmp_path / "m.csv", ["mutant"], [("M5A",), ("WT",)])
+    assert lyra(*command, tmp_path / "a", mutant, "--positions", "5").code == 0
+    table = explained(tmp_path / "a", "mutagenesis")
+    assert list(table["id"].unique()) == ["M5A", "WT"]
+    assert set(table[table["id"] == "M5A"]["wild_type"]) == {"A"}, "each is compared with itself"
+    plain = write_table(tmp_path / "s.csv", ["name", "seq"], [("one", "MKTAYIAKQK"), ("", "MKT")])
+    assert lyra(*command, tmp_path / "b", plain).code == 0
+    table = explained(tmp_path / "b", "mutagenesis")
+    first = table.groupby("id", sort=False)["position"].min()
+    assert dict(first) == {"one": 5, "row 3": 1}
+    assert lyra(*command, tmp_path / "c", plain, "--offset", "100").code == 0
+    assert set(explained(tmp_path / "c", "mutagenesis").groupby("id")["position"].min()) == {100}
+    assert lyra(*command, tmp_path / "d", "--wild-type", "MKTA").code == 0
+    assert list(explained(tmp_path / "d", "mutagenesis")["position"].unique()) == [1, 2, 3, 4]
+
+
+def test_token_models_say_why_there_are_no_attributions(lyra, trained, tmp_path):
+    fasta = tmp_path / "new.fa"
+    fasta.write_text(">a\nGATTACA\n")
+    outcome = lyra("explain", trained["token"], fasta, "-o", tmp_path / "out")
+    assert outcome.code == 0 and "no attributions: this model gives a class to each residue; --at" in outcome.err
+    assert not (tmp_path / "out" / "attributions.csv").exists()
+    command = ("explain", trained["token"], fasta, "--pictures", 0, "--pairs", "--at", 3, "-o", tmp_path / "at")
+    assert lyra(*command).code == 0
+    assert len(explained(tmp_path / "at", "attributions")) == 7
+
+
+def test_a_long_sequence_has_a_picture_of_a_part(lyra, trained, tmp_path, monkeypatch):
+    """And a table of all of it."""
+    from lyra.explain import pictures
+
+    monkeypatch.setattr(pictures, "COLUMNS", 20)
+    monkeypatch.setattr(pictures, "LINES", 2)
+    fasta = tmp_path / "long.fa"
+    fasta.write_text(">a\n" + random_sequences(1, 100, 100)[0] + "\n")
+    outcome = lyra("explain", trained["regression"], fasta, "-o", tmp_path / "out", "--steps", 4)
+    assert outcome.code == 0, outcome.err
+    table = explained(tmp_path / "out", "mutagenesis")
+    assert len(table) == 300
+    shown, title = pictures.shown_stretch(table.pivot(index="letter", columns="position", values="change"), "a")
+    assert shown.shape == (4, 40) and shown.columns[-1] - shown.columns[0] == 39
+    assert table.loc[table["change"].abs().idxmax(), "position"] in shown.columns
+    assert f"positions {shown.columns[0]} to {shown.columns[-1]}, where most happens, of 100" in title
+    assert (tmp_path / "out" / "mutagenesis_1_a.png").exists()
+
+
+def test_what_is_skipped_is_said(lyra, trained, tmp_path):
+    table = write_table(tmp_path / "t.csv", ["seq"], [("GATTACA",), ("GAL",)])
+    command = ("explain", trained["regression"], table, "--no-attributions", "--pictures", "0", "-o")
+    outcome = lyra(*command, tmp_path / "skip", "--on-invalid", "skip")
+    assert outcome.code == 0 and "1 sequence (1 skipped for letters outside the alphabet): 21" in outcome.err
+    assert lyra(*command, tmp_path / "unknown", "--on-invalid", "unknown").code == 0
+    assert list(explained(tmp_path / "unknown", "mutagenesis")["position"])[-3:] == [2, 2, 2]
+
+
+GOOD = "seq\nGATTACA\nGGC\n"
+LONG = "seq\n" + "ACGT" * 26 + "\n"
+BAD = [
+    Case("missing file", None, ("{data}: there is no such file",)),
+    Case("empty file", "", ("{data}: the file is empty",)),
+    Case("header only", "seq\n", ("{data}: has no sequences",)),
+    Case("empty FASTA", "\n", ("{data}: has no sequences",), file="data.fa"),
+    Case("unknown letter", "seq\nGATTACA\nGAL\n",
+         ("{data}, row 3, column seq: letter 'L' at position 3 is not in the dna alphabet",)),
+    Case("all skipped", "seq\nGAL\n", ("{data}: no sequence is left",), ("--on-invalid", "skip")),
+    Case("position outside", GOOD, ("--positions 7: {data}, row 3 .*has positions 1 to 3", "--offset"),
+         ("--positions", "2-7")),
+    Case("position before the first", GOOD, ("--positions 2: {data}, row 2 .*has positions 10 to 16",),
+         ("--positions", "2-11", "--offset", "10")),
+    Case("positions that are none", GOOD, ("--positions '2,x': 'x' is no position",), ("--positions", "2,x")),
+    Case("backward positions", GOOD, ("--positions '5-2': 5-2 runs backwards; write 2-5",), ("--positions", "5-2")),
+    Case("pairs of too many", LONG, ("--pairs: {data}, row 2 .*has 104 positions, too many", "--positions 10-60"),
+         ("--pairs",)),
+    Case("pairs of one", "seq\nG\n", ("--pairs: {data}, row 2 .*at least 2",), ("--pairs",)),
+    Case("class of a regression", GOOD, ("--class 'high': this model predicts a number",), ("--class", "high")),
+    Case("position of a regression", GOOD, ("--at 2: .*leave --at out",), ("--at", "2")),
+    Case("scale", GOOD, ("--scale 'log-odds': must be one of target, latent",), ("--scale", "log-odds")),
+    Case("baseline", GOOD, ("--baseline 'zero': must be one of average, unknown",), ("--baseline", "zero")),
+    Case("steps", GOOD, ("--steps 0: must be above 0",), ("--steps", "0")),
+    Case("samples", GOOD, ("--pair-samples 0: must be above 0",), ("--pair-samples", "0")),
+    Case("pictures", GOOD, ("--pictures -1: must not be negative",), ("--pictures", "-1")),
+    Case("seed", GOOD, ("--seed -1: must not be negative",), ("--seed", "-1")),
+    Case("batch size", GOOD, ("--batch-size 0: must be above 0",), ("--batch-size", "0")),
+    Case("on-invalid", GOOD, ("--on-invalid 'x': must be one of",), ("--on-invalid", "x")),
+    Case("device", GOOD, ("--device warp: cannot be used",), ("--device", "warp")),
+    Case("nothing wanted", GOOD, ("nothing to write",), ("--no-mutagenesis", "--no-attributions")),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("case", BAD, ids=[case.name for case in BAD])
+def test_bad_input(lyra, trained, tmp_path, case):
+    data = tmp_path / case.file
+    if case.data is not None:
+        data.write_text(case.data)
+    outcome = lyra("explain", trained["regression"], data, "-o", tmp_path / "out", *case.options)
+    check(outcome, case.says, {"data": str(data)})
+    assert {path.name for path in tmp_path.iterdir()} <= {case.file}, "nothing is left behind"
+
+
+@pytest.mark.parametrize(
+    ("task", "options", "says"),
+    [
+        ("classification", ("--class", "middling"), "--class 'middling': must be one of high, low"),
+        ("classification", ("--scale", "latent"), "--scale 'latent': must be one of log-odds, probability"),
+        ("token", ("--pairs",), "--pairs: this model gives a class to each residue; choose one of them with --at"),
+        ("token", ("--at", "8"), "--at 8: .* has positions 1 to 7"),
+        ("token", ("--class", "2"), "--class '2': must be one of 0, 1"),
+    ],
+)
+def test_bad_questions(lyra, trained, tmp_path, task, options, says):
+    (tmp_path / "data.csv").write_text("seq\nGATTACA\n")
+    check(lyra("explain", trained[task], tmp_path / "data.csv", "-o", tmp_path / "out", *options), (says,), {})
+    assert not (tmp_path / "out").exists()
+
+
+def test_no_wild_type(lyra, trained, tmp_path):
+    command = ("explain", trained["regression"], "-o", tmp_path / "out")
+    check(lyra(*command), ("knows no wild type; give a file of sequences, or --wild-type",), {})
+    check(lyra(*command, "--wild-type", ""), ("--wild-type: the sequence is empty",), {})
+    check(lyra(*command, "--wild-type", "GA5"), ("--wild-type, row 1.*letter '5' at position 3",), {})
+    check(lyra(*command, "--wild-type", str(tmp_path / "no.fa")), (r"no\.fa: there is no such file",), {})
+
+
+@pytest.mark.parametrize(("kind", "content", "says"), MODELS, ids=[kind for kind, *_ in MODELS])
+def test_no_model_folder(lyra, tmp_path, kind, content, says):
+    model = tmp_path / "model"
+    if isinstance(content, str):
+        model.write_text(content)
+    elif content is not None:
+        model.mkdir()
+        for name, text in content.items():
+            (model / name).write_text(text)
+    (tmp_path / "data.csv").write_text(GOOD)
+    outcome = lyra("explain", model, tmp_path / "data.csv", "-o", tmp_path / "out")
+    check(outcome, (says, re.escape(str(model))), {})
+    assert not (tmp_path / "out").exists()
+
+
+def test_the_package_has_it_at_first_use():
+    """`lyra.explain` and `lyra.Predictor` are there without an import of their own."""
+    code = (
+        "import sys, lyra\nassert 'torch' not in sys.modules\n"
+        "print(lyra.explain.mutagenesis.__name__, lyra.Predictor.__name__)"
+    )
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert run.stdout.split() == ["mutagenesis", "Predictor"]
+
+
+def test_bad_sequences_in_python(additive):
+    predictor, _ = additive
+    with pytest.raises(InputError, match="sequence: letter 'L' at position 3 is not in the dna alphabet"):
+        mutagenesis(predictor, "GAL")
+    with pytest.raises(InputError, match="sequence: is empty"):
+        attributions(predictor, "")
+    with pytest.raises(InputError, match="--positions 8: sequence has positions 1 to 7"):
+        epistasis(predictor, SEQUENCE, ExplainOptions(positions=[1, 8]))
+    with pytest.raises(InputError, match="--scale latent: this model has no sigmoid"):
+        mutagenesis(predictor, SEQUENCE, ExplainOptions(scale="latent"))
+
+
+def test_out_is_not_overwritten_by_accident(lyra, trained, tmp_path, monkeypatch):
+    (tmp_path / "data.csv").write_text(GOOD)
+    command = ("explain", trained["regression"], tmp_path / "data.csv", "--no-attributions", "--pictures", "0", "-o")
+    check(lyra(*command, tmp_path / "data.csv"), ("data.csv: is a file; --out must name a folder",), {})
+    mine = tmp_path / "mine"
+    mine.mkdir()
+    (mine / "thesis.txt").write_text("years of work")
+    for more in ((), ("--overwrite",)):
+        check(lyra(*command, mine, *more), ("mine: is not empty; give another folder",), {})
+    assert (mine / "thesis.txt").read_text() == "years of work"
+    out = tmp_path / "out"
+    out.mkdir()
+    assert lyra(*command, out).code == 0
+    check(lyra(*command, out), ("out: is not empty; --overwrite replaces it",), {})
+    assert lyra(*command, out, "--overwrite", "--positions", "1").code == 0
+    assert set(explained(out, "mutagenesis")["position"]) == {1}
+    monkeypatch.chdir(mine)
+    for here in (".", ".."):
+        check(lyra(*command, here), (f"{re.escape(here)}: is the folder you are in",), {})
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, OSError(28, "No space left on device")])
+def test_an_interrupt_leaves_what_was_there(lyra, trained, tmp_path, monkeypatch, error):
+    """Nothing half-written; an earlier explanation stays until the new one is complete."""
+    from lyra.explain.subject import Subject
+
+    (tmp_path / "data.csv").write_text(GOOD)
+    command = ("explain", trained["regression"], tmp_path / "data.csv", "--pictures", "1", "-o", tmp_path / "out")
+    calls = []
+    original = Subject.score_mutants
+
+    def interrupted(self, *arguments):
+        calls.append(self)
+        if len(calls) % 2 == 0:
+            raise error
+        return original(self, *arguments)
+
+    monkeypatch.setattr(Subject, "score_mutants", interrupted)
+    code = 130 if error is KeyboardInterrupt else 2
+    assert lyra(*command).code == code
+    assert {path.name for path in tmp_path.iterdir()} == {"data.csv"}
+    monkeypatch.setattr(Subject, "score_mutants", original)
+    assert lyra(*command).code == 0
+    before = {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()}
+    monkeypatch.setattr(Subject, "score_mutants", interrupted)
+    outcome = lyra(*command, "--overwrite", "--positions", "1")
+    assert outcome.code == code and "Traceback" not in outcome.err
+    assert {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()} == before
+    assert {path.name for path in tmp_path.iterdir()} == {"data.csv", "out"}
+
+
+def test_progress_reaches_its_end(trained, tmp_path):
+    """The work counted beforehand is the work done."""
+    from lyra.explain.folder import Contents, explain_file
+    from lyra.prediction_files import InputOptions
+
+    (tmp_path / "data.csv").write_text(GOOD)
+    seen: list[tuple[int, int]] = []
+    predictor = Predictor.from_pretrained(trained["regression"], "cpu")
+    explain_file(
+        predictor, tmp_path / "data.csv", tmp_path / "out", InputOptions(), ExplainOptions(steps=10, batch_size=4),
+        Contents(pairs=True, pictures=0), progress=lambda done, total: seen.append((done, total)),
+    )  # fmt: skip
+    done, totals = zip(*seen, strict=True)
+    assert len(set(totals)) == 1 and done[-1] == totals[0] and list(done) == sorted(done)
+    assert not list((tmp_path / "out").glob("*.png"))
