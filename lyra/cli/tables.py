@@ -63,8 +63,8 @@ def print_explanation(explanations: Sequence[Explanation], out: Path) -> None:
         facts = explanation.facts
         heading = f"{facts['id']}, {facts['length']:,} letters"
         if "predicted" in facts:
-            of = f" (class {facts['class']})" if "class" in facts else ""
-            heading += f": predicted {facts['predicted']:.4g}{of}"
+            named = f", {facts['class']}" if explanation.unit.endswith("the predicted class") else ""
+            heading += f": predicted {facts['predicted']:.4g} ({explanation.unit}{named})"
         console.print(heading, highlight=False, markup=False)
         if explanation.sensitive is not None:
             console.print(_sensitive_table(explanation))

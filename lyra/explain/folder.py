@@ -52,6 +52,7 @@ class Explanation:
 
     Attributes:
         facts: id, length, offset, and as far as they apply class, predicted, baseline_predicted, completeness_error.
+        unit: what the predictions are.
         sensitive: `sensitive_positions` of its substitutions, or None.
         lowest, highest: the substitutions that lower and raise the prediction most, or None.
         pairs: the pairs of positions with the most epistasis, or None.
@@ -59,6 +60,7 @@ class Explanation:
     """
 
     facts: dict[str, Any]
+    unit: str
     sensitive: pd.DataFrame | None = None
     lowest: pd.DataFrame | None = None
     highest: pd.DataFrame | None = None
@@ -229,7 +231,7 @@ def explain_one(
     """Everything about one sequence: rows into the tables, pictures, and what the summary says."""
     options = item.options
     subject = Subject(score, item.sequence, options, item.where)
-    explanation = Explanation({"id": item.id, "length": subject.length, "offset": options.offset})
+    explanation = Explanation({"id": item.id, "length": subject.length, "offset": options.offset}, score.unit)
     if not score.own:
         if score.by_class:
             explanation.facts["class"] = subject.class_names(np.zeros(1, dtype=np.int64))[0]

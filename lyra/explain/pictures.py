@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ import numpy as np
 import pandas as pd
 from matplotlib import colormaps
 from matplotlib.colors import Normalize
+from matplotlib.figure import Figure
 
 from ..plots import new_figure, save_figure
 from .pairs import as_matrix
@@ -20,6 +22,7 @@ from .pairs import as_matrix
 GROUPS = ("AVILM", "FYW", "CGP", "STNQ", "DE", "HKR")
 COLUMNS = 80  # positions side by side; more go into the next line
 LINES = 6
+NARROWEST = 24  # columns' width that a title needs
 CELL = 0.145  # inches
 CHANGES = "RdBu"  # red is less, blue is more, and white is no change; told apart by the colour-blind, too
 NOTHING = "0.88"  # grey: nothing was predicted here
@@ -39,7 +42,7 @@ def mutagenesis(path: Path, frame: pd.DataFrame, title: str) -> None:
     scale = centred(values)
     lines = split_columns(table.columns.to_numpy())
     height = len(table) * CELL + 0.95
-    figure = new_figure(1.6 + CELL * max(14, len(lines[0])), 0.5 + height * len(lines))
+    figure = new_figure(1.6 + CELL * max(NARROWEST, len(lines[0])), 0.5 + height * len(lines))
     axes_list = figure.subplots(len(lines), 1, squeeze=False)[:, 0]
     for axes, positions in zip(axes_list, lines, strict=True):
         part = table[positions].to_numpy()
@@ -58,10 +61,10 @@ def mutagenesis(path: Path, frame: pd.DataFrame, title: str) -> None:
         label_positions(axes, positions, [wild_type[position] for position in positions])
     bar = figure.colorbar(image, ax=axes_list, shrink=min(1, 2.8 / (height * len(lines))), aspect=22, pad=0.01,
                           anchor=(0, 1), extend=extension(values, scale))  # fmt: skip
-    bar.set_label(f"change of {plain(frame.attrs['unit'])}", fontsize=9)
+    label = textwrap.fill(f"change of {frame.attrs['unit']}", int(13 * min(2.8, height * len(lines))))
+    bar.set_label(plain(label), fontsize=9)
     bar.ax.tick_params(labelsize=8)
-    figure.suptitle(plain(title), fontsize=10)
-    save_figure(figure, path)
+    finish(figure, path, title)
 
 
 def attributions(path: Path, frame: pd.DataFrame, title: str) -> None:
@@ -69,7 +72,7 @@ def attributions(path: Path, frame: pd.DataFrame, title: str) -> None:
     table, title = shown_stretch(frame.set_index("position")[["attribution"]].T, title)
     letters = frame.set_index("position")["letter"]
     lines = split_columns(table.columns.to_numpy())
-    figure = new_figure(1.4 + CELL * max(14, len(lines[0])), 0.5 + 1.9 * len(lines))
+    figure = new_figure(1.4 + CELL * max(NARROWEST, len(lines[0])), 0.5 + 1.9 * len(lines))
     axes_list = figure.subplots(len(lines), 1, squeeze=False, sharey=True)[:, 0]
     for axes, positions in zip(axes_list, lines, strict=True):
         values = table[positions].to_numpy()[0]
@@ -79,9 +82,8 @@ def attributions(path: Path, frame: pd.DataFrame, title: str) -> None:
         axes.set_xlim(-0.5, len(lines[0]) - 0.5)
         axes.tick_params(axis="y", labelsize=8)
         label_positions(axes, positions, [letters[position] for position in positions])
-    figure.supylabel(f"part of {plain(frame.attrs['unit'])}", fontsize=9)
-    figure.suptitle(plain(title), fontsize=10)
-    save_figure(figure, path)
+    figure.supylabel(plain(textwrap.fill(f"part of {frame.attrs['unit']}", 30)), fontsize=9)
+    finish(figure, path, title)
 
 
 def epistasis(path: Path, frame: pd.DataFrame, title: str, wild_type: dict[int, str]) -> None:
@@ -107,7 +109,14 @@ def epistasis(path: Path, frame: pd.DataFrame, title: str, wild_type: dict[int, 
         bar = figure.colorbar(image, ax=axes, shrink=0.75, pad=0.02, extend=extend)
         bar.set_label(f"epistasis in {plain(frame.attrs['unit'])}", fontsize=8)
         bar.ax.tick_params(labelsize=8)
-    figure.suptitle(plain(title), fontsize=10)
+    finish(figure, path, title)
+
+
+def finish(figure: Figure, path: Path, title: str) -> None:
+    """Puts the title on, in as many lines as it needs, and saves."""
+    width = int(figure.get_figwidth() * 11)
+    lines = [line for part in title.split("\n") for line in textwrap.wrap(part, width)]
+    figure.suptitle(plain("\n".join(lines)), fontsize=10)
     save_figure(figure, path)
 
 
