@@ -85,7 +85,7 @@ def cases(kernels: Any) -> Iterator[Case]:
     yield Case("fft_unpack", "float32 B=8 L=512 H=64", (x, torch.randn(8, 64, 1024), torch.randn(64), None, None))
 
 
-def traffic(progress: Callable[[str], None] = lambda line: None) -> list[dict[str, Any]]:
+def traffic(progress: Callable[[str], None] = lambda line: None, only: str = "") -> list[dict[str, Any]]:
     """One row per kernel of each case, and one with kernel "" for the case as a whole.
 
     Returns:
@@ -96,6 +96,8 @@ def traffic(progress: Callable[[str], None] = lambda line: None) -> list[dict[st
     machine = emulation("monitor")
     rows: list[dict[str, Any]] = []
     for case in cases(machine.ops):
+        if only not in case.op:
+            continue
         progress(f"{case.op} {case.size}")
         machine.count_traffic(True)
         results = getattr(machine.ops, case.op)(*case.arguments)
@@ -107,13 +109,27 @@ def traffic(progress: Callable[[str], None] = lambda line: None) -> list[dict[st
             floor -= _bytes(case.arguments[1]) // 2
         rows.append({"op": case.op, "size": case.size, "kernel": "", "floor_bytes": floor, **_sum(counted.values())})
         rows[-1]["ratio"] = rows[-1]["moved_bytes"] / floor
-        rows += [{"op": case.op, "size": case.size, "kernel": k, **_sum([c])} for k, c in counted.items()]
+        rows += [
+            {"op": case.op, "size": case.size, "kernel": k, **_sum([c]), "places": _places(machine, c["sites"])}
+            for k, c in counted.items()
+        ]
     return rows
+
+
+def _places(machine: Any, sites: dict[str, list[Any]]) -> list[dict[str, Any]]:
+    """The instructions that move more than they must, worst first."""
+    worse = {offset: site for offset, site in sites.items() if site[4] > site[3]}
+    lines = machine.source_lines(list(worse)) if worse else []
+    places = [
+        {"line": line, "shared": shared, "store": store, "name": name, "least": least, "moved": moved}
+        for line, (shared, store, name, least, moved) in zip(lines, worse.values(), strict=True)
+    ]
+    return sorted(places, key=lambda place: place["least"] - place["moved"])
 
 
 def _sum(counters: Any) -> dict[str, Any]:
     counters = list(counters)
-    total = {key: sum(c[key] for c in counters) for key in counters[0] if key not in ("conflicts", "waste")}
+    total = {key: sum(c[key] for c in counters) for key in counters[0] if key != "sites"}
     moved = total["load_bytes"] + total["store_bytes"]
     sectors = 32 * (total["load_sectors"] + total["store_sectors"])
     ideal = total["shared_ideal"]
@@ -157,14 +173,17 @@ def resources(nvcc: str, folder: Path) -> dict[str, dict[str, dict[str, int]]]:
     return found
 
 
-def rows(folder: Path | None = None, progress: Callable[[str], None] = lambda line: None) -> list[dict[str, Any]]:
+def rows(
+    folder: Path | None = None, progress: Callable[[str], None] = lambda line: None, only: str = ""
+) -> list[dict[str, Any]]:
     """`traffic`, with registers, spills, stack, shared_bytes and occupancy per architecture where there is an nvcc.
 
     Args:
         folder: for object files; build/gpu_static if None.
         progress: is told what is done.
+        only: counts the ops whose name has this in it.
     """
-    result = traffic(progress)
+    result = traffic(progress, only)
     nvcc = build_cuda.find_nvcc()
     if nvcc is None:
         return result
@@ -229,13 +248,29 @@ def table(found: list[dict[str, Any]]) -> str:
     return "\n".join(lines)
 
 
+def places(found: list[dict[str, Any]]) -> str:
+    """For each kernel, the source lines with bank conflicts or unused sectors."""
+    lines = []
+    for row in (r for r in found if r.get("places")):
+        lines.append(f"{row['op']} ({row['size']}) {row['kernel']}:")
+        for place in row["places"]:
+            unit = "wavefronts" if place["shared"] else "bytes"
+            what = f"{'store to' if place['store'] else 'load from'} {place['name']}"
+            lines.append(f"  {place['least']:>9} -> {place['moved']:>9} {unit}: {what}, {place['line']}")
+    return "\n".join(lines)
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--json", type=Path, help="also write the rows there")
     parser.add_argument("--check", action="store_true", help="fail where a limit is missed")
+    parser.add_argument("--places", action="store_true", help="also list the lines with conflicts or unused sectors")
+    parser.add_argument("--only", default="", help="count only the ops whose name has this in it")
     options = parser.parse_args()
-    found = rows(progress=lambda line: print(line, file=sys.stderr, flush=True))
+    found = rows(only=options.only, progress=lambda line: print(line, file=sys.stderr, flush=True))
     print(table(found))
+    if options.places:
+        print("\n" + places(found))
     if options.json:
         options.json.write_text(json.dumps(found, indent=1) + "\n")
     missed = problems(found)

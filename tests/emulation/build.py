@@ -114,7 +114,8 @@ class Emulation:
         library = build(flavour, kernels, sorted(csrc.glob("bind_cuda_*.cpp")), "kernels")
         torch.ops.load_library(str(library))
         self.ops = getattr(torch.ops, f"lyra_emulated_{flavour}")
-        self._library = ctypes.CDLL(str(library))
+        self.path = str(library)
+        self._library = ctypes.CDLL(self.path)
 
     def set_order(self, order: int) -> None:
         """0: threads and blocks run in order, 1: in reverse, above: at random, seeded by the number."""
@@ -125,9 +126,27 @@ class Emulation:
         self._library.emu_count(int(on))
 
     def counters(self) -> dict[str, dict[str, Any]]:
-        """Per kernel: launches, bytes, sectors, shared-memory wavefronts (monitor only)."""
+        """Per kernel: launches, bytes, sectors, shared-memory wavefronts (monitor only).
+
+        ``sites`` has the same by instruction: offset -> [shared, store, name, least, moved], counted in wavefronts
+        where shared and in bytes where not.
+        """
         self._library.emu_counters.restype = ctypes.c_char_p
         return json.loads(self._library.emu_counters())
+
+    def source_lines(self, offsets: list[str]) -> list[str]:
+        """Where the instructions at these offsets come from: ``s4d_scan.cuh:97 < s4d_scan.cu:120``, inlined first."""
+        # A hook is told where it returns to, which is past the instruction.
+        text = "\n".join(hex(int(offset) - 1) for offset in offsets)
+        command = ["addr2line", "-a", "-i", "-s", "-e", self.path]
+        said = subprocess.run(command, input=text, capture_output=True, text=True, check=True).stdout
+        found: list[list[str]] = []
+        for line in said.splitlines():
+            if line.startswith("0x"):
+                found.append([])
+            elif (place := line.split(" (")[0]) not in found[-1]:
+                found[-1].append(place)
+        return [" < ".join(places[:4]) for places in found]
 
 
 @cache

@@ -2,7 +2,7 @@
 // libtsan, those calls end here. Three things come out of the addresses:
 //   bounds    an access that leaves its tensor or shared array, or writes an input, stops the kernel;
 //   races     two accesses to one place, one of them a store, that no barrier orders, stop the kernel;
-//   counters  bytes, 32-byte sectors and shared-memory wavefronts per warp instruction, by kernel.
+//   counters  bytes, 32-byte sectors and shared-memory wavefronts per warp instruction, by kernel and by instruction.
 #include "monitor.h"
 
 #include <link.h>
@@ -101,6 +101,7 @@ std::string nearest(Address a) {
 struct Group {  // one warp instruction: what its lanes access with the same instruction for the same time
   bool shared, write;
   uint32_t size;
+  const char* name;  // of the tensor or shared array
   uint32_t lanes = 0;
   std::array<Address, kWarp> addresses;
 };
@@ -109,8 +110,19 @@ struct Totals {
   uint64_t threads = 0, dynamic_bytes = 0;  // of the largest block
   uint64_t launches = 0, load_bytes = 0, store_bytes = 0, load_sectors = 0, store_sectors = 0;
   uint64_t shared_accesses = 0, shared_wavefronts = 0, shared_ideal = 0;
-  std::map<Address, uint64_t> conflicts;  // by instruction
-  std::map<Address, std::array<uint64_t, 2>> waste;  // by instruction: bytes asked for, bytes of sectors moved
+  // By instruction. Shared: least wavefronts, wavefronts; global: bytes asked for, bytes of the sectors moved.
+  struct Site {
+    bool shared, write;
+    std::string name;
+    uint64_t least, moved;
+  };
+  std::map<Address, Site> sites;
+
+  void add(const Group& g, Address instruction, uint64_t least, uint64_t moved) {
+    Site& site = sites.try_emplace(instruction, Site{g.shared, g.write, g.name, 0, 0}).first->second;
+    site.least += least;
+    site.moved += moved;
+  }
 };
 std::map<std::string, Totals> totals;
 bool counting_on = false;
@@ -148,9 +160,7 @@ void count_global(const Group& g, Address instruction) {
   const uint64_t bytes = distinct * uint64_t{g.size};
   (g.write ? counting->store_bytes : counting->load_bytes) += bytes;
   (g.write ? counting->store_sectors : counting->load_sectors) += used;
-  auto& w = counting->waste[instruction];
-  w[0] += bytes;
-  w[1] += used * uint64_t{kSector};
+  counting->add(g, instruction, bytes, used * uint64_t{kSector});
 }
 
 // A request of 8 or 16 bytes per lane is served in 2 or 4 parts; within a part, each bank gives one word at a time.
@@ -167,7 +177,7 @@ void count_shared(const Group& g, Address instruction) {
     for (const auto& bank : words) wavefronts = std::max<uint64_t>(wavefronts, bank.size());
     counting->shared_ideal += 1;
     counting->shared_wavefronts += wavefronts;
-    if (wavefronts > 1) counting->conflicts[instruction] += wavefronts - 1;
+    counting->add(g, instruction, 1, wavefronts);
   }
   counting->shared_accesses += 1;
 }
@@ -179,13 +189,14 @@ void flush_groups() {
   turns.clear();
 }
 
-void count(Address a, uint32_t size, bool write, bool shared, Address instruction) {
+void count(Address a, uint32_t size, bool write, bool shared, const char* name, Address instruction) {
   if (!counting_on) return;
   const uint32_t thread = lane->linear, turn = turns[{instruction, thread}]++;
   Group& g = groups[{instruction, thread / kWarp, turn}];
   g.shared = shared;
   g.write = write;
   g.size = size;
+  g.name = name;
   if (g.lanes < kWarp) g.addresses[g.lanes++] = a;
 }
 
@@ -233,7 +244,7 @@ void check_shared(const SharedHit& hit, size_t size, bool write, Address pc) {
   if (!hit.name)
     fail("shared " + std::string(write ? "store" : "load") + " of " + std::to_string(size) +
          " bytes outside every shared array");
-  count(hit.offset, size, write, true, pc);
+  count(hit.offset, size, write, true, hit.name, pc);
   check_cells(shared_cells, hit.offset, size, write, block_stamp, "shared array ", hit.name);
 }
 
@@ -248,7 +259,7 @@ void check_global(Address a, size_t size, bool write, Address pc) {
   if (a + size > region->end) fail(what() + " runs over the end of '" + region->name + "'");
   if (a % size != 0) fail("misaligned access of " + std::to_string(size) + " bytes to '" + region->name + "'");
   if (write && !region->writable) fail("store to the input '" + region->name + "'");
-  count(a, size, write, false, pc);
+  count(a, size, write, false, region->name.c_str(), pc);
   check_cells(region->cells, a - region->begin, size, write, launch_stamp, "", region->name.c_str());
 }
 
@@ -338,12 +349,13 @@ EMU_EXPORT const char* emu_counters() {
         << ", \"store_bytes\": " << t.store_bytes << ", \"load_sectors\": " << t.load_sectors
         << ", \"store_sectors\": " << t.store_sectors << ", \"shared_accesses\": " << t.shared_accesses
         << ", \"shared_wavefronts\": " << t.shared_wavefronts << ", \"shared_ideal\": " << t.shared_ideal
-        << ", \"conflicts\": {";
+        << ", \"sites\": {";
     const char* inner = "";
-    for (const auto& [pc, n] : t.conflicts) out << inner << "\"" << pc << "\": " << n, inner = ", ";
-    out << "}, \"waste\": {";
-    inner = "";
-    for (const auto& [pc, w] : t.waste) out << inner << "\"" << pc << "\": [" << w[0] << ", " << w[1] << "]", inner = ", ";
+    for (const auto& [pc, site] : t.sites) {
+      out << inner << "\"" << pc << "\": [" << (site.shared ? "true" : "false") << ", " << (site.write ? "true" : "false")
+          << ", \"" << site.name << "\", " << site.least << ", " << site.moved << "]";
+      inner = ", ";
+    }
     out << "}}";
     comma = ", ";
   }
