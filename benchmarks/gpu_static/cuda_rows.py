@@ -71,11 +71,12 @@ def cases(kernels: Any) -> Iterator[Case]:
         yield Case("gated_conv_backward", size, (torch.randn(B, L, E).to(dtype), *gated, *rest))
         L, H, M = 4096, 32, 32
         u = torch.randn(1, L, H).to(dtype)
-        scan = (u, *_spectrum(H, M, 1), torch.randn(H), None, None, None)
-        size = f"{name} B=1 L={L} H={H} N={2 * M}"
-        yield Case("s4d_scan", size, (*scan, False))
-        checkpoints = kernels.s4d_scan(*scan, True)[2]
-        yield Case("s4d_scan_backward", size, (torch.randn_like(u), None, *scan, checkpoints))
+        for directions in (1, 2):
+            scan = (u, *_spectrum(H, M, directions), torch.randn(H), None, None, None)
+            size = f"{name} B=1 L={L} H={H} N={2 * M}{', both directions' if directions == 2 else ''}"
+            yield Case("s4d_scan", size, (*scan, False))
+            checkpoints = kernels.s4d_scan(*scan, True)[2]
+            yield Case("s4d_scan_backward", size, (torch.randn_like(u), None, *scan, checkpoints))
     H, M, L = 4, 32, 8192
     yield Case("s4d_kernel", f"float32 H={H} N={2 * M} L={L}", (*_spectrum(H, M), L))
     yield Case("s4d_kernel_backward", f"float32 H={H} N={2 * M} L={L}", (torch.randn(H, L), *_spectrum(H, M)))

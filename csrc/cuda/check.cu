@@ -1,5 +1,22 @@
 #include "platform.cuh"
 
+namespace lyra::cuda {
+
+size_t shared_limit() {
+#ifdef __CUDACC__
+  int device = 0, bytes = 0;
+  check_launch(cudaGetDevice(&device), "(none yet; asking for the device)");
+  check_launch(cudaDeviceGetAttribute(&bytes, cudaDevAttrMaxSharedMemoryPerBlockOptin, device),
+               "(none yet; asking for the device's shared memory)");
+  const size_t found = static_cast<size_t>(bytes);
+#else
+  const size_t found = emu::shared_limit;
+#endif
+  return found < kSharedOptIn ? found : kSharedOptIn;
+}
+
+}  // namespace lyra::cuda
+
 #ifdef __CUDACC__
 #ifndef LYRA_CUDA_ARCHITECTURES
 #define LYRA_CUDA_ARCHITECTURES "unknown"

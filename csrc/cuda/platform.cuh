@@ -25,6 +25,10 @@ constexpr unsigned kFullMask = 0xFFFFFFFFu;
 constexpr int kWarp = 32;
 constexpr size_t kSharedBudget = 48 * 1024;  // what every card gives a block without asking
 constexpr size_t kSharedLimit = 64 * 1024;   // what every card from sm_75 on can give
+constexpr size_t kSharedOptIn = 99 * 1024;   // and from sm_80 on
+
+// What a block may ask for on the current device, up to what every card from sm_80 on gives.
+size_t shared_limit();
 
 #ifdef __CUDACC__
 // Throws an Error that names the kernel, and for a card without code in this build, the architectures it has.

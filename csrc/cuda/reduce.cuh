@@ -12,18 +12,18 @@ __device__ inline R group_sum(R value, int width) {
   return value;
 }
 
-// 32 values from each of 32 lanes; lane i gets the sum over the lanes of value i. 31 shuffles. The width is a constant
-// of each step, so that the values stay in registers.
-template <int WIDTH = kWarp / 2, class R>
-__device__ __forceinline__ R reduce_scatter(R (&value)[kWarp], int lane) {
-  const bool upper = lane & WIDTH;
+// N values from each lane. Lane i gets value (i / STRIDE) % N, summed over the N lanes whose numbers differ from its own
+// in those digits alone. N - 1 shuffles. The width is a constant of each step, so that the values stay in registers.
+template <int STRIDE = 1, int N, int WIDTH = N / 2, class R>
+__device__ __forceinline__ R reduce_scatter(R (&value)[N], int lane) {
+  const bool upper = lane & WIDTH * STRIDE;
 #pragma unroll
   for (int i = 0; i < WIDTH; ++i) {
     const R give = upper ? value[i] : value[i + WIDTH];
     const R keep = upper ? value[i + WIDTH] : value[i];
-    value[i] = keep + __shfl_xor_sync(kFullMask, give, WIDTH);
+    value[i] = keep + __shfl_xor_sync(kFullMask, give, WIDTH * STRIDE);
   }
-  if constexpr (WIDTH > 1) return reduce_scatter<WIDTH / 2>(value, lane);
+  if constexpr (WIDTH > 1) return reduce_scatter<STRIDE, N, WIDTH / 2>(value, lane);
   return value[0];
 }
 

@@ -16,6 +16,12 @@ struct ModeGradients {
 
 constexpr int kChainWarps = 4;
 
+template <class R>
+__device__ inline Complex<double> gradient_at(const R* p) {
+  const Complex<R> z = load_complex<R>(p);
+  return {static_cast<double>(z.re), static_cast<double>(z.im)};
+}
+
 // sums (directions, channels, modes, 4): per direction and mode the gradient of c and the gradient of z through a, the
 // latter still to be multiplied by c where TIMES_C. A warp per channel.
 template <class R, bool TIMES_C>
@@ -34,12 +40,11 @@ __global__ void __launch_bounds__(kWarp* kChainWarps)
       const int64_t i = (d * channels + h) * p.modes + n;
       const Complex<double> C = weight_of(p, channels, d, h, n), scaled = 2 * q.dt * C;
       const Complex<double> c = scaled * q.phi;
-      const Complex<double> dc{sums[4 * i], sums[4 * i + 1]}, through_a{sums[4 * i + 2], sums[4 * i + 3]};
+      const Complex<double> dc = gradient_at(sums + 4 * i), through_a = gradient_at(sums + 4 * i + 2);
       const Complex<double> dC = 2 * q.dt * (dc * q.phi);
       dz = dz + (TIMES_C ? through_a * c : through_a) + dc * scaled * through_phi;
       dlog_dt += (dc * c).re;
-      out.C[2 * i] = static_cast<R>(dC.re);
-      out.C[2 * i + 1] = static_cast<R>(-dC.im);
+      store_complex(out.C + 2 * i, Complex<R>{static_cast<R>(dC.re), static_cast<R>(-dC.im)});
     }
     dlog_dt += (dz * q.z).re;
     out.log_A_real[h * p.modes + n] = static_cast<R>(-dz.re * q.dt * q.decay);

@@ -4,144 +4,114 @@
 namespace lyra::cuda {
 namespace {
 
+constexpr ScanMemory kMemory{1, 1, 1};
+constexpr int most_shift(DType dtype) { return storage_bytes(dtype) == 2 ? 10 : 9; }
+
 template <class R>
 struct ForwardPointers {
   Activations u, y;
   const Correction* lost;
   const Complex<R>*a, *c, *states, *initial;  // states: null where each sequence is one segment
   const R* D;
-  Complex<R>*final, *checkpoints, *scratch;
+  Complex<R>*final, *checkpoints;
 };
 
-// One channel's chunk: 64 tokens in `row`, which get the outputs. DOWN: the direction that leaves the token itself out.
+// The outputs of the 32 tokens of `row`, one for each lane, and the state after them. DOWN: the direction that passes
+// them in reverse and leaves the token itself out.
 template <class R, bool DOWN>
-__device__ __forceinline__ void scan_chunk(R* row, int count, int modes, R skip, const Complex<R>* a,
-                                           const Correction* lost, const Complex<R>* c, Complex<R>* carry,
-                                           Complex<R>* checkpoint) {
-  const int lane = threadIdx.x % kWarp;
-  R out[2] = {0, 0};
-  for (int first = 0; first < modes; first += kWarp) {
-    const int n = first + lane;
-    Complex<R> A{0, 0}, correction{0, 0}, C{0, 0}, s{0, 0}, before{0, 0};
-    if (n < modes) {
-      A = a[n];
-      correction = unpack_correction<R>(lost[n]);
-      C = c[n];
-      s = carry[n];
-      if (checkpoint) checkpoint[n] = s;
+__device__ __forceinline__ R scan_row(const R* row, const Mode<R>& m, Complex<R>& s) {
+  R sums[kSteps];
+#pragma unroll
+  for (int k = 0; k < kSteps; ++k) {
+    const int step = DOWN ? kSteps - 1 - k : k;
+    R x[kStep], part[kStep];
+    read_step(row + step * kStep, x);
+    const Complex<R> before = s;
+#pragma unroll
+    for (int j = 0; j < kStep; ++j) {
+      const int t = DOWN ? kStep - 1 - j : j;
+      if (DOWN) part[t] = m.c.re * s.re - m.c.im * s.im;
+      s = fma(m.a, s, Complex<R>{x[t], 0});
+      if (!DOWN) part[t] = m.c.re * s.re - m.c.im * s.im;
     }
-#pragma unroll
-    for (int k = 0; k < 2; ++k) {
-      const int half = DOWN ? 1 - k : k;
-      const R* tokens = row + half * kWarp;
-      const int real = count - half * kWarp;
-      R part[kWarp];
-#pragma unroll
-      for (int j = 0; j < kWarp; ++j) {
-        const int t = DOWN ? kWarp - 1 - j : j;
-        if (j % kStep == 0) before = s;
-        if (DOWN) part[t] = C.re * s.re - C.im * s.im;
-        if (t < real) s = fma(A, s, Complex<R>{tokens[t], 0});
-        if (!DOWN) part[t] = C.re * s.re - C.im * s.im;
-        if (j % kStep == kStep - 1 && (DOWN ? t + kStep - 1 : t) < real) s = fma(correction, before, s);
-      }
-      out[half] += reduce_scatter(part, lane);
-    }
-    if (n < modes) carry[n] = s;
+    s = fma(m.lost, before, s);
+    sums[step] = reduce_scatter(part, threadIdx.x % kWarp);
   }
-  __syncwarp();
-#pragma unroll
-  for (int half = 0; half < 2; ++half) {
-    const int t = half * kWarp + lane;
-    row[t] = t < count ? out[half] + skip * row[t] : R(0);
-  }
+  return gather_steps(sums);
 }
 
-// One direction over the block's segment. `table` holds c of this direction for the block's channels.
+// One direction of one channel of the segment, for 32 modes. `y` gets their share of the outputs: is set by the first
+// call, added to by the others.
 template <class R, bool DOWN>
-__device__ void scan_segment(const ForwardPointers<R>& p, const ScanBlock& b, const ScanShape& shape,
-                             const Complex<R>* a, const Correction* lost,
-                             const Complex<R>* c, Complex<R>* carry, R* tile) {
-  const int modes = shape.modes;
-  const int64_t all = static_cast<int64_t>(shape.channels) * modes, own = static_cast<int64_t>(b.first) * modes;
-  const int64_t direction = DOWN ? all : 0, all_directions = all * shape.directions;
-  for_own_modes(b, modes, [&](int h, int n) {
-    const int i = h * modes + n;
-    carry[i] = p.states ? p.states[b.slot * all_directions + direction + own + i]
-               : p.initial ? p.initial[b.tile.sequence * all + own + i]
-                           : Complex<R>{0, 0};
-  });
-  for (int k = 0; k < b.chunks; ++k) {
-    const int chunk = DOWN ? b.chunks - 1 - k : k, count = b.count(chunk);
-    __syncthreads();
-    load_chunk<R>(p.u, b, shape, chunk, count, tile);
-    __syncthreads();
-    if (count > 0)
-      for (int h = threadIdx.x / kWarp; h < b.channels; h += kScanWarps) {
-        Complex<R>* checkpoint =
-            p.checkpoints ? p.checkpoints + (b.chunk_slot + chunk) * all_directions + direction + own + h * modes
-                          : nullptr;
-        const R skip = p.D && !DOWN ? p.D[b.first + h] : R(0);
-        scan_chunk<R, DOWN>(tile + h * shape.pitch, count, modes, skip, a + h * modes, lost + h * modes, c + h * modes,
-                            carry + h * modes, checkpoint);
-      }
-    __syncthreads();
-    store_chunk<R>(p.y, b, shape, chunk, !DOWN && shape.directions == 2, tile);
+__device__ __forceinline__ void scan_channel(const ForwardPointers<R>& p, const ScanBlock& b, const ScanShape& shape,
+                                             int h, int first, bool fresh, const void* u, R* y, R* row) {
+  const int lane = threadIdx.x % kWarp, n = first + lane;
+  const bool active = n < shape.modes;
+  const int64_t all = static_cast<int64_t>(shape.channels) * shape.modes;
+  const int64_t pair = static_cast<int64_t>(b.first + h) * shape.modes + n, place = (DOWN ? all : 0) + pair;
+  Mode<R> m;
+  Complex<R> s{0, 0};
+  if (active) {
+    m = {load_complex<R>(p.a + pair), unpack_correction<R>(p.lost[pair]), load_complex<R>(p.c + place)};
+    if (p.states)
+      s = load_complex<R>(p.states + b.slot * all * shape.directions + place);
+    else if (p.initial)
+      s = load_complex<R>(p.initial + b.tile.sequence * all + pair);
   }
-  if (!DOWN && p.final && b.ends_sequence())
-    for_own_modes(b, modes, [&](int h, int n) {
-      p.final[b.tile.sequence * all + own + h * modes + n] = carry[h * modes + n];
-    });
+  const R skip = p.D && !DOWN && first == 0 ? p.D[b.first + h] : R(0);
+  const bool wants_final = !DOWN && p.final && b.ends_sequence && active;
+  const int rows = (b.count + kWarp - 1) / kWarp;
+  Complex<R> last = s;
+#pragma unroll 1
+  for (int k = 0; k < rows; ++k) {
+    const int i = DOWN ? rows - 1 - k : k, t = i * kWarp + lane;
+    constexpr int kRows = kScanChunk / kWarp;  // of a chunk
+    if (p.checkpoints && active && (k == 0 || i % kRows == (DOWN ? kRows - 1 : 0)))
+      store_complex(p.checkpoints + (b.chunk_slot + i / kRows) * all * shape.directions + place, s);
+    const R x = read_tile<R>(p.u, u, t);
+    row[lane] = x;
+    __syncwarp();
+    if (wants_final && k == rows - 1) last = pass_some(row, m, s, b.count - i * kWarp);
+    R out = scan_row<R, DOWN>(row, m, s) + skip * x;
+    __syncwarp();
+    if (!fresh) out += y[t];
+    y[t] = out;
+  }
+  if (wants_final) store_complex(p.final + b.tile.sequence * all + pair, last);
 }
 
-// Shared memory: the tile, and when staged, for the block's channels: a, its correction, c, the state.
+// Shared memory: a row of 32 tokens for each warp, the results, the tokens.
 template <class R>
-__global__ void __launch_bounds__(kScanThreads, kScanBlocks<R>)
+__global__ void __launch_bounds__(kScanThreads<R>, kScanResident<R> / kScanThreads<R>)
     s4d_scan_outputs(ForwardPointers<R> p, Layout layout, ScanShape shape) {
-  DYNAMIC_SHARED(Complex<R>, memory);
+  DYNAMIC_SHARED(R, memory);
   const ScanBlock b = find_block(layout, shape, blockIdx.x);
-  const int held = shape.group * shape.modes;
-  const int64_t all = static_cast<int64_t>(shape.channels) * shape.modes, own = static_cast<int64_t>(b.first) * shape.modes;
-  R* tile = reinterpret_cast<R*>(shape.staged ? memory + 4 * held : memory);
-  auto* staged_lost = reinterpret_cast<Correction*>(memory + held);
-  const Complex<R>* a = shape.staged ? memory : p.a + own;
-  const Correction* lost = shape.staged ? staged_lost : p.lost + own;
-  Complex<R>* carry = shape.staged ? memory + 3 * held : p.scratch + static_cast<int64_t>(blockIdx.x) * held;
-  if (shape.staged)
-    for_own_modes(b, shape.modes, [&](int h, int n) {
-      memory[h * shape.modes + n] = p.a[own + h * shape.modes + n];
-      staged_lost[h * shape.modes + n] = p.lost[own + h * shape.modes + n];
-    });
-  for (int direction = shape.directions - 1; direction >= 0; --direction) {
-    const Complex<R>* c = p.c + direction * all + own;
-    if (shape.staged) {
-      for_own_modes(b, shape.modes, [&](int h, int n) {
-        memory[2 * held + h * shape.modes + n] = c[h * shape.modes + n];
-      });
-      c = memory + 2 * held;
-    }
-    if (direction == 1)
-      scan_segment<R, true>(p, b, shape, a, lost, c, carry, tile);
-    else
-      scan_segment<R, false>(p, b, shape, a, lost, c, carry, tile);
+  R *row = memory + threadIdx.x / kWarp * kWarp, *results = memory + shape.group * kWarp;
+  void* tile = results + shape.group * shape.pitch;
+  load_tile<R>(p.u, b, shape, (b.count + kWarp - 1) / kWarp * kWarp, tile);
+  __syncthreads();
+  const int h = threadIdx.x / kWarp;
+  if (h < b.channels) {
+    const void* u = static_cast<const char*>(tile) + h * shape.pitch * storage_bytes(p.u.dtype);
+    R* y = results + h * shape.pitch;
+    int first = 0;
+    do {  // also for no modes at all, where y is D u
+      if (shape.directions == 2) scan_channel<R, true>(p, b, shape, h, first, first == 0, u, y, row);
+      scan_channel<R, false>(p, b, shape, h, first, first == 0 && shape.directions == 1, u, y, row);
+      first += kWarp;
+    } while (first < shape.modes);
   }
-}
-
-constexpr int kTiles = 1, kPerMode = 8;  // reals that shared memory holds for each mode
-
-template <class R>
-Complex<R>* scratch_of(Pieces& pieces, const S4dScanArgs& args, const ScanShape& shape) {
-  if (shape.staged) return nullptr;
-  return pieces.take<Complex<R>>(args.layout.tiles(kSegment) * shape.groups * shape.group * shape.modes);
+  __syncthreads();
+  store_tile(p.y, b, shape, results);
 }
 
 template <class R>
 void run(const S4dScanArgs& args) {
-  const ScanShape shape = scan_shape<R>(args, kTiles, kPerMode);
+  const ScanShape shape = scan_shape<R>(args, kMemory, most_shift(args.dtype));
   const bool wide = wide_accesses(args, args.u, args.y);
   const Activations u{args.u, args.dtype, wide}, y{args.y, args.dtype, wide};
   Pieces pieces(args.workspace);
-  const ScanTables<R> tables(pieces, args);
+  const ScanTables<R> tables(pieces, args, shape);
   prepare_scan<R>(args, shape, tables, u, args.initial_state, false);
   const ForwardPointers<R> p{u,
                              y,
@@ -152,12 +122,11 @@ void run(const S4dScanArgs& args) {
                              static_cast<const Complex<R>*>(args.initial_state),
                              static_cast<const R*>(args.D),
                              static_cast<Complex<R>*>(args.final_state),
-                             static_cast<Complex<R>*>(args.checkpoints),
-                             scratch_of<R>(pieces, args, shape)};
-  launch("s4d_scan_outputs", s4d_scan_outputs<R>, args.layout.tiles(kSegment) * shape.groups, kScanThreads,
-         shape.group * scan_channel_bytes<R>(args.modes, kTiles, kPerMode, shape.staged), args.stream, p, args.layout,
-         shape);
-  if (args.final_state && args.layout.tiles(kSegment) == 0) {
+                             static_cast<Complex<R>*>(args.checkpoints)};
+  const int64_t blocks = scan_blocks<R>(args, shape);
+  launch("s4d_scan_outputs", s4d_scan_outputs<R>, blocks, shape.group * kWarp,
+         scan_bytes<R>(shape, kMemory, args.dtype), args.stream, p, args.layout, shape);
+  if (args.final_state && blocks == 0) {
     const int64_t n = args.layout.sequences * args.channels * args.modes * 2;
     launch("s4d_scan_copy", s4d_scan_copy<R>, (n + 127) / 128, 128, 0, args.stream,
            static_cast<const R*>(args.initial_state), static_cast<R*>(args.final_state), n);
@@ -167,8 +136,7 @@ void run(const S4dScanArgs& args) {
 template <class R>
 size_t workspace(const S4dScanArgs& args) {
   Pieces pieces(nullptr);
-  ScanTables<R>(pieces, args);
-  scratch_of<R>(pieces, args, scan_shape<R>(args, kTiles, kPerMode));
+  ScanTables<R>(pieces, args, scan_shape<R>(args, kMemory, most_shift(args.dtype)));
   return pieces.used();
 }
 

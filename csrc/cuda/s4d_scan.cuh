@@ -1,9 +1,11 @@
 // What the scan's forward and backward share.
 //
-// A sequence is cut into segments of 512 tokens. Three launches: what each segment alone would leave in the state; one
-// step per segment that turns this into the state that enters it; the outputs, from that state. A sequence of a
-// single segment needs the last only. A block has one segment of a group of channels and walks through it in chunks
-// of 64 tokens; a warp has a channel, its lanes the modes, and the sum over the modes of 32 tokens takes 31 shuffles.
+// A sequence is cut into segments. Three launches: what each segment alone would leave in the state; one step per
+// segment that turns this into the state that enters it; the outputs, from that state. A sequence of a single segment
+// needs the last only. A block has one segment of a group of channels. It brings the segment to shared memory, turned
+// so that a channel's tokens are neighbours, and every direction and every mode works on it there: each activation is
+// read and written once. A warp has a channel, its lanes the modes, and passes the tokens 32 at a time; their sums over
+// the modes take 31 shuffles.
 //
 // Rounding a to fp32 would cost as many units in the last place as the recurrence has steps. So every kStep tokens the
 // state gets back what that rounding took: (a^8 - rounded(a)^8) times the state before them, from a table.
@@ -16,22 +18,23 @@
 
 namespace lyra::cuda {
 
-constexpr int kScanThreads = 256;
-constexpr int kScanWarps = kScanThreads / kWarp;
-constexpr int kChunkShift = 6, kSegmentShift = 9;
-constexpr int kChunk = 1 << kChunkShift, kSegment = 1 << kSegmentShift;
-constexpr int kStep = 8;         // tokens between two corrections of the state
-constexpr int kMostPitch = kChunk + 8;
-static_assert(kChunk == kScanChunk);
+constexpr int kChunkShift = 6;  // of the tokens between two checkpoints
+constexpr int kStep = 8;        // tokens between two corrections of the state
+constexpr int kSteps = kWarp / kStep;
+static_assert(1 << kChunkShift == kScanChunk);
 
+// Threads of the largest block, and of all blocks that a multiprocessor has at a time; more would need fewer registers,
+// and spill.
 template <class R>
-constexpr int kScanBlocks = sizeof(R) == 8 ? 1 : 2;  // on a multiprocessor: more would need fewer registers, and spill
+constexpr int kScanThreads = sizeof(R) == 8 ? 128 : 512;
+template <class R>
+constexpr int kScanResident = sizeof(R) == 8 ? 256 : 512;
 
 struct ScanShape {
   int channels, modes, directions;
-  int group, groups;  // channels of a block, and how many groups they make
-  int pitch;          // of a channel's tokens in shared memory: such that a warp's accesses meet each bank once
-  bool staged;        // whether tables and states fit in shared memory; else they are used where they lie
+  int group, groups;  // channels of a block, a warp for each; and how many groups they make
+  int shift;          // a segment has 1 << shift tokens
+  int pitch;          // from a channel to the next in shared memory: such that a warp's accesses meet each bank once
   bool segmented;     // whether a sequence may have more than one segment
 };
 
@@ -40,107 +43,102 @@ struct ScanBlock {
   Tile tile;
   int64_t slot, chunk_slot;  // of the segment, and of its first chunk
   int first, channels;       // of the block
-  int chunks;                // that have rows
-  __device__ int count(int chunk) const {  // real tokens of a chunk
-    const int64_t left = tile.length - tile.start - chunk * kChunk;
-    return left <= 0 ? 0 : left < kChunk ? static_cast<int>(left) : kChunk;
-  }
-  __device__ bool ends_sequence() const {
-    return tile.start + kSegment >= tile.length && (tile.start == 0 || tile.start < tile.length);
-  }
+  int rows, count;           // of the segment; and those that are real
+  bool ends_sequence;        // holds the last token, or there is none
 };
 
 __device__ inline ScanBlock find_block(const Layout& layout, const ScanShape& shape, unsigned number) {
   ScanBlock b;
+  const int64_t size = int64_t{1} << shape.shift;
   b.slot = number / shape.groups;
-  b.tile = find_tile(layout, b.slot, kSegmentShift);
+  b.tile = find_tile(layout, b.slot, shape.shift);
   b.chunk_slot = first_slot(layout, b.tile.sequence, kChunkShift) + (b.tile.start >> kChunkShift);
   b.first = number % shape.groups * shape.group;
   b.channels = min(shape.group, shape.channels - b.first);
-  const int64_t left = b.tile.rows - b.tile.start;
-  b.chunks = left <= 0 ? 0 : left >= kSegment ? kSegment / kChunk : static_cast<int>((left + kChunk - 1) >> kChunkShift);
+  b.rows = static_cast<int>(max(int64_t{0}, min(size, b.tile.rows - b.tile.start)));
+  b.count = static_cast<int>(max(int64_t{0}, min(size, b.tile.length - b.tile.start)));
+  b.ends_sequence = b.tile.start + size >= b.tile.length && (b.tile.start == 0 || b.count > 0);
   return b;
 }
 
-// Activations of any storage type. The type is looked up at each chunk and not compiled in: the recurrence is the same
-// for all, and by far the longest part to compile.
+// Activations of any storage type. The type is looked up where they are read and not compiled in: the recurrence is the
+// same for all, and by far the longest part to compile.
 struct Activations {
   const void* data;
   DType dtype;
   bool wide;  // whether 16-byte accesses are aligned
 };
 
+// f(null pointer to the storage type)
+template <class R, class F>
+__device__ inline void with_storage(DType dtype, F&& f) {
+  if constexpr (sizeof(R) == 8)
+    f(static_cast<double*>(nullptr));
+  else if (dtype == DType::f32)
+    f(static_cast<float*>(nullptr));
+  else if (dtype == DType::f16)
+    f(static_cast<__half*>(nullptr));
+  else
+    f(static_cast<__nv_bfloat16*>(nullptr));
+}
+
 // f(null pointer to the storage type, elements of one access as a constant)
 template <class R, class F>
 __device__ inline void with_access(const Activations& x, F&& f) {
-  using One = std::integral_constant<int, 1>;
-  if constexpr (sizeof(R) == 8) {
-    const double* p = nullptr;
-    x.wide ? f(p, std::integral_constant<int, kVector<double>>()) : f(p, One());
-  } else if (x.dtype == DType::f32) {
-    const float* p = nullptr;
-    x.wide ? f(p, std::integral_constant<int, kVector<float>>()) : f(p, One());
-  } else if (x.dtype == DType::f16) {
-    const __half* p = nullptr;
-    x.wide ? f(p, std::integral_constant<int, kVector<__half>>()) : f(p, One());
-  } else {
-    const __nv_bfloat16* p = nullptr;
-    x.wide ? f(p, std::integral_constant<int, kVector<__nv_bfloat16>>()) : f(p, One());
-  }
+  with_storage<R>(x.dtype, [&](auto* p) {
+    if (x.wide)
+      f(p, std::integral_constant<int, kVector<Pointee<decltype(p)>>>());
+    else
+      f(p, std::integral_constant<int, 1>());
+  });
 }
 
-// A chunk of activations to shared memory, tile[channel][token], zeros from `count` on; and back, as many rows as the
-// chunk has.
+// The block's segment to shared memory, tile[channel][token] in the storage type, with zeros up to `tokens`.
 template <class R>
-__device__ inline void load_chunk(const Activations& x, const ScanBlock& b, const ScanShape& shape, int chunk, int count,
-                                  R* tile) {
+__device__ inline void load_tile(const Activations& x, const ScanBlock& b, const ScanShape& shape, int tokens, void* tile) {
   with_access<R>(x, [&](auto* type, auto width) {
     constexpr int N = decltype(width)::value;
-    const auto* data = static_cast<decltype(type)>(x.data);
+    using T = Pointee<decltype(type)>;
+    const T* data = static_cast<const T*>(x.data) + (b.tile.row + b.tile.start) * shape.channels + b.first;
     const int packs = b.channels / N;
-    const int64_t row = b.tile.row + b.tile.start + chunk * kChunk;
-    for (int i = threadIdx.x; i < kChunk * packs; i += kScanThreads) {
+    for (int i = threadIdx.x; i < tokens * packs; i += blockDim.x) {
+      const int t = i / packs, c = i % packs * N;
+      T value[N];
+      if (t < b.count)
+        copy<N>(data + static_cast<int64_t>(t) * shape.channels + c, value);
+      else
+        memset(value, 0, sizeof value);
+#pragma unroll
+      for (int k = 0; k < N; ++k) static_cast<T*>(tile)[(c + k) * shape.pitch + t] = value[k];
+    }
+  });
+}
+
+// An element of such a tile.
+template <class R>
+__device__ inline R read_tile(const Activations& x, const void* tile, int i) {
+  R value = 0;
+  with_storage<R>(x.dtype, [&](auto* type) { value = widen(static_cast<const Pointee<decltype(type)>*>(tile)[i]); });
+  return value;
+}
+
+// Results tile[channel][token] to the block's rows of x; zeros in the padding.
+template <class R>
+__device__ inline void store_tile(const Activations& x, const ScanBlock& b, const ScanShape& shape, const R* tile) {
+  with_access<R>(x, [&](auto* type, auto width) {
+    constexpr int N = decltype(width)::value;
+    using T = Pointee<decltype(type)>;
+    T* data = static_cast<T*>(const_cast<void*>(x.data)) + (b.tile.row + b.tile.start) * shape.channels + b.first;
+    const int packs = b.channels / N;
+    for (int i = threadIdx.x; i < b.rows * packs; i += blockDim.x) {
       const int t = i / packs, c = i % packs * N;
       R value[N] = {};
-      if (t < count) load<N>(data + (row + t) * shape.channels + b.first + c, value);
+      if (t < b.count)
 #pragma unroll
-      for (int k = 0; k < N; ++k) tile[(c + k) * shape.pitch + t] = value[k];
+        for (int k = 0; k < N; ++k) value[k] = tile[(c + k) * shape.pitch + t];
+      store<N>(data + static_cast<int64_t>(t) * shape.channels + c, value);
     }
   });
-}
-
-template <class R>
-__device__ inline void store_chunk(const Activations& x, const ScanBlock& b, const ScanShape& shape, int chunk, bool add,
-                                   const R* tile) {
-  with_access<R>(x, [&](auto* type, auto width) {
-    constexpr int N = decltype(width)::value;
-    using T = std::remove_const_t<Pointee<decltype(type)>>;
-    T* data = static_cast<T*>(const_cast<void*>(x.data));
-    const int packs = b.channels / N;
-    const int64_t start = b.tile.start + chunk * kChunk, left = b.tile.rows - start;
-    const int rows = left < kChunk ? static_cast<int>(left) : kChunk;
-    for (int i = threadIdx.x; i < rows * packs; i += kScanThreads) {
-      const int t = i / packs, c = i % packs * N;
-      T* target = data + (b.tile.row + start + t) * shape.channels + b.first + c;
-      R value[N];
-#pragma unroll
-      for (int k = 0; k < N; ++k) value[k] = tile[(c + k) * shape.pitch + t];
-      if (add) {  // what this thread stored for the other direction
-        R other[N];
-        load<N>(target, other);
-#pragma unroll
-        for (int k = 0; k < N; ++k) value[k] += other[k];
-      }
-      store<N>(target, value);
-    }
-  });
-}
-
-// f(channel of the block, mode) for the pairs of this thread: a warp has every 8th channel, a lane every 32nd mode.
-template <class F>
-__device__ inline void for_own_modes(const ScanBlock& b, int modes, F&& f) {
-  for (int h = threadIdx.x / kWarp; h < b.channels; h += kScanWarps)
-    for (int n = threadIdx.x % kWarp; n < modes; n += kWarp) f(h, n);
 }
 
 // A correction as two bfloat16: a small number that needs few digits, and is read as often as a.
@@ -185,54 +183,109 @@ __global__ void s4d_scan_tables(ModeParameters<R> p, int64_t channels, int direc
   }
 }
 
+// What a lane keeps of its mode.
+template <class R>
+struct Mode {
+  Complex<R> a{0, 0}, lost{0, 0}, c{0, 0};
+};
+
+// kStep tokens from shared memory, in accesses of 16 bytes.
+template <class R>
+__device__ __forceinline__ void read_step(const R* row, R (&x)[kStep]) {
+#pragma unroll
+  for (int q = 0; q < kStep; q += kVector<R>) {
+    R piece[kVector<R>];
+    load<kVector<R>>(row + q, piece);
+#pragma unroll
+    for (int i = 0; i < kVector<R>; ++i) x[q + i] = piece[i];
+  }
+}
+
+// The state after the 32 tokens of `row`.
+template <class R, bool DOWN>
+__device__ __forceinline__ Complex<R> pass_row(const R* row, const Mode<R>& m, Complex<R> s) {
+#pragma unroll
+  for (int k = 0; k < kSteps; ++k) {
+    R x[kStep];
+    read_step(row + (DOWN ? kSteps - 1 - k : k) * kStep, x);
+    const Complex<R> before = s;
+#pragma unroll
+    for (int j = 0; j < kStep; ++j) s = fma(m.a, s, Complex<R>{x[DOWN ? kStep - 1 - j : j], 0});
+    s = fma(m.lost, before, s);
+  }
+  return s;
+}
+
+// The state after the first `tokens` of them.
+template <class R>
+__device__ inline Complex<R> pass_some(const R* row, const Mode<R>& m, Complex<R> s, int tokens) {
+  Complex<R> before = s;
+#pragma unroll 1
+  for (int t = 0; t < tokens; ++t) {
+    s = fma(m.a, s, Complex<R>{row[t], 0});
+    if (t % kStep == kStep - 1) before = s = fma(m.lost, before, s);
+  }
+  return s;
+}
+
+// A row's outputs, one for each lane, from the sums over modes of 8 tokens each, which reduce_scatter left in the lanes.
+template <class R>
+__device__ __forceinline__ R gather_steps(R (&sums)[kSteps]) {
+  return reduce_scatter<kStep>(sums, threadIdx.x % kWarp);
+}
+
+template <class R, bool DOWN>
+__device__ __forceinline__ Complex<R> pass_segment(const Activations& x, const void* tile, R* row, int rows,
+                                                   const Mode<R>& m) {
+  const int lane = threadIdx.x % kWarp;
+  Complex<R> s{0, 0};
+#pragma unroll 1
+  for (int k = 0; k < rows; ++k) {
+    row[lane] = read_tile<R>(x, tile, (DOWN ? rows - 1 - k : k) * kWarp + lane);
+    __syncwarp();
+    s = pass_row<R, DOWN>(row, m, s);
+    __syncwarp();
+  }
+  return s;
+}
+
 // sums (slots, directions, channels, modes): what a segment alone leaves in the state, sum_k a^k x_k with k counted from
 // the token passed last. The segment that the state passes last is left out: nobody needs its sum.
+// Shared memory: a row of 32 tokens for each warp, the tile.
 template <class R>
-__global__ void __launch_bounds__(kScanThreads, kScanBlocks<R>)
+__global__ void __launch_bounds__(kScanThreads<R>, kScanResident<R> / kScanThreads<R>)
     s4d_scan_segments(Activations x, const Complex<R>* __restrict__ a, const Correction* __restrict__ lost,
                       Complex<R>* __restrict__ sums, Layout layout, ScanShape shape, bool adjoint) {
-  DYNAMIC_SHARED(Complex<R>, memory);
-  const int direction = blockIdx.x % shape.directions, modes = shape.modes, held = shape.group * modes;
-  R* tile = reinterpret_cast<R*>(shape.staged ? memory + 3 * held : memory);
-  const ScanBlock b = find_block(layout, shape, blockIdx.x / shape.directions);
-  const bool upwards = (direction == 1) == adjoint;  // the order in which the tokens enter the state
-  if (b.tile.start >= b.tile.length || (upwards ? b.ends_sequence() : b.tile.start == 0)) return;
-  const int64_t base = ((b.slot * shape.directions + direction) * shape.channels + b.first) * modes;
-  const Complex<R>* table = a + static_cast<int64_t>(b.first) * modes;
-  const Correction* lost_table = lost + static_cast<int64_t>(b.first) * modes;
-  auto* staged_lost = reinterpret_cast<Correction*>(memory + 2 * held);
-  Complex<R>* state = shape.staged ? memory + held : sums + base;
-  for_own_modes(b, modes, [&](int h, int n) {
-    const int i = h * modes + n;
-    state[i] = {0, 0};
-    if (shape.staged) {
-      memory[i] = table[i];
-      staged_lost[i] = lost_table[i];
-    }
-  });
-  if (shape.staged) {
-    table = memory;
-    lost_table = staged_lost;
-  }
-  for (int k = 0; k < b.chunks; ++k) {
-    const int chunk = upwards ? k : b.chunks - 1 - k, count = b.count(chunk);
-    __syncthreads();
-    load_chunk<R>(x, b, shape, chunk, count, tile);
-    __syncthreads();
-    for_own_modes(b, modes, [&](int h, int n) {
-      const Complex<R> factor = table[h * modes + n], correction = unpack_correction<R>(lost_table[h * modes + n]);
-      Complex<R> s = state[h * modes + n];
-      const R* row = tile + h * shape.pitch;
-      for (int first = 0; first < count; first += kStep) {
-        const Complex<R> before = s;
-        const int tokens = min(kStep, count - first), oldest = upwards ? first : count - 1 - first;
-        for (int j = 0; j < tokens; ++j) s = fma(factor, s, Complex<R>{row[upwards ? oldest + j : oldest - j], 0});
-        if (tokens == kStep) s = fma(correction, before, s);
+  DYNAMIC_SHARED(R, memory);
+  const ScanBlock b = find_block(layout, shape, blockIdx.x);
+  // Upwards: the tokens enter the state in their order.
+  const bool wants_up = b.count > 0 && !b.ends_sequence, wants_down = b.count > 0 && b.tile.start > 0;
+  const bool first_wanted = adjoint ? wants_down : wants_up;
+  const bool second_wanted = shape.directions == 2 && (adjoint ? wants_up : wants_down);
+  if (!first_wanted && !second_wanted) return;
+  const int rows = (b.count + kWarp - 1) / kWarp, h = threadIdx.x / kWarp;
+  R* row = memory + h * kWarp;
+  void* tile = memory + shape.group * kWarp;
+  load_tile<R>(x, b, shape, rows * kWarp, tile);
+  __syncthreads();
+  if (h >= b.channels) return;
+  const int64_t pair = static_cast<int64_t>(b.first + h) * shape.modes;
+  const void* own = static_cast<const char*>(tile) + h * shape.pitch * storage_bytes(x.dtype);
+  for (int direction = 0; direction < shape.directions; ++direction) {
+    if (!(direction == 0 ? first_wanted : second_wanted)) continue;
+    Complex<R>* target = sums + (b.slot * shape.directions + direction) * shape.channels * shape.modes + pair;
+    for (int first = 0; first < shape.modes; first += kWarp) {
+      const int n = first + threadIdx.x % kWarp;
+      Mode<R> m;
+      if (n < shape.modes) {
+        m.a = load_complex<R>(a + pair + n);
+        m.lost = unpack_correction<R>(lost[pair + n]);
       }
-      state[h * modes + n] = s;
-    });
+      const Complex<R> s = (direction == 1) == adjoint ? pass_segment<R, false>(x, own, row, rows, m)
+                                                       : pass_segment<R, true>(x, own, row, rows, m);
+      if (n < shape.modes) store_complex(target + n, s);
+    }
   }
-  if (shape.staged) for_own_modes(b, modes, [&](int h, int n) { sums[base + h * modes + n] = state[h * modes + n]; });
 }
 
 // In place: from each segment's sum to the state (or, `adjoint`, its gradient) that enters it.
@@ -250,23 +303,23 @@ __global__ void s4d_scan_connect(ModeParameters<R> p, const Complex<R>* __restri
   const unsigned i = within % pairs;
   const bool upwards = (direction == 0) != adjoint;
   const Tile tile = sequence_of(layout, sequence);
-  const int64_t segments = tile.length > 0 ? (tile.length + kSegment - 1) >> kSegmentShift : 1;
+  const int64_t size = int64_t{1} << shape.shift, segments = tile.length > 0 ? (tile.length + size - 1) >> shape.shift : 1;
   const Exponent z = exponent_of(p, i / p.modes, i % p.modes);
-  const Complex<R> whole = power<R>(z, kSegment);
+  const Complex<R> whole = power<R>(z, static_cast<double>(size));
   Complex<R> factor{1, 0}, state{0, 0};
   if (adjoint) factor = direction == 0 ? load_complex<R>(c + i) * load_complex<R>(a + i) : load_complex<R>(c + all + i);
   if (first && direction == 0) {
     state = load_complex<R>(first + sequence * all + i);
     if (adjoint) state.im = -state.im;
   }
-  const int64_t slot = first_slot(layout, sequence, kSegmentShift);
+  const int64_t slot = first_slot(layout, sequence, shape.shift);
   for (int64_t k = 0; k < segments; ++k) {
     const int64_t j = upwards ? k : segments - 1 - k;
     Complex<R>* place = states + (slot + j) * per_sequence + within;
     const Complex<R> sum = load_complex<R>(place);  // of the last one passed there is none, and it is not used
     store_complex(place, state);
-    const int64_t tokens = tile.length - j * kSegment;
-    state = fma(tokens < kSegment ? power<R>(z, static_cast<double>(tokens)) : whole, state, factor * sum);
+    const int64_t tokens = tile.length - j * size;
+    state = fma(tokens < size ? power<R>(z, static_cast<double>(tokens)) : whole, state, factor * sum);
   }
 }
 
@@ -278,34 +331,42 @@ __global__ void s4d_scan_copy(const R* __restrict__ from, R* __restrict__ to, in
 
 // ---- host --------------------------------------------------------------------------------------------------------
 
-// Bytes of shared memory for each channel of a block: tiles, and what each mode keeps.
+// What a kernel keeps in shared memory for each channel: rows of 32 tokens, tiles in the storage type and in R.
+struct ScanMemory {
+  int rows, inputs, results;
+};
+
 template <class R>
-size_t scan_channel_bytes(int64_t modes, int tiles, int per_mode, bool staged) {
-  return sizeof(R) * (tiles * kMostPitch + 1 + (staged ? modes * per_mode : 0));
+size_t scan_bytes(const ScanShape& s, const ScanMemory& m, DType dtype) {
+  return s.group * (m.rows * kWarp * sizeof(R) + s.pitch * (m.inputs * storage_bytes(dtype) + m.results * sizeof(R)));
 }
 
-// A group's rows fill whole 32-byte sectors; smaller groups where there would be too few blocks for a large card.
+// Groups whose rows fill whole 32-byte sectors. Long segments move fewer states and tables, up to the point where warps
+// would be too few: a warp has as many tokens in 16-bit storage, of twice the channels, as two have in fp32.
 template <class R>
-ScanShape scan_shape(const S4dScanArgs& args, int tiles, int per_mode) {
-  const int smallest = args.dtype == DType::f64 ? 4 : args.dtype == DType::f32 ? 8 : 16;
-  constexpr int64_t kEnoughBlocks = 264;
+ScanShape scan_shape(const S4dScanArgs& args, const ScanMemory& memory, int most_shift) {
   if (args.channels * args.modes * args.directions >= int64_t{1} << 31)
     throw Error("s4d_scan: too many channels times modes");
   ScanShape s;
   s.channels = static_cast<int>(args.channels);
   s.modes = static_cast<int>(args.modes);
   s.directions = static_cast<int>(args.directions);
-  s.segmented = args.layout.max_length > kSegment;
-  s.group = 32;
-  const size_t bytes = scan_channel_bytes<R>(args.modes, tiles, per_mode, true);
-  while (s.group > smallest && s.group * bytes > kSharedBudget) s.group /= 2;
-  s.staged = s.group * bytes <= kSharedLimit;
-  while (s.group > smallest &&
-         args.layout.tiles(kSegment) * ((args.channels + s.group - 1) / s.group) < kEnoughBlocks)
-    s.group /= 2;
-  s.pitch = kChunk + (s.group < kWarp ? kWarp / s.group : 1);
-  s.groups = static_cast<int>((args.channels + s.group - 1) / s.group);
+  s.group = 32 / static_cast<int>(storage_bytes(args.dtype));
+  s.groups = (s.channels + s.group - 1) / s.group;
+  const size_t resident = kScanResident<R> / kWarp / s.group, limit = shared_limit();
+  for (s.shift = most_shift;; --s.shift) {
+    s.pitch = (1 << s.shift) + 128 / static_cast<int>(sizeof(R)) / s.group;
+    if (s.shift == kChunkShift) break;
+    const bool shorter = args.layout.max_length <= int64_t{1} << (s.shift - 1);
+    if (!shorter && resident * scan_bytes<R>(s, memory, args.dtype) <= limit) break;
+  }
+  s.segmented = args.layout.max_length > int64_t{1} << s.shift;
   return s;
+}
+
+template <class R>
+int64_t scan_blocks(const S4dScanArgs& args, const ScanShape& s) {
+  return args.layout.tiles(int64_t{1} << s.shift) * s.groups;
 }
 
 template <class R>
@@ -335,13 +396,13 @@ template <class R>
 struct ScanTables {
   Complex<R>*a, *c, *states;  // states: what enters each segment
   Correction* lost;
-  ScanTables(Pieces& pieces, const S4dScanArgs& args) {
+  ScanTables(Pieces& pieces, const S4dScanArgs& args, const ScanShape& shape) {
     const int64_t all = args.channels * args.modes;
     a = pieces.take<Complex<R>>(all);
     lost = pieces.take<Correction>(all);
     c = pieces.take<Complex<R>>(all * args.directions);
-    const bool segmented = args.layout.max_length > kSegment;
-    states = pieces.take<Complex<R>>(segmented ? args.layout.tiles(kSegment) * args.directions * all : 0);
+    states = pieces.take<Complex<R>>(shape.segmented ? args.layout.tiles(int64_t{1} << shape.shift) * args.directions * all
+                                                     : 0);
   }
 };
 
@@ -360,9 +421,9 @@ void prepare_scan(const S4dScanArgs& args, const ScanShape& shape, const ScanTab
   launch("s4d_scan_tables", s4d_scan_tables<R>, (all + 127) / 128, 128, 0, args.stream, scan_parameters<R>(args),
          args.channels, shape.directions, tables.a, tables.lost, tables.c);
   if (!shape.segmented) return;
-  launch("s4d_scan_segments", s4d_scan_segments<R>, args.layout.tiles(kSegment) * shape.groups * shape.directions,
-         kScanThreads, shape.group * scan_channel_bytes<R>(args.modes, 1, 6, shape.staged), args.stream, x, tables.a,
-         tables.lost, tables.states, args.layout, shape, adjoint);
+  launch("s4d_scan_segments", s4d_scan_segments<R>, scan_blocks<R>(args, shape), shape.group * kWarp,
+         scan_bytes<R>(shape, {1, 1, 0}, args.dtype), args.stream, x, tables.a, tables.lost, tables.states, args.layout,
+         shape, adjoint);
   launch("s4d_scan_connect", s4d_scan_connect<R>, (args.layout.sequences * all * shape.directions + 127) / 128, 128, 0,
          args.stream, scan_parameters<R>(args), tables.a, tables.c, static_cast<const Complex<R>*>(first),
          tables.states, args.layout, shape, adjoint);

@@ -5,6 +5,7 @@
 //   direction 0, y = Re c s':  G += c g;  du = Re G;  dc += g s';  da += G s;  then G = a G
 //   direction 1, y = Re c s:              du = Re G;  dc += g s;   da += G s;  then G = a G + c g
 // The states are made again from the checkpoints, kStep tokens at a time: those of a half chunk would not fit registers.
+// Going downwards the padding of a segment changes nothing: g and the state are zero there.
 #include "s4d_gradients.cuh"
 #include "s4d_scan.cuh"
 
@@ -19,16 +20,6 @@ struct BackwardPointers {
   const R* D;
   Complex<R>* dinitial;
   R*partial, *partial_D;  // (slots, directions, channels, modes, 4), (slots, channels)
-  Complex<R>* scratch;
-};
-
-// What a block keeps for each mode of its channels: the tables, the gradient G, and the sums of dc and da.
-template <class R>
-struct Held {
-  const Complex<R>* a;
-  const Correction* lost;
-  const Complex<R>* c;
-  Complex<R>*G, *dc, *da;
 };
 
 template <class R>
@@ -36,153 +27,104 @@ struct Sums {
   Complex<R> G, dc, da;
 };
 
-// The highest token of step k of a half: whether it is real tells whether they all are.
-template <bool DOWN>
-__device__ constexpr int last_of_step(int k) {
-  return DOWN ? kWarp - 1 - k * kStep : k * kStep + kStep - 1;
-}
-
-// 32 tokens back, entered by state s; leaves Re G of each token in part.
+// 32 tokens back, entered by state s; returns the sum of Re G over the modes for this lane's token.
 template <class R, bool DOWN>
-__device__ __forceinline__ void half_back(const R* tokens, const R* grads, int real, Complex<R> A,
-                                          Complex<R> correction, Complex<R> C, Complex<R> s, Sums<R>& sums, R (&part)[kWarp]) {
-  constexpr int kSteps = kWarp / kStep;
+__device__ __forceinline__ R half_back(const R* tokens, int real, const Mode<R>& m, Complex<R> s,
+                                       Sums<R>& sums) {
+  const R* grads = tokens + kScanChunk;
+  R outputs[kSteps];
   Complex<R> entering[kSteps];
 #pragma unroll
   for (int k = 0; k < kSteps; ++k) {
     entering[k] = s;
+    if (k + 1 == kSteps) break;
+    R x[kStep];
+    read_step(tokens + (DOWN ? kSteps - 1 - k : k) * kStep, x);
 #pragma unroll
-    for (int j = 0; j < kStep; ++j) {
-      const int t = DOWN ? kWarp - 1 - (k * kStep + j) : k * kStep + j;
-      if (k + 1 < kSteps && t < real) s = fma(A, s, Complex<R>{tokens[t], 0});
-    }
-    if (last_of_step<DOWN>(k) < real) s = fma(correction, entering[k], s);
+    for (int j = 0; j < kStep; ++j) s = fma(m.a, s, Complex<R>{x[DOWN ? kStep - 1 - j : j], 0});
+    s = fma(m.lost, entering[k], s);
   }
+  __syncwarp();  // so that the tokens are read again, and not kept in 24 registers
 #pragma unroll
   for (int k = kSteps - 1; k >= 0; --k) {
+    const int step = DOWN ? kSteps - 1 - k : k, base = step * kStep;
+    R x[kStep], g[kStep], part[kStep];
+    read_step(tokens + base, x);
+    read_step(grads + base, g);
     Complex<R> states[kStep + 1];
     states[0] = entering[k];
 #pragma unroll
-    for (int j = 0; j < kStep; ++j) {
-      const int t = DOWN ? kWarp - 1 - (k * kStep + j) : k * kStep + j;
-      states[j + 1] = t < real ? fma(A, states[j], Complex<R>{tokens[t], 0}) : states[j];
-    }
+    for (int j = 0; j < kStep; ++j) states[j + 1] = fma(m.a, states[j], Complex<R>{x[DOWN ? kStep - 1 - j : j], 0});
     const Complex<R> before = sums.G;
 #pragma unroll
     for (int j = kStep - 1; j >= 0; --j) {
-      const int t = DOWN ? kWarp - 1 - (k * kStep + j) : k * kStep + j;
+      const int t = DOWN ? kStep - 1 - j : j;
       part[t] = 0;
-      if (t >= real) continue;
-      const R g = grads[t];
-      if (!DOWN) sums.G = sums.G + g * C;
+      // Going upwards the gradient of a final state meets the padding first, and must not change there.
+      if (!DOWN && base + t >= real) continue;
+      if (!DOWN) sums.G = sums.G + g[t] * m.c;
       part[t] = sums.G.re;
-      sums.dc = sums.dc + g * states[DOWN ? j : j + 1];
+      sums.dc = sums.dc + g[t] * states[DOWN ? j : j + 1];
       sums.da = fma(sums.G, states[j], sums.da);
-      sums.G = DOWN ? fma(A, sums.G, g * C) : A * sums.G;
+      sums.G = DOWN ? fma(m.a, sums.G, g[t] * m.c) : m.a * sums.G;
     }
-    if (last_of_step<DOWN>(k) < real) sums.G = fma(correction, before, sums.G);
+    if (DOWN || base + kStep <= real) sums.G = fma(m.lost, before, sums.G);
+    outputs[step] = reduce_scatter(part, threadIdx.x % kWarp);
   }
+  return gather_steps(outputs);
 }
 
-// One channel's chunk. `grads` gets du; returns this lane's share of sum g u.
+// One direction of one channel of the segment, for 32 modes. `du` gets their share: is set by the first call, added to
+// by the others.
 template <class R, bool DOWN>
-__device__ __forceinline__ R chunk_back(const R* tokens, R* grads, int count, int modes, R skip, const Held<R>& held,
-                                        const Complex<R>* checkpoint) {
-  const int lane = threadIdx.x % kWarp;
-  R out[2] = {0, 0};
-  for (int first = 0; first < modes; first += kWarp) {
-    const int n = first + lane;
-    Complex<R> A{0, 0}, correction{0, 0}, C{0, 0}, s{0, 0};
-    Sums<R> sums{{0, 0}, {0, 0}, {0, 0}};
-    if (n < modes) {
-      A = held.a[n];
-      correction = unpack_correction<R>(held.lost[n]);
-      C = held.c[n];
-      s = checkpoint[n];
-      sums = {held.G[n], held.dc[n], held.da[n]};
-    }
-    Complex<R> middle = s;  // the state that enters the half passed last
-    const int early = (DOWN ? 1 : 0) * kWarp, real = count - early;
-    for (int k = 0; k < kWarp / kStep; ++k) {
-      const Complex<R> before = middle;
-      for (int j = 0; j < kStep; ++j) {
-        const int t = DOWN ? kWarp - 1 - (k * kStep + j) : k * kStep + j;
-        if (t < real) middle = fma(A, middle, Complex<R>{tokens[early + t], 0});
-      }
-      if (last_of_step<DOWN>(k) < real) middle = fma(correction, before, middle);
-    }
-#pragma unroll 1
-    for (int k = 1; k >= 0; --k) {
-      const int half = DOWN ? 1 - k : k;
-      R part[kWarp];
-      half_back<R, DOWN>(tokens + half * kWarp, grads + half * kWarp, count - half * kWarp, A, correction, C, k ? middle : s,
-                         sums, part);
-      const R sum = reduce_scatter(part, lane);
-      out[0] += half == 0 ? sum : R(0);
-      out[1] += half == 1 ? sum : R(0);
-    }
-    if (n < modes) {
-      held.G[n] = sums.G;
-      held.dc[n] = sums.dc;
-      held.da[n] = sums.da;
-    }
-  }
-  __syncwarp();
-  R product = 0;
-#pragma unroll
-  for (int half = 0; half < 2; ++half) {
-    const int t = half * kWarp + lane;
-    const R g = grads[t];
-    if (!DOWN) product += g * tokens[t];
-    grads[t] = t < count ? out[half] + skip * g : R(0);
-  }
-  return product;
-}
-
-template <class R, bool DOWN>
-__device__ void segment_back(const BackwardPointers<R>& p, const ScanBlock& b, const ScanShape& shape,
-                             const Held<R>& held, R* tokens, R* grads, R* dD) {
-  const int modes = shape.modes;
-  const int64_t all = static_cast<int64_t>(shape.channels) * modes, own = static_cast<int64_t>(b.first) * modes;
-  const int64_t direction = DOWN ? all : 0, all_directions = all * shape.directions;
-  for_own_modes(b, modes, [&](int h, int n) {
-    const int i = h * modes + n;
-    Complex<R> G{0, 0};
+__device__ __forceinline__ void channel_back(const BackwardPointers<R>& p, const ScanBlock& b, const ScanShape& shape, int h,
+                                          int first, bool fresh, const void* u, const void* grad, R* du, R* rows) {
+  const int lane = threadIdx.x % kWarp, n = first + lane;
+  const bool active = n < shape.modes;
+  const int64_t all = static_cast<int64_t>(shape.channels) * shape.modes, per_slot = all * shape.directions;
+  const int64_t pair = static_cast<int64_t>(b.first + h) * shape.modes + n, place = (DOWN ? all : 0) + pair;
+  Mode<R> m;
+  Sums<R> sums{{0, 0}, {0, 0}, {0, 0}};
+  if (active) {
+    m = {load_complex<R>(p.a + pair), unpack_correction<R>(p.lost[pair]), load_complex<R>(p.c + place)};
     if (p.gradients) {
-      G = p.gradients[b.slot * all_directions + direction + own + i];
+      sums.G = load_complex<R>(p.gradients + b.slot * per_slot + place);
     } else if (p.final_gradient) {
-      G = p.final_gradient[b.tile.sequence * all + own + i];
-      G.im = -G.im;
+      sums.G = load_complex<R>(p.final_gradient + b.tile.sequence * all + pair);
+      sums.G.im = -sums.G.im;
     }
-    held.G[i] = G;
-    held.dc[i] = held.da[i] = {0, 0};
-  });
-  for (int k = 0; k < b.chunks; ++k) {
-    const int chunk = DOWN ? k : b.chunks - 1 - k, count = b.count(chunk);
-    __syncthreads();
-    load_chunk<R>(p.u, b, shape, chunk, count, tokens);
-    load_chunk<R>(p.grad, b, shape, chunk, count, grads);
-    __syncthreads();
-    if (count > 0)
-      for (int h = threadIdx.x / kWarp; h < b.channels; h += kScanWarps) {
-        const int i = h * modes;
-        const R product = chunk_back<R, DOWN>(
-            tokens + h * shape.pitch, grads + h * shape.pitch, count, modes, p.D && !DOWN ? p.D[b.first + h] : R(0),
-            {held.a + i, held.lost + i, held.c + i, held.G + i, held.dc + i, held.da + i},
-            p.checkpoints + (b.chunk_slot + chunk) * all_directions + direction + own + i);
-        if (!DOWN && p.partial_D) {
-          const R sum = group_sum(product, kWarp);
-          if (threadIdx.x % kWarp == 0) dD[h] += sum;
-        }
-      }
-    __syncthreads();
-    store_chunk<R>(p.du, b, shape, chunk, !DOWN && shape.directions == 2, grads);
   }
-  for_own_modes(b, modes, [&](int h, int n) {
-    const int i = h * modes + n;
-    const Complex<R> dc = held.dc[i], dz = held.da[i] * held.a[i];
-    R values[4] = {dc.re, dc.im, dz.re, dz.im};
-    R* target = p.partial + (b.slot * all_directions + direction + own + i) * 4;
+  const R skip = p.D && !DOWN && first == 0 ? p.D[b.first + h] : R(0);
+  const int chunks = (b.count + static_cast<int>(kScanChunk) - 1) >> kChunkShift;
+#pragma unroll 1
+  for (int k = 0; k < chunks; ++k) {
+    const int chunk = DOWN ? k : chunks - 1 - k, start = chunk << kChunkShift;
+#pragma unroll
+    for (int t = lane; t < kScanChunk; t += kWarp) {
+      rows[t] = read_tile<R>(p.u, u, start + t);
+      rows[kScanChunk + t] = read_tile<R>(p.grad, grad, start + t);
+    }
+    __syncwarp();
+    Complex<R> s{0, 0};
+    if (active) s = load_complex<R>(p.checkpoints + (b.chunk_slot + chunk) * per_slot + place);
+    Complex<R> early = s;
+    s = pass_row<R, DOWN>(rows + (DOWN ? 1 : 0) * kWarp, m, s);  // enters the half passed last
+#pragma unroll 1
+    for (int i = 1; i >= 0; --i) {
+      const int half = DOWN ? 1 - i : i, t = half * kWarp;
+      R out = half_back<R, DOWN>(rows + t, b.count - start - t, m, s, sums);
+      out += skip * rows[kScanChunk + t + lane];
+      R* target = du + start + t + lane;
+      if (!fresh) out += *target;
+      *target = out;
+      s = early;
+    }
+    __syncwarp();
+  }
+  if (active) {
+    const Complex<R> dz = sums.da * m.a;
+    const R values[4] = {sums.dc.re, sums.dc.im, dz.re, dz.im};
+    R* target = p.partial + (b.slot * per_slot + place) * 4;
 #pragma unroll
     for (int q = 0; q < 4; q += kVector<R>) {
       R piece[kVector<R>];
@@ -191,70 +133,71 @@ __device__ void segment_back(const BackwardPointers<R>& p, const ScanBlock& b, c
       store<kVector<R>>(target + q, piece);
     }
     if (!DOWN && p.dinitial && b.tile.start == 0)
-      p.dinitial[b.tile.sequence * all + own + i] = {held.G[i].re, -held.G[i].im};
-  });
+      store_complex(p.dinitial + b.tile.sequence * all + pair, Complex<R>{sums.G.re, -sums.G.im});
+  }
 }
 
-// Shared memory: two tiles and dD, and when staged, for the block's channels: a, its correction, c, G, dc, da.
+// Shared memory: a chunk of tokens and one of gradients for each warp, du, the tokens, their gradients. Where every
+// gradient is used once du takes its place.
 template <class R>
-__global__ void __launch_bounds__(kScanThreads, kScanBlocks<R>)
-    s4d_scan_gradients(BackwardPointers<R> p, Layout layout, ScanShape shape) {
-  DYNAMIC_SHARED(Complex<R>, memory);
+__global__ void __launch_bounds__(kScanThreads<R>, kScanResident<R> / kScanThreads<R>)
+    s4d_scan_gradients(BackwardPointers<R> p, Layout layout, ScanShape shape, bool in_place) {
+  DYNAMIC_SHARED(R, memory);
   const ScanBlock b = find_block(layout, shape, blockIdx.x);
-  const int pairs = shape.group * shape.modes;
-  const int64_t all = static_cast<int64_t>(shape.channels) * shape.modes, own = static_cast<int64_t>(b.first) * shape.modes;
-  Complex<R>* scratch = shape.staged ? memory + 3 * pairs : p.scratch + static_cast<int64_t>(blockIdx.x) * 3 * pairs;
-  R* tokens = reinterpret_cast<R*>(shape.staged ? memory + 6 * pairs : memory);
-  R *grads = tokens + shape.group * shape.pitch, *dD = grads + shape.group * shape.pitch;
-  Held<R> held{p.a + own, p.lost + own, nullptr, scratch, scratch + pairs, scratch + 2 * pairs};
-  if (shape.staged) {
-    for_own_modes(b, shape.modes, [&](int h, int n) {
-      memory[h * shape.modes + n] = held.a[h * shape.modes + n];
-      reinterpret_cast<Correction*>(memory + pairs)[h * shape.modes + n] = held.lost[h * shape.modes + n];
-    });
-    held.a = memory;
-    held.lost = reinterpret_cast<Correction*>(memory + pairs);
-  }
-  for (int h = threadIdx.x / kWarp; h < b.channels; h += kScanWarps)
-    if (threadIdx.x % kWarp == 0) dD[h] = 0;
-  for (int direction = shape.directions - 1; direction >= 0; --direction) {
-    held.c = p.c + direction * all + own;
-    if (shape.staged) {
-      for_own_modes(b, shape.modes, [&](int h, int n) {
-        memory[2 * pairs + h * shape.modes + n] = held.c[h * shape.modes + n];
-      });
-      held.c = memory + 2 * pairs;
+  const int h = threadIdx.x / kWarp, padded = (b.count + static_cast<int>(kScanChunk) - 1) >> kChunkShift << kChunkShift;
+  const int64_t bytes = shape.pitch * static_cast<int64_t>(storage_bytes(p.u.dtype));
+  R* rows = memory + h * 2 * kScanChunk;
+  auto* tiles = reinterpret_cast<unsigned char*>(memory + shape.group * 2 * kScanChunk);
+  R* results = reinterpret_cast<R*>(tiles);
+  unsigned char* grads = in_place ? tiles : tiles + shape.group * shape.pitch * sizeof(R);
+  unsigned char* tokens = grads + shape.group * bytes;
+  load_tile<R>(p.u, b, shape, padded, tokens);
+  load_tile<R>(p.grad, b, shape, padded, grads);
+  __syncthreads();
+  if (h < b.channels) {
+    const unsigned char *u = tokens + h * bytes, *grad = grads + h * bytes;
+    if (p.partial_D) {
+      R product = 0;
+      for (int t = threadIdx.x % kWarp; t < padded; t += kWarp)
+        product += read_tile<R>(p.u, u, t) * read_tile<R>(p.grad, grad, t);
+      product = group_sum(product, kWarp);
+      if (threadIdx.x % kWarp == 0) p.partial_D[b.slot * shape.channels + b.first + h] = product;
     }
-    if (direction == 1)
-      segment_back<R, true>(p, b, shape, held, tokens, grads, dD);
-    else
-      segment_back<R, false>(p, b, shape, held, tokens, grads, dD);
+    R* du = results + h * shape.pitch;
+    int first = 0;
+    do {
+      if (shape.directions == 2) channel_back<R, true>(p, b, shape, h, first, first == 0, u, grad, du, rows);
+      channel_back<R, false>(p, b, shape, h, first, first == 0 && shape.directions == 1, u, grad, du, rows);
+      first += kWarp;
+    } while (first < shape.modes);
   }
-  if (p.partial_D)
-    for (int h = threadIdx.x / kWarp; h < b.channels; h += kScanWarps)
-      if (threadIdx.x % kWarp == 0) p.partial_D[b.slot * shape.channels + b.first + h] = dD[h];
+  __syncthreads();
+  store_tile(p.du, b, shape, results);
 }
 
-constexpr int kTiles = 2, kPerMode = 12;  // reals that shared memory holds for each mode
+bool in_place(const S4dScanArgs& args) {
+  return args.directions == 1 && args.modes <= kWarp && storage_bytes(args.dtype) >= 4;
+}
+ScanMemory memory_of(const S4dScanArgs& args) { return {2 * kScanChunk / kWarp, 2, in_place(args) ? 0 : 1}; }
+constexpr int kMostShift = 9;
 
 template <class R>
 struct Workspace {
   ScanTables<R> tables;
   R *partial, *partial_D, *sums;
-  Complex<R>* scratch;
-  Workspace(Pieces& pieces, const S4dScanArgs& args, const ScanShape& shape) : tables(pieces, args) {
-    const int64_t slots = args.layout.tiles(kSegment), columns = args.directions * args.channels * args.modes * 4;
+  Workspace(Pieces& pieces, const S4dScanArgs& args, const ScanShape& shape) : tables(pieces, args, shape) {
+    const int64_t slots = args.layout.tiles(int64_t{1} << shape.shift);
+    const int64_t columns = args.directions * args.channels * args.modes * 4;
     partial = pieces.take<R>(slots * columns);
     partial_D = pieces.take<R>(slots * args.channels);
     sums = pieces.take<R>(columns);
-    scratch = shape.staged ? nullptr : pieces.take<Complex<R>>(slots * shape.groups * shape.group * shape.modes * 3);
   }
 };
 
 template <class R>
 void run(const S4dScanBackwardArgs& args) {
   const S4dScanArgs& f = args.forward;
-  const ScanShape shape = scan_shape<R>(f, kTiles, kPerMode);
+  const ScanShape shape = scan_shape<R>(f, memory_of(f), kMostShift);
   const bool wide = wide_accesses(f, f.u, args.grad_y, args.du);
   const Activations grad{args.grad_y, f.dtype, wide}, u{f.u, f.dtype, wide}, du{args.du, f.dtype, wide};
   Pieces pieces(f.workspace);
@@ -272,11 +215,10 @@ void run(const S4dScanBackwardArgs& args) {
                               static_cast<const R*>(f.D),
                               static_cast<Complex<R>*>(args.dinitial_state),
                               w.partial,
-                              args.dD ? w.partial_D : nullptr,
-                              w.scratch};
-  const int64_t slots = f.layout.tiles(kSegment);
-  launch("s4d_scan_gradients", s4d_scan_gradients<R>, slots * shape.groups, kScanThreads,
-         shape.group * scan_channel_bytes<R>(f.modes, kTiles, kPerMode, shape.staged), f.stream, p, f.layout, shape);
+                              args.dD ? w.partial_D : nullptr};
+  const int64_t slots = f.layout.tiles(int64_t{1} << shape.shift);
+  launch("s4d_scan_gradients", s4d_scan_gradients<R>, scan_blocks<R>(f, shape), shape.group * kWarp,
+         scan_bytes<R>(shape, memory_of(f), f.dtype), f.stream, p, f.layout, shape, in_place(f));
   sum_columns<R>(w.partial, slots, f.directions * f.channels * f.modes * 4, w.sums, f.stream);
   if (args.dD) sum_columns<R>(w.partial_D, slots, f.channels, static_cast<R*>(args.dD), f.stream);
   apply_chain_rule<R, false>(w.sums, scan_parameters<R>(f), shape.directions, f.channels,
@@ -293,7 +235,7 @@ void run(const S4dScanBackwardArgs& args) {
 template <class R>
 size_t workspace(const S4dScanArgs& args) {
   Pieces pieces(nullptr);
-  Workspace<R>(pieces, args, scan_shape<R>(args, kTiles, kPerMode));
+  Workspace<R>(pieces, args, scan_shape<R>(args, memory_of(args), kMostShift));
   return pieces.used();
 }
 

@@ -28,6 +28,10 @@ struct Narrow<__half> { __device__ static __half from(float x) { return __float2
 template <>
 struct Narrow<__nv_bfloat16> { __device__ static __nv_bfloat16 from(float x) { return __float2bfloat16_rn(x); } };
 
+__host__ __device__ constexpr size_t storage_bytes(DType dtype) {
+  return dtype == DType::f64 ? 8 : dtype == DType::f32 ? 4 : 2;
+}
+
 // How many elements of T one 16-byte access holds.
 template <class T>
 constexpr int kVector = 16 / sizeof(T);
@@ -44,6 +48,18 @@ __device__ inline void load(const T* p, Compute<T> (&out)[N]) {
     memcpy(elements, &raw, sizeof raw);
 #pragma unroll
     for (int i = 0; i < N; ++i) out[i] = widen(elements[i]);
+  }
+}
+
+// The same without a conversion.
+template <int N, class T>
+__device__ inline void copy(const T* p, T (&out)[N]) {
+  if constexpr (N == 1) {
+    out[0] = *p;
+  } else {
+    static_assert(N == kVector<T>);
+    const uint4 raw = *reinterpret_cast<const uint4*>(p);
+    memcpy(out, &raw, sizeof raw);
   }
 }
 

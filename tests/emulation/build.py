@@ -121,6 +121,10 @@ class Emulation:
         """0: threads and blocks run in order, 1: in reverse, above: at random, seeded by the number."""
         self._library.emu_set_order(order)
 
+    def set_shared_limit(self, bytes_: int) -> None:
+        """Play a card whose blocks get so much shared memory, at most 99 KB."""
+        self._library.emu_set_shared_limit(bytes_)
+
     def count_traffic(self, on: bool) -> None:
         """Start counting from zero, or stop counting (monitor only)."""
         self._library.emu_count(int(on))

@@ -18,6 +18,7 @@
 namespace emu {
 
 Block block;
+size_t shared_limit = kMaxSharedBytes;
 #ifdef EMU_THREADS
 thread_local const Lane* lane = nullptr;
 #else
@@ -48,8 +49,8 @@ size_t place_shared(const void* key, size_t bytes, const char* name) {
   arena_used = (offset + bytes + kGap + 127) / 128 * 128;
   size_t total = 0;
   for (const SharedArray& a : shared_arrays) total += a.bytes;
-  if (total + bytes > kMaxSharedBytes || arena_used > sizeof arena)
-    fail("needs more than " + std::to_string(kMaxSharedBytes) + " bytes of shared memory");
+  if (total + bytes > shared_limit || arena_used > sizeof arena)
+    fail("needs more than " + std::to_string(shared_limit) + " bytes of shared memory");
   std::memset(arena + offset, kPoison, bytes);
   std::memset(arena + offset + bytes, kCanary, arena_used - offset - bytes);
   shared_arrays.push_back({key, offset, bytes, name});
@@ -123,7 +124,7 @@ void check_launch(size_t dynamic_bytes) {
   if (n == 0 || n > kMaxThreads) fail("has a block of " + std::to_string(n) + " threads");
   if (block.grid.x == 0 || block.grid.y == 0 || block.grid.z == 0) fail("has an empty grid");
   if (block.grid.y > 65535 || block.grid.z > 65535) fail("has a grid larger than 65535 in y or z");
-  if (dynamic_bytes > kMaxSharedBytes) fail("asks for too much dynamic shared memory");
+  if (dynamic_bytes > shared_limit) fail("asks for too much dynamic shared memory");
 }
 
 std::string position() {  // kernel, block and thread, in words
@@ -425,3 +426,6 @@ void run_grid(const char* kernel, dim3 grid, dim3 size, size_t dynamic_bytes, Bo
 }  // namespace emu
 
 extern "C" EMU_EXPORT void emu_set_order(int order) { emu::set_order(order); }
+extern "C" EMU_EXPORT void emu_set_shared_limit(unsigned bytes) {
+  emu::shared_limit = bytes < emu::kMaxSharedBytes ? bytes : emu::kMaxSharedBytes;
+}

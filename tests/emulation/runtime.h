@@ -24,6 +24,8 @@ constexpr unsigned kWarp = 32;
 constexpr unsigned kMaxThreads = 1024;               // CUDA's limit on the threads of a block
 constexpr size_t kMaxSharedBytes = 99 * 1024;        // the smallest opt-in limit of the cards from sm_80 on
 
+extern size_t shared_limit;  // of the device that is played; kMaxSharedBytes unless a test asks for an older card
+
 struct Lane {
   dim3 index;        // threadIdx
   unsigned linear;   // its number in the block

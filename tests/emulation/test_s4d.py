@@ -9,7 +9,8 @@ import torch
 
 from lyra_kernels import reference
 
-from .support import STORED, compute_dtype, doubled, implementations, in_every_order, padding, relative_error
+from .build import emulation
+from .support import FLAVOUR, STORED, compute_dtype, doubled, implementations, in_every_order, padding, relative_error
 
 
 def spectrum(channels, modes, directions=None, dtype=torch.float32):
@@ -149,6 +150,21 @@ def test_s4d_scan_carries_a_state(length):
 def test_s4d_scan_storage(dtype, channels):
     check_scan(1, 530, channels, 4, dtype=dtype, directions=2)
     check_scan(1, 90, channels, 4, dtype=dtype)
+
+
+@pytest.mark.parametrize("directions", [1, 2])
+def test_s4d_scan_of_several_segments_in_16_bits(directions):
+    check_scan(1, 2050, 20, 2, dtype=torch.bfloat16, directions=directions)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
+def test_s4d_scan_on_a_card_with_less_shared_memory(dtype):
+    emulation(FLAVOUR).set_shared_limit(64 * 1024)  # as sm_75: segments are shorter there
+    try:
+        check_scan(1, 600, 9, 3, dtype=dtype, directions=2)
+        check_scan(1, 600, 9, 3, dtype=dtype, state=True)
+    finally:
+        emulation(FLAVOUR).set_shared_limit(99 * 1024)
 
 
 @pytest.mark.parametrize("length", [90, 1090])
