@@ -27,16 +27,13 @@ __global__ void __launch_bounds__(kGatedThreads, kGatedBlocks)
   memory += (shape.rows() * sizeof(R) + 15) / 16 * 16;
   tile.staged = reinterpret_cast<T*>(memory);
   R* taps = reinterpret_cast<R*>(memory + (shape.rows() * 2 * E * sizeof(T) + 15) / 16 * 16);
-  if (STAGED) {
-    for (int i = threadIdx.x; i < E * width; i += kGatedThreads) {
-      const int e = i / width, j = i % width;
-      taps[j * E + Row::index(e, E)] = p.weight[i] * (p.norm ? p.norm[e] : R(1));
-    }
-    for (int e = threadIdx.x; e < E; e += kGatedThreads) {
-      taps[width * E + Row::index(e, E)] = p.norm ? p.norm[E + e] : R(1);
-      taps[(width + 1) * E + Row::index(e, E)] = p.bias ? p.bias[e] : R(0);
-    }
-  }
+  if (STAGED)
+    stage_parameters<Row>(taps, reinterpret_cast<R*>(memory), E, width, width + 2, [&](int i) {
+      if (i < E * width) return p.weight[i] * (p.norm ? p.norm[i / width] : R(1));
+      const int e = i - E * width;
+      if (e < E) return p.norm ? p.norm[E + e] : R(1);
+      return p.bias ? p.bias[e - E] : R(0);
+    });
   tile.fill(p.norm, eps);
   __syncthreads();
 

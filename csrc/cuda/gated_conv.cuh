@@ -70,8 +70,10 @@ GatedShape choose_shape(const GatedConvArgs& args, int parts, bool backward, int
 template <class R, int N>
 struct ParameterRow {
   static constexpr int kPiece = N == 1 ? 1 : kVector<R>;
-  __device__ static int index(int c, int channels) {
-    return c % N / kPiece * (channels / N * kPiece) + c / N * kPiece + c % kPiece;
+  // The channel at place i of the row.
+  __device__ static int channel(int i, int channels) {
+    const int part = channels / N * kPiece, q = i / part, within = i % part;
+    return within / kPiece * N + q * kPiece + within % kPiece;
   }
   __device__ static void read(const R* row, int c, int channels, R (&out)[N]) {
 #pragma unroll
@@ -83,6 +85,20 @@ struct ParameterRow {
     }
   }
 };
+
+// `count` rows of E parameters to shared memory, the first `width` of them taps: value(i) is number i of all taps
+// (E, width) and then of each row (E) as they lie in global memory, which is read in that order. `raw` has room for as
+// many, is used on the way and free afterwards: the place of the activations has.
+template <class Row, class R, class F>
+__device__ inline void stage_parameters(R* rows, R* raw, int E, int width, int count, F&& value) {
+  for (int i = threadIdx.x; i < E * count; i += kGatedThreads) raw[i] = value(i);
+  __syncthreads();
+  for (int i = threadIdx.x; i < E * count; i += kGatedThreads) {
+    const int j = i / E, e = Row::channel(i % E, E);
+    rows[i] = raw[j < width ? e * width + j : j * E + e];
+  }
+  __syncthreads();
+}
 
 // Rows of activations: x and v from xv (rows, 2E), and in the backward g from grad (rows, E).
 template <class T, int N, bool STAGED>

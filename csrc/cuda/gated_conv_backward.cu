@@ -110,17 +110,13 @@ __global__ void __launch_bounds__(kGatedThreads, kGatedBlocks)
   R* weights = reinterpret_cast<R*>(memory + (shape.rows() * 3 * E * sizeof(T) + 15) / 16 * 16);
   R* sums = STAGED ? weights + (shape.width + 3) * E : p.partial + static_cast<int64_t>(blockIdx.x) * columns;
   for (int i = threadIdx.x; i < columns * segments; i += kGatedThreads) sums[i] = 0;
-  if (STAGED) {
-    using Row = ParameterRow<R, N>;
-    for (int i = threadIdx.x; i < E * shape.width; i += kGatedThreads)
-      weights[i % shape.width * E + Row::index(i / shape.width, E)] = p.weight[i];
-    for (int e = threadIdx.x; e < E; e += kGatedThreads) {
-      R* row = weights + shape.width * E + Row::index(e, E);
-      row[0] = p.norm ? p.norm[e] : R(1);
-      row[E] = p.norm ? p.norm[E + e] : R(1);
-      row[2 * E] = p.bias ? p.bias[e] : R(0);
-    }
-  }
+  if (STAGED)
+    stage_parameters<ParameterRow<R, N>>(weights, reinterpret_cast<R*>(staged), E, shape.width, shape.width + 3, [&](int i) {
+      if (i < E * shape.width) return p.weight[i];
+      const int e = i - E * shape.width;
+      if (e < 2 * E) return p.norm ? p.norm[e] : R(1);
+      return p.bias ? p.bias[e - 2 * E] : R(0);
+    });
 
   const int lane = threadIdx.x % shape.lanes, group = threadIdx.x / shape.lanes, groups = kGatedThreads / shape.lanes;
   for (int64_t slot = blockIdx.x; slot < tiles; slot += gridDim.x) {

@@ -43,24 +43,25 @@ __global__ void __launch_bounds__(kThreads, kBlocks)
     if (static_cast<int>(threadIdx.x) < modes) {
       const Pole q = discretize(p, h, first + threadIdx.x);
       const Complex<double> value = 2 * q.dt * (weight_of(p, channels, 0, h, first + threadIdx.x) * q.phi);
-      z[threadIdx.x] = {q.z.re, q.z.im * kInversePi};
-      c[threadIdx.x] = {static_cast<R>(value.re), static_cast<R>(value.im)};
+      store_exponent(&z[threadIdx.x], {q.z.re, q.z.im * kInversePi});
+      store_complex(&c[threadIdx.x], Complex<R>{static_cast<R>(value.re), static_cast<R>(value.im)});
     }
     __syncthreads();
     for (int i = threadIdx.x; i < modes * rows; i += kThreads) {
       const int n = i / rows, r = i % rows;
-      x[n][r] = c[n] * power<R>(z[n], static_cast<double>(base + r * J));
+      store_complex(&x[n][r], load_complex<R>(&c[n]) * power<R>(load_exponent(&z[n]), static_cast<double>(base + r * J)));
     }
-    for (int i = threadIdx.x; i < modes * J; i += kThreads) y[i / J][i % J] = power<R>(z[i / J], i % J);
+    for (int i = threadIdx.x; i < modes * J; i += kThreads)
+      store_complex(&y[i / J][i % J], power<R>(load_exponent(&z[i / J]), i % J));
     __syncthreads();
     for (int n = 0; n < modes; ++n) {
       Complex<R> right[kOwn];
 #pragma unroll
-      for (int j = 0; j < kOwn; ++j) right[j] = y[n][column + j * kSide];
+      for (int j = 0; j < kOwn; ++j) right[j] = load_complex<R>(&y[n][column + j * kSide]);
 #pragma unroll
       for (int i = 0; i < kOwnRows; ++i) {
         if (row + i * kSide >= rows) break;
-        const Complex<R> left_factor = x[n][row + i * kSide];
+        const Complex<R> left_factor = load_complex<R>(&x[n][row + i * kSide]);
 #pragma unroll
         for (int j = 0; j < kOwn; ++j) sum[i][j] += left_factor.re * right[j].re - left_factor.im * right[j].im;
       }
@@ -85,7 +86,7 @@ __global__ void __launch_bounds__(kThreads, kBlocks)
   SHARED_ARRAY(Complex<R>, y, [J][kModes<R>]);
   SHARED_ARRAY(uint4, tile, [kRows * kPad / kPiece]);  // grad, kRows x kPad
   SHARED_ARRAY(Exponent, z, [kModes<R>]);
-  SHARED_ARRAY(R, shares, [kGroups][4][kModes<R>]);
+  SHARED_ARRAY(R, shares, [kGroups][4][kModes<R> + kModes<R> / 4]);  // such that 4 of each of 8 modes are in 32 banks
   const unsigned tile_number = blockIdx.x % tiles;
   const int64_t h = blockIdx.x / tiles, base = static_cast<int64_t>(tile_number) * kTaps<R>;
   R* g = reinterpret_cast<R*>(&tile[0]);
@@ -97,11 +98,12 @@ __global__ void __launch_bounds__(kThreads, kBlocks)
   for (int first = 0; first < p.modes; first += kModes<R>) {
     const int modes = min(kModes<R>, p.modes - first);
     __syncthreads();
-    if (static_cast<int>(threadIdx.x) < modes) z[threadIdx.x] = exponent_of(p, h, first + threadIdx.x);
+    if (static_cast<int>(threadIdx.x) < modes) store_exponent(&z[threadIdx.x], exponent_of(p, h, first + threadIdx.x));
     __syncthreads();
     for (int i = threadIdx.x; i < J * kModes<R>; i += kThreads) {
       const int n = i % kModes<R>;
-      y[i / kModes<R>][n] = n < modes ? power<R>(z[n], i / kModes<R>) : Complex<R>{0, 0};
+      store_complex(&y[i / kModes<R>][n],
+                    n < modes ? power<R>(load_exponent(&z[n]), i / kModes<R>) : Complex<R>{0, 0});
     }
     __syncthreads();
     Complex<R> dc{0, 0}, dz{0, 0};
@@ -111,7 +113,7 @@ __global__ void __launch_bounds__(kThreads, kBlocks)
         Complex<R> once[kPiece], weighted[kPiece];
 #pragma unroll
         for (int q = 0; q < kPiece; ++q) {
-          once[q] = y[j + q][lane];
+          once[q] = load_complex<R>(&y[j + q][lane]);
           weighted[q] = R(j + q) * once[q];
         }
 #pragma unroll
@@ -126,8 +128,9 @@ __global__ void __launch_bounds__(kThreads, kBlocks)
         }
       }
       if (lane < modes) {
-        const Complex<R> step = power<R>(z[lane], J);
-        Complex<R> at = power<R>(z[lane], static_cast<double>(base + row * J));
+        const Exponent own = load_exponent(&z[lane]);
+        const Complex<R> step = power<R>(own, J);
+        Complex<R> at = power<R>(own, static_cast<double>(base + row * J));
 #pragma unroll
         for (int i = 0; i < kOwnRows; ++i) {
           dc = dc + at * u[i];

@@ -36,9 +36,14 @@ __device__ inline Complex<double> cis_pi(double x) {
 constexpr double kInversePi = 0.318309886183790671538;
 
 // The exponent z = dt A: real part, and imaginary part in half turns.
-struct Exponent {
+struct alignas(16) Exponent {
   double decay, turns;
 };
+__device__ inline Exponent load_exponent(const Exponent* p) {
+  const Complex<double> z = load_complex<double>(p);
+  return {z.re, z.im};
+}
+__device__ inline void store_exponent(Exponent* p, Exponent z) { store_complex(p, Complex<double>{z.decay, z.turns}); }
 
 // a^steps: the phase is reduced in double, so that it stays exact however many steps; the rest is in R.
 template <class R>
