@@ -139,10 +139,10 @@ class Pgc:
     def backward(
         self, grad, u, w_in, b_in, n_in, w_conv, b_conv, w_out, b_out, n_out, lengths, cu_seqlens, eps, causal
     ) -> tuple[Tensor, ...]:
-        """lyra::pgc_backward, from recomputed activations."""
-        real = _without_padding(u, lengths)
+        """lyra::pgc_backward, from recomputed activations; 16-bit ones in float32, whose rounding would add up."""
+        real = _without_padding(u, lengths).to(_compute_dtype(u))
         xv, gated = self._gated(real, w_in, b_in, n_in, w_conv, b_conv, lengths, cu_seqlens, eps, causal)
-        grad = _without_padding(grad, lengths)
+        grad = _without_padding(grad, lengths).to(real.dtype)
         dn_out = _absent(u)
         if n_out is not None:
             projected = _linear(gated, w_out, b_out)
@@ -154,7 +154,7 @@ class Pgc:
             dgated, xv, w_conv, b_conv, n_in, lengths, cu_seqlens, eps, causal
         )
         du, dw_in, db_in = _linear_backward(dxv, real, w_in, b_in)
-        return du, dw_in, db_in, dn_in, dw_conv, db_conv, dw_out, db_out, dn_out
+        return du.to(u.dtype), dw_in, db_in, dn_in, dw_conv, db_conv, dw_out, db_out, dn_out
 
 
 def _linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
