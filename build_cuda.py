@@ -171,7 +171,7 @@ def compile_kernel(nvcc: str, source: Path, target: Path, chosen: list[tuple[str
     Raises:
         BuildError: nvcc failed or warned.
     """
-    names = ", ".join(f"sm_{number}" for number, _ in chosen)
+    names = ", ".join(f"sm_{number}" + (" and PTX of it" if ptx else "") for number, ptx in chosen)
     define = f'-DLYRA_CUDA_ARCHITECTURES="{names}"'
     command = [nvcc, *FLAGS, *code_flags(chosen), define, f"-I{CSRC}", "-Xptxas", "-v", "-MMD"]
     command += ["-MF", str(target.with_suffix(".d")), "-c", str(source), "-o", str(target)]

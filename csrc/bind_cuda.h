@@ -18,8 +18,7 @@
 #else
 #define LYRA_CUDA_LIBRARY lyra_cuda
 #define LYRA_CUDA_KEY CUDA
-// Weak: a PyTorch without CUDA does not have it, and this library must load there all the same.
-extern "C" __attribute__((weak)) int32_t aoti_torch_get_current_cuda_stream(int32_t device, void** stream);
+#include "cuda_stream.h"
 #endif
 
 namespace lyra::binding {
@@ -32,9 +31,11 @@ class CudaCall {
     emu::forget_memory();
 #else
     device_ = x.get_device_index();
-    guard_.emplace(device_);
-    STD_TORCH_CHECK(aoti_torch_get_current_cuda_stream != nullptr, "this PyTorch was built without CUDA");
-    STD_TORCH_CHECK(aoti_torch_get_current_cuda_stream(device_, &stream_) == 0, "no CUDA stream to run on");
+    guard_.emplace(device_);  // PyTorch's own device, restored afterwards
+    cuda::use_device(device_);
+    static const CurrentStream current_stream = find_current_stream();
+    STD_TORCH_CHECK(current_stream != nullptr, "this PyTorch was built without CUDA");
+    STD_TORCH_CHECK(current_stream(device_, &stream_) == 0, "PyTorch has no stream for cuda:", device_);
 #endif
   }
 

@@ -17,6 +17,10 @@ struct Error : std::runtime_error {
   using std::runtime_error::runtime_error;
 };
 
+// Makes a device this thread's current one for the launchers. The CUDA runtime is linked into this library, and a device
+// that a program has chosen through a runtime of its own need not be chosen here.
+void use_device(int device);
+
 // Where the sequences of a batch lie in its (rows, channels) activations.
 //   dense:  sequences x max_length rows
 //   padded: the same, sequence s real in its first lengths[s] rows

@@ -27,8 +27,8 @@ constexpr size_t kSharedBudget = 48 * 1024;  // what every card gives a block wi
 constexpr size_t kSharedLimit = 64 * 1024;   // what every card from sm_75 on can give
 constexpr size_t kSharedOptIn = 99 * 1024;   // and from sm_80 on
 
-// What a block may ask for on the current device, up to what every card from sm_80 on gives.
-size_t shared_limit();
+// What a block of a kernel may ask for on the current device, up to what every card from sm_80 on gives.
+size_t shared_limit(const char* kernel);
 
 #ifdef __CUDACC__
 // Throws an Error that names the kernel, and for a card without code in this build, the architectures it has.

@@ -353,7 +353,7 @@ ScanShape scan_shape(const S4dScanArgs& args, const ScanMemory& memory, int most
   s.directions = static_cast<int>(args.directions);
   s.group = 32 / static_cast<int>(storage_bytes(args.dtype));
   s.groups = (s.channels + s.group - 1) / s.group;
-  const size_t resident = kScanResident<R> / kWarp / s.group, limit = shared_limit();
+  const size_t resident = kScanResident<R> / kWarp / s.group, limit = shared_limit("s4d_scan");
   for (s.shift = most_shift;; --s.shift) {
     s.pitch = (1 << s.shift) + 128 / static_cast<int>(sizeof(R)) / s.group;
     if (s.shift == kChunkShift) break;
