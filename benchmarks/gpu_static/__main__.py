@@ -1,8 +1,9 @@
-"""Counts and compiles every Triton kernel without a GPU; fails where a limit is passed.
+"""Counts and compiles every Triton and CUDA C++ kernel without a GPU; fails where a limit is passed.
 
 ``python -m benchmarks.gpu_static`` compiles every shipped configuration for every architecture and writes
 benchmarks/results/gpu_static.md and .json; what was compiled before comes from Triton's cache. ``--measured`` leaves
-the other configurations out; ``--reduced`` checks the main ones on sm_80 and gfx942 and writes nothing.
+the other configurations out; ``--reduced`` checks the main ones on sm_80 and gfx942 and writes nothing; ``--cuda`` has
+the CUDA C++ kernels only, in benchmarks/results/gpu_static_cuda.md, which ``--reduced`` leaves to tests/emulation.
 """
 
 from __future__ import annotations
@@ -47,6 +48,13 @@ def _tells(value: Any) -> bool:
     return isinstance(value, (int, str)) and not isinstance(value, bool)
 
 
+def cuda() -> int:
+    """The CUDA C++ kernels: counts, resources, page."""
+    from . import cuda_rows
+
+    return cuda_rows.main(["--check", "--page", str(RESULTS / "gpu_static_cuda.md")])
+
+
 def main() -> int:
     """Run; the process's exit status."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -54,7 +62,10 @@ def main() -> int:
     parser.add_argument("--measured", action="store_true", help="only the cases that have a predicted time")
     parser.add_argument("--architectures", nargs="+", default=aot.ARCHITECTURES, choices=aot.ARCHITECTURES)
     parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="processes that compile")
+    parser.add_argument("--cuda", action="store_true", help="only the CUDA C++ kernels")
     options = parser.parse_args()
+    if options.cuda:
+        return cuda()
     started = time.perf_counter()
     which = "reduced" if options.reduced else "measured" if options.measured else "all"
     rows = count(which)
@@ -72,7 +83,10 @@ def main() -> int:
         (RESULTS / "gpu_static.json").write_text(json.dumps({"rows": rows, "compiled": compiled}, indent=1))
     for violation in violations:
         print(violation, file=sys.stderr)
-    return 1 if violations else 0
+    failed = bool(violations)
+    if not options.reduced:
+        failed |= cuda() != 0
+    return 1 if failed else 0
 
 
 if __name__ == "__main__":
