@@ -113,7 +113,7 @@ def _tail(batch: int, length: int, channels: int) -> Callable:
 MEASURED = [
     Case("gated_conv", "gated_conv", _gated(1, 512, 64, 3), (8, 2048, 64), 1.15, scale=32, reduced=True),
     Case("s4d_kernel", "s4d_kernel", _kernel(1, 32, 8192), (1, 8192, 64), 1.15, 64, reduced=True, dtypes=("fp32",)),
-    Case("s4d_scan, short", "s4d_scan", _scan(64, 128, 1, 32), (64, 128, 64), None, 64),
+    Case("s4d_scan, short", "s4d_scan", _scan(64, 128, 1, 32), (64, 128, 64), 2.0, 64),
     Case("s4d_scan", "s4d_scan", _scan(8, 2048, 1, 32), (8, 2048, 64), 2.0, 64, segment={"fp32": 1024}, reduced=True),
     Case(
         "s4d_scan, long",

@@ -23,12 +23,31 @@ COLUMNS = 5  # of the table of rows: first token, tokens, first checkpoint, sequ
 
 
 @triton.jit
+def load_base(base, h, n, M):
+    """What the powers of channel ``h`` are made from: log |a|, and the phase in turns as two parts."""
+    at = base + h * (3 * M) + n
+    real = n < M
+    # Where there is no mode a is 0: its state stays finite.
+    x = tl.load(at, mask=real, other=-1e4)
+    return x, tl.load(at + M, mask=real, other=0.0), tl.load(at + 2 * M, mask=real, other=0.0)
+
+
+@triton.jit
+def load_toeplitz(taps, h, SHIFT: tl.constexpr, T: tl.constexpr):
+    """The taps at lag T-1-t-s as (s, t), 0 where that is negative. Reads 2T values."""
+    at = tl.arange(0, T * T)
+    lag = T - 1 - at % T - at // T
+    values = tl.load(taps + h * (2 * T) + tl.arange(0, 2 * T))
+    return tl.reshape(tl.gather(values, lag + (T - SHIFT), axis=0), (T, T))
+
+
+@triton.jit
 def _tables(
     log_dt,
     log_A_real,
     A_imag,
     C,
-    power,
+    base,
     taps,
     c,
     H,
@@ -37,7 +56,7 @@ def _tables(
     T: tl.constexpr,
     N: tl.constexpr,
 ):
-    """a^j, 0 <= j <= T; the kernel's first T taps behind T zeros; c."""
+    """What powers are made from; the kernel's first T taps behind T zeros; c."""
     h = tl.program_id(0).to(tl.int64)
     j = tl.arange(0, T)
     n = tl.arange(0, N)
@@ -45,14 +64,11 @@ def _tables(
     _, re, im, x, turns = modes(log_dt, log_A_real, A_imag, h, n, M, real)
     coarse, fine = split_turns(turns)
     x32 = x.to(tl.float32)
+    to = base + h * (3 * M) + n
+    tl.store(to, x32, mask=real)
+    tl.store(to + M, coarse, mask=real)
+    tl.store(to + 2 * M, fine, mask=real)
     p_re, p_im = powers(x32[None, :], coarse[None, :], fine[None, :], 0.0, j.to(tl.float32)[:, None])
-    to = power + (h * (T + 1) + j[:, None]) * (2 * M) + n[None, :]
-    tl.store(to, p_re, mask=real[None, :])
-    tl.store(to + M, p_im, mask=real[None, :])
-    q_re, q_im = powers(x32, coarse, fine, 0.0, tl.full((N,), T, tl.float32))
-    to = power + (h * (T + 1) + T) * (2 * M) + n
-    tl.store(to, q_re, mask=real)
-    tl.store(to + M, q_im, mask=real)
     s_re, s_im = hold(re, im, x, turns)
     for d in tl.static_range(DIRECTIONS):
         C_re, C_im = load_pair(C, (d * H + h) * M + n, real)
@@ -68,9 +84,13 @@ def _tables(
 
 @dataclass
 class Tables:
-    """``power (H, T + 1, 2, M)``, ``taps (directions, H, 2T)``, ``c (directions, H, 2, M)``, all fp32."""
+    """``base (H, 3, M)``, ``taps (directions, H, 2T)``, ``c (directions, H, 2, M)``, all fp32.
 
-    power: Tensor
+    Powers are made by each program from ``base``, and the Toeplitz matrix out of ``taps``: a table of T powers would
+    weigh as much as T tokens of 4 rows.
+    """
+
+    base: Tensor
     taps: Tensor
     c: Tensor
 
@@ -80,14 +100,14 @@ def tables(log_dt: Tensor, log_A_real: Tensor, A_imag: Tensor, C: Tensor, T: int
     channels, count = A_imag.shape
     directions = C.shape[0]
     result = Tables(
-        C.new_empty(channels, T + 1, 2, count),
+        C.new_empty(channels, 3, count),
         C.new_empty(directions, channels, 2 * T),
         C.new_empty(directions, channels, 2, count),
     )
     launch(
         _tables,
         lambda c: (channels,),
-        (log_dt, log_A_real, A_imag, C, result.power, result.taps, result.c, channels, count),
+        (log_dt, log_A_real, A_imag, C, result.base, result.taps, result.c, channels, count),
         {"DIRECTIONS": directions, "T": T},
         [Config({"N": next_power_of_2(count)}, 4, 1)],
     )

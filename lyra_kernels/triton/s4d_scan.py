@@ -20,29 +20,21 @@ from torch import Tensor
 import lyra_kernels.reference as reference
 
 from ._launch import Config, launch, next_power_of_2, precision, supports
-from ._scan_rows import CHUNK, Rows, Tables, combine, rows, segment_length, tables
+from ._modes import powers
+from ._scan_rows import CHUNK, Rows, Tables, combine, load_base, load_toeplitz, rows, segment_length, tables
 
 MAX_MODES = 64  # whose states fit in registers
 
 
 @triton.jit
-def load_power(power, h, j, n, M, T: tl.constexpr):
-    """Real and imaginary part of a^j of channel ``h``; ``j`` and ``n`` are of shapes that broadcast."""
-    at = power + (h * (T + 1) + j) * (2 * M) + n
-    real = (n < M) & (j > 0)
-    re = tl.load(at, mask=real, other=0.0)
-    return tl.where(j > 0, re, 1.0), tl.load(at + M, mask=real, other=0.0)
-
-
-@triton.jit
-def load_coefficient(c, power, h, n, M, SHIFT: tl.constexpr, T: tl.constexpr):
+def load_coefficient(c, x, coarse, fine, h, n, M, SHIFT: tl.constexpr):
     """c a, or c where SHIFT is 1."""
     at = c + h * (2 * M) + n
     real = n < M
     re = tl.load(at, mask=real, other=0.0)
     im = tl.load(at + M, mask=real, other=0.0)
     if SHIFT == 0:
-        a_re, a_im = load_power(power, h, 1, n, M, T)
+        a_re, a_im = powers(x, coarse, fine, 0.0, 1.0)
         return re * a_re - im * a_im, re * a_im + im * a_re
     else:
         return re, im
@@ -53,7 +45,7 @@ def _scan(
     u,
     y,
     before,
-    power,
+    base,
     taps,
     c,
     skip,
@@ -72,6 +64,7 @@ def _scan(
     FINAL: tl.constexpr,
     PARTS: tl.constexpr,
     SAVE: tl.constexpr,
+    ADJOINT: tl.constexpr,
     STEP: tl.constexpr,
     BACK: tl.constexpr,
     SHIFT: tl.constexpr,
@@ -99,17 +92,17 @@ def _scan(
     n = tl.arange(0, N)[None, :]
     t = tl.arange(0, T)[None, :]
     s = tl.arange(0, T)[:, None]
-    aT_re, aT_im = load_power(power, h, T, n, M, T)
-    encode_re, encode_im = load_power(power, h, T - 1 - s, n, M, T)
+    decay, coarse, fine = load_base(base, h, n, M)
+    aT_re, aT_im = powers(decay, coarse, fine, 0.0, tl.full((1, N), T, tl.float32))
+    encode_re, encode_im = powers(decay, coarse, fine, 0.0, (T - 1 - s).to(tl.float32))
     if OUTPUT:
         # Outputs come back to front, t' = T - 1 - t: so a^t is the same table, transposed.
-        d_re, d_im = load_coefficient(c, power, h, n, M, SHIFT, T)
+        d_re, d_im = load_coefficient(c, decay, coarse, fine, h, n, M, SHIFT)
         decode_re = tl.trans(encode_re)
         decode_im = tl.trans(encode_im)
-        lag = T - 1 - t - s
-        matrix = tl.load(taps + h * (2 * T) + (T - SHIFT) + lag)
+        matrix = load_toeplitz(taps, h, SHIFT, T)
         if SKIP:
-            matrix += tl.where(lag == 0, tl.load(skip + h), 0.0)
+            matrix += tl.where(t + s == T - 1, tl.load(skip + h), 0.0)
     at_state = (h * M + n) * 2
     real = n < M
     s_re = tl.zeros((R, N), tl.float32)
@@ -118,6 +111,8 @@ def _scan(
         at = enter + row[:, None] * (H * M * 2) + at_state
         s_re = tl.load(at, mask=real & inside[:, None], other=0.0)
         s_im = tl.load(at + 1, mask=real & inside[:, None], other=0.0)
+        if ADJOINT:  # a gradient is the conjugate of Lambda
+            s_im = -s_im
     for off in range(0, tl.max(length, axis=0), T):
         token = (start[:, None] + step * (off + t)) * H + h
         there = off + t < length[:, None]
@@ -130,8 +125,12 @@ def _scan(
                 tl.store(checkpoints + at + 1, s_im, mask=keep)
         if OUTPUT:
             o = tl.dot(x, matrix, input_precision=PREC)
-            o = tl.dot(s_re * d_re - s_im * d_im, decode_re, o, input_precision=PREC)
-            o = tl.dot(-(s_re * d_im + s_im * d_re), decode_im, o, input_precision=PREC)
+            if ADJOINT:
+                o = tl.dot(s_re, decode_re, o, input_precision=PREC)
+                o = tl.dot(-s_im, decode_im, o, input_precision=PREC)
+            else:
+                o = tl.dot(s_re * d_re - s_im * d_im, decode_re, o, input_precision=PREC)
+                o = tl.dot(-(s_re * d_im + s_im * d_re), decode_im, o, input_precision=PREC)
             back = off + T - 1 - t
             token = (start[:, None] + step * back) * H + h
             there = back < length[:, None]
@@ -140,8 +139,15 @@ def _scan(
             tl.store(y + token, o.to(y.dtype.element_ty), mask=there)
         # A chunk that is not full leaves the state as it is: what follows takes care of it.
         full = (off + T <= length)[:, None]
-        e_re = tl.dot(x, encode_re, aT_re * s_re - aT_im * s_im, input_precision=PREC)
-        e_im = tl.dot(x, encode_im, aT_re * s_im + aT_im * s_re, input_precision=PREC)
+        if ADJOINT:
+            e_re = tl.dot(x, encode_re, input_precision=PREC)
+            e_im = tl.dot(x, encode_im, input_precision=PREC)
+            f_re = aT_re * s_re - aT_im * s_im + (d_re * e_re - d_im * e_im)
+            e_im = aT_re * s_im + aT_im * s_re + (d_re * e_im + d_im * e_re)
+            e_re = f_re
+        else:
+            e_re = tl.dot(x, encode_re, aT_re * s_re - aT_im * s_im, input_precision=PREC)
+            e_im = tl.dot(x, encode_im, aT_re * s_im + aT_im * s_re, input_precision=PREC)
         s_re = tl.where(full, e_re, s_re)
         s_im = tl.where(full, e_im, s_im)
     if FINAL or PARTS:
@@ -151,23 +157,33 @@ def _scan(
         token = (start[:, None] + step * (off[:, None] + t)) * H + h
         there = t >= T - rest[:, None]
         x = tl.load(u + token, mask=there, other=0.0).to(tl.float32)
-        a_re, a_im = load_power(power, h, rest[:, None], n, M, T)
-        e_re = tl.dot(x, encode_re, a_re * s_re - a_im * s_im, input_precision=PREC)
-        e_im = tl.dot(x, encode_im, a_re * s_im + a_im * s_re, input_precision=PREC)
+        a_re, a_im = powers(decay, coarse, fine, 0.0, rest[:, None].to(tl.float32))
+        if ADJOINT:
+            e_re = tl.dot(x, encode_re, input_precision=PREC)
+            e_im = tl.dot(x, encode_im, input_precision=PREC)
+            f_re = a_re * s_re - a_im * s_im + (d_re * e_re - d_im * e_im)
+            e_im = -(a_re * s_im + a_im * s_re + (d_re * e_im + d_im * e_re))
+            e_re = f_re
+        else:
+            e_re = tl.dot(x, encode_re, a_re * s_re - a_im * s_im, input_precision=PREC)
+            e_im = tl.dot(x, encode_im, a_re * s_im + a_im * s_re, input_precision=PREC)
         if PARTS:
             wanted = inside & ((flags & (1 if BACK else 2)) == 0)
             at = state + row[:, None] * (H * M * 2) + at_state
         else:
-            wanted = inside & ((flags & 2) != 0)
+            wanted = inside & ((flags & (1 if BACK else 2)) != 0)
             at = state + sequence[:, None] * (H * M * 2) + at_state
         tl.store(at, e_re, mask=real & wanted[:, None])
         tl.store(at + 1, e_im, mask=real & wanted[:, None])
 
 
-def configurations(modes: int, backward: bool) -> list[Config]:
-    """16 rows: the smallest product a matrix unit takes. Chunks and warps so that no register is spilled."""
-    block = next_power_of_2(max(modes, 16))
-    chunk, warps = (32, 8 if backward else 4) if block <= 32 else (16, 8)
+def configurations(modes: int) -> list[Config]:
+    """16 rows: the smallest product a matrix unit takes. Chunks and warps so that no register is spilled.
+
+    At least 32 modes: for 16 the compiler has each warp do every column of a product, and spills hundreds of bytes.
+    """
+    block = next_power_of_2(max(modes, 32))
+    chunk, warps = (32, 4) if block <= 32 else (16, 8)
     return [Config({"R": 16, "T": chunk, "N": block}, warps, 1)]
 
 
@@ -191,9 +207,14 @@ def run_scan(
     *,
     parts: bool = False,
     back: bool = False,
+    adjoint: bool = False,
 ) -> None:
-    """Launch ``_scan`` for one direction; see its constants for what each argument does where it is given."""
-    channels, count = u.shape[-1], table.power.shape[-1]
+    """Launch ``_scan`` for one direction; see its constants for what each argument does where it is given.
+
+    With ``back`` each row is walked from its end; with ``adjoint`` states are gradients, and the kernel's coefficients
+    are applied to what enters a state, not to what leaves it.
+    """
+    channels, count = u.shape[-1], table.base.shape[-1]
     width = 0 if checkpoints is None else checkpoints.shape[-1]
     if checkpoints is not None:
         checkpoints = checkpoints.view(-1)[direction * channels * count * 2 :]
@@ -204,7 +225,7 @@ def run_scan(
             u,
             y,
             before,
-            table.power,
+            table.base,
             table.taps[direction],
             table.c[direction],
             skip,
@@ -225,6 +246,7 @@ def run_scan(
             "FINAL": state is not None and not parts,
             "PARTS": parts,
             "SAVE": checkpoints is not None,
+            "ADJOINT": adjoint,
             "STEP": -1 if row.reverse else 1,
             "BACK": back,
             "SHIFT": direction,
@@ -247,7 +269,7 @@ def s4d_scan(u, log_dt, log_A_real, A_imag, C, D, lengths, cu_seqlens, initial_s
         args = (u, log_dt, log_A_real, A_imag, C, D, lengths, cu_seqlens, initial_state)
         y, state = reference.s4d_scan(*args)
         return y.contiguous(), state.contiguous(), checkpoints
-    config = configurations(count, backward=False)[0]
+    config = configurations(count)[0]
     table = tables(log_dt, log_A_real, A_imag, C, config.blocks["T"])
     segment = segment_length(u, sequences, channels, config.blocks["R"])
     y = torch.zeros_like(u) if lengths is not None else torch.empty_like(u)

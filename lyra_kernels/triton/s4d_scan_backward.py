@@ -1,4 +1,4 @@
-"""The backward of the S4D scan: one sweep from the last chunk to the first, then the chain rule.
+"""The backward of the S4D scan: the adjoint scan for du, a sweep for the parameters' sums, then the chain rule.
 
 With Lambda the adjoint of the state that leaves a chunk of T tokens, S the state that enters it (from the forward's
 checkpoints), g the gradient of y and K the kernel:
@@ -12,9 +12,14 @@ and, as derivatives by c and by z = log a, with W_l = sum_{t-s=l} g_t u_s the co
     dz = c (sum S Gamma_1 + sum_l l a^l W_l) + sum Lambda (E_1 + T a^T S)
     Gamma_1 = sum_t (t+1) a^(t+1) g_t,     E_1 = sum_s (T-1-s) a^(T-1-s) u_s
 
-Everything but the two elementwise lines is a matrix product, and nothing of size (H, L) is formed. u and g are read
-back to front (s' = T-1-s), so that one table of a^t serves every product. A sequence's last chunk, r tokens long, sits
-at the end of T tokens for u and du, at the start for Gamma, and has a^r in place of a^T.
+Everything but the two elementwise lines is a matrix product, and nothing of size (H, L) is formed.
+
+du is the scan of g with time reversed (``_scan`` with ADJOINT). The sums for the parameters, which need the states of
+both directions in step, are a second kernel: together they would need the tables of both at once, and more than the
+255 registers that a thread has; apart, g is read twice, a quarter of the floor, and no program runs two sets of warps
+on the same product. That sweep goes from the last chunk to the first. u is read back to front (s' = T-1-s), so that
+one table of a^t serves every product. A sequence's last chunk, r tokens long, sits at the end of T tokens for u, at
+the start for Gamma, and has a^r in place of a^T.
 
 Sums over rows go to a partial buffer, are added in a fixed order, and :func:`_scan_chain` takes them to the
 parameters in float64.
@@ -28,10 +33,10 @@ import triton.language as tl
 from torch import Tensor
 
 from ._launch import Config, absent, launch, next_power_of_2, precision, reference_gradients
-from ._modes import chain, hold, load_pair, modes
+from ._modes import chain, hold, load_pair, modes, powers, split_turns
 from ._reduce import sum_rows
-from ._scan_rows import CHUNK, combine, rows, segment_length, tables
-from .s4d_scan import configurations, fits, load_power, run_scan
+from ._scan_rows import CHUNK, combine, load_base, rows, segment_length, tables
+from .s4d_scan import configurations, fits, run_scan
 
 SUMS = 6  # real and imaginary part of S Gamma, S Gamma_1 and Lambda (E_1 + T a^T S)
 
@@ -42,85 +47,61 @@ def _times(a_re, a_im, b_re, b_im):
 
 
 @triton.jit
-def _load(x, start, length, off, t, h, H, rest, STEP: tl.constexpr, BACKWARD: tl.constexpr, T: tl.constexpr):
-    """The ``rest`` tokens from ``off`` on, (R, T), as fp32: from the front, or back to front."""
-    if BACKWARD:
-        at = off + rest - 1 - t
-    else:
-        at = off + t
-    token = (start + STEP * at) * H + h
+def _load(x, start, off, rest, t, h, H, STEP: tl.constexpr):
+    """The ``rest`` tokens from ``off`` on, (R, T), back to front, as fp32."""
+    token = (start + STEP * (off + rest - 1 - t)) * H + h
     return tl.load(x + token, mask=t < rest, other=0.0).to(tl.float32)
 
 
 @triton.jit
 def _chunk(
-    grad, du, before, x, s_re, s_im, lam_re, lam_im, sums, w,
-    start, length, off, rest, a_re, a_im, t, h, H,
-    matrix, p_re, p_im, q_re, q_im, one_re, one_im, c_re, c_im, weight,
-    STEP: tl.constexpr, SHIFT: tl.constexpr, ADD: tl.constexpr, PREC: tl.constexpr, T: tl.constexpr,
+    g_back, x, s_re, s_im, lam_re, lam_im, a_lam_re, a_lam_im, sums, w,
+    rest, t, p_re, p_im, one_re, one_im, c_re, c_im, SHIFT: tl.constexpr, PREC: tl.constexpr,
 ):  # fmt: skip
-    """One chunk; ``rest`` tokens are real, a is their power, x the activations back to front."""
-    g = _load(grad, start, length, off, t, h, H, rest, STEP, False, T)
-    g_back = _load(grad, start, length, off, t, h, H, rest, STEP, True, T)
-    j = t.to(tl.float32)
-    o = tl.dot(g_back, matrix, weight * g_back, input_precision=PREC)
-    o = tl.dot(lam_re, q_re, o, input_precision=PREC)
-    o = tl.dot(-lam_im, q_im, o, input_precision=PREC)
-    token = (start + STEP * (off + rest - 1 - t)) * H + h
-    if ADD:
-        o += tl.load(before + token, mask=t < rest, other=0.0)
-    tl.store(du + token, o.to(du.dtype.element_ty), mask=t < rest)
+    """One chunk, ``rest`` tokens of which are real; a_lam is Lambda times a to their power.
+
+    g_back and x are the gradients and activations, back to front.
+    """
     w = tl.dot(tl.trans(g_back), x, w, input_precision=PREC)
+    j = t.to(tl.float32)
+    f_re, f_im = _times(s_re, s_im, a_lam_re, a_lam_im)
+    r = rest.to(tl.float32)
+    late = x * j
+    e_re = tl.dot(late, p_re, input_precision=PREC)
+    e_im = tl.dot(late, p_im, input_precision=PREC)
+    e_re, e_im = _times(lam_re, lam_im, e_re, e_im)
+    e_sum = (sums[4] + tl.sum(e_re + r * f_re, axis=0), sums[5] + tl.sum(e_im + r * f_im, axis=0))
+    g = tl.where(t < rest, tl.gather(g_back, tl.maximum(rest - 1 - t, 0), axis=1), 0.0)
+    late = g * (j + (1 - SHIFT))
+    k_re = tl.dot(late, p_re, input_precision=PREC)
+    k_im = tl.dot(late, p_im, input_precision=PREC)
+    k_re, k_im = _times(k_re, k_im, one_re, one_im)
+    k_re, k_im = _times(s_re, s_im, k_re, k_im)
+    k_sum = (sums[2] + tl.sum(k_re, axis=0), sums[3] + tl.sum(k_im, axis=0))
     g_re = tl.dot(g, p_re, input_precision=PREC)
     g_im = tl.dot(g, p_im, input_precision=PREC)
     g_re, g_im = _times(g_re, g_im, one_re, one_im)
-    weighted = g * (j + (1 - SHIFT))
-    k_re = tl.dot(weighted, p_re, input_precision=PREC)
-    k_im = tl.dot(weighted, p_im, input_precision=PREC)
-    k_re, k_im = _times(k_re, k_im, one_re, one_im)
-    as_re, as_im = _times(a_re, a_im, s_re, s_im)
-    r = rest.to(tl.float32)
-    e_re = tl.dot(x * j, p_re, r * as_re, input_precision=PREC)
-    e_im = tl.dot(x * j, p_im, r * as_im, input_precision=PREC)
-    e_re, e_im = _times(lam_re, lam_im, e_re, e_im)
-    k_re, k_im = _times(s_re, s_im, k_re, k_im)
     f_re, f_im = _times(s_re, s_im, g_re, g_im)
-    sums = (
-        sums[0] + tl.sum(f_re, axis=0),
-        sums[1] + tl.sum(f_im, axis=0),
-        sums[2] + tl.sum(k_re, axis=0),
-        sums[3] + tl.sum(k_im, axis=0),
-        sums[4] + tl.sum(e_re, axis=0),
-        sums[5] + tl.sum(e_im, axis=0),
-    )
-    n_re, n_im = _times(a_re, a_im, lam_re, lam_im)
+    f_sum = (sums[0] + tl.sum(f_re, axis=0), sums[1] + tl.sum(f_im, axis=0))
     g_re, g_im = _times(c_re, c_im, g_re, g_im)
-    return n_re + g_re, n_im + g_im, sums, w
+    return a_lam_re + g_re, a_lam_im + g_im, f_sum + k_sum + e_sum, w
 
 
 @triton.jit
 def _scan_backward(
     grad,
     u,
-    du,
-    before,
-    power,
-    taps,
+    base,
     c,
-    skip,
     table,
     leave,
-    d_initial,
     checkpoints,
     partial,
     H,
     M,
     count,
     width,
-    ADD: tl.constexpr,
-    SKIP: tl.constexpr,
     LEAVE: tl.constexpr,
-    INITIAL: tl.constexpr,
     STEP: tl.constexpr,
     SHIFT: tl.constexpr,
     PREC: tl.constexpr,
@@ -140,17 +121,12 @@ def _scan_backward(
     t = tl.arange(0, T)[None, :]
     s = tl.arange(0, T)[:, None]
     real = n < M
-    p_re, p_im = load_power(power, h, s, n, M, T)
-    q_re = tl.trans(p_re)
-    q_im = tl.trans(p_im)
-    matrix = tl.load(taps + h * (2 * T) + (T - SHIFT) + t - s)
-    aT_re, aT_im = load_power(power, h, T, n, M, T)
-    one_re, one_im = load_power(power, h, 1 - SHIFT, n, M, T)
+    decay, coarse, fine = load_base(base, h, n, M)
+    p_re, p_im = powers(decay, coarse, fine, 0.0, s.to(tl.float32))
+    aT_re, aT_im = powers(decay, coarse, fine, 0.0, tl.full((1, N), T, tl.float32))
+    one_re, one_im = powers(decay, coarse, fine, 0.0, tl.full((1, N), 1 - SHIFT, tl.float32))
     c_re = tl.load(c + h * (2 * M) + n, mask=real, other=0.0)
     c_im = tl.load(c + h * (2 * M) + M + n, mask=real, other=0.0)
-    weight = 0.0
-    if SKIP:
-        weight = tl.load(skip + h)
     at_state = (h * M + n) * 2
     lam_re = tl.zeros((R, N), tl.float32)
     lam_im = tl.zeros((R, N), tl.float32)
@@ -176,41 +152,40 @@ def _scan_backward(
         s_im = first_im
         for k in range(block, off, T):  # from the checkpoint's state to that which enters this chunk
             full = tl.where(off < length, T, 0) + tl.zeros_like(length)
-            x = _load(u, start, length, k, t, h, H, full, STEP, True, T)
+            x = _load(u, start, k, full, t, h, H, STEP)
             n_re, n_im = _times(aT_re, aT_im, s_re, s_im)
             s_re = tl.dot(x, p_re, n_re, input_precision=PREC)
             s_im = tl.dot(x, p_im, n_im, input_precision=PREC)
         rest = tl.minimum(tl.maximum(length - off, 0), T)
         s_re = tl.where(rest > 0, s_re, 0.0)
         s_im = tl.where(rest > 0, s_im, 0.0)
-        x = _load(u, start, length, off, t, h, H, rest, STEP, True, T)
-        a_re = tl.where(rest == T, aT_re, 1.0)
-        a_im = tl.where(rest == T, aT_im, 0.0)
-        if tl.max(tl.max(((rest > 0) & (rest < T)).to(tl.int32), axis=0), axis=0) > 0:
-            a_re, a_im = load_power(power, h, rest + n * 0, n, M, T)
+        x = _load(u, start, off, rest, t, h, H, STEP)
+        a_lam_re, a_lam_im = _times(aT_re, aT_im, lam_re, lam_im)
+        if LEAVE:  # else Lambda is 0 where a chunk is not full, a sequence's last
+            if tl.max(tl.max(((rest > 0) & (rest < T)).to(tl.int32), axis=0), axis=0) > 0:
+                a_re, a_im = powers(decay, coarse, fine, 0.0, rest.to(tl.float32))
+                a_re, a_im = _times(a_re, a_im, lam_re, lam_im)
+                a_lam_re = tl.where(rest == T, a_lam_re, a_re)
+                a_lam_im = tl.where(rest == T, a_lam_im, a_im)
+            a_lam_re = tl.where(rest == 0, lam_re, a_lam_re)
+            a_lam_im = tl.where(rest == 0, lam_im, a_lam_im)
+        g = _load(grad, start, off, rest, t, h, H, STEP)
         lam_re, lam_im, sums, w = _chunk(
-            grad, du, before, x, s_re, s_im, lam_re, lam_im, sums, w,
-            start, length, off, rest, a_re, a_im, t, h, H,
-            matrix, p_re, p_im, q_re, q_im, one_re, one_im, c_re, c_im, weight,
-            STEP, SHIFT, ADD, PREC, T,
+            g, x, s_re, s_im, lam_re, lam_im, a_lam_re, a_lam_im, sums, w,
+            rest, t, p_re, p_im, one_re, one_im, c_re, c_im, SHIFT, PREC,
         )  # fmt: skip
-    to = partial + (tl.program_id(1).to(tl.int64) * H + h) * (6 * M + T * T)
+    to = partial + (tl.program_id(1).to(tl.int64) * H + h) * (6 * M + T)
     i = tl.arange(0, N)
     for k in tl.static_range(6):
         tl.store(to + k * M + i, sums[k], mask=i < M)
-    tl.store(to + 6 * M + s * T + t, w)
-    if INITIAL:
-        sequence = tl.load(table + row * 5 + 3, mask=inside, other=0)
-        flags = tl.load(table + row * 5 + 4, mask=inside, other=0)
-        at = d_initial + sequence * (H * M * 2) + at_state
-        tl.store(at, lam_re, mask=real & inside & ((flags & 1) != 0))
-        tl.store(at + 1, -lam_im, mask=real & inside & ((flags & 1) != 0))
+    # W is back to front: lag t lies at (s, s + t).
+    w = tl.where(s + t < T, tl.gather(w, (s + t) % T, axis=1), 0.0)
+    tl.store(to + 6 * M + tl.arange(0, T), tl.sum(w, axis=0))
 
 
 @triton.jit
 def _scan_chain(
     total,
-    power,
     log_dt,
     log_A_real,
     A_imag,
@@ -227,27 +202,28 @@ def _scan_chain(
     T: tl.constexpr,
     N: tl.constexpr,
 ):
-    """From sums of each direction, ``total (directions, H, 6M + T T)``, to the gradients of the parameters."""
+    """From sums of each direction, ``total (directions, H, 6M + T)``, to the gradients of the parameters."""
     h = tl.program_id(0).to(tl.int64)
     n = tl.arange(0, N)
     real = n < M
     j = tl.arange(0, T)
     dt, re, im, x, turns = modes(log_dt, log_A_real, A_imag, h, n, M, real)
     s_re, s_im = hold(re, im, x, turns)
+    x32 = x.to(tl.float32)
+    coarse, fine = split_turns(turns)
     by_dt = tl.zeros((N,), tl.float64)
     by_re = tl.zeros((N,), tl.float64)
     by_im = tl.zeros((N,), tl.float64)
     for d in tl.static_range(DIRECTIONS):
-        at = total + (d * H + h) * (6 * M + T * T)
-        lag = at + 6 * M + j[None, :] * T + j[None, :] + j[:, None]  # W is back to front: lag j at (s', s' + j)
-        w = tl.sum(tl.load(lag, mask=j[None, :] + j[:, None] < T, other=0.0), axis=1)
+        at = total + (d * H + h) * (6 * M + T)
+        w = tl.load(at + 6 * M + j)
         if SKIP and d == 0:
             tl.store(d_skip + h, tl.sum(tl.where(j == 0, w, 0.0), axis=0))
         l = tl.maximum(j - d, 0)  # the second direction leaves a token's own lag out
         w = tl.where(j >= d, w, 0.0)
-        to = power + (h * (T + 1) + l[:, None]) * (2 * M) + n[None, :]
-        p_re = tl.load(to, mask=real[None, :], other=0.0) * w[:, None]
-        p_im = tl.load(to + M, mask=real[None, :], other=0.0) * w[:, None]
+        p_re, p_im = powers(x32[None, :], coarse[None, :], fine[None, :], 0.0, l.to(tl.float32)[:, None])
+        p_re = p_re * w[:, None]
+        p_im = p_im * w[:, None]
         late = l.to(tl.float32)[:, None]
         c_re = tl.load(at + n, mask=real, other=0.0).to(tl.float64) + tl.sum(p_re, axis=0)
         c_im = tl.load(at + M + n, mask=real, other=0.0).to(tl.float64) + tl.sum(p_im, axis=0)
@@ -292,24 +268,38 @@ def s4d_scan_backward(
     directions, (channels, count) = C.shape[0], A_imag.shape
     sequences = u.shape[0] if cu_seqlens is None else cu_seqlens.shape[0] - 1
     spectrum = (log_dt, log_A_real, A_imag)
-    config = configurations(count, backward=True)[0]
-    states = configurations(count, backward=False)[0]  # with the same chunk
+    config = configurations(count)[0]
     size = config.blocks["T"]
     table = tables(*spectrum, C, size)
     segment = segment_length(u, sequences, channels, config.blocks["R"])
     du = torch.zeros_like(u) if lengths is not None else torch.empty_like(u)
     whole = du if directions == 1 or u.dtype == torch.float32 else torch.zeros_like(u, dtype=torch.float32)
     d_initial = absent(u) if initial_state is None else torch.empty_like(initial_state)
-    sums = u.new_empty(directions, channels, SUMS * count + size * size, dtype=torch.float32)
+    sums = u.new_empty(directions, channels, SUMS * count + size, dtype=torch.float32)
     for direction in range(directions):
         row = rows(u, lengths, cu_seqlens, segment, reverse=direction == 1)
         leave = grad_final_state
         if row.count > sequences:
             parts = u.new_empty(row.count, channels, count, 2, dtype=torch.float32)
-            run_scan(grad_y, None, None, table, direction, None, row, None, parts, None, states, parts=True, back=True)
+            run_scan(grad_y, None, None, table, direction, None, row, None, parts, None, config, parts=True, back=True)
             leave = combine(
                 spectrum, table.c[direction], grad_final_state, parts, row, cu_seqlens, sequences, True, direction == 1
             )
+        run_scan(
+            grad_y,
+            du if direction == directions - 1 else whole,
+            whole if direction else None,
+            table,
+            direction,
+            None if direction else D,
+            row,
+            leave,
+            None if initial_state is None else d_initial,
+            None,
+            config,
+            back=True,
+            adjoint=True,
+        )
         programs = triton.cdiv(row.count, config.blocks["R"])
         partial = u.new_empty(programs, sums[direction].numel(), dtype=torch.float32)
         launch(
@@ -318,15 +308,10 @@ def s4d_scan_backward(
             (
                 grad_y,
                 u,
-                du if direction == directions - 1 else whole,
-                whole if direction else None,
-                table.power,
-                table.taps[direction],
+                table.base,
                 table.c[direction],
-                None if direction else D,
                 row.table,
                 leave,
-                None if initial_state is None else d_initial,
                 checkpoints.view(-1)[direction * channels * count * 2 :],
                 partial,
                 channels,
@@ -335,10 +320,7 @@ def s4d_scan_backward(
                 checkpoints.shape[-1],
             ),
             {
-                "ADD": direction > 0,
-                "SKIP": D is not None and direction == 0,
                 "LEAVE": leave is not None,
-                "INITIAL": initial_state is not None,
                 "STEP": -1 if row.reverse else 1,
                 "SHIFT": direction,
                 "PREC": precision(u),
@@ -352,7 +334,7 @@ def s4d_scan_backward(
     launch(
         _scan_chain,
         lambda _: (channels,),
-        (sums, table.power, *spectrum, C, *gradients, None if D is None else d_skip, channels, count),
+        (sums, *spectrum, C, *gradients, None if D is None else d_skip, channels, count),
         {"DIRECTIONS": directions, "SKIP": D is not None, "T": size},
         [Config({"N": next_power_of_2(count)}, 4, 1)],
     )

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 pytest.importorskip("benchmarks.gpu_static.table")
-from benchmarks.gpu_static import eager, model, table
+from benchmarks.gpu_static import cases, eager, model, table
 from benchmarks.gpu_static.record import recording
 from lyra_kernels.triton import IMPLEMENTATIONS
 from lyra_kernels.triton._launch import interpreting
@@ -31,6 +31,21 @@ def test_products_of_gelu_glu():
     with recording() as found:
         IMPLEMENTATIONS["gelu_glu"](y, weight, None, None, None, None, None)
     assert found.launches[0].product_flops == 2 * 64 * 32 * 64
+
+
+@only_interpreted
+def test_bytes_of_a_short_scan():
+    """What a program of 16 rows reads beside its activations must not weigh as much as they do."""
+    u = torch.randn(16, 128, 1).bfloat16()
+    args = [u, *(p[:1] for p in cases.spectrum(1, 32)[:3]), torch.randn(1, 1, 32, 2), torch.randn(1), None, None, None]
+    with recording() as forward:
+        y, state, _ = IMPLEMENTATIONS["s4d_scan"](*args, False)
+    checkpoints = IMPLEMENTATIONS["s4d_scan"](*args, True)[2]
+    with recording() as backward:
+        gradients = IMPLEMENTATIONS["s4d_scan_backward"](y, None, *args, checkpoints)
+    for found, tensors in ((forward, [*args, y, state]), (backward, [*args, y, checkpoints, *gradients])):
+        row = {"launches": found.dump(), "floor": cases.size(tensors)}
+        assert table.ratio(row) < 2.0
 
 
 def _compiled(**changes):

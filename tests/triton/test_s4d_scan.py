@@ -21,6 +21,16 @@ def short_rows(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(module, "segment_length", lambda *_: 64)
 
 
+def _plain_error(args, grad, grad_state, wanted):
+    """The fp32 formula's own error in the gradient of log_dt: a sum over modes that can cancel, whoever forms it."""
+    args = [a.float() if isinstance(a, torch.Tensor) and a.is_floating_point() else a for a in args]
+    args[0], grad = args[0].nan_to_num(), grad.float().nan_to_num()
+    args[1] = args[1].requires_grad_()
+    outputs = reference.s4d_scan(*args)
+    gradients = [grad] if grad_state is None else [grad, grad_state]
+    return relative_error(torch.autograd.grad(outputs[: len(gradients)], args[1], gradients)[0], wanted)
+
+
 def check(
     device, batch, length, channels, modes, *,
     directions=1, dtype=torch.float32, state=False, skip=True, lengths=None, cu_seqlens=None, limit=None,
@@ -50,6 +60,7 @@ def check(
         outputs.append(wanted_state)
         gradients.append(grad_state.double())
     wanted_gradients = torch.autograd.grad(outputs, [exact[i] for i in present], gradients)
+    by_step = _plain_error(args, grad, grad_state, wanted_gradients[present.index(1)])
 
     limit = TOLERANCE[dtype] if limit is None else limit
     given = [guarded(a) if isinstance(a, torch.Tensor) else a for a in args]
@@ -66,7 +77,8 @@ def check(
             assert gradient.shape == (0,)
             continue
         error = relative_error(gradient, wanted_gradients[present.index(i)])
-        assert gradient.dtype == args[i].dtype and error <= limit, f"gradient {i}: {error}"
+        most = max(limit, by_step) if i == 1 else limit
+        assert gradient.dtype == args[i].dtype and error <= most, f"gradient {i}: {error}"
 
 
 @pytest.mark.parametrize(
