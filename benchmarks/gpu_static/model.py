@@ -30,17 +30,24 @@ CARDS = (
 )
 
 
-def seconds(card: Card, bytes_: float, products: float, vector: float, precision: str = "tf32") -> float:
-    """Of one kernel. tf32x3 is three TF32 products; AMD cards do fp32 products exactly instead."""
+def seconds(
+    card: Card, bytes_: float, products: float, vector: float, precision: str = "tf32", half: float = 0
+) -> float:
+    """Of one kernel. tf32x3 is three TF32 products; AMD cards do fp32 products exactly instead.
+
+    ``half`` counts operations on 16-bit operands, beside ``products`` in ``precision``.
+    """
     if card.name.startswith("MI") and precision in ("tf32", "tf32x3"):
         precision = "ieee"
     if precision == "tf32x3":
         products, precision = 3 * products, "tf32"
-    return max(bytes_ / card.bandwidth, products / card.products[precision] + vector / card.vector)
+    computing = products / card.products[precision] + half / card.products["fp16"] + vector / card.vector
+    return max(bytes_ / card.bandwidth, computing)
 
 
 def launch_seconds(card: Card, launch: dict[str, Any], scale: int) -> float:
     """Of a recorded launch."""
     moved = (launch["loaded"] + launch["stored"]) * scale
     precision = launch["constants"].get("PREC", "tf32")
-    return seconds(card, moved, launch["product_flops"] * scale, launch["vector_flops"] * scale, precision)
+    products, vector, half = (launch[k] * scale for k in ("product_flops", "vector_flops", "half_flops"))
+    return seconds(card, moved, products, vector, precision, half)

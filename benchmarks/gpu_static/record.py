@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+import numpy as np
 import torch
 import triton.language as tl
 from torch import Tensor
@@ -41,7 +42,8 @@ class Launch:
     grid: tuple[int, ...]
     loaded: int = 0  # bytes
     stored: int = 0  # bytes
-    product_flops: int = 0  # of tl.dot, two for a multiply-add
+    product_flops: int = 0  # of tl.dot on fp32 operands, two for a multiply-add
+    half_flops: int = 0  # of tl.dot on 16-bit operands
     vector_flops: int = 0  # floating-point operations element by element
 
     def identity(self) -> tuple:
@@ -91,9 +93,14 @@ def recording() -> Iterator[Recording]:
         result.launches[-1].stored += int(mask.data.sum()) * size
         return store(self, ptrs, value, mask, *rest)
 
-    def counted_dot(self, a, b, d, *rest):
-        result.launches[-1].product_flops += 2 * d.data.size * a.data.shape[-1]
-        return dot(self, a, b, d, *rest)
+    def counted_dot(self, a, b, d, precision, *rest):
+        flops = 2 * d.data.size * a.data.shape[-1]
+        # 16-bit operands are made fp32 for the interpreter, and then the only ones whose products are exact.
+        if a.data.dtype == np.float32 and getattr(precision, "name", "") != "IEEE":
+            result.launches[-1].product_flops += flops
+        else:
+            result.launches[-1].half_flops += flops
+        return dot(self, a, b, d, precision, *rest)
 
     def counted_binary(self, lhs, rhs, op):
         out = binary(self, lhs, rhs, op)

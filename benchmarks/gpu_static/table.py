@@ -10,6 +10,7 @@ from .model import CARDS, launch_seconds
 
 MAX_SHARED = 99 * 1024
 MATRIX_KERNELS = ("_scan", "_scan_backward", "_s4d_kernel", "_s4d_kernel_backward", "_gelu_glu", "_pgc", "_conv")
+HALF_KERNELS = ("_scan", "_scan_backward")  # whose 16-bit activations are operands as they are
 
 
 def ratio(row: dict[str, Any]) -> float:
@@ -39,8 +40,12 @@ def compile_violations(compiled: list[dict[str, Any]]) -> list[str]:
                 out.append(f"{name}: {c['spills']} bytes spilled, {c['stack']} bytes of stack")
             if c["shared"] > MAX_SHARED:
                 out.append(f"{name}: {c['shared']} bytes of shared memory, limit {MAX_SHARED}")
+            wanted = [d for d in ("fp16", "bf16") if c["kernel"] in HALF_KERNELS and f" {d} " in c["variant"]]
+            kinds = " ".join(c["matrix_kinds"]).replace("bf16", "BF16").replace("f16", "fp16").lower()
             if c["kernel"] in MATRIX_KERNELS and not c["matrix_instructions"]:
                 out.append(f"{name}: no matrix instruction")
+            elif any(d not in kinds for d in wanted):
+                out.append(f"{name}: no {wanted[0]} matrix instruction")
     return out
 
 
@@ -74,7 +79,7 @@ def kernels(compiled: list[dict[str, Any]]) -> list[str]:
     head = ["kernel", "configuration", "card", "registers", "spills", "stack", "shared", "matrix instructions"]
     out = [_line(head), _line(["---"] * len(head))]
     for c in compiled:
-        found = f"{c['matrix_instructions']} {c['matrix_kinds'][0] if c['matrix_kinds'] else ''}"
+        found = f"{c['matrix_instructions']} {', '.join(c['matrix_kinds'])}"
         needs = [c["registers"], c["spills"], c["stack"], c["shared"], found] if not c["error"] else ["failed"] * 5
         out.append(_line([f"`{c['kernel']}`", c["variant"], c["arch"], *needs]))
     return out

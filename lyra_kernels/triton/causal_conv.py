@@ -13,6 +13,7 @@ import triton.language as tl
 from torch import Tensor
 
 from . import _plain
+from ._dot import nearest
 from ._launch import Config, absent, launch, precision, supports
 from ._scan_rows import CHUNK, Rows, rows
 
@@ -71,7 +72,7 @@ def _conv(
             m += tl.load(reverse + h * KR - lag - 1, mask=(lag < 0) & (-lag - 1 < KR), other=0.0)
         if SKIP:
             m += tl.where(lag == 0, tl.load(skip + h), 0.0)
-        o = tl.dot(x, m, o, input_precision=PREC)
+        o = tl.dot(nearest(x, PREC), nearest(m, PREC), o, input_precision=PREC)
     tl.store(out + (start + t) * H + h, o.to(out.dtype.element_ty), mask=t < length)
 
 
@@ -89,7 +90,7 @@ def _correlate(grad, u, partial, table, H, count, blocks, low, PREC: tl.constexp
             s = t - distance * T
             g = tl.load(grad + (start + t) * H + h, mask=t < length, other=0.0).to(tl.float32)
             x = tl.load(u + (start + s) * H + h, mask=s < length, other=0.0).to(tl.float32)
-            c = tl.dot(tl.trans(g), x, c, input_precision=PREC)
+            c = tl.dot(tl.trans(nearest(g, PREC)), nearest(x, PREC), c, input_precision=PREC)
     to = partial + (tl.program_id(1).to(tl.int64) * H + h) * (T * T)
     tl.store(to + tl.arange(0, T)[:, None] * T + i, c)
 

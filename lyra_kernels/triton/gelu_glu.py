@@ -17,6 +17,7 @@ import triton.language as tl
 from torch import Tensor
 
 from . import _plain
+from ._dot import nearest
 from ._launch import Config, absent, launch, next_power_of_2, precision, supports
 from ._layout import sequence_of_token
 from ._reduce import sum_rows
@@ -85,8 +86,9 @@ def _gelu_glu(
                 tl.store(a_out + at, a.to(a_out.dtype.element_ty), mask=(token < tokens)[:, None] & (k < H)[None, :])
         w = weight + n[None, :] * H + k[:, None]
         mw = (n < H)[None, :] & (k < H)[:, None]
-        z1 = tl.dot(a, tl.load(w, mask=mw, other=0.0), z1, input_precision=PREC)
-        z2 = tl.dot(a, tl.load(w + H * H, mask=mw, other=0.0), z2, input_precision=PREC)
+        a = nearest(a, PREC)
+        z1 = tl.dot(a, nearest(tl.load(w, mask=mw, other=0.0), PREC), z1, input_precision=PREC)
+        z2 = tl.dot(a, nearest(tl.load(w + H * H, mask=mw, other=0.0), PREC), z2, input_precision=PREC)
     if BIAS:
         z1 += tl.load(bias + n, mask=n < H, other=0.0)[None, :]
         z2 += tl.load(bias + H + n, mask=n < H, other=0.0)[None, :]

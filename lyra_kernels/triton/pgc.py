@@ -15,6 +15,7 @@ import triton.language as tl
 from torch import Tensor
 
 from . import _plain
+from ._dot import nearest
 from ._launch import Config, absent, launch, next_power_of_2, precision, supports
 from ._layout import sequence_of_token
 from .gated_conv import gated_conv, gated_conv_backward
@@ -76,8 +77,9 @@ def _pgc(
         a = tl.load(u + at, mask=real[:, None] & (k < DI)[None, :], other=0.0).to(tl.float32)
         w = in_weight + e[None, :] * DI + k[:, None]
         mw = me & (k < DI)[:, None]
-        x = tl.dot(a, tl.load(w, mask=mw, other=0.0), x, input_precision=PREC)
-        v = tl.dot(a, tl.load(w + E * DI, mask=mw, other=0.0), v, input_precision=PREC)
+        a = nearest(a, PREC)
+        x = tl.dot(a, nearest(tl.load(w, mask=mw, other=0.0), PREC), x, input_precision=PREC)
+        v = tl.dot(a, nearest(tl.load(w + E * DI, mask=mw, other=0.0), PREC), v, input_precision=PREC)
     if IN_BIAS:
         x += tl.load(in_bias + e, mask=e < E, other=0.0)[None, :]
         v += tl.load(in_bias + E + e, mask=e < E, other=0.0)[None, :]
@@ -103,8 +105,8 @@ def _pgc(
                 other = tl.load(seq + there, mask=inside & (there >= 0) & (there < L), other=-2)
                 shifted = tl.where((other == here)[:, None], shifted, 0.0)
         y += tap * shifted
-    o = tl.dot(v * y, tl.load(out_weight + d[None, :] * E + e[:, None], mask=(e < E)[:, None] & md, other=0.0),
-               input_precision=PREC)  # fmt: skip
+    last = tl.load(out_weight + d[None, :] * E + e[:, None], mask=(e < E)[:, None] & md, other=0.0)
+    o = tl.dot(nearest(v * y, PREC), nearest(last, PREC), input_precision=PREC)
     if OUT_BIAS:
         o += tl.load(out_bias + d, mask=d < DO, other=0.0)[None, :]
     if OUT_NORM:

@@ -8,6 +8,8 @@ A program takes one channel of R rows. States stay in registers from chunk to ch
 Activations are channels-last, so it is the programs of neighbouring channels, running side by side, that use whole
 sectors of the level-2 cache. The second direction is the same with time reversed and a shift of one token (a token
 does not see itself twice).
+
+Activations in 16 bits stay so, as operands beside tables in 16 bits; states are TF32. See ``_dot``.
 """
 
 from __future__ import annotations
@@ -19,6 +21,7 @@ from torch import Tensor
 
 import lyra_kernels.reference as reference
 
+from ._dot import dot16, dot_table, nearest, operand, power_of_two
 from ._launch import Config, launch, next_power_of_2, precision, supports
 from ._modes import powers
 from ._scan_rows import CHUNK, Rows, Tables, combine, load_base, load_toeplitz, rows, segment_length, tables
@@ -94,15 +97,23 @@ def _scan(
     s = tl.arange(0, T)[:, None]
     decay, coarse, fine = load_base(base, h, n, M)
     aT_re, aT_im = powers(decay, coarse, fine, 0.0, tl.full((1, N), T, tl.float32))
-    encode_re, encode_im = powers(decay, coarse, fine, 0.0, (T - 1 - s).to(tl.float32))
+    like: tl.constexpr = u.dtype.element_ty
+    p_re, p_im = powers(decay, coarse, fine, 0.0, (T - 1 - s).to(tl.float32))
+    encode_re, low_re = operand(p_re, like, PREC)
+    encode_im, low_im = operand(p_im, like, PREC)
+    none = tl.zeros((R, N), tl.float32)
     if OUTPUT:
         # Outputs come back to front, t' = T - 1 - t: so a^t is the same table, transposed.
         d_re, d_im = load_coefficient(c, decay, coarse, fine, h, n, M, SHIFT)
-        decode_re = tl.trans(encode_re)
-        decode_im = tl.trans(encode_im)
+        decode_re = tl.trans(nearest(p_re, PREC))
+        decode_im = tl.trans(nearest(p_im, PREC))
         matrix = load_toeplitz(taps, h, SHIFT, T)
         if SKIP:
             matrix += tl.where(t + s == T - 1, tl.load(skip + h), 0.0)
+        if like == tl.float16:  # which has fewer exponents than taps may have
+            scale, inverse = power_of_two(tl.max(tl.max(tl.abs(matrix), axis=1), axis=0))
+            matrix *= inverse
+        matrix, low = operand(matrix, like, PREC)
     at_state = (h * M + n) * 2
     real = n < M
     s_re = tl.zeros((R, N), tl.float32)
@@ -116,7 +127,7 @@ def _scan(
     for off in range(0, tl.max(length, axis=0), T):
         token = (start[:, None] + step * (off + t)) * H + h
         there = off + t < length[:, None]
-        x = tl.load(u + token, mask=there, other=0.0).to(tl.float32)
+        x = tl.load(u + token, mask=there, other=0.0)
         if SAVE:
             if off % CHUNK_ == 0:
                 at = (slot + off // CHUNK_)[:, None] * width + at_state
@@ -124,13 +135,18 @@ def _scan(
                 tl.store(checkpoints + at, s_re, mask=keep)
                 tl.store(checkpoints + at + 1, s_im, mask=keep)
         if OUTPUT:
-            o = tl.dot(x, matrix, input_precision=PREC)
-            if ADJOINT:
-                o = tl.dot(s_re, decode_re, o, input_precision=PREC)
-                o = tl.dot(-s_im, decode_im, o, input_precision=PREC)
+            o = tl.zeros((R, T), tl.float32)
+            if like == tl.float16:
+                o = dot16(x, matrix, o) * scale
             else:
-                o = tl.dot(s_re * d_re - s_im * d_im, decode_re, o, input_precision=PREC)
-                o = tl.dot(-(s_re * d_im + s_im * d_re), decode_im, o, input_precision=PREC)
+                o = dot_table(x, matrix, low, o, PREC)
+            f_re = s_re
+            f_im = s_im
+            if not ADJOINT:
+                f_re = s_re * d_re - s_im * d_im
+                f_im = s_re * d_im + s_im * d_re
+            o = tl.dot(nearest(f_re, PREC), decode_re, o, input_precision=PREC)
+            o = tl.dot(-nearest(f_im, PREC), decode_im, o, input_precision=PREC)
             back = off + T - 1 - t
             token = (start[:, None] + step * back) * H + h
             there = back < length[:, None]
@@ -140,14 +156,14 @@ def _scan(
         # A chunk that is not full leaves the state as it is: what follows takes care of it.
         full = (off + T <= length)[:, None]
         if ADJOINT:
-            e_re = tl.dot(x, encode_re, input_precision=PREC)
-            e_im = tl.dot(x, encode_im, input_precision=PREC)
+            e_re = dot_table(x, encode_re, low_re, none, PREC)
+            e_im = dot_table(x, encode_im, low_im, none, PREC)
             f_re = aT_re * s_re - aT_im * s_im + (d_re * e_re - d_im * e_im)
             e_im = aT_re * s_im + aT_im * s_re + (d_re * e_im + d_im * e_re)
             e_re = f_re
         else:
-            e_re = tl.dot(x, encode_re, aT_re * s_re - aT_im * s_im, input_precision=PREC)
-            e_im = tl.dot(x, encode_im, aT_re * s_im + aT_im * s_re, input_precision=PREC)
+            e_re = dot_table(x, encode_re, low_re, aT_re * s_re - aT_im * s_im, PREC)
+            e_im = dot_table(x, encode_im, low_im, aT_re * s_im + aT_im * s_re, PREC)
         s_re = tl.where(full, e_re, s_re)
         s_im = tl.where(full, e_im, s_im)
     if FINAL or PARTS:
@@ -156,17 +172,17 @@ def _scan(
         off = length - T
         token = (start[:, None] + step * (off[:, None] + t)) * H + h
         there = t >= T - rest[:, None]
-        x = tl.load(u + token, mask=there, other=0.0).to(tl.float32)
+        x = tl.load(u + token, mask=there, other=0.0)
         a_re, a_im = powers(decay, coarse, fine, 0.0, rest[:, None].to(tl.float32))
         if ADJOINT:
-            e_re = tl.dot(x, encode_re, input_precision=PREC)
-            e_im = tl.dot(x, encode_im, input_precision=PREC)
+            e_re = dot_table(x, encode_re, low_re, none, PREC)
+            e_im = dot_table(x, encode_im, low_im, none, PREC)
             f_re = a_re * s_re - a_im * s_im + (d_re * e_re - d_im * e_im)
             e_im = -(a_re * s_im + a_im * s_re + (d_re * e_im + d_im * e_re))
             e_re = f_re
         else:
-            e_re = tl.dot(x, encode_re, a_re * s_re - a_im * s_im, input_precision=PREC)
-            e_im = tl.dot(x, encode_im, a_re * s_im + a_im * s_re, input_precision=PREC)
+            e_re = dot_table(x, encode_re, low_re, a_re * s_re - a_im * s_im, PREC)
+            e_im = dot_table(x, encode_im, low_im, a_re * s_im + a_im * s_re, PREC)
         if PARTS:
             wanted = inside & ((flags & (1 if BACK else 2)) == 0)
             at = state + row[:, None] * (H * M * 2) + at_state

@@ -32,6 +32,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from ._dot import dot16, nearest
 from ._launch import Config, absent, launch, next_power_of_2, precision, reference_gradients
 from ._modes import chain, hold, load_pair, modes, powers, split_turns
 from ._reduce import sum_rows
@@ -48,9 +49,9 @@ def _times(a_re, a_im, b_re, b_im):
 
 @triton.jit
 def _load(x, start, off, rest, t, h, H, STEP: tl.constexpr):
-    """The ``rest`` tokens from ``off`` on, (R, T), back to front, as fp32."""
+    """The ``rest`` tokens from ``off`` on, (R, T), back to front."""
     token = (start + STEP * (off + rest - 1 - t)) * H + h
-    return tl.load(x + token, mask=t < rest, other=0.0).to(tl.float32)
+    return tl.load(x + token, mask=t < rest, other=0.0)
 
 
 @triton.jit
@@ -62,17 +63,23 @@ def _chunk(
 
     g_back and x are the gradients and activations, back to front.
     """
-    w = tl.dot(tl.trans(g_back), x, w, input_precision=PREC)
+    if x.dtype == tl.float32:
+        w = tl.dot(tl.trans(nearest(g_back, PREC)), nearest(x, PREC), w, input_precision=PREC)
+    else:
+        w = dot16(tl.trans(g_back), x, w)
+    g_back = g_back.to(tl.float32)
+    x = x.to(tl.float32)
     j = t.to(tl.float32)
     f_re, f_im = _times(s_re, s_im, a_lam_re, a_lam_im)
     r = rest.to(tl.float32)
-    late = x * j
+    late = nearest(x * j, PREC)
     e_re = tl.dot(late, p_re, input_precision=PREC)
     e_im = tl.dot(late, p_im, input_precision=PREC)
     e_re, e_im = _times(lam_re, lam_im, e_re, e_im)
     e_sum = (sums[4] + tl.sum(e_re + r * f_re, axis=0), sums[5] + tl.sum(e_im + r * f_im, axis=0))
     g = tl.where(t < rest, tl.gather(g_back, tl.maximum(rest - 1 - t, 0), axis=1), 0.0)
-    late = g * (j + (1 - SHIFT))
+    late = nearest(g * (j + (1 - SHIFT)), PREC)
+    g = nearest(g, PREC)
     k_re = tl.dot(late, p_re, input_precision=PREC)
     k_im = tl.dot(late, p_im, input_precision=PREC)
     k_re, k_im = _times(k_re, k_im, one_re, one_im)
@@ -123,6 +130,8 @@ def _scan_backward(
     real = n < M
     decay, coarse, fine = load_base(base, h, n, M)
     p_re, p_im = powers(decay, coarse, fine, 0.0, s.to(tl.float32))
+    p_re = nearest(p_re, PREC)
+    p_im = nearest(p_im, PREC)
     aT_re, aT_im = powers(decay, coarse, fine, 0.0, tl.full((1, N), T, tl.float32))
     one_re, one_im = powers(decay, coarse, fine, 0.0, tl.full((1, N), 1 - SHIFT, tl.float32))
     c_re = tl.load(c + h * (2 * M) + n, mask=real, other=0.0)
@@ -152,7 +161,7 @@ def _scan_backward(
         s_im = first_im
         for k in range(block, off, T):  # from the checkpoint's state to that which enters this chunk
             full = tl.where(off < length, T, 0) + tl.zeros_like(length)
-            x = _load(u, start, k, full, t, h, H, STEP)
+            x = nearest(_load(u, start, k, full, t, h, H, STEP).to(tl.float32), PREC)
             n_re, n_im = _times(aT_re, aT_im, s_re, s_im)
             s_re = tl.dot(x, p_re, n_re, input_precision=PREC)
             s_im = tl.dot(x, p_im, n_im, input_precision=PREC)

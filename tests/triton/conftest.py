@@ -53,5 +53,6 @@ def poison(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest):
     guards: list[torch.Tensor] = []
     support.poison_allocations(monkeypatch, guards)
     support.poison_masked_loads(monkeypatch)
+    support.cut_products(monkeypatch)
     yield
     assert all(bool(g.isnan().all()) for g in guards), "a kernel wrote outside a buffer"

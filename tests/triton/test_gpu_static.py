@@ -34,6 +34,19 @@ def test_products_of_gelu_glu():
 
 
 @only_interpreted
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
+def test_products_by_type_of_operands(dtype):
+    a = torch.randn(1, 32, 1).to(dtype)
+    args = [a, *(p[:1] for p in cases.spectrum(1, 32)[:3]), torch.randn(1, 1, 32, 2), None, None, None, None]
+    with recording() as found:
+        IMPLEMENTATIONS["s4d_scan"](*args, False)
+    (scan,) = (x for x in found.launches if x.kernel == "_scan")
+    product = 2 * 16 * 32 * 32
+    halves = {torch.float32: 0, torch.float16: 9, torch.bfloat16: 10}[dtype]  # with those of the last state
+    assert (scan.product_flops, scan.half_flops) == ((2 if halves else 7) * product, halves * product)
+
+
+@only_interpreted
 def test_bytes_of_a_short_scan():
     """What a program of 16 rows reads beside its activations must not weigh as much as they do."""
     u = torch.randn(16, 128, 1).bfloat16()
@@ -57,7 +70,7 @@ def _compiled(**changes):
 @pytest.mark.parametrize(
     "changes",
     [{"spills": 4}, {"stack": 8}, {"shared": 101_377}, {"matrix_instructions": 0}, {"error": "no"},
-     {"arch": "gfx942", "error": "no"}],
+     {"arch": "gfx942", "error": "no"}, {"variant": "s4d_scan bf16 forward: T=32"}],
 )  # fmt: skip
 def test_a_limit_passed_is_found(changes):
     assert not table.compile_violations([_compiled()])
@@ -75,6 +88,7 @@ def test_model():
     card = model.CARDS[0]
     assert model.seconds(card, 2.039e12, 0, 0) == pytest.approx(1.0)
     assert model.seconds(card, 0, 156e12, 0, "tf32x3") == pytest.approx(3.0)
+    assert model.seconds(card, 0, 156e12, 0, "tf32", half=312e12) == pytest.approx(2.0)
     assert model.seconds(model.CARDS[-1], 0, 163.4e12, 0, "tf32x3") == pytest.approx(1.0)
 
 

@@ -125,6 +125,29 @@ def test_storage(dtype, device):
     check(device, 1, 50, 3, 4, dtype=dtype, directions=2 if dtype == torch.float16 else 1)
 
 
+@pytest.mark.parametrize("scale", [1.0, 1e-7, 1e5])
+def test_fp16_loses_little_more_than_its_storage(scale, device):
+    """Taps of any size, although fp16 has few exponents. A TF32 product without rounding would be at four times."""
+    generator = torch.Generator().manual_seed(5)
+    u = torch.randn(2, 128, 1, generator=generator).half()
+    log_dt, log_A_real, A_imag, C = parameters(1, 32, directions=1)
+    args = [u * min(1.0, 1e2 / scale), log_dt, log_A_real, A_imag, C * scale, None, None, None, None]
+    args = [a.to(device) if a is not None else None for a in args]
+    wanted, _ = reference.s4d_scan(*doubled(args))
+    y, _, _ = IMPLEMENTATIONS["s4d_scan"](*args, False)
+    rounding = relative_error(wanted.half(), wanted)
+    assert relative_error(y, wanted) <= 2.5 * rounding
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_states_of_16_bit_activations_lose_nothing(dtype, device):
+    args = [torch.randn(2, 100, 1).to(dtype), *parameters(1, 32, directions=1), None, None, None, None]
+    args = [a.to(device) if a is not None else None for a in args]
+    _, wanted = reference.s4d_scan(*doubled(args))
+    _, state, _ = IMPLEMENTATIONS["s4d_scan"](*args, False)
+    assert relative_error(state, wanted) <= (2e-6 if dtype == torch.float16 else 1e-5)
+
+
 def test_many_modes_take_the_reference(device):
     check(device, 1, 9, 2, 130, limit=1e-4)  # whose float32 is as good as that
 
