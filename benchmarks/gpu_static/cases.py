@@ -114,7 +114,7 @@ MEASURED = [
     Case("gated_conv", "gated_conv", _gated(1, 512, 64, 3), (8, 2048, 64), 1.15, scale=32, reduced=True),
     Case("s4d_kernel", "s4d_kernel", _kernel(1, 32, 8192), (1, 8192, 64), 1.15, 64, reduced=True, dtypes=("fp32",)),
     Case("s4d_scan, short", "s4d_scan", _scan(64, 128, 1, 32), (64, 128, 64), 2.0, 64),
-    Case("s4d_scan", "s4d_scan", _scan(8, 2048, 1, 32), (8, 2048, 64), 2.0, 64, segment={"fp32": 1024}, reduced=True),
+    Case("s4d_scan", "s4d_scan", _scan(8, 2048, 1, 32), (8, 2048, 64), 2.0, 64, segment={"fp32": 512}, reduced=True),
     Case(
         "s4d_scan, long",
         "s4d_scan",
@@ -122,7 +122,7 @@ MEASURED = [
         (1, 16384, 64),
         2.0,
         64,
-        segment={"fp32": 1024, "bf16": 2048},
+        segment={"fp32": 512, "bf16": 1024},
     ),
     Case("rms_norm", "rms_norm", _norm(512, 64), (8, 2048, 64), None, 32, reduced=True),
     Case("pgc", "pgc", _pgc(1, 256, 64, 64), (8, 2048, 64), None, 64, reduced=True),

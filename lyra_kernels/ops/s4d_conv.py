@@ -48,8 +48,11 @@ def _choose(u: Tensor, modes: int, directions: int, cu_seqlens: Tensor | None, s
     batch, length = u.shape[0], u.shape[1]
     if states or torch.jit.is_tracing():
         return "scan"  # it alone carries a state, and suits every length that a trace will be run with
+    on_cpu = u.device.type in ("cpu", "meta")
     if torch.compiler.is_compiling() or not isinstance(length, int):
         # A length not known yet must stay unknown: no guard. The scan is never a bad choice.
+        if not on_cpu:
+            return "scan" if modes <= cost_model.SCAN_MODES else "fft"
         return "direct" if cu_seqlens is None and statically_known_true(length <= 4 * modes) else "scan"
     if cu_seqlens is not None:
         batch = max(cu_seqlens.shape[0] - 1, 1)
@@ -57,7 +60,9 @@ def _choose(u: Tensor, modes: int, directions: int, cu_seqlens: Tensor | None, s
         if length > 256:
             return "scan"
         length = u.shape[1] if batch == 1 else length
-    return cost_model.choose(int(batch), length, modes, directions)
+    if on_cpu:
+        return cost_model.choose(int(batch), length, modes, directions)
+    return cost_model.choose_on_gpu(int(batch), length, u.shape[2], modes, directions, u.element_size())
 
 
 def s4d_conv(

@@ -313,13 +313,15 @@ def _processors(device: torch.device) -> int:
 
 
 def segment_length(u: Tensor, sequences: int, channels: int, rows_per_program: int) -> int:
-    """Tokens a row: a whole sequence where that fills the card, else fewer, but enough that states cost little."""
+    """Tokens a row: a whole sequence where that fills the card, else fewer, but enough that states cost little.
+
+    Rows are walked twice where there are several a sequence, so that two or three make nothing faster.
+    """
     length = u.shape[1]
     whole = triton.cdiv(length + 1, CHUNK) * CHUNK
-    wanted = 2 * (_processors(u.device) if u.is_cuda else 1)
-    if triton.cdiv(sequences, rows_per_program) * channels >= wanted:
-        return whole
-    filling = u.shape[0] * length * channels // (wanted * rows_per_program)
-    least = 1024 if u.element_size() == 4 else 2048
-    segments = length // max(least, filling)
-    return whole if segments < 2 else triton.cdiv(triton.cdiv(length, segments), CHUNK) * CHUNK
+    programs = 2 * (_processors(u.device) if u.is_cuda else 1)
+    wanted = max(triton.cdiv(programs, channels), 1) * rows_per_program
+    mean = u.shape[0] * length // max(sequences, 1)
+    least = 512 if u.element_size() == 4 else 1024
+    segments = min(wanted // max(sequences, 1), mean // least)
+    return whole if segments < 4 else triton.cdiv(triton.cdiv(mean, segments), CHUNK) * CHUNK

@@ -195,6 +195,6 @@ def test_segments_fill_a_card(monkeypatch):
         return _scan_rows.segment_length(u, batch, 64, 16)
 
     assert segment(128, 2048) == 2112  # one row a sequence, none left for a token more
-    assert segment(8, 2048) == 1024
-    assert segment(8, 2048, size=2) == 2112
-    assert segment(1, 1 << 20) == 15936 and 15936 % 64 == 0
+    assert segment(8, 2048) == 512
+    assert segment(8, 2048, size=2) == 2112  # two rows, walked twice, take as long as one
+    assert segment(1, 1 << 20) == 13120 and 13120 % 64 == 0
