@@ -49,5 +49,5 @@ def launch_seconds(card: Card, launch: dict[str, Any], scale: int) -> float:
     """Of a recorded launch."""
     moved = (launch["loaded"] + launch["stored"]) * scale
     precision = launch["constants"].get("PREC", "tf32")
-    products, vector, half = (launch[k] * scale for k in ("product_flops", "vector_flops", "half_flops"))
+    products, vector, half = (launch.get(k, 0) * scale for k in ("product_flops", "vector_flops", "half_flops"))
     return seconds(card, moved, products, vector, precision, half)
