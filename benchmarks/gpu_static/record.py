@@ -143,7 +143,7 @@ def describe(kernel: Any, grid: tuple[int, ...], args: tuple, values: dict[str, 
             constants[name] = value
         elif isinstance(value, int):
             signature[name] = "i32" if value < 2**31 else "i64"
-            if value % 16 == 0:
+            if value % 16 == 0 and name not in _launch.unspecialized(kernel):
                 divisible.append(name)
         else:
             signature[name] = "fp32"

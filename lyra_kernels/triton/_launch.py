@@ -15,6 +15,18 @@ from triton.runtime.errors import OutOfResources
 
 import lyra_kernels.reference as reference
 
+VARYING = ("B", "K", "KR", "L", "S", "blocks", "count", "low", "rows", "segment", "segments", "tokens")
+"""Arguments that change from batch to batch: a kernel is not compiled anew where one is 1 or a multiple of 16."""
+
+jit = triton.jit(do_not_specialize=VARYING)
+"""For kernels: ``triton.jit``, compiled once for all lengths and batch sizes below 2^31."""
+
+
+def unspecialized(kernel: Any) -> tuple[str, ...]:
+    """The arguments of a kernel that it is not compiled anew for, compiled or interpreted."""
+    options = getattr(kernel, "kwargs", None) or {"do_not_specialize": getattr(kernel, "do_not_specialize", None)}
+    return tuple(options.get("do_not_specialize") or ())
+
 
 @dataclass(frozen=True)
 class Config:

@@ -7,10 +7,10 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from ._launch import Config, launch
+from ._launch import Config, jit, launch
 
 
-@triton.jit
+@jit
 def _sum_rows(x, out, rows, stride, columns, ROWS: tl.constexpr, COLUMNS: tl.constexpr):
     c = tl.program_id(0) * COLUMNS + tl.arange(0, COLUMNS)
     total = tl.zeros((ROWS, COLUMNS), tl.float32)

@@ -15,7 +15,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from ._launch import Config, launch, next_power_of_2
+from ._launch import Config, jit, launch, next_power_of_2
 from ._modes import hold, load_pair, modes, powers, round_to_nearest, sincos64, split_turns
 
 CHUNK = 64  # tokens between two checkpoints: ops.schemas.SCAN_CHUNK
@@ -114,7 +114,7 @@ def tables(log_dt: Tensor, log_A_real: Tensor, A_imag: Tensor, C: Tensor, T: int
     return result
 
 
-@triton.jit
+@jit
 def _rows(
     table,
     lengths,
@@ -198,7 +198,7 @@ def rows(u: Tensor, lengths: Tensor | None, cu: Tensor | None, segment: int, rev
     return Rows(table, count, segments, segment, reverse)
 
 
-@triton.jit
+@jit
 def _combine(
     log_dt,
     log_A_real,

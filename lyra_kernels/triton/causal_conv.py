@@ -14,7 +14,7 @@ from torch import Tensor
 
 from . import _plain
 from ._dot import nearest
-from ._launch import Config, absent, launch, precision, supports
+from ._launch import Config, absent, jit, launch, precision, supports
 from ._scan_rows import CHUNK, Rows, rows
 
 CONFIG = Config({"R": 16, "T": 32}, 4, 1)
@@ -28,7 +28,7 @@ def _rows_of(table, count, first, R: tl.constexpr):
     return start[:, None], length[:, None]
 
 
-@triton.jit
+@jit
 def _conv(
     u,
     taps,
@@ -76,7 +76,7 @@ def _conv(
     tl.store(out + (start + t) * H + h, o.to(out.dtype.element_ty), mask=t < length)
 
 
-@triton.jit
+@jit
 def _correlate(grad, u, partial, table, H, count, blocks, low, PREC: tl.constexpr, R: tl.constexpr, T: tl.constexpr):
     """``sum g_t u_s`` over rows and over tiles ``t0 - s0 = distance``, one (T, T) tile."""
     h = tl.program_id(0).to(tl.int64)
@@ -95,7 +95,7 @@ def _correlate(grad, u, partial, table, H, count, blocks, low, PREC: tl.constexp
     tl.store(to + tl.arange(0, T)[:, None] * T + i, c)
 
 
-@triton.jit
+@jit
 def _diagonals(partial, out, H, K, low, REVERSE: tl.constexpr, T: tl.constexpr):
     """Taps ``block T + a``: lag l after the start of a tile's distance lies at (j + l, j), or in the tile after."""
     h = tl.program_id(0).to(tl.int64)

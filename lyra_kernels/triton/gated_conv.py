@@ -24,7 +24,7 @@ from torch import Tensor
 
 import lyra_kernels.reference as reference
 
-from ._launch import Config, absent, launch, next_power_of_2, reference_gradients, supports
+from ._launch import Config, absent, jit, launch, next_power_of_2, reference_gradients, supports
 from ._layout import sequence_of_token
 from ._reduce import sum_rows
 
@@ -68,7 +68,7 @@ def _vector(pointer, e, me, GIVEN: tl.constexpr, absent: tl.constexpr):
         return tl.full((1, e.shape[0]), absent, tl.float32)
 
 
-@triton.jit
+@jit
 def _gated_conv(
     xv,
     weight,
@@ -138,7 +138,7 @@ def _gated_conv(
         s = s1
 
 
-@triton.jit
+@jit
 def _gated_conv_backward(
     grad,
     xv,

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from . import _plain
 from ._dot import nearest
-from ._launch import Config, absent, launch, next_power_of_2, precision, supports
+from ._launch import Config, absent, jit, launch, next_power_of_2, precision, supports
 from ._layout import sequence_of_token
 from ._reduce import sum_rows
 
@@ -42,7 +42,7 @@ def _where(token, seq, lengths, tokens, L, SEQ: tl.constexpr, LENGTHS: tl.conste
     return s, real
 
 
-@triton.jit
+@jit
 def _gelu_glu(
     y,
     weight,
@@ -108,7 +108,7 @@ def _gelu_glu(
         tl.store(out + at, tl.where(m, z1, 0.0).to(out.dtype.element_ty), mask=there)
 
 
-@triton.jit
+@jit
 def _gelu_backward(
     da,
     y,

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from . import _plain
 from ._dot import nearest
-from ._launch import Config, absent, launch, next_power_of_2, precision, supports
+from ._launch import Config, absent, jit, launch, next_power_of_2, precision, supports
 from ._layout import sequence_of_token
 from .gated_conv import gated_conv, gated_conv_backward
 from .rms_norm import rms_norm, rms_norm_backward
@@ -24,7 +24,7 @@ from .rms_norm import rms_norm, rms_norm_backward
 MAX_CHANNELS = 128
 
 
-@triton.jit
+@jit
 def _pgc(
     u,
     in_weight,

@@ -11,13 +11,13 @@ import triton.language as tl
 from torch import Tensor
 
 from . import _plain
-from ._launch import Config, absent, launch, next_power_of_2, supports
+from ._launch import Config, absent, jit, launch, next_power_of_2, supports
 from ._reduce import sum_rows
 
 MAX_CHANNELS = 8192  # in the registers of one program
 
 
-@triton.jit
+@jit
 def _rms_norm(x, weight, y, rows, C, eps, WEIGHT: tl.constexpr, R: tl.constexpr, BC: tl.constexpr):
     row = tl.program_id(0).to(tl.int64) * R + tl.arange(0, R)[:, None]
     c = tl.arange(0, BC)[None, :]
@@ -29,7 +29,7 @@ def _rms_norm(x, weight, y, rows, C, eps, WEIGHT: tl.constexpr, R: tl.constexpr,
     tl.store(y + row * C + c, out.to(y.dtype.element_ty), mask=m)
 
 
-@triton.jit
+@jit
 def _rms_norm_backward(
     grad,
     x,

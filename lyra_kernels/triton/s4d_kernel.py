@@ -19,7 +19,7 @@ from torch import Tensor
 
 import lyra_kernels.reference as reference
 
-from ._launch import Config, exact, launch, next_power_of_2, reference_gradients
+from ._launch import Config, exact, jit, launch, next_power_of_2, reference_gradients
 from ._modes import chain, hold, load_pair, modes, powers, round_to_nearest, split_turns
 
 
@@ -113,7 +113,7 @@ def _s4d_kernel_backward(
         tl.store(to + 3 * M, tl.sum(left_re * q_im + left_im * q_re, axis=0), mask=n < M)
 
 
-@triton.jit
+@jit
 def _s4d_kernel_chain(
     partial,
     log_dt,

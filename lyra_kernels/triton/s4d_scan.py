@@ -22,7 +22,7 @@ from torch import Tensor
 import lyra_kernels.reference as reference
 
 from ._dot import dot16, dot_table, nearest, operand, power_of_two
-from ._launch import Config, launch, next_power_of_2, precision, supports
+from ._launch import Config, jit, launch, next_power_of_2, precision, supports
 from ._modes import powers
 from ._scan_rows import CHUNK, Rows, Tables, combine, load_base, load_toeplitz, rows, segment_length, tables
 
@@ -43,7 +43,7 @@ def load_coefficient(c, x, coarse, fine, h, n, M, SHIFT: tl.constexpr):
         return re, im
 
 
-@triton.jit
+@jit
 def _scan(
     u,
     y,

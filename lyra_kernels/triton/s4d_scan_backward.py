@@ -33,7 +33,7 @@ import triton.language as tl
 from torch import Tensor
 
 from ._dot import dot16, nearest
-from ._launch import Config, absent, launch, next_power_of_2, precision, reference_gradients
+from ._launch import Config, absent, jit, launch, next_power_of_2, precision, reference_gradients
 from ._modes import chain, hold, load_pair, modes, powers, split_turns
 from ._reduce import sum_rows
 from ._scan_rows import CHUNK, combine, load_base, rows, segment_length, tables
@@ -94,7 +94,7 @@ def _chunk(
     return a_lam_re + g_re, a_lam_im + g_im, f_sum + k_sum + e_sum, w
 
 
-@triton.jit
+@jit
 def _scan_backward(
     grad,
     u,

@@ -1,0 +1,88 @@
+"""New lengths and batch sizes take kernels that are there: what Triton's launcher compiles anew for stays the same."""
+
+from __future__ import annotations
+
+import inspect
+
+import pytest
+import torch
+from torch import Tensor
+
+from lyra_kernels.triton import IMPLEMENTATIONS, _launch
+
+from .test_s4d_kernel import parameters
+
+MODES = 3
+
+
+def _key(kernel, args, values, config):
+    """What one compiled kernel serves: constants, types, and of integers whether they are 1 or multiples of 16."""
+    names = list(inspect.signature(kernel.fn).parameters)
+    parts = []
+    for name, value in zip(names, args, strict=False):
+        if isinstance(value, Tensor):
+            parts.append((str(value.dtype), value.storage_offset() * value.element_size() % 16 == 0))
+        elif isinstance(value, int) and not isinstance(value, bool):
+            varies = name in _launch.unspecialized(kernel)
+            parts.append((value >= 2**31, varies or (value == 1, value % 16 == 0)))
+        else:
+            parts.append(value if value is None else type(value).__name__)
+    return (kernel.fn.__name__, *parts, tuple(values.items()), config.num_warps, config.num_stages)
+
+
+def _calls(batch, length):
+    u = torch.randn(batch, length, 4)
+    space = parameters(4, MODES, directions=1)
+    taps = torch.randn(4, length)
+    scan = [u, *space, torch.randn(4), None, None, None]
+    gated = [torch.randn(batch, length, 8), torch.randn(4, 1, 3), None, torch.randn(8), None, None, 1e-8, False]
+    pgc = [u, torch.randn(8, 4), None, None, torch.randn(4, 1, 3), None, torch.randn(4, 4), None, None, None, None]
+    yield "s4d_scan", [*scan, True], lambda out: [torch.randn_like(u), None, *scan, out[2]]
+    yield "causal_conv", [u, taps, None, None, None, None], None
+    yield "gated_conv", gated, None
+    yield "pgc", [*pgc, 1e-8, False], None
+    yield "rms_norm", [u, torch.randn(4), 1e-8], None
+    yield "gelu_glu", [u, torch.randn(8, 4), None, None, u, None, None], None
+
+
+def _compiled(batch, length) -> dict[str, set]:
+    found: dict[str, set] = {}
+
+    def observe(kernel, grid, args, values, config):
+        found.setdefault(kernel.fn.__name__, set()).add(_key(kernel, args, values, config))
+
+    _launch.observers.append(observe)
+    try:
+        for name, args, backward in _calls(batch, length):
+            out = IMPLEMENTATIONS[name](*args)
+            if backward is not None:
+                IMPLEMENTATIONS[f"{name}_backward"](*backward(out))
+    finally:
+        _launch.observers.remove(observe)
+    return found
+
+
+@pytest.mark.skipif(not _launch.interpreting(), reason="the observers see the same launches on a card")
+def test_lengths_and_batch_sizes():
+    """Of every kernel one variant, for lengths of 1, multiples of 16 and others."""
+    first = _compiled(2, 33)
+    assert {"_scan", "_scan_backward", "_conv", "_gated_conv", "_pgc", "_rms_norm", "_gelu_glu", "_rows"} <= set(first)
+    for batch, length in ((1, 48), (1, 1), (16, 5), (3, 64)):
+        for name, keys in _compiled(batch, length).items():
+            assert keys <= first[name], (name, batch, length)
+
+
+def test_the_generated_kernel_has_a_few_variants():
+    """Its tiles follow the length in two steps, and its stores are wide where rows are aligned: not more."""
+    keys = set()
+
+    def observe(kernel, grid, args, values, config):
+        keys.add(_key(kernel, args, values, config))
+
+    _launch.observers.append(observe)
+    try:
+        for length in (1, 16, 17, 100, 512, 1000, 1024, 1025, 1040, 1300):
+            IMPLEMENTATIONS["s4d_kernel"](*parameters(1, MODES), length)
+    finally:
+        _launch.observers.remove(observe)
+    assert len(keys) == 5  # 1, aligned and others below, aligned and others above
