@@ -25,7 +25,14 @@ sys.path.insert(0, str(ROOT))
 import build_cuda  # noqa: E402
 from tests.emulation.build import emulation  # noqa: E402
 
-LIMITS = {"gated_conv": 1.25, "s4d_kernel": 1.25, "s4d_scan": 2.5}
+LIMITS = {
+    "gated_conv": 1.25,
+    "s4d_kernel": 1.25,
+    "s4d_scan": 2.5,
+    "rms_norm": 1.25,
+    "fft_pack": 1.25,
+    "fft_unpack": 1.25,
+}
 """Bytes moved over the floor (each input read once, each output written once) that an op and its backward may reach."""
 SECTORS = 0.9
 CONFLICTS = 0.01
@@ -96,6 +103,10 @@ def cases(kernels: Any, reduced: bool = False) -> Iterator[Case]:
     yield Case("s4d_kernel_backward", f"float32 H={H} N={2 * M} L={L}", (torch.randn(H, L), *_spectrum(H, M)))
     x = torch.randn(8, 512, 64)
     yield Case("rms_norm", "float32 4096 x 64", (x, torch.randn(64), 1e-8))
+    yield Case("rms_norm_backward", "float32 4096 x 64", (torch.randn_like(x), x, torch.randn(64), 1e-8))
+    spectra = torch.randn(8, 64, 257, 2)
+    yield Case("fft_multiply_", "float32 B=8 L=256 H=64", (spectra, torch.randn(64, 257, 2), False))
+    yield Case("fft_correlate", "float32 B=8 L=256 H=64", (spectra, torch.randn_like(spectra)))
     yield Case("fft_pack", "float32 B=8 L=512 H=64", (x, None, None, 1024))
     yield Case("fft_unpack", "float32 B=8 L=512 H=64", (x, torch.randn(8, 64, 1024), torch.randn(64), None, None))
 
@@ -121,7 +132,9 @@ def traffic(
         counted = machine.counters()
         machine.count_traffic(False)
         results = (results,) if isinstance(results, Tensor) else results
-        floor = case.floor + sum(_bytes(r) for r in results)
+        floor = case.floor + sum(_bytes(r) for r in results or ())
+        if case.op == "fft_multiply_":  # which writes where it reads
+            floor += _bytes(case.arguments[0])
         if case.op == "fft_unpack":  # which reads the half of the signal that has tokens
             floor -= _bytes(case.arguments[1]) // 2
         rows.append({"op": case.op, "size": case.size, "kernel": "", "floor_bytes": floor, **_sum(counted.values())})
@@ -259,7 +272,7 @@ def table(found: list[dict[str, Any]]) -> str:
 
         lost = max(u["spills"] + u["stack"] for u in uses)
         shared = max(u["shared_bytes"] for u in uses) / 1024
-        full = each("occupancy", "{:.0%}")
+        full = " / ".join(f"{u['occupancy']:.0%}" if u["occupancy"] else "-" for u in uses)
         lines.append(f"| {name} | {row['threads']} | {each('registers')} | {lost} | {shared:.1f} | {full} |")
     if kernels:
         lines.append(f"\nRegisters and occupancy on {' / '.join('sm_' + a for a in ARCHITECTURES)}.")

@@ -78,6 +78,20 @@ __device__ inline void store(T* p, const Compute<T> (&in)[N]) {
   }
 }
 
+// N neighbouring parameters, N = 1 or a multiple of kVector<R>; in pieces of 16 bytes, which the pointer must be aligned
+// for.
+template <int N, class R>
+__device__ inline void load_row(const R* p, R (&out)[N]) {
+  constexpr int kPiece = N == 1 ? 1 : kVector<R>;
+#pragma unroll
+  for (int q = 0; q < N; q += kPiece) {
+    R piece[kPiece];
+    load<kPiece>(p + q, piece);
+#pragma unroll
+    for (int i = 0; i < kPiece; ++i) out[q + i] = piece[i];
+  }
+}
+
 // True where rows of `channels` elements from each of these pointers can be read in 16-byte accesses.
 template <class T, class... P>
 bool vectorizable(int64_t channels, P... pointers) {
