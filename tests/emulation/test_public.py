@@ -42,7 +42,7 @@ def test_dtypes(name, dtype):
     cases.assert_matches_reference(cases.make(name, layout, dtype))
 
 
-@settings(max_examples=60, deadline=None, derandomize=True)
+@settings(max_examples=40, deadline=None, derandomize=True)
 @given(
     name=st.sampled_from(cases.ESSENTIAL),
     layout=st.sampled_from(cases.LAYOUTS),

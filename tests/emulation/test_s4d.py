@@ -154,7 +154,7 @@ def test_s4d_scan_storage(dtype, channels):
 
 @pytest.mark.parametrize("directions", [1, 2])
 def test_s4d_scan_of_several_segments_in_16_bits(directions):
-    check_scan(1, 2050, 20, 2, dtype=torch.bfloat16, directions=directions)
+    check_scan(1, 2050, 5, 2, dtype=torch.bfloat16, directions=directions)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
