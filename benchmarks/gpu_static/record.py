@@ -118,11 +118,13 @@ def recording() -> Iterator[Recording]:
     InterpreterBuilder.create_masked_load = counted_load
     InterpreterBuilder.create_masked_store = counted_store
     InterpreterBuilder.create_dot = counted_dot
+    _launch.alternatives.append(observe)
     _launch.observers.append(observe)
     try:
         yield result
     finally:
         _launch.observers.remove(observe)
+        _launch.alternatives.remove(observe)
         InterpreterBuilder.create_masked_load = load
         InterpreterBuilder.create_masked_store = store
         InterpreterBuilder.create_dot = dot

@@ -15,6 +15,8 @@ from triton.runtime.errors import OutOfResources
 
 import lyra_kernels.reference as reference
 
+from . import _autotune
+
 VARYING = ("B", "K", "KR", "L", "S", "blocks", "count", "low", "rows", "segment", "segments", "tokens")
 """Arguments that change from batch to batch: a kernel is not compiled anew where one is 1 or a multiple of 16."""
 
@@ -51,6 +53,9 @@ Observer = Callable[[Any, tuple[int, ...], tuple, dict[str, Any], Config], None]
 observers: list[Observer] = []
 """Called before every launch with kernel, grid, arguments, constants and configuration (for benchmarks)."""
 
+alternatives: list[Observer] = []
+"""Called before that for every other configuration that may be chosen in its place."""
+
 _too_big: set[tuple] = set()
 
 
@@ -61,33 +66,45 @@ def launch(
     constants: dict[str, Any],
     configs: Sequence[Config],
 ) -> None:
-    """Run ``kernel`` with the first of ``configs`` whose shared memory the card has.
+    """Run ``kernel`` with the fastest of ``configs``, or the first, whose shared memory the card has.
 
     Args:
         kernel: a ``triton.jit`` function.
         grid: the grid of a configuration; a launch with an empty grid is left out.
         args: the positional arguments.
         constants: constexpr arguments common to all configurations.
-        configs: in order of preference.
+        configs: in order of preference. Several only for a kernel that may run twice; see ``_autotune``.
 
     Raises:
         OutOfResources: no configuration fits.
     """
-    error: OutOfResources | None = None
     device = next((a.device for a in args if isinstance(a, Tensor)), torch.device("cpu"))
+    if 0 in grid(configs[0]):
+        return
+
+    def run(config: Config) -> None:
+        values = {**constants, **config.blocks}
+        with _on(device):
+            kernel[grid(config)](*args, **values, num_warps=config.num_warps, num_stages=config.num_stages)
+
+    if len(configs) > 1 and _autotune.enabled(device):
+        what = _autotune.key(kernel.fn.__name__, args, constants)
+        with _on(device):
+            best = _autotune.fastest(what, device, configs, run)
+        configs = [best, *(c for c in configs if c is not best)]
+    for observer in alternatives:
+        for config in configs[1:]:
+            observer(kernel, grid(config), args, {**constants, **config.blocks}, config)
+    error: OutOfResources | None = None
     for config in configs:
         values = {**constants, **config.blocks}
         key = (id(kernel), device, tuple(values.items()), config.num_warps, config.num_stages)
         if key in _too_big:
             continue
-        cells = grid(config)
-        if 0 in cells:
-            return
         for observer in observers:
-            observer(kernel, cells, args, values, config)
+            observer(kernel, grid(config), args, values, config)
         try:
-            with _on(device):
-                kernel[cells](*args, **values, num_warps=config.num_warps, num_stages=config.num_stages)
+            run(config)
             return
         except OutOfResources as e:
             _too_big.add(key)

@@ -18,6 +18,7 @@ from ._launch import Config, absent, jit, launch, precision, supports
 from ._scan_rows import CHUNK, Rows, rows
 
 CONFIG = Config({"R": 16, "T": 32}, 4, 1)
+MANY = Config({"R": 32, "T": 32}, 4, 1)  # for batches: a tile of taps serves twice the rows
 
 
 @triton.jit
@@ -144,7 +145,7 @@ def _product(u, kernel, reverse_kernel, D, out, row: Rows, blocks: int, transpos
             "TRANSPOSE": transpose,
             "PREC": precision(u),
         },
-        [CONFIG],
+        [CONFIG, MANY] if row.count > CONFIG.blocks["R"] else [CONFIG],
     )
 
 

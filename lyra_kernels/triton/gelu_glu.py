@@ -140,9 +140,12 @@ def _gelu_backward(
 
 
 def configurations(channels: int, backward: bool) -> list[Config]:
-    """Tiles whose two accumulators and TF32 parts stay in registers."""
-    block = min(64 if backward else 32, next_power_of_2(max(channels, 16)))
-    return [Config({"BT": 32 if backward else 64, "BN": block, "BK": 16}, 8 if backward else 4, 2)]
+    """Tiles whose two accumulators and TF32 parts stay in registers; forward: few outputs a program, or y read once."""
+    block = next_power_of_2(max(channels, 16))
+    if backward:
+        return [Config({"BT": 32, "BN": min(64, block), "BK": 16}, 8, 2)]
+    narrow = [Config({"BT": 64, "BN": min(32, block), "BK": 16}, 4, 2)]
+    return narrow if block <= 32 else [*narrow, Config({"BT": 64, "BN": 64, "BK": 16}, 4, 2)]
 
 
 def _run(y, weight, bias, mask, residual, lengths, seq, grad, out, dz, a) -> None:

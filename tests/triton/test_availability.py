@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import builtins
 import importlib.util
 
 import pytest
@@ -24,6 +25,20 @@ def test_triton_too_old(monkeypatch):
     monkeypatch.setenv("TRITON_INTERPRET", "1")
     works, reason = kernels.availability()
     assert not works and "3.1.0" in reason and "3.6" in reason
+
+
+def test_triton_does_not_import(monkeypatch):
+    monkeypatch.setenv("TRITON_INTERPRET", "1")
+    usual = builtins.__import__
+
+    def broken(name, *rest):
+        if name == "triton":
+            raise OSError("a library is missing")
+        return usual(name, *rest)
+
+    monkeypatch.setattr(builtins, "__import__", broken)
+    works, reason = kernels.availability()
+    assert not works and "does not import: a library is missing" in reason
 
 
 @pytest.mark.parametrize(("capability", "works"), [((6, 1), False), ((7, 0), True), ((9, 0), True)])

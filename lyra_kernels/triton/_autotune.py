@@ -1,0 +1,121 @@
+"""Which of a kernel's few configurations is the fastest on this card: timed once, then remembered.
+
+What is remembered is keyed on the kernel, its constants, its tensors' types and its sizes rounded up to powers of 2, so
+that a new length is rarely timed, and never more than some dozens are. It is kept in memory and in a file of the user's
+cache folder (``LYRA_CACHE``, else ``XDG_CACHE_HOME``/lyra, else ~/.cache/lyra), one a card and Triton version.
+
+The first configuration is taken with ``LYRA_AUTOTUNE=0``, where torch is asked for deterministic algorithms, and in the
+interpreter; while a CUDA graph is captured nothing is timed. Only kernels that may run twice have several: they read
+nothing that they write. The configurations of one kernel add in the same order, with the same matrix instructions, so
+that results do not depend on the choice.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import tempfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+import triton
+from torch import Tensor
+from triton.runtime.errors import OutOfResources
+
+ROUNDS = 5
+_known: dict[Path, dict[str, str]] = {}
+
+
+def enabled(device: torch.device) -> bool:
+    """Whether a device has its choice of configurations."""
+    chooses = os.environ.get("LYRA_AUTOTUNE", "1") != "0" and not torch.are_deterministic_algorithms_enabled()
+    return device.type == "cuda" and chooses
+
+
+def _rounded(n: int) -> int:
+    return 1 << max(n - 1, 0).bit_length()
+
+
+def key(name: str, args: tuple, constants: dict[str, Any]) -> str:
+    """What the choice depends on."""
+    parts = []
+    for value in args:
+        if isinstance(value, Tensor):
+            parts.append(str(value.dtype).removeprefix("torch."))
+        elif isinstance(value, int) and not isinstance(value, bool):
+            parts.append(str(_rounded(value)))
+        else:
+            parts.append("" if value is None or isinstance(value, float) else str(value))
+    return " ".join([name, *parts, *(f"{k}={v}" for k, v in sorted(constants.items()))])
+
+
+def file(device: torch.device) -> Path:
+    """Where choices for a device are kept."""
+    base = os.environ.get("LYRA_CACHE")
+    folder = Path(base) if base else Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "lyra"
+    card = re.sub(r"\W+", "_", torch.cuda.get_device_name(device)).lower()
+    return folder / f"autotune-{card}-triton-{triton.__version__}.json"
+
+
+def _read(path: Path) -> dict[str, str]:
+    try:
+        content = json.loads(path.read_text())
+    except (OSError, ValueError):
+        return {}
+    return {k: v for k, v in content.items() if isinstance(v, str)} if isinstance(content, dict) else {}
+
+
+def _write(path: Path, choices: dict[str, str]) -> None:
+    """Other processes may write too: theirs are kept, and nobody ever reads half a file."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile("w", dir=path.parent, delete=False) as temporary:
+            json.dump({**_read(path), **choices}, temporary, indent=0, sort_keys=True)
+        os.replace(temporary.name, path)
+    except OSError:  # a home that cannot be written to: this process remembers
+        pass
+
+
+def seconds(run: Callable[[], None]) -> float:
+    """The shortest of a few calls, by CUDA events."""
+    times = []
+    for _ in range(ROUNDS):
+        begin, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
+        begin.record()
+        run()
+        end.record()
+        end.synchronize()
+        times.append(begin.elapsed_time(end) / 1e3)
+    return min(times)
+
+
+def fastest(what: str, device: torch.device, configs: Sequence[Any], run: Callable[[Any], None]) -> Any:
+    """The configuration that ``run`` is fastest with; timed where neither memory nor file know.
+
+    Args:
+        what: a :func:`key`.
+        configs: in order of preference; their ``repr`` is what is kept.
+        run: launches the kernel with a configuration; may raise OutOfResources.
+    """
+    path = file(device)
+    choices = _known.setdefault(path, _read(path))
+    by_name = {repr(c): c for c in configs}
+    if choices.get(what) in by_name:
+        return by_name[choices[what]]
+    if torch.cuda.is_current_stream_capturing():
+        return configs[0]
+    times: dict[str, float] = {}
+    for name, config in by_name.items():
+        try:
+            run(config)  # compiles
+            times[name] = seconds(lambda: run(config))  # noqa: B023 (called at once)
+        except OutOfResources:
+            continue
+    if not times:
+        return configs[0]
+    choices[what] = min(times, key=lambda name: times[name])
+    _write(path, {what: choices[what]})
+    return by_name[choices[what]]
