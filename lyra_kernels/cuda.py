@@ -7,11 +7,14 @@ the kernels of ``csrc/cuda``.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+from . import composed
 
 KERNELS = ("rms_norm", "gated_conv", "s4d_kernel", "s4d_scan")
 """Ops that are a kernel, and their backward another one."""
@@ -26,6 +29,8 @@ def implementations(kernels: Any) -> Mapping[str, Callable]:
     convolution = FftConv(kernels)
     for name in ("fft_conv", "causal_conv"):
         table[name], table[name + "_backward"] = convolution.forward, convolution.backward
+    table["s4d_fft"] = partial(composed.s4d_fft, table.__getitem__)
+    table["s4d_fft_backward"] = partial(composed.s4d_fft_backward, table.__getitem__)
     block = Pgc(kernels)
     table["pgc"], table["pgc_backward"] = block.forward, block.backward
     table["gelu_glu"], table["gelu_glu_backward"] = gelu_glu, gelu_glu_backward

@@ -10,7 +10,7 @@ from .pgc import _op as _pgc_op
 from .pgc import pgc
 from .rms_norm import _op as _rms_norm_op
 from .rms_norm import rms_norm
-from .s4d_conv import s4d_conv, s4d_scan_op
+from .s4d_conv import s4d_conv, s4d_fft_op, s4d_scan_op
 from .s4d_kernel import s4d_kernel, s4d_kernel_op
 
 _fallback.register(
@@ -21,6 +21,7 @@ _fallback.register(
         _gelu_glu_op,
         _pgc_op,
         _rms_norm_op,
+        s4d_fft_op,
         s4d_scan_op,
         s4d_kernel_op,
     ]

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from .. import backends, cpu_fft
+from .. import backends, composed, cpu_fft
 from ._autograd import Op, _as_tuple
 from .schemas import LIBRARY, SCHEMAS, _fake_s4d_scan
 
@@ -64,9 +65,12 @@ def _gpu(name: str, fallback: Callable) -> Callable:
 
 def register(ops: list[Op]) -> None:
     """Give every op of the library an implementation on every device."""
+    lookup = partial(backends.implementation, backend="cpu")
     python_kernels: dict[str, Callable] = {
         "fft_conv": cpu_fft.fft_conv,
         "fft_conv_backward": cpu_fft.fft_conv_backward,
+        "s4d_fft": partial(composed.s4d_fft, lookup),
+        "s4d_fft_backward": partial(composed.s4d_fft_backward, lookup),
     }
     for op in ops:
         for name, function in reference_kernels(op).items():

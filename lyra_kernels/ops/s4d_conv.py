@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.fx.experimental.symbolic_shapes import statically_known_true
 
-from .. import reference
+from .. import backends, reference
 from . import _checks, cost_model
 from ._autograd import Arguments, Op, needs_graph
 from .conv import causal_conv_op, fft_conv_op
@@ -41,6 +41,13 @@ class _S4DScan(Op):
 s4d_scan_op = _S4DScan(
     "s4d_scan", _reference_scan, (0, 1, 2, 3, 4, 5, 8), outputs=2, batched=(0, 8), lengths=6, cu_seqlens=7
 )
+s4d_fft_op = Op("s4d_fft", reference.s4d_fft, (0, 1, 2, 3, 4, 5), lengths=6, cu_seqlens=7)
+
+
+def _fuses_kernel_and_fft(u: Tensor) -> bool:
+    """Whether the S4D convolution by FFT is one op: on GPUs, where its kernel need not be in memory."""
+    backend = backends.forced()
+    return backend == "triton" or (backend is None and u.device.type == "cuda")
 
 
 def _choose(u: Tensor, modes: int, directions: int, cu_seqlens: Tensor | None, states: bool) -> str:
@@ -137,12 +144,14 @@ def s4d_conv(
     u = u.contiguous()
     if algorithm == "auto":
         algorithm = _choose(u, log_A_real.shape[1], 1 + bidirectional, cu_seqlens, states)
+    directions = C if bidirectional else C.unsqueeze(0)
     if algorithm == "scan":
-        directions = C if bidirectional else C.unsqueeze(0)
         args = (u, log_dt, log_A_real, A_imag, directions, D, lengths, cu_seqlens, initial_state)
         y, final_state = s4d_scan_op(*args, needs_graph(args))[:2]
         return (y, final_state) if return_final_state else y
     spectrum = (log_dt, log_A_real, A_imag)
+    if algorithm == "fft" and _fuses_kernel_and_fft(u):
+        return s4d_fft_op(u, *spectrum, directions, D, lengths, cu_seqlens)
     taps = u.shape[1]
     op = causal_conv_op if algorithm == "direct" else fft_conv_op
     kernel = s4d_kernel_op(*spectrum, C[0].contiguous() if bidirectional else C, taps)

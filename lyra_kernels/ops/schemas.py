@@ -51,6 +51,8 @@ SCHEMAS = {
     "causal_conv_backward": f"(Tensor grad, {_CONV}) -> {_returns(4)}",
     "fft_conv": f"({_CONV}) -> Tensor",
     "fft_conv_backward": f"(Tensor grad, {_CONV}) -> {_returns(4)}",
+    "s4d_fft": f"(Tensor u, {_MODES}, Tensor? D, {_ROWS}) -> Tensor",
+    "s4d_fft_backward": f"(Tensor grad, Tensor u, {_MODES}, Tensor? D, {_ROWS}) -> {_returns(6)}",
     "s4d_scan": f"(Tensor u, {_MODES}, Tensor? D, {_ROWS}, Tensor? initial_state, bool save) -> {_returns(3)}",
     "s4d_scan_backward": f"(Tensor grad_y, Tensor? grad_final_state, Tensor u, {_MODES}, Tensor? D, {_ROWS}, "
     f"Tensor? initial_state, Tensor checkpoints) -> {_returns(7)}",
@@ -135,6 +137,10 @@ def _fake_conv_backward(grad, u, kernel, reverse_kernel, D, *rest):
     return torch.empty_like(u), *(_gradient(p, u) for p in (kernel, reverse_kernel, D))
 
 
+def _fake_s4d_fft_backward(grad, u, *rest):
+    return torch.empty_like(u), *(_gradient(p, u) for p in rest[:5])
+
+
 def _fake_s4d_scan(u, log_dt, log_A_real, A_imag, C, D, lengths, cu_seqlens, initial_state, save):
     directions, (channels, modes) = C.shape[0], log_A_real.shape
     dtype = compute_dtype(u)
@@ -164,6 +170,8 @@ _FAKES: dict[str, Callable] = {
     "causal_conv_backward": _fake_conv_backward,
     "fft_conv": _fake_conv,
     "fft_conv_backward": _fake_conv_backward,
+    "s4d_fft": _fake_conv,
+    "s4d_fft_backward": _fake_s4d_fft_backward,
     "s4d_scan": _fake_s4d_scan,
     "s4d_scan_backward": _fake_s4d_scan_backward,
 }

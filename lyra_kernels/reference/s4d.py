@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ._layout import compute_dtype, fill_padding, pack, sequence_mask, unpack
-from .conv import toeplitz
+from .conv import fft_conv, toeplitz
 
 CHUNK = 64
 """Tokens that :func:`s4d_scan` turns into matrix products at a time."""
@@ -82,6 +82,24 @@ def s4d_kernel_real(log_dt: Tensor, log_A_real: Tensor, A_imag: Tensor, C: Tenso
     angle = phase.unsqueeze(-1) * steps
     wave = c_real.unsqueeze(-1) * torch.cos(angle) - c_imag.unsqueeze(-1) * torch.sin(angle)
     return (magnitude * wave).sum(-2)
+
+
+def s4d_fft(
+    u: Tensor,
+    log_dt: Tensor,
+    log_A_real: Tensor,
+    A_imag: Tensor,
+    C: Tensor,
+    D: Tensor | None,
+    lengths: Tensor | None,
+    cu_seqlens: Tensor | None,
+) -> Tensor:
+    """The S4D convolution as published: its kernel, then :func:`fft_conv`.
+
+    ``C`` is ``(1, H, M, 2)``, or ``(2, H, M, 2)`` for both directions; the rest is as in :func:`s4d_scan`.
+    """
+    kernels = [s4d_kernel(log_dt, log_A_real, A_imag, C[d], u.shape[1]) for d in range(C.shape[0])]
+    return fft_conv(u, kernels[0], kernels[1] if len(kernels) == 2 else None, D, lengths, cu_seqlens)
 
 
 def s4d_recurrence(

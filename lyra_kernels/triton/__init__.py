@@ -26,16 +26,30 @@ _MODULES = {
     "pgc_backward": "pgc",
     "rms_norm": "rms_norm",
     "rms_norm_backward": "rms_norm",
+    "fft_conv": "fft_conv",
+    "fft_conv_backward": "fft_conv",
     "gelu_glu": "gelu_glu",
     "gelu_glu_backward": "gelu_glu",
     "gated_conv": "gated_conv",
     "gated_conv_backward": "gated_conv",
+    "s4d_fft": "s4d_fft",
+    "s4d_fft_backward": "s4d_fft",
     "s4d_kernel": "s4d_kernel",
     "s4d_kernel_backward": "s4d_kernel",
     "s4d_scan": "s4d_scan",
     "s4d_scan_backward": "s4d_scan_backward",
 }
-_FAMILIES = ("rms_norm", "gated_conv", "pgc", "gelu_glu", "s4d_kernel", "causal_conv", "fft_conv", "s4d_scan")
+_FAMILIES = (
+    "rms_norm",
+    "gated_conv",
+    "pgc",
+    "gelu_glu",
+    "s4d_kernel",
+    "causal_conv",
+    "fft_conv",
+    "s4d_fft",
+    "s4d_scan",
+)
 
 
 def availability() -> tuple[bool, str]:

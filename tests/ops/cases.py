@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 import lyra_kernels as lk
+from lyra_kernels.ops import s4d_fft_op
 
 LAYOUTS = ("dense", "padded", "packed")
 DTYPES = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
@@ -161,6 +162,23 @@ def _convolution(batch: int, length: int, channels: int, layout: dict) -> tuple[
     return tensors, dict(layout)
 
 
+def _s4d_fft(batch: int, length: int, channels: int, layout: dict, directions: int = 1) -> tuple[dict, dict]:
+    tensors = {
+        "u": _randn(batch, length, channels),
+        **spectrum(channels, 4),
+        "C": _randn(directions, channels, 4, 2),
+        "D": _randn(channels),
+    }
+    return tensors, dict(layout)
+
+
+def _s4d_fft_op(u: Tensor, *parameters: Tensor, lengths=None, cu_seqlens=None, **named: Tensor) -> Tensor:
+    """What s4d_conv calls for "fft" on GPUs, on any device."""
+    dtype = torch.float64 if u.dtype == torch.float64 else torch.float32
+    given = (p.to(dtype).contiguous() for p in (*parameters, *named.values()))
+    return s4d_fft_op(u.contiguous(), *given, lengths, cu_seqlens)
+
+
 _BUILDERS: dict[str, tuple[Callable[..., Any], Callable[..., tuple[dict, dict]], dict[str, Any]]] = {
     "rms_norm": (lk.rms_norm, _rms_norm, {}),
     "gated_conv": (lk.gated_conv, _gated_conv, {}),
@@ -178,13 +196,15 @@ _BUILDERS: dict[str, tuple[Callable[..., Any], Callable[..., tuple[dict, dict]],
     "s4d_conv-direct-bidirectional": (lk.s4d_conv, _s4d_conv, {"algorithm": "direct", "directions": 2}),
     "s4d_conv-fft": (lk.s4d_conv, _s4d_conv, {"algorithm": "fft"}),
     "s4d_conv-fft-bidirectional": (lk.s4d_conv, _s4d_conv, {"algorithm": "fft", "directions": 2}),
+    "s4d_fft": (_s4d_fft_op, _s4d_fft, {}),
+    "s4d_fft-bidirectional": (_s4d_fft_op, _s4d_fft, {"directions": 2}),
     "s4d_conv-auto": (lk.s4d_conv, _s4d_conv, {"algorithm": "auto"}),
 }
 NAMES = tuple(_BUILDERS)
 WITHOUT_LAYOUT = ("rms_norm", "s4d_kernel")
 WITH_LAYOUT = tuple(name for name in NAMES if name not in WITHOUT_LAYOUT)
 ESSENTIAL = ("rms_norm", "gated_conv", "pgc", "gelu_glu", "s4d_kernel", "causal_conv", "fft_conv",
-             "s4d_conv-scan-state", "s4d_conv-scan-bidirectional", "s4d_conv-auto")  # fmt: skip
+             "s4d_fft", "s4d_conv-scan-state", "s4d_conv-scan-bidirectional", "s4d_conv-auto")  # fmt: skip
 """One case for each dispatcher op and each of its forms."""
 
 

@@ -11,6 +11,7 @@ from lyra_kernels.triton import (
     _reduce,
     _scan_rows,
     causal_conv,
+    fft_conv,
     gated_conv,
     gelu_glu,
     pgc,
@@ -189,3 +190,12 @@ def test_sum_rows(store_addresses):
     store_addresses(_reduce._sum_rows, (0,), (x, out, 1 << 5, 1 << 28, 32), ROWS=16, COLUMNS=32)
     low, high = _offsets(np.concatenate([a.ravel() for a in store_addresses.loaded]).astype(np.int64), x)
     assert (low, high) == (0, ((1 << 5) - 1) * (1 << 28) + 31)
+
+
+def test_fft_conv_taps(store_addresses):
+    x, out = torch.zeros(1), torch.zeros(1)
+    channels, length = 1 << 20, 4096
+    table = torch.zeros(5, dtype=torch.int64)
+    found = store_addresses(fft_conv._correlate, (channels - 1, 1), (x, x, out, table, channels, length, 0, 1),
+                            PHASES=2, REVERSE=True, PREC="ieee", EXACT="ieee", A=16, B=16, C=8, SIZE=16)  # fmt: skip
+    assert _offsets(found, out) == ((3 * channels - 1) * length, 4 * channels * length - 1)

@@ -1,0 +1,207 @@
+"""A Fourier transform of N points inside one program, for convolutions of real sequences of up to N tokens.
+
+The transform is taken at the frequencies (f - 1/4) / N, f = 0..N-1, which makes a convolution one modulo x^N = i: a
+term of index t >= N wraps to t - N times i. For a real sequence and a real kernel everything that wraps is imaginary,
+so the real part is the linear convolution: N points serve N tokens, with neither padding to 2 N nor the untangling of a
+real transform. A lag of -m stands at N - m times -i; its terms wrap back to real ones. So one complex kernel,
+
+    k_t = K0_t - i K1_(N-t-1),    y = Re T^-1 (T k * T u),    y_t = sum_{s<=t} K0_{t-s} u_s + sum_{s>t} K1_{s-t-1} u_s,
+
+holds both directions. T T^H = N, hence the gradients: T^-1 (conj(T k) T g) is that of u, and W = T^-1 (conj(T u) T g)
+summed over the batch holds those of the taps, Re W_t = dK0_t and -Im W_t = dK1_(N-t-1).
+
+N = A B C points are a cube, t = (a B + b) C + c. Each of its sides is transformed by a product with a small DFT matrix
+on the left, (side, side) @ (side, N / side), turns of the frequencies between them. Sides of 16 and 32 cost a third of
+the multiply-adds of two sides of 64, their matrices fit in registers, and their products are ``mma.sync`` on every
+card: no operand has to lie in shared memory. Frequencies stay in the order in which they come out.
+
+Matrices and turns are made in the kernel from whole numbers, reduced modulo a turn before they become fractions.
+"""
+
+from __future__ import annotations
+
+import triton
+import triton.language as tl
+
+
+@triton.jit
+def _turned(phase, TURN: tl.constexpr):
+    """``e^(-2 pi i phase / TURN)`` of whole numbers; TURN is a power of two. Cosine and sine of an eighth of a turn."""
+    phase = (phase * 8) & (8 * TURN - 1)
+    quarter = (phase + TURN) // (2 * TURN)
+    x = (phase - quarter * (2 * TURN)).to(tl.float32) * (0.7853981633974483 / TURN)
+    x2 = x * x
+    s = 0.0083333333 + x2 * (2.7557319e-06 * x2 - 0.00019841270)
+    s = x + x * x2 * (-0.16666667 + x2 * s)
+    c = -0.0013888889 + x2 * (2.4801587e-05 - 2.7557319e-07 * x2)
+    c = 1.0 + x2 * (-0.5 + x2 * (0.041666667 + x2 * c))
+    odd = (quarter & 1) == 1
+    cosine = tl.where(odd, s, c)
+    sine = tl.where(odd, c, s)
+    # Quarters 0 to 4: cosine c -s -c s c, sine s c -s -c s.
+    return tl.where((quarter == 1) | (quarter == 2), -cosine, cosine), tl.where(quarter % 4 >= 2, sine, -sine)
+
+
+@triton.jit
+def _first_matrix(zero, A: tl.constexpr, TRANSPOSE: tl.constexpr):
+    """``e^(-2 pi i (p - 1/4) a / A)``, p down and a across, or the other way round."""
+    row = zero + tl.arange(0, A)[:, None]
+    column = zero + tl.arange(0, A)[None, :]
+    if TRANSPOSE:
+        return _turned((4 * column - 1) * row, 4 * A)
+    else:
+        return _turned((4 * row - 1) * column, 4 * A)
+
+
+@triton.jit
+def _matrix(zero, Q: tl.constexpr, SIZE: tl.constexpr):
+    """The DFT matrix of Q points, SIZE / Q times along the diagonal: products have sides of at least 16."""
+    row = zero + tl.arange(0, SIZE)[:, None]
+    column = zero + tl.arange(0, SIZE)[None, :]
+    re, im = _turned((row % Q) * (column % Q), Q)
+    same = row // Q == column // Q
+    return tl.where(same, re, 0.0), tl.where(same, im, 0.0)
+
+
+@triton.jit
+def _outer_turns(zero, A: tl.constexpr, M: tl.constexpr):
+    """What stands between the first side and the rest, (A, M). ``zero``: see :func:`forward`."""
+    p = zero + tl.arange(0, A)[:, None]
+    j = zero + tl.arange(0, M)[None, :]
+    return _turned((4 * p - 1) * j, 4 * A * M)
+
+
+@triton.jit
+def _inner_turns(zero, A: tl.constexpr, B: tl.constexpr, C: tl.constexpr):
+    """What stands between the second side and the third, (B, A C)."""
+    q = zero + tl.arange(0, B)[:, None]
+    c = zero + tl.arange(0, A * C)[None, :] % C
+    return _turned(q * c, B * C)
+
+
+@triton.jit
+def advance(zero, A: tl.constexpr, B: tl.constexpr, C: tl.constexpr, SIZE: tl.constexpr):
+    """What T multiplies by when each x_t becomes x_{t+1}: ``e^(2 pi i (f - 1/4) / N)`` at every f's place."""
+    G: tl.constexpr = SIZE // C
+    W: tl.constexpr = A * B // G
+    row = zero + tl.arange(0, SIZE)[:, None]
+    column = zero + tl.arange(0, W)[None, :]
+    if B > 1:
+        f = column % A + A * (column // A * G + row // C + B * (row % C))
+    else:
+        f = column * G + row // C + A * (row % C)
+    return _turned(1 - 4 * f, 4 * A * B * C)
+
+
+@triton.jit
+def _to_last(x, ROWS: tl.constexpr, REST: tl.constexpr, C: tl.constexpr, SIZE: tl.constexpr):
+    """(ROWS, REST C) to (SIZE, ...): the last side, with SIZE / C neighbours of the first, to the front."""
+    G: tl.constexpr = SIZE // C
+    x = tl.reshape(x, (ROWS // G, G, REST, C))
+    return tl.reshape(tl.permute(x, (1, 3, 0, 2)), (SIZE, ROWS * REST // G))
+
+
+@triton.jit
+def _from_last(x, ROWS: tl.constexpr, REST: tl.constexpr, C: tl.constexpr, SIZE: tl.constexpr):
+    G: tl.constexpr = SIZE // C
+    x = tl.reshape(x, (G, C, ROWS // G, REST))
+    return tl.reshape(tl.permute(x, (2, 0, 3, 1)), (ROWS, REST * C))
+
+
+@triton.jit
+def _swap(x, ROWS: tl.constexpr, FIRST: tl.constexpr, REST: tl.constexpr):
+    """(ROWS, FIRST REST) to (FIRST, ROWS REST)."""
+    x = tl.reshape(x, (ROWS, FIRST, REST))
+    return tl.reshape(tl.permute(x, (1, 0, 2)), (FIRST, ROWS * REST))
+
+
+@triton.jit
+def _product(f_re, f_im, x_re, x_im, PREC: tl.constexpr):
+    # In an order in which no more than one operand on the left is needed at a time: that saves registers.
+    y_re = tl.dot(f_re, x_re, input_precision=PREC)
+    y_im = tl.dot(f_re, x_im, input_precision=PREC)
+    y_im = tl.dot(f_im, x_re, y_im, input_precision=PREC)
+    y_re = tl.dot(-f_im, x_im, y_re, input_precision=PREC)
+    return y_re, y_im
+
+
+@triton.jit
+def forward(
+    x_re,
+    x_im,
+    zero,
+    COMPLEX: tl.constexpr,
+    PREC: tl.constexpr,
+    A: tl.constexpr,
+    B: tl.constexpr,
+    C: tl.constexpr,
+    SIZE: tl.constexpr,
+):
+    """T x of ``x (A, B C)``, as (SIZE, N / SIZE). ``x_im`` is read only where COMPLEX.
+
+    Args:
+        zero: 0, but not known to the compiler to be so before a row is looked at. Matrices and turns are then made
+            anew for each row; lifted out of the loop over rows they would take most of a thread's registers.
+    """
+    f_re, f_im = _first_matrix(zero, A, False)
+    y_re = tl.dot(f_re, x_re, input_precision=PREC)
+    y_im = tl.dot(f_im, x_re, input_precision=PREC)
+    if COMPLEX:
+        y_re = tl.dot(-f_im, x_im, y_re, input_precision=PREC)
+        y_im = tl.dot(f_re, x_im, y_im, input_precision=PREC)
+    w_re, w_im = _outer_turns(zero, A, B * C)
+    z_re = y_re * w_re - y_im * w_im
+    z_im = y_re * w_im + y_im * w_re
+    if B > 1:
+        f_re, f_im = _matrix(zero, B, B)
+        y_re, y_im = _product(f_re, f_im, _swap(z_re, A, B, C), _swap(z_im, A, B, C), PREC)
+        w_re, w_im = _inner_turns(zero, A, B, C)
+        z_re = y_re * w_re - y_im * w_im
+        z_im = y_re * w_im + y_im * w_re
+        f_re, f_im = _matrix(zero, C, SIZE)
+        return _product(f_re, f_im, _to_last(z_re, B, A, C, SIZE), _to_last(z_im, B, A, C, SIZE), PREC)
+    else:
+        f_re, f_im = _matrix(zero, C, SIZE)
+        return _product(f_re, f_im, _to_last(z_re, A, 1, C, SIZE), _to_last(z_im, A, 1, C, SIZE), PREC)
+
+
+@triton.jit
+def inverse(
+    z_re,
+    z_im,
+    zero,
+    COMPLEX: tl.constexpr,
+    PREC: tl.constexpr,
+    A: tl.constexpr,
+    B: tl.constexpr,
+    C: tl.constexpr,
+    SIZE: tl.constexpr,
+):
+    """N T^-1 z, (A, B C): the real part, and where COMPLEX the imaginary one (else the real one twice)."""
+    f_re, f_im = _matrix(zero, C, SIZE)
+    y_re, y_im = _product(f_re, -f_im, z_re, z_im, PREC)
+    if B > 1:
+        z_re = _from_last(y_re, B, A, C, SIZE)
+        z_im = _from_last(y_im, B, A, C, SIZE)
+        w_re, w_im = _inner_turns(zero, A, B, C)
+        y_re = z_re * w_re + z_im * w_im
+        y_im = z_im * w_re - z_re * w_im
+        f_re, f_im = _matrix(zero, B, B)
+        z_re, z_im = _product(f_re, -f_im, y_re, y_im, PREC)
+        z_re = _swap(z_re, B, A, C)
+        z_im = _swap(z_im, B, A, C)
+    else:
+        z_re = _from_last(y_re, A, 1, C, SIZE)
+        z_im = _from_last(y_im, A, 1, C, SIZE)
+    w_re, w_im = _outer_turns(zero, A, B * C)
+    y_re = z_re * w_re + z_im * w_im
+    y_im = z_im * w_re - z_re * w_im
+    f_re, f_im = _first_matrix(zero, A, True)
+    x_re = tl.dot(f_re, y_re, input_precision=PREC)
+    x_re = tl.dot(f_im, y_im, x_re, input_precision=PREC)
+    if COMPLEX:
+        x_im = tl.dot(f_re, y_im, input_precision=PREC)
+        x_im = tl.dot(-f_im, y_re, x_im, input_precision=PREC)
+        return x_re, x_im
+    else:
+        return x_re, x_re

@@ -1,0 +1,39 @@
+"""The S4D convolution by FFT with its kernel made on the fly: :mod:`.fft_conv` from the parameters.
+
+Neither the kernel nor a spectrum is in memory; only the gradient of the taps is, once a channel whatever the batch, on
+its way to the kernel's own backward.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from .. import composed
+from . import IMPLEMENTATIONS
+from ._launch import absent
+from .fft_conv import convolve, correlate, fits
+
+
+def _fused(u: Tensor, A_imag: Tensor) -> bool:
+    return fits(u) and A_imag.numel() > 0 and A_imag.dtype == torch.float32
+
+
+def s4d_fft(u, log_dt, log_A_real, A_imag, C, D, lengths, cu_seqlens) -> Tensor:
+    """``torch.ops.lyra.s4d_fft``."""
+    spectrum = (log_dt, log_A_real, A_imag)
+    if not _fused(u, A_imag):
+        return composed.s4d_fft(IMPLEMENTATIONS.__getitem__, u, *spectrum, C, D, lengths, cu_seqlens)
+    return convolve(u, C, None, D, spectrum, lengths, cu_seqlens)
+
+
+def s4d_fft_backward(grad, u, log_dt, log_A_real, A_imag, C, D, lengths, cu_seqlens) -> tuple[Tensor, ...]:
+    """``torch.ops.lyra.s4d_fft_backward``."""
+    ops = IMPLEMENTATIONS.__getitem__
+    spectrum = (log_dt, log_A_real, A_imag)
+    if not _fused(u, A_imag):
+        return composed.s4d_fft_backward(ops, grad, u, *spectrum, C, D, lengths, cu_seqlens)
+    du = convolve(grad, C, None, D, spectrum, lengths, cu_seqlens, adjoint=True)
+    taps = correlate(grad, u, C.shape[0] == 2, lengths, cu_seqlens)
+    dD = absent(u) if D is None else taps[0, :, 0].contiguous()
+    return du, *composed.parameter_gradients(ops, list(taps), *spectrum, C), dD

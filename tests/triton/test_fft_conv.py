@@ -1,0 +1,201 @@
+"""fft_conv and s4d_fft against float64: every size of transform, both directions, layouts, dtypes, shared rows."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+import lyra_kernels as lk
+import lyra_kernels.reference as reference
+from lyra_kernels import backends
+from lyra_kernels.triton import IMPLEMENTATIONS, _launch, fft_conv
+from lyra_kernels.triton._fft import advance, forward, inverse
+
+from .support import check, padding, relative_error
+from .test_s4d_kernel import parameters
+
+WRT = range(4)
+SIZES = (200, 512, 700, 1300, 2049, 4096)
+"""A length for every size of transform, and the largest there is."""
+
+
+def _taps(batch, length, channels, taps, reverse=None, skip=True, dtype=torch.float32):
+    return [
+        torch.randn(batch, length, channels).to(dtype),
+        torch.randn(channels, taps),
+        None if reverse is None else torch.randn(channels, reverse),
+        torch.randn(channels) if skip else None,
+    ]
+
+
+def _s4d(batch, length, channels, modes=4, directions=1, skip=True, dtype=torch.float32):
+    *spectrum, C = parameters(channels, modes, directions=directions)
+    u = torch.randn(batch, length, channels).to(dtype)
+    return [u, *spectrum, C, torch.randn(channels) if skip else None]
+
+
+@pytest.fixture
+def shared(monkeypatch):
+    """Rows are shared among programs, two each."""
+    monkeypatch.setattr(fft_conv, "rows_per_program", lambda u, count: min(2, count))
+
+
+@pytest.mark.parametrize(
+    ("batch", "length", "channels", "taps", "reverse", "skip"),
+    [(2, 37, 3, 37, None, True), (1, 1, 1, 1, None, False), (1, 2, 2, 2, 2, True), (1, 3, 1, 1, 3, False),
+     (3, 255, 1, 500, None, True), (1, 256, 2, 5, 256, True), (2, 257, 1, 257, 33, False), (1, 9, 1, 0, 0, True)],
+)  # fmt: skip
+def test_shapes(batch, length, channels, taps, reverse, skip, device):
+    check("fft_conv", [*_taps(batch, length, channels, taps, reverse, skip), None, None], WRT, device)
+
+
+@pytest.mark.parametrize("reverse", [False, True])
+@pytest.mark.parametrize("length", SIZES)
+def test_sizes(length, reverse, device):
+    check("fft_conv", [*_taps(2, length, 1, length, length if reverse else None), None, None], WRT, device)
+
+
+@pytest.mark.parametrize("reverse", [None, 70])
+def test_padded(reverse, device, shared):
+    lengths = torch.tensor([70, 0, 33])
+    arguments = [*_taps(3, 70, 2, 70, reverse), lengths, None]
+    check("fft_conv", arguments, WRT, device, hide=padding(lengths, 70))
+
+
+@pytest.mark.parametrize("reverse", [None, 90])
+def test_packed(reverse, device, shared):
+    cu_seqlens = torch.tensor([0, 1, 1, 70, 90])
+    check("fft_conv", [*_taps(1, 90, 2, 90, reverse), None, cu_seqlens], WRT, device)
+
+
+@pytest.mark.parametrize("length", [33, 2100])
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_storage(dtype, length, device):
+    check("fft_conv", [*_taps(2, length, 1, length, length, dtype=dtype), None, None], WRT, device)
+
+
+@pytest.mark.parametrize(("batch", "length"), [(0, 5), (2, 0)])
+def test_empty(batch, length, device):
+    check("fft_conv", [*_taps(batch, length, 2, 3), None, None], WRT, device)
+    check("s4d_fft", [*_s4d(batch, length, 2), None, None], range(6), device)
+
+
+def test_beyond_the_largest_transform(device):
+    length = fft_conv.MAX_POINTS + 1
+    check("fft_conv", [*_taps(1, length, 1, 100), None, None], WRT, device)
+    check("s4d_fft", [*_s4d(1, length, 1, directions=2), None, None], range(6), device)
+
+
+@pytest.mark.parametrize("directions", [1, 2])
+@pytest.mark.parametrize(
+    ("batch", "length", "channels", "modes", "skip"),
+    [(2, 37, 3, 32, True), (1, 1, 1, 1, False), (1, 2, 2, 5, True), (1, 3, 1, 20, True), (3, 300, 1, 33, False)],
+)
+def test_s4d_shapes(batch, length, channels, modes, skip, directions, device):
+    check("s4d_fft", [*_s4d(batch, length, channels, modes, directions, skip), None, None], range(6), device)
+
+
+@pytest.mark.parametrize("directions", [1, 2])
+def test_s4d_layouts(directions, device, shared):
+    lengths = torch.tensor([70, 0, 33])
+    check("s4d_fft", [*_s4d(3, 70, 2, 4, directions), lengths, None], range(6), device, hide=padding(lengths, 70))
+    cu_seqlens = torch.tensor([0, 1, 1, 70, 90])
+    check("s4d_fft", [*_s4d(1, 90, 2, 4, directions), None, cu_seqlens], range(6), device)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_s4d_storage(dtype, device):
+    check("s4d_fft", [*_s4d(2, 50, 2, directions=2, dtype=dtype), None, None], range(6), device)
+
+
+@pytest.mark.parametrize("length", [700, 4096])
+def test_s4d_sizes(length, device):
+    check("s4d_fft", [*_s4d(1, length, 1, 16, 2), None, None], range(6), device)
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("directions", [1, 2])
+@pytest.mark.parametrize("length", [255, 256, 257, 511, 513, 1023, 1024, 1025, 2047, 2048, 3000, 4095, 4096])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
+def test_matrix(dtype, length, directions, device):
+    reverse = length - 1 if directions == 2 else None
+    check("fft_conv", [*_taps(3, length, 2, length, reverse, dtype=dtype), None, None], WRT, device)
+    lengths = torch.tensor([length, length // 3, 0])
+    arguments = [*_s4d(3, length, 2, 32, directions, dtype=dtype), lengths, None]
+    check("s4d_fft", arguments, range(6), device, hide=padding(lengths, length))
+
+
+@pytest.mark.parametrize("length", [100, 4096])
+def test_no_worse_than_plain_fp32(length, device):
+    """The error against float64 is that of the same formula in fp32, or a few roundings."""
+    u, *rest = _s4d(2, length, 1, 32)
+    arguments = [x.to(device) for x in (u, *rest)]
+    exact = reference.s4d_fft(*(x.double() for x in arguments), None, None)
+    plain = reference.s4d_fft(*arguments, None, None)
+    found = IMPLEMENTATIONS["s4d_fft"](*arguments, None, None)
+    assert relative_error(found, exact) <= max(2e-7, 1.1 * relative_error(plain, exact))
+
+
+def test_results_do_not_depend_on_the_batch(device, shared):
+    """A sequence alone, and one of three that two programs share: the same bits."""
+    arguments = [a if a is None else a.to(device) for a in _taps(3, 60, 2, 60, 60)]
+    together = IMPLEMENTATIONS["fft_conv"](*arguments, None, None)
+    for i in range(3):
+        alone = IMPLEMENTATIONS["fft_conv"](arguments[0][i : i + 1].contiguous(), *arguments[1:], None, None)
+        assert torch.equal(alone[0], together[i])
+
+
+def test_float64_takes_the_reference(device):
+    args = [a.double().to(device) for a in _s4d(2, 20, 2)]
+    found = IMPLEMENTATIONS["s4d_fft"](*args, None, None)
+    assert relative_error(found, reference.s4d_fft(*args, None, None)) < 1e-14
+
+
+@pytest.mark.parametrize("bidirectional", [False, True])
+def test_s4d_conv_uses_it(bidirectional, device, monkeypatch):
+    """The public function, differentiated by autograd."""
+    u, *spectrum, C, D = (a.to(device).requires_grad_() for a in _s4d(2, 30, 2, directions=1 + bidirectional))
+    C_ = C if bidirectional else C[0]
+    launched = []
+    monkeypatch.setattr(fft_conv, "launch", lambda kernel, *rest: launched.append(_launch.launch(kernel, *rest)))
+    backends.availability.cache_clear()  # it may have been asked before the interpreter was chosen
+    with lk.use_backend("triton"):
+        y = lk.s4d_conv(u, *spectrum, C_, D, bidirectional=bidirectional, algorithm="fft")
+        found = torch.autograd.grad(y.square().sum(), (u, *spectrum, C, D))
+    assert len(launched) == 3
+    exact = [a.detach().double().requires_grad_() for a in (u, *spectrum, C, D)]
+    wanted = reference.s4d_fft(*exact, None, None)
+    assert relative_error(y, wanted) <= 3e-6
+    for a, b in zip(found, torch.autograd.grad(wanted.square().sum(), exact), strict=True):
+        assert relative_error(a, b) <= 3e-6
+
+
+@pytest.mark.parametrize("sides", sorted(set(fft_conv.SIDES.values())))
+def test_transform_and_back(sides, device):
+    """T^-1 T is the identity on complex numbers, and `advance` is what a shift of one place does."""
+    import triton
+    import triton.language as tl
+
+    @triton.jit
+    def kernel(x, out, A: tl.constexpr, B: tl.constexpr, C: tl.constexpr, SIZE: tl.constexpr, SHIFT: tl.constexpr):
+        t = tl.arange(0, A)[:, None] * (B * C) + tl.arange(0, B * C)[None, :]
+        re = tl.load(x + 2 * t)
+        im = tl.load(x + 2 * t + 1)
+        z_re, z_im = forward(re, im, 0, True, "ieee", A, B, C, SIZE)
+        if SHIFT:
+            w_re, w_im = advance(0, A, B, C, SIZE)
+            z_re, z_im = z_re * w_re - z_im * w_im, z_re * w_im + z_im * w_re
+        re, im = inverse(z_re, z_im, 0, True, "ieee", A, B, C, SIZE)
+        tl.store(out + 2 * t, re)
+        tl.store(out + 2 * t + 1, im)
+
+    if not _launch.interpreting():
+        pytest.skip("a kernel defined in a test has no source for Triton's compiler")
+    A, B, C = sides
+    points = A * B * C
+    x = torch.randn(points, dtype=torch.complex64, device=device)
+    out = torch.empty(points, 2, device=device)
+    for shift in (False, True):
+        kernel[(1,)](torch.view_as_real(x), out, A, B, C, max(C, 16), shift)
+        wanted = torch.cat([x[1:], -1j * x[:1]]) if shift else x  # what leaves at the front comes back times 1 / i
+        assert relative_error(out / points, torch.view_as_real(wanted)) < 1e-6
