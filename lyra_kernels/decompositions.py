@@ -127,6 +127,11 @@ def _s4d_scan(*args):
     return y, state, args[0].new_empty(0)  # checkpoints are for a backward, and there is none
 
 
+def _s4d_fft(u, log_dt, log_A_real, A_imag, C, D, lengths, cu_seqlens):
+    kernels = [reference.s4d_kernel_real(log_dt, log_A_real, A_imag, each, u.shape[1]) for each in C]
+    return _convolve(u, kernels[0], kernels[1] if len(kernels) == 2 else None, D, lengths, cu_seqlens)
+
+
 def decompositions() -> dict[OpOverload, Callable]:
     """A table for ``ExportedProgram.run_decompositions``: forward ops of ``torch.ops.lyra`` to plain formulas.
 
@@ -144,6 +149,7 @@ def decompositions() -> dict[OpOverload, Callable]:
         "s4d_kernel": reference.s4d_kernel_real,
         "causal_conv": _dense(_convolve, 5),
         "fft_conv": _dense(_convolve, 5),
+        "s4d_fft": _dense(_s4d_fft, 7),
         "s4d_scan": _s4d_scan,
     }
     return {OPS[name]: function for name, function in table.items()}

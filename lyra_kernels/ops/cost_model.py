@@ -99,9 +99,10 @@ def gpu_costs(
            sequences are cut: u is read twice, and states cost ``2 N`` and two launches.
     direct ``2 T`` a tile of T x T taps and row, ``b (b + 1) / 2`` tiles for ``b = L / T`` (``b^2`` in two directions),
            each of which reads T tokens of sixteen rows and its taps; up to b steps a program
-    fft    up to 4096: one program a row, ``24 P^1.5`` for ``P`` points, the next power of 2 from 256 on; beyond,
+    fft    up to 4096: one program a row and once for the kernel, whose ``4 N`` a tap it makes itself; for ``P`` points,
+           the next power of 2 from 256 on, 20 products with sides of 16, ``640 P`` (256 points: 12, ``384 P``); beyond,
            torch.fft: five kernels that read and write 8 bytes a token each, and the transposition there and back
-    kernel (direct and fft) ``4 N`` a tap and channel in TF32 thrice, taps written and read
+    kernel (direct, fft beyond 4096) ``4 N`` a tap and channel in TF32 thrice, taps written and read
     ====== ======================================================================================================
     """
     rate, times = (card.tf32, 3) if size == 4 else (card.half, 2)  # two 16-bit parts of each table
@@ -141,11 +142,12 @@ def gpu_costs(
 
     points = max(1 << max(length - 1, 0).bit_length(), 256)
     if length <= FUSED:
-        flops = 24 * points**1.5 * channels * (batch + directions)
+        flops = (384 if points == 256 else 640) * points * channels * (batch + directions)
+        flops += 4 * padded * points * channels * directions
         fft = card.launch + seconds(moved, flops, batch * channels, 4)
     else:
-        fft = 7 * card.launch + (moved + 5 * 16 * tokens + 16 * taps * directions) / card.bandwidth
-    return {"direct": direct, "scan": scan, "fft": kernel + fft}
+        fft = kernel + 7 * card.launch + (moved + 5 * 16 * tokens + 16 * taps * directions) / card.bandwidth
+    return {"direct": direct, "scan": scan, "fft": fft}
 
 
 def choose_on_gpu(

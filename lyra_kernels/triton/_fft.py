@@ -23,6 +23,8 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
+from ._dot import nearest
+
 
 @triton.jit
 def _turned(phase, TURN: tl.constexpr):
@@ -118,6 +120,8 @@ def _swap(x, ROWS: tl.constexpr, FIRST: tl.constexpr, REST: tl.constexpr):
 @triton.jit
 def _product(f_re, f_im, x_re, x_im, PREC: tl.constexpr):
     # In an order in which no more than one operand on the left is needed at a time: that saves registers.
+    f_re, f_im = nearest(f_re, PREC), nearest(f_im, PREC)
+    x_re, x_im = nearest(x_re, PREC), nearest(x_im, PREC)
     y_re = tl.dot(f_re, x_re, input_precision=PREC)
     y_im = tl.dot(f_re, x_im, input_precision=PREC)
     y_im = tl.dot(f_im, x_re, y_im, input_precision=PREC)
@@ -144,6 +148,8 @@ def forward(
             anew for each row; lifted out of the loop over rows they would take most of a thread's registers.
     """
     f_re, f_im = _first_matrix(zero, A, False)
+    f_re, f_im = nearest(f_re, PREC), nearest(f_im, PREC)
+    x_re, x_im = nearest(x_re, PREC), nearest(x_im, PREC)
     y_re = tl.dot(f_re, x_re, input_precision=PREC)
     y_im = tl.dot(f_im, x_re, input_precision=PREC)
     if COMPLEX:
@@ -197,6 +203,8 @@ def inverse(
     y_re = z_re * w_re + z_im * w_im
     y_im = z_im * w_re - z_re * w_im
     f_re, f_im = _first_matrix(zero, A, True)
+    f_re, f_im = nearest(f_re, PREC), nearest(f_im, PREC)
+    y_re, y_im = nearest(y_re, PREC), nearest(y_im, PREC)
     x_re = tl.dot(f_re, y_re, input_precision=PREC)
     x_re = tl.dot(f_im, y_im, x_re, input_precision=PREC)
     if COMPLEX:

@@ -17,7 +17,7 @@ import lyra_kernels.reference as reference
 
 from . import _autotune
 
-VARYING = ("B", "K", "KR", "L", "S", "blocks", "count", "low", "rows", "segment", "segments", "tokens")
+VARYING = ("B", "K", "KR", "L", "S", "blocks", "count", "each", "low", "rows", "segment", "segments", "tokens")
 """Arguments that change from batch to batch: a kernel is not compiled anew where one is 1 or a multiple of 16."""
 
 jit = triton.jit(do_not_specialize=VARYING)

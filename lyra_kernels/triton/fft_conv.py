@@ -23,7 +23,7 @@ from torch import Tensor
 
 from . import _plain
 from ._fft import advance, forward, inverse
-from ._launch import Config, absent, exact, launch, next_power_of_2, precision, supports
+from ._launch import Config, absent, exact, jit, launch, next_power_of_2, precision, supports
 from ._modes import hold, load_pair, modes, powers, split_turns
 from ._reduce import sum_rows
 from ._scan_rows import CHUNK, Rows, rows
@@ -131,7 +131,7 @@ def _row(table, row, H, h):
     return start, length, length >> 31, length >> 30
 
 
-@triton.jit
+@jit
 def _fft_conv(
     u,
     taps,
@@ -219,7 +219,7 @@ def _store_taps(
         tl.store(d_taps + ((place + 1) * H + h) * L + tap, tl.where(tap < L - 1, -w_im, 0.0), mask=tap < L)
 
 
-@triton.jit
+@jit
 def _correlate(
     grad,
     u,
