@@ -34,6 +34,8 @@ LIMITS = {
     "fft_unpack": 1.25,
 }
 """Bytes moved over the floor (each input read once, each output written once) that an op and its backward may reach."""
+SHORT = "short"
+"""In the size of a case that has no limit of bytes; see `PAGE`."""
 SECTORS = 0.9
 CONFLICTS = 0.01
 """Of an op's wavefronts: what the set-up of a block may cost. An inner loop with a conflict is far above it."""
@@ -98,6 +100,13 @@ def cases(kernels: Any, reduced: bool = False) -> Iterator[Case]:
             yield Case("s4d_scan_backward", size, (torch.randn_like(u), None, *scan, checkpoints))
     if reduced:
         return
+    for dtype, H in ((torch.float32, 8), (torch.bfloat16, 16)):
+        u = torch.randn(16, 128, H).to(dtype)
+        scan = (u, *_spectrum(H, M, 2), torch.randn(H), None, None, None)
+        size = f"{str(dtype).removeprefix('torch.')} B=16 L=128 H={H} N={2 * M}, both directions, {SHORT}"
+        yield Case("s4d_scan", size, (*scan, False))
+        checkpoints = kernels.s4d_scan(*scan, True)[2]
+        yield Case("s4d_scan_backward", size, (torch.randn_like(u), None, *scan, checkpoints))
     H, M, L = 4, 32, 8192
     yield Case("s4d_kernel", f"float32 H={H} N={2 * M} L={L}", (*_spectrum(H, M), L))
     yield Case("s4d_kernel_backward", f"float32 H={H} N={2 * M} L={L}", (torch.randn(H, L), *_spectrum(H, M)))
@@ -237,7 +246,7 @@ def problems(found: list[dict[str, Any]]) -> list[str]:
     for row in found:
         what = f"{row['op']} ({row['size']}) {row['kernel']}".strip()
         limit = LIMITS.get(row["op"].removesuffix("_backward"))
-        if row["kernel"] == "" and limit is not None and row["ratio"] > limit:
+        if row["kernel"] == "" and limit is not None and SHORT not in row["size"] and row["ratio"] > limit:
             out.append(f"{what}: moves {row['ratio']:.2f} times the floor, more than {limit}")
         if row["kernel"] == "" and row["sectors_used"] < SECTORS:
             out.append(f"{what}: uses {row['sectors_used']:.0%} of the sectors it touches")
@@ -257,7 +266,11 @@ def table(found: list[dict[str, Any]]) -> str:
         lines.append(
             f"| {row['op']} | {row['size']} | {row['ratio']:.2f} | {row['sectors_used']:.0%} | {row['conflicts']:.1%} |"
         )
-    kernels = {r["kernel"]: r for r in found if f"sm_{ARCHITECTURES[0]}" in r}
+    kernels: dict[str, dict[str, Any]] = {}
+    for row in (r for r in found if f"sm_{ARCHITECTURES[0]}" in r):  # each with the case that takes most shared memory
+        best = kernels.setdefault(row["kernel"], row)
+        if row["dynamic_bytes"] > best["dynamic_bytes"]:
+            kernels[row["kernel"]] = row
     if kernels:
         lines += [
             "",
@@ -299,6 +312,9 @@ source runs on the CPU under an emulation that sees every address; registers and
 Moved / floor: bytes of all loads and stores to global memory, states and tables between the launches included, over
 those of the arguments and results. Sectors used: bytes asked for over the bytes of the 32-byte sectors that a warp's
 access touches. Bank conflicts: wavefronts of shared memory beyond the least, per least.
+
+The limit of bytes does not cover 'short' sequences: the tables of every block weigh as much there as its activations.
+They come from the cache, and `auto` convolves directly at such lengths.
 """
 
 

@@ -44,15 +44,15 @@ __device__ __forceinline__ R scan_row(const R* row, const Mode<R>& m, Complex<R>
 // call, added to by the others.
 template <class R, bool DOWN>
 __device__ __forceinline__ void scan_channel(const ForwardPointers<R>& p, const ScanBlock& b, const ScanShape& shape,
-                                             int h, int first, bool fresh, const void* u, R* y, R* row) {
+                                             int h, int first, bool fresh, Mode<R> m, const void* u, R* y,
+                                             R* row) {
   const int lane = threadIdx.x % kWarp, n = first + lane;
   const bool active = n < shape.modes;
   const int64_t all = static_cast<int64_t>(shape.channels) * shape.modes;
   const int64_t pair = static_cast<int64_t>(b.first + h) * shape.modes + n, place = (DOWN ? all : 0) + pair;
-  Mode<R> m;
   Complex<R> s{0, 0};
   if (active) {
-    m = {load_complex<R>(p.a + pair), unpack_correction<R>(p.lost[pair]), load_complex<R>(p.c + place)};
+    m.c = load_complex<R>(p.c + place);
     if (p.states)
       s = load_complex<R>(p.states + b.slot * all * shape.directions + place);
     else if (p.initial)
@@ -96,8 +96,10 @@ __global__ void __launch_bounds__(kScanThreads<R>, kScanResident<R> / kScanThrea
     R* y = results + h * shape.pitch;
     int first = 0;
     do {  // also for no modes at all, where y is D u
-      if (shape.directions == 2) scan_channel<R, true>(p, b, shape, h, first, first == 0, u, y, row);
-      scan_channel<R, false>(p, b, shape, h, first, first == 0 && shape.directions == 1, u, y, row);
+      const int64_t pair = static_cast<int64_t>(b.first + h) * shape.modes;
+      const Mode<R> m = load_mode(p.a, p.lost, pair, first + threadIdx.x % kWarp, shape.modes);
+      if (shape.directions == 2) scan_channel<R, true>(p, b, shape, h, first, first == 0, m, u, y, row);
+      scan_channel<R, false>(p, b, shape, h, first, first == 0 && shape.directions == 1, m, u, y, row);
       first += kWarp;
     } while (first < shape.modes);
   }

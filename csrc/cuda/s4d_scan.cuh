@@ -21,6 +21,7 @@ namespace lyra::cuda {
 constexpr int kChunkShift = 6;  // of the tokens between two checkpoints
 constexpr int kStep = 8;        // tokens between two corrections of the state
 constexpr int kSteps = kWarp / kStep;
+constexpr int kMostSegmentShift = 10;
 static_assert(1 << kChunkShift == kScanChunk);
 
 // Threads of the largest block, and of all blocks that a multiprocessor has at a time; more would need fewer registers,
@@ -189,6 +190,17 @@ struct Mode {
   Complex<R> a{0, 0}, lost{0, 0}, c{0, 0};
 };
 
+// The part that both directions have, of mode n of the channel whose modes start at `pair`.
+template <class R>
+__device__ inline Mode<R> load_mode(const Complex<R>* a, const Correction* lost, int64_t pair, int n, int modes) {
+  Mode<R> m;
+  if (n < modes) {
+    m.a = load_complex<R>(a + pair + n);
+    m.lost = unpack_correction<R>(lost[pair + n]);
+  }
+  return m;
+}
+
 // kStep tokens from shared memory, in accesses of 16 bytes.
 template <class R>
 __device__ __forceinline__ void read_step(const R* row, R (&x)[kStep]) {
@@ -271,19 +283,15 @@ __global__ void __launch_bounds__(kScanThreads<R>, kScanResident<R> / kScanThrea
   if (h >= b.channels) return;
   const int64_t pair = static_cast<int64_t>(b.first + h) * shape.modes;
   const void* own = static_cast<const char*>(tile) + h * shape.pitch * storage_bytes(x.dtype);
-  for (int direction = 0; direction < shape.directions; ++direction) {
-    if (!(direction == 0 ? first_wanted : second_wanted)) continue;
-    Complex<R>* target = sums + (b.slot * shape.directions + direction) * shape.channels * shape.modes + pair;
-    for (int first = 0; first < shape.modes; first += kWarp) {
-      const int n = first + threadIdx.x % kWarp;
-      Mode<R> m;
-      if (n < shape.modes) {
-        m.a = load_complex<R>(a + pair + n);
-        m.lost = unpack_correction<R>(lost[pair + n]);
-      }
+  for (int first = 0; first < shape.modes; first += kWarp) {
+    const int n = first + threadIdx.x % kWarp;
+    const Mode<R> m = load_mode(a, lost, pair, n, shape.modes);
+    for (int direction = 0; direction < shape.directions; ++direction) {
+      if (!(direction == 0 ? first_wanted : second_wanted)) continue;
       const Complex<R> s = (direction == 1) == adjoint ? pass_segment<R, false>(x, own, row, rows, m)
                                                        : pass_segment<R, true>(x, own, row, rows, m);
-      if (n < shape.modes) store_complex(target + n, s);
+      const int64_t place = (b.slot * shape.directions + direction) * shape.channels * shape.modes + pair + n;
+      if (n < shape.modes) store_complex(sums + place, s);
     }
   }
 }
@@ -342,7 +350,9 @@ size_t scan_bytes(const ScanShape& s, const ScanMemory& m, DType dtype) {
 }
 
 // Groups whose rows fill whole 32-byte sectors. Long segments move fewer states and tables, up to the point where warps
-// would be too few: a warp has as many tokens in 16-bit storage, of twice the channels, as two have in fp32.
+// would be too few: a warp has as many tokens in 16-bit storage, of twice the channels, as two have in fp32. As many
+// blocks as registers allow have room on a multiprocessor; fewer, down to one, where that makes do with a single segment,
+// which is read once.
 template <class R>
 ScanShape scan_shape(const S4dScanArgs& args, const ScanMemory& memory, int most_shift) {
   if (args.channels * args.modes * args.directions >= int64_t{1} << 31)
@@ -354,13 +364,15 @@ ScanShape scan_shape(const S4dScanArgs& args, const ScanMemory& memory, int most
   s.group = 32 / static_cast<int>(storage_bytes(args.dtype));
   s.groups = (s.channels + s.group - 1) / s.group;
   const size_t resident = kScanResident<R> / kWarp / s.group, limit = shared_limit("s4d_scan");
-  for (s.shift = most_shift;; --s.shift) {
-    s.pitch = (1 << s.shift) + 128 / static_cast<int>(sizeof(R)) / s.group;
+  const int64_t longest = args.layout.max_length;
+  for (s.shift = kMostSegmentShift;; --s.shift) {
+    const int64_t size = int64_t{1} << s.shift, chunks = ((longest < size ? longest : size) + kScanChunk - 1) / kScanChunk;
+    s.pitch = static_cast<int>(chunks * kScanChunk) + 128 / static_cast<int>(sizeof(R)) / s.group;
+    s.segmented = longest > size;
     if (s.shift == kChunkShift) break;
-    const bool shorter = args.layout.max_length <= int64_t{1} << (s.shift - 1);
-    if (!shorter && resident * scan_bytes<R>(s, memory, args.dtype) <= limit) break;
+    if (longest <= size / 2 || (s.segmented && s.shift > most_shift)) continue;
+    if ((s.segmented ? resident : 1) * scan_bytes<R>(s, memory, args.dtype) <= limit) break;
   }
-  s.segmented = args.layout.max_length > int64_t{1} << s.shift;
   return s;
 }
 

@@ -78,15 +78,15 @@ __device__ __forceinline__ R half_back(const R* tokens, int real, const Mode<R>&
 // by the others.
 template <class R, bool DOWN>
 __device__ __forceinline__ void channel_back(const BackwardPointers<R>& p, const ScanBlock& b, const ScanShape& shape, int h,
-                                          int first, bool fresh, const void* u, const void* grad, R* du, R* rows) {
+                                          int first, bool fresh, Mode<R> m, const void* u, const void* grad, R* du,
+                                          R* rows) {
   const int lane = threadIdx.x % kWarp, n = first + lane;
   const bool active = n < shape.modes;
   const int64_t all = static_cast<int64_t>(shape.channels) * shape.modes, per_slot = all * shape.directions;
   const int64_t pair = static_cast<int64_t>(b.first + h) * shape.modes + n, place = (DOWN ? all : 0) + pair;
-  Mode<R> m;
   Sums<R> sums{{0, 0}, {0, 0}, {0, 0}};
   if (active) {
-    m = {load_complex<R>(p.a + pair), unpack_correction<R>(p.lost[pair]), load_complex<R>(p.c + place)};
+    m.c = load_complex<R>(p.c + place);
     if (p.gradients) {
       sums.G = load_complex<R>(p.gradients + b.slot * per_slot + place);
     } else if (p.final_gradient) {
@@ -166,8 +166,10 @@ __global__ void __launch_bounds__(kScanThreads<R>, kScanResident<R> / kScanThrea
     R* du = results + h * shape.pitch;
     int first = 0;
     do {
-      if (shape.directions == 2) channel_back<R, true>(p, b, shape, h, first, first == 0, u, grad, du, rows);
-      channel_back<R, false>(p, b, shape, h, first, first == 0 && shape.directions == 1, u, grad, du, rows);
+      const int64_t pair = static_cast<int64_t>(b.first + h) * shape.modes;
+      const Mode<R> m = load_mode(p.a, p.lost, pair, first + threadIdx.x % kWarp, shape.modes);
+      if (shape.directions == 2) channel_back<R, true>(p, b, shape, h, first, first == 0, m, u, grad, du, rows);
+      channel_back<R, false>(p, b, shape, h, first, first == 0 && shape.directions == 1, m, u, grad, du, rows);
       first += kWarp;
     } while (first < shape.modes);
   }
