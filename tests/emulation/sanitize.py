@@ -59,9 +59,9 @@ def _build(flavour: str) -> None:
 
 
 def asan() -> bool:
-    """Every test of the ops, under AddressSanitizer."""
+    """Every test of the ops and of the public functions, under AddressSanitizer."""
     _build("asan")
-    command = [sys.executable, *PYTEST, *TESTS]
+    command = [sys.executable, *PYTEST, *TESTS, "tests/emulation/test_public.py"]
     return subprocess.run(command, cwd=ROOT, env=_environment("asan")).returncode == 0
 
 
