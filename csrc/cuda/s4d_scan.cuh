@@ -321,13 +321,21 @@ __global__ void s4d_scan_connect(ModeParameters<R> p, const Complex<R>* __restri
     if (adjoint) state.im = -state.im;
   }
   const int64_t slot = first_slot(layout, sequence, shape.shift);
-  for (int64_t k = 0; k < segments; ++k) {
-    const int64_t j = upwards ? k : segments - 1 - k;
-    Complex<R>* place = states + (slot + j) * per_sequence + within;
-    const Complex<R> sum = load_complex<R>(place);  // of the last one passed there is none, and it is not used
-    store_complex(place, state);
-    const int64_t tokens = tile.length - j * size;
-    state = fma(tokens < size ? power<R>(z, static_cast<double>(tokens)) : whole, state, factor * sum);
+  const auto place = [&](int64_t k) { return states + (slot + (upwards ? k : segments - 1 - k)) * per_sequence + within; };
+  constexpr int kAhead = 8;  // loads that are under way at a time: one by one, a long sequence would wait for each
+  for (int64_t begin = 0; begin < segments; begin += kAhead) {
+    Complex<R> sums[kAhead];
+#pragma unroll
+    for (int q = 0; q < kAhead; ++q)  // of the last one passed there is no sum, and it is not used
+      if (begin + q < segments) sums[q] = load_complex<R>(place(begin + q));
+#pragma unroll
+    for (int q = 0; q < kAhead; ++q) {
+      const int64_t k = begin + q, j = upwards ? k : segments - 1 - k;
+      if (k >= segments) break;
+      store_complex(place(k), state);
+      const int64_t tokens = tile.length - j * size;
+      state = fma(tokens < size ? power<R>(z, static_cast<double>(tokens)) : whole, state, factor * sums[q]);
+    }
   }
 }
 

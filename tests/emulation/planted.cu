@@ -120,6 +120,17 @@ __global__ void reads_uninitialised_shared(const float*, float* out) {
   out[threadIdx.x] = s[threadIdx.x];
 }
 
+// No bug either: accesses whose cost is known.
+__global__ void counted(const float* in, float* out) {
+  SHARED_ARRAY(float, s, [2 * kThreads]);
+  SHARED_ARRAY(uint2, pairs, [kThreads]);
+  s[2 * threadIdx.x] = in[threadIdx.x];                   // every second word: each bank twice
+  pairs[threadIdx.x] = make_uint2(threadIdx.x, 0);
+  __syncthreads();
+  const float broadcast = s[threadIdx.x / 32 * 2] + in[0];  // one word for a warp
+  out[2 * threadIdx.x] = broadcast + pairs[threadIdx.x].x;  // half of every sector; words 8 bytes apart
+}
+
 struct Planted {
   const char* name;
   void (*kernel)(const float*, float*);
@@ -150,6 +161,7 @@ const Planted kPlanted[] = {
     {"too_many_threads", too_many_threads, 1, 1025, 0},
     {"too_much_shared_memory", too_much_shared_memory, 1, kThreads, 100 * 1024},
     PLANTED(reads_uninitialised_shared),
+    PLANTED(counted),
 };
 
 std::string message;

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import json
 import math
 from functools import cache
 from pathlib import Path
@@ -81,6 +82,26 @@ def test_order_exposes_a_missing_barrier_without_the_monitor():
 def test_shared_memory_is_poisoned(flavour):
     message, out = run(flavour, "reads_uninitialised_shared", 0)
     assert message == "" and all(math.isnan(x) for x in out[:64])
+
+
+def test_counters_of_a_kernel_whose_cost_is_known():
+    library = planted("monitor")
+    library.emu_counters.restype = ctypes.c_char_p
+    library.emu_count(1)
+    assert run("monitor", "counted", 0)[0] == ""
+    found = json.loads(library.emu_counters())["counted"]
+    library.emu_count(0)
+    warps = 2
+    assert found["load_bytes"] == warps * (128 + 4) and found["load_sectors"] == warps * (4 + 1)
+    assert found["store_bytes"] == warps * 128 and found["store_sectors"] == warps * 8
+    sites = {(name, store): (least, moved) for shared, store, name, least, moved in found["sites"].values() if shared}
+    assert sites["s", True] == (warps, 2 * warps)  # two wavefronts where one would do
+    assert sites["s", False] == (warps, warps)
+    least, moved = sites["pairs", False]
+    assert moved == 2 * least  # 4 of every 8 bytes
+    total = sum(moved for shared, _, _, _, moved in found["sites"].values() if shared)
+    assert total == found["shared_wavefronts"] > found["shared_ideal"]
+    assert {site[2]: site[3:] for site in found["sites"].values() if not site[0] and site[1]} == {"out": [256, 512]}
 
 
 def test_the_emulation_works_after_an_error():

@@ -157,14 +157,25 @@ def test_s4d_scan_of_several_segments_in_16_bits(directions):
     check_scan(1, 2050, 5, 2, dtype=torch.bfloat16, directions=directions)
 
 
+@pytest.fixture
+def little_shared_memory():
+    """Plays cards with less of it than those from sm_80 on, whose segments are shorter."""
+    yield emulation(FLAVOUR).set_shared_limit
+    emulation(FLAVOUR).set_shared_limit(99 * 1024)
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
-def test_s4d_scan_on_a_card_with_less_shared_memory(dtype):
-    emulation(FLAVOUR).set_shared_limit(64 * 1024)  # as sm_75: segments are shorter there
-    try:
-        check_scan(1, 600, 9, 3, dtype=dtype, directions=2)
-        check_scan(1, 600, 9, 3, dtype=dtype, state=True)
-    finally:
-        emulation(FLAVOUR).set_shared_limit(99 * 1024)
+def test_s4d_scan_on_a_card_with_less_shared_memory(dtype, little_shared_memory):
+    little_shared_memory(64 * 1024)  # sm_75
+    check_scan(1, 1030, 9, 3, dtype=dtype, directions=2)
+    check_scan(1, 1030, 9, 3, dtype=dtype, state=True)
+
+
+def test_s4d_scan_of_many_segments(little_shared_memory):
+    little_shared_memory(24 * 1024)  # 9 segments forward, 18 backward
+    check_scan(1, 1100, 3, 3, directions=2)
+    check_scan(1, 1100, 3, 3, state=True)
+    check_scan(1, 1100, 3, 3, cu_seqlens=torch.tensor([0, 70, 70, 1100]), state=True)
 
 
 @pytest.mark.parametrize("length", [90, 1090])
