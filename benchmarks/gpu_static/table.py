@@ -79,8 +79,10 @@ def kernels(compiled: list[dict[str, Any]]) -> list[str]:
     head = ["kernel", "configuration", "card", "registers", "spills", "stack", "shared", "matrix instructions"]
     out = [_line(head), _line(["---"] * len(head))]
     for c in compiled:
-        found = f"{c['matrix_instructions']} {', '.join(c['matrix_kinds'])}"
-        needs = [c["registers"], c["spills"], c["stack"], c["shared"], found] if not c["error"] else ["failed"] * 5
+        needs = ["failed"] * 5
+        if not c["error"]:
+            found = f"{c['matrix_instructions']} {', '.join(c['matrix_kinds'])}"
+            needs = [c["registers"], c["spills"], c["stack"], c["shared"], found]
         out.append(_line([f"`{c['kernel']}`", c["variant"], c["arch"], *needs]))
     return out
 

@@ -5,7 +5,12 @@
 
 Arithmetic is fp32 whatever the storage (fp16, bf16, fp32). Matrix products of fp32 values run as three TF32
 products (``tf32x3``), which keeps fp32 accuracy; a single TF32 product only where
-``torch.backends.cuda.matmul.allow_tf32`` says so. float64 has no kernel: it takes the reference formula.
+``torch.backends.cuda.matmul.allow_tf32`` says so. In fp16 and bf16 the scan's activations are operands as they are,
+beside tables split into parts of their type; other operands are TF32, rounded to nearest. float64 has no kernel: it
+takes the reference formula.
+
+A kernel is compiled once for all lengths and batch sizes. A few have two configurations, timed once on each card;
+``LYRA_AUTOTUNE=0`` turns that off, ``LYRA_CACHE`` is the folder where choices are kept.
 
 Importing this module imports neither triton nor any kernel.
 """

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import inspect
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -20,8 +21,12 @@ from . import _autotune
 VARYING = ("B", "K", "KR", "L", "S", "blocks", "count", "each", "low", "rows", "segment", "segments", "tokens")
 """Arguments that change from batch to batch: a kernel is not compiled anew where one is 1 or a multiple of 16."""
 
-jit = triton.jit(do_not_specialize=VARYING)
-"""For kernels: ``triton.jit``, compiled once for all lengths and batch sizes below 2^31."""
+
+def jit(function: Callable[..., Any]) -> Any:
+    """For kernels: ``triton.jit``, compiled once for all lengths and batch sizes below 2^31."""
+    parameters = inspect.signature(function).parameters
+    names = [n for n in VARYING if n in parameters and "constexpr" not in str(parameters[n].annotation)]
+    return triton.jit(do_not_specialize=names)(function)
 
 
 def unspecialized(kernel: Any) -> tuple[str, ...]:

@@ -6,6 +6,7 @@ import inspect
 
 import pytest
 import torch
+import triton.language as tl
 from torch import Tensor
 
 from lyra_kernels.triton import IMPLEMENTATIONS, _launch
@@ -60,6 +61,15 @@ def _compiled(batch, length) -> dict[str, set]:
     finally:
         _launch.observers.remove(observe)
     return found
+
+
+def test_constants_stay_constants():
+    """Triton refuses an argument that is both; its interpreter does not look."""
+
+    def kernel(x, L, K: tl.constexpr):
+        pass
+
+    assert _launch.unspecialized(_launch.jit(kernel)) == ("L",)
 
 
 @pytest.mark.skipif(not _launch.interpreting(), reason="the observers see the same launches on a card")

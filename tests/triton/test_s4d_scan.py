@@ -148,6 +148,13 @@ def test_states_of_16_bit_activations_lose_nothing(dtype, device):
     assert relative_error(state, wanted) <= (2e-6 if dtype == torch.float16 else 1e-5)
 
 
+def test_one_tf32_product_where_torch_allows_it(device, monkeypatch):
+    monkeypatch.setattr(torch.backends.cuda.matmul, "allow_tf32", True)
+    check(device, 1, 70, 2, 5, limit=6e-4)
+    with pytest.raises(AssertionError):
+        check(device, 1, 70, 2, 5, limit=1e-5)
+
+
 def test_many_modes_take_the_reference(device):
     check(device, 1, 9, 2, 130, limit=1e-4)  # whose float32 is as good as that
 
