@@ -60,6 +60,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--reduced", action="store_true", help="the main configurations, on sm_80 and gfx942")
     parser.add_argument("--measured", action="store_true", help="only the cases that have a predicted time")
+    parser.add_argument("--only", help="the cases whose name or op contains this; nothing is written")
     parser.add_argument("--architectures", nargs="+", default=aot.ARCHITECTURES, choices=aot.ARCHITECTURES)
     parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="processes that compile")
     parser.add_argument("--cuda", action="store_true", help="only the CUDA C++ kernels")
@@ -67,7 +68,7 @@ def main() -> int:
     if options.cuda:
         return cuda()
     started = time.perf_counter()
-    which = "reduced" if options.reduced else "measured" if options.measured else "all"
+    which = options.only or ("reduced" if options.reduced else "measured" if options.measured else "all")
     rows = count(which)
     work = jobs(rows, ("sm_80", "gfx942") if options.reduced else tuple(options.architectures))
     context = multiprocessing.get_context("spawn")
@@ -77,7 +78,7 @@ def main() -> int:
     page = table.report(rows, compiled, violations)
     print(page)
     print(f"{len(compiled)} kernels in {time.perf_counter() - started:.0f} s; {len(violations)} limits passed")
-    if not options.reduced:
+    if not options.reduced and not options.only:
         RESULTS.mkdir(exist_ok=True)
         (RESULTS / "gpu_static.md").write_text(page)
         (RESULTS / "gpu_static.json").write_text(json.dumps({"rows": rows, "compiled": compiled}, indent=1))

@@ -31,6 +31,7 @@ class Case:
         like: what the op stands against: the arguments for :mod:`.eager`, at full size.
         scale: channels of the shape over channels of the arguments.
         segment: tokens of a row of the scan by storage type, where a card takes less than whole sequences.
+        rows: sequences that a program of the FFT convolution takes on a card.
         measured: whether it has a row in the table of times.
     """
 
@@ -41,6 +42,7 @@ class Case:
     limit: float | None = None
     scale: int = 1
     segment: dict[str, int] | None = None
+    rows: int | None = None
     measured: bool = True
     reduced: bool = False
     dtypes: tuple[str, ...] = ("fp32", "bf16")
@@ -97,6 +99,10 @@ def _direct(batch: int, length: int, channels: int, reverse: bool = False) -> Ca
     return make
 
 
+def _fft(batch: int, length: int, channels: int, modes: int, directions: int = 1) -> Callable:
+    return lambda dtype: _scan(batch, length, channels, modes, directions)(dtype)[:-1]
+
+
 def _norm(rows: int, channels: int) -> Callable:
     return lambda dtype: [torch.randn(rows, channels).to(dtype), torch.randn(channels), 1e-8]
 
@@ -124,6 +130,9 @@ MEASURED = [
         64,
         segment={"fp32": 512, "bf16": 1024},
     ),
+    Case("s4d_fft", "s4d_fft", _fft(8, 1024, 1, 32), (8, 1024, 64), 2.0, 64, rows=4),
+    Case("s4d_fft, long", "s4d_fft", _fft(8, 4096, 1, 32), (8, 4096, 64), 2.0, 64, rows=4, reduced=True),
+    Case("fft_conv", "fft_conv", _direct(8, 4096, 1), (8, 4096, 64), 2.0, 64, rows=4),
     Case("rms_norm", "rms_norm", _norm(512, 64), (8, 2048, 64), None, 32, reduced=True),
     Case("pgc", "pgc", _pgc(1, 256, 64, 64), (8, 2048, 64), None, 64, reduced=True),
     Case("causal_conv", "causal_conv", _direct(64, 128, 1), (64, 128, 64), None, 64),
@@ -144,6 +153,9 @@ def _shipped() -> Iterator[Case]:
     for modes in (8, 16, 64):
         yield case(f"M={modes}", "s4d_scan", _scan(1, 64, 1, modes))
     yield case("two directions", "s4d_scan", _scan(1, 128, 1, 32, 2), ("fp32", "fp16"))
+    for length in (256, 512, 1024, 2048, 4096):
+        yield case(f"L={length}, two directions", "s4d_fft", _fft(1, length, 1, 32, 2))
+    yield case("two directions", "fft_conv", _direct(1, 4096, 1, True), ("fp32", "fp16"))
     yield case("two directions", "causal_conv", _direct(1, 64, 1, True))
     for channels, inner in ((64, 16), (64, 128), (128, 128)):
         yield case(f"d={channels} E={inner}", "pgc", _pgc(1, 64, channels, inner))
@@ -154,24 +166,25 @@ def _shipped() -> Iterator[Case]:
 
 
 def cases(which: str) -> list[Case]:
-    """The cases of a run: all, measured or reduced."""
+    """The cases of a run: all, measured, reduced, or those whose name or op contains ``which``."""
+    if which not in ("all", "measured", "reduced"):
+        return [c for c in [*MEASURED, *_shipped()] if which in c.name or which in c.op]
     if which == "reduced":
         return [c for c in MEASURED if c.reduced]
     return MEASURED if which == "measured" else [*MEASURED, *_shipped()]
 
 
 @contextlib.contextmanager
-def on_a_card(segment: int | None) -> Iterator[None]:
-    """The scan's rows as long as a card makes them, whatever the channels left out."""
-    from lyra_kernels.triton import s4d_scan, s4d_scan_backward
+def on_a_card(segment: int | None, rows: int | None = None) -> Iterator[None]:
+    """The scan's rows as long, and the FFT's groups of rows as large as a card makes them."""
+    from lyra_kernels.triton import fft_conv, s4d_scan, s4d_scan_backward
 
-    if segment is None:
-        yield
-        return
-    with (
-        mock.patch.object(s4d_scan, "segment_length", lambda *_: segment),
-        mock.patch.object(s4d_scan_backward, "segment_length", lambda *_: segment),
-    ):
+    with contextlib.ExitStack() as patches:
+        if segment is not None:
+            for module in (s4d_scan, s4d_scan_backward):
+                patches.enter_context(mock.patch.object(module, "segment_length", lambda *_: segment))
+        if rows is not None:
+            patches.enter_context(mock.patch.object(fft_conv, "rows_per_program", lambda *_: rows))
         yield
 
 

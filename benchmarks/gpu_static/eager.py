@@ -85,8 +85,11 @@ def opponents(op: str, shape: tuple[int, int, int], dtype: torch.dtype) -> tuple
         return count(lambda *a: reference.gated_conv(*a, None, None, 1e-8, False), xv, *parameters)
     if op == "s4d_kernel":
         return count(lambda *a: reference.s4d_kernel(*a, length), *modes)
-    if op == "s4d_scan":
+    if op in ("s4d_scan", "s4d_fft"):
         return count(convolution, x, *modes, new(channels))
+    if op == "fft_conv":
+        return count(lambda u, k, d: reference.fft_conv(u, k, None, d, None, None), x, new(channels, length),
+                     new(channels))  # fmt: skip
     if op == "causal_conv":
         return count(lambda u, k, d: reference.causal_conv(u, k, None, d, None, None), x, new(channels, length),
                      new(channels))  # fmt: skip

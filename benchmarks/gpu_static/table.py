@@ -9,7 +9,17 @@ from .eager import attention_calls, opponents, total_seconds
 from .model import CARDS, launch_seconds
 
 MAX_SHARED = 99 * 1024
-MATRIX_KERNELS = ("_scan", "_scan_backward", "_s4d_kernel", "_s4d_kernel_backward", "_gelu_glu", "_pgc", "_conv")
+MATRIX_KERNELS = (
+    "_scan",
+    "_scan_backward",
+    "_s4d_kernel",
+    "_s4d_kernel_backward",
+    "_gelu_glu",
+    "_pgc",
+    "_conv",
+    "_fft_conv",
+    "_fft_correlate",
+)
 HALF_KERNELS = ("_scan", "_scan_backward")  # whose 16-bit activations are operands as they are
 
 

@@ -149,7 +149,7 @@ def _fft_conv(
     M,
     count,
     each,
-    ADJOINT: tl.constexpr,
+    sign,
     REVERSE: tl.constexpr,
     SKIP: tl.constexpr,
     S4D: tl.constexpr,
@@ -162,7 +162,7 @@ def _fft_conv(
     SIZE: tl.constexpr,
     MODES: tl.constexpr,
 ):
-    """The convolution, or where ADJOINT its gradient by u for ``u`` that of the output."""
+    """The convolution for ``sign`` 1.0; its gradient by u, given that of the output as ``u``, for -1.0."""
     # Neighbouring channels run side by side: together they use whole sectors of the cache.
     h = tl.program_id(0).to(tl.int64)
     begin = tl.program_id(1) * each
@@ -170,8 +170,7 @@ def _fft_conv(
         taps, reverse, skip, log_dt, log_A_real, A_imag, h, H, K, KR, M,
         REVERSE, SKIP, S4D, EXACT, A, B, C, SIZE, MODES,
     )  # fmt: skip
-    if ADJOINT:
-        s_im = -s_im
+    s_im *= sign
     for row in tl.range(begin, tl.minimum(begin + each, count), disable_licm=True):
         start, length, zero, zero2 = _row(table, row, H, h)
         t = _index(zero, A, B * C)
@@ -220,7 +219,7 @@ def _store_taps(
 
 
 @jit
-def _correlate(
+def _fft_correlate(
     grad,
     u,
     d_taps,
@@ -316,17 +315,29 @@ def _processors(device: torch.device) -> int:
     return torch.cuda.get_device_properties(device).multi_processor_count
 
 
-def rows_per_program(u: Tensor, count: int) -> int:
-    """All rows where channels fill the card, else as many as give each processor its programs."""
-    programs = (_processors(u.device) if u.is_cuda else 1) * max(MAX_POINTS // points(u.shape[1]), 1)
-    groups = min(max(programs // u.shape[2], 1), count)
-    return triton.cdiv(count, groups)
+def rows_per_program(u: Tensor, count: int, least: int) -> int:
+    """All rows where channels alone fill the card.
+
+    Else groups of at least ``least`` while processors have room, and of fewer only for processors that have nothing to
+    do: each group makes a spectrum, or adds one to what is written and summed.
+    """
+    processors = _processors(u.device) if u.is_cuda else 1
+    room = processors * (MAX_POINTS // points(u.shape[1]))
+    groups = max(min(room // u.shape[2], count // least), processors // u.shape[2], 1)
+    return triton.cdiv(count, min(groups, count))
 
 
-def _geometry(u: Tensor, lengths: Tensor | None, cu: Tensor | None) -> tuple[Rows, int]:
-    """One row a sequence, and how many a program takes."""
-    row = rows(u, lengths, cu, triton.cdiv(u.shape[1] + 1, CHUNK) * CHUNK, reverse=False)
-    return row, rows_per_program(u, row.count)
+def sequences(u: Tensor, lengths: Tensor | None, cu: Tensor | None) -> Rows:
+    """One row a sequence."""
+    return rows(u, lengths, cu, triton.cdiv(u.shape[1] + 1, CHUNK) * CHUNK, reverse=False)
+
+
+def _precision(u: Tensor) -> str:
+    """How rows are transformed; taps always with fp32 accuracy.
+
+    One TF32 product leaves an error of 4e-4, a quarter of what rounding to bf16 does, but twice that of fp16.
+    """
+    return exact() if u.dtype == torch.float16 and not torch.backends.cuda.matmul.allow_tf32 else precision(u)
 
 
 def convolve(
@@ -335,16 +346,16 @@ def convolve(
     reverse: Tensor | None,
     D: Tensor | None,
     spectrum: Sequence[Tensor] | None,
-    lengths: Tensor | None,
-    cu: Tensor | None,
+    row: Rows,
+    packed: bool,
     adjoint: bool = False,
 ) -> Tensor:
-    """The convolution, or its gradient by ``u`` given that of the output in its place.
+    """The convolution of rows, or its gradient by ``u`` given that of the output in its place.
 
     With ``spectrum`` (log_dt, log_A_real, A_imag), ``taps`` are S4D's C, (directions, H, M, 2).
     """
     out = torch.empty_like(u)
-    row, each = _geometry(u, lengths, cu)
+    each = rows_per_program(u, row.count, 2)
     if spectrum is None:
         both, sizes = reverse is not None, (taps.shape[1], 0 if reverse is None else reverse.shape[1], 0)
     else:
@@ -365,14 +376,14 @@ def convolve(
             *sizes,
             row.count,
             each,
+            -1.0 if adjoint else 1.0,
         ),
         {
-            "ADJOINT": adjoint,
             "REVERSE": both,
             "SKIP": D is not None,
             "S4D": spectrum is not None,
-            "PACKED": cu is not None,
-            "PREC": precision(u),
+            "PACKED": packed,
+            "PREC": _precision(u),
             "EXACT": exact(),
         },
         configurations(points(u.shape[1])),
@@ -380,9 +391,9 @@ def convolve(
     return out
 
 
-def correlate(grad: Tensor, u: Tensor, both: bool, lengths: Tensor | None, cu: Tensor | None) -> Tensor:
+def correlate(grad: Tensor, u: Tensor, both: bool, row: Rows) -> Tensor:
     """The gradient of the taps, of each direction: ``(directions, H, L)``, fp32."""
-    row, each = _geometry(u, lengths, cu)
+    each = rows_per_program(u, row.count, 4)
     groups = triton.cdiv(row.count, each)
     shape = (1 + both, u.shape[2], u.shape[1])
     partial = u.new_empty(groups, *shape, dtype=torch.float32)
@@ -390,10 +401,10 @@ def correlate(grad: Tensor, u: Tensor, both: bool, lengths: Tensor | None, cu: T
     phases = 2 if size == MAX_POINTS else 1
     config = configurations(size)[0]
     launch(
-        _correlate,
+        _fft_correlate,
         lambda c: (u.shape[2], groups),
         (grad, u, partial, row.table, u.shape[2], u.shape[1], row.count, each),
-        {"PHASES": phases, "REVERSE": both, "PREC": precision(u), "EXACT": exact()},
+        {"PHASES": phases, "REVERSE": both, "PREC": _precision(u), "EXACT": exact()},
         [Config(_sides(size // phases), config.num_warps, 1)],
     )
     if groups > 1:
@@ -405,15 +416,17 @@ def fft_conv(u, kernel, reverse_kernel, D, lengths, cu_seqlens) -> Tensor:
     """``torch.ops.lyra.fft_conv``."""
     if not fits(u):
         return _plain.fft_conv(u, kernel, reverse_kernel, D, lengths, cu_seqlens)
-    return convolve(u, kernel, reverse_kernel, D, None, lengths, cu_seqlens)
+    row = sequences(u, lengths, cu_seqlens)
+    return convolve(u, kernel, reverse_kernel, D, None, row, cu_seqlens is not None)
 
 
 def fft_conv_backward(grad, u, kernel, reverse_kernel, D, lengths, cu_seqlens) -> tuple[Tensor, ...]:
     """``torch.ops.lyra.fft_conv_backward``."""
     if not fits(u):
         return _plain.fft_conv_backward(grad, u, kernel, reverse_kernel, D, lengths, cu_seqlens)
-    du = convolve(grad, kernel, reverse_kernel, D, None, lengths, cu_seqlens, adjoint=True)
-    taps = correlate(grad, u, reverse_kernel is not None, lengths, cu_seqlens)
+    row = sequences(u, lengths, cu_seqlens)
+    du = convolve(grad, kernel, reverse_kernel, D, None, row, cu_seqlens is not None, adjoint=True)
+    taps = correlate(grad, u, reverse_kernel is not None, row)
 
     def resized(of: Tensor, size: int) -> Tensor:
         return torch.nn.functional.pad(of, (0, size - of.shape[-1])).contiguous()  # surplus taps: zero

@@ -12,7 +12,7 @@ from torch import Tensor
 from .. import composed
 from . import IMPLEMENTATIONS
 from ._launch import absent
-from .fft_conv import convolve, correlate, fits
+from .fft_conv import convolve, correlate, fits, sequences
 
 
 def _fused(u: Tensor, A_imag: Tensor) -> bool:
@@ -24,7 +24,7 @@ def s4d_fft(u, log_dt, log_A_real, A_imag, C, D, lengths, cu_seqlens) -> Tensor:
     spectrum = (log_dt, log_A_real, A_imag)
     if not _fused(u, A_imag):
         return composed.s4d_fft(IMPLEMENTATIONS.__getitem__, u, *spectrum, C, D, lengths, cu_seqlens)
-    return convolve(u, C, None, D, spectrum, lengths, cu_seqlens)
+    return convolve(u, C, None, D, spectrum, sequences(u, lengths, cu_seqlens), cu_seqlens is not None)
 
 
 def s4d_fft_backward(grad, u, log_dt, log_A_real, A_imag, C, D, lengths, cu_seqlens) -> tuple[Tensor, ...]:
@@ -33,7 +33,8 @@ def s4d_fft_backward(grad, u, log_dt, log_A_real, A_imag, C, D, lengths, cu_seql
     spectrum = (log_dt, log_A_real, A_imag)
     if not _fused(u, A_imag):
         return composed.s4d_fft_backward(ops, grad, u, *spectrum, C, D, lengths, cu_seqlens)
-    du = convolve(grad, C, None, D, spectrum, lengths, cu_seqlens, adjoint=True)
-    taps = correlate(grad, u, C.shape[0] == 2, lengths, cu_seqlens)
+    row = sequences(u, lengths, cu_seqlens)
+    du = convolve(grad, C, None, D, spectrum, row, cu_seqlens is not None, adjoint=True)
+    taps = correlate(grad, u, C.shape[0] == 2, row)
     dD = absent(u) if D is None else taps[0, :, 0].contiguous()
     return du, *composed.parameter_gradients(ops, list(taps), *spectrum, C), dD

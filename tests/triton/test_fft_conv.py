@@ -37,7 +37,7 @@ def _s4d(batch, length, channels, modes=4, directions=1, skip=True, dtype=torch.
 @pytest.fixture
 def shared(monkeypatch):
     """Rows are shared among programs, two each."""
-    monkeypatch.setattr(fft_conv, "rows_per_program", lambda u, count: min(2, count))
+    monkeypatch.setattr(fft_conv, "rows_per_program", lambda u, count, least: min(2, count))
 
 
 @pytest.mark.parametrize(
@@ -199,3 +199,17 @@ def test_transform_and_back(sides, device):
         kernel[(1,)](torch.view_as_real(x), out, A, B, C, max(C, 16), shift)
         wanted = torch.cat([x[1:], -1j * x[:1]]) if shift else x  # what leaves at the front comes back times 1 / i
         assert relative_error(out / points, torch.view_as_real(wanted)) < 1e-6
+
+
+@pytest.mark.parametrize(
+    ("shape", "least", "processors", "wanted"),
+    [((8, 4096, 64), 4, 132, 4), ((8, 4096, 64), 4, 108, 8), ((8, 1024, 64), 2, 132, 2), ((8, 1024, 64), 4, 132, 4),
+     ((8, 4096, 16), 4, 132, 1), ((1, 100, 1), 4, 132, 1), ((100, 256, 512), 4, 132, 25), ((3, 9, 9999), 2, 132, 3)],
+)  # fmt: skip
+def test_rows_of_a_program(shape, least, processors, wanted, monkeypatch):
+    class Activations:
+        is_cuda, device = True, None
+
+    Activations.shape = shape
+    monkeypatch.setattr(fft_conv, "_processors", lambda device: processors)
+    assert fft_conv.rows_per_program(Activations, shape[0], least) == wanted

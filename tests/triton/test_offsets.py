@@ -196,6 +196,6 @@ def test_fft_conv_taps(store_addresses):
     x, out = torch.zeros(1), torch.zeros(1)
     channels, length = 1 << 20, 4096
     table = torch.zeros(5, dtype=torch.int64)
-    found = store_addresses(fft_conv._correlate, (channels - 1, 1), (x, x, out, table, channels, length, 0, 1),
+    found = store_addresses(fft_conv._fft_correlate, (channels - 1, 1), (x, x, out, table, channels, length, 0, 1),
                             PHASES=2, REVERSE=True, PREC="ieee", EXACT="ieee", A=16, B=16, C=8, SIZE=16)  # fmt: skip
     assert _offsets(found, out) == ((3 * channels - 1) * length, 4 * channels * length - 1)
