@@ -9,6 +9,12 @@ matrices, as in :mod:`.s4d_kernel`. Their gradients leave as (groups of rows, di
 sums in a fixed order.
 
 Where channels alone do not fill the card, the rows are shared among several groups, each with a spectrum of its own.
+
+What a loop over rows keeps in registers is what decides the shape of these kernels: a spectrum or a sum of spectra and
+one transform at a time, no more, for 16 points a thread. Hence the gradients of u and of the taps are two kernels,
+which costs one more reading of the output's gradient; hence loops from which nothing is lifted.
+
+A packed batch may be one sequence: its transforms are as long as all its tokens, whatever its sequences are.
 """
 
 from __future__ import annotations
@@ -307,7 +313,7 @@ def _sides(size: int) -> dict[str, int]:
 def fits(u: Tensor) -> bool:
     """Whether the kernels take activations like these."""
     in_a_row = u.shape[1] * u.shape[2]  # counted in 32 bits
-    return supports(u) and u.numel() > 0 and u.shape[1] <= MAX_POINTS and in_a_row < 2**31
+    return supports(u) and u.numel() > 0 and u.shape[1] <= MAX_POINTS and in_a_row < 2**30
 
 
 @functools.cache

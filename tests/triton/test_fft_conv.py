@@ -43,7 +43,8 @@ def shared(monkeypatch):
 @pytest.mark.parametrize(
     ("batch", "length", "channels", "taps", "reverse", "skip"),
     [(2, 37, 3, 37, None, True), (1, 1, 1, 1, None, False), (1, 2, 2, 2, 2, True), (1, 3, 1, 1, 3, False),
-     (3, 255, 1, 500, None, True), (1, 256, 2, 5, 256, True), (2, 257, 1, 257, 33, False), (1, 9, 1, 0, 0, True)],
+     (3, 255, 1, 500, None, True), (1, 256, 2, 5, 256, True), (2, 257, 1, 257, 33, False), (1, 9, 1, 0, 0, True),
+     (1, 20, 1, 3, 50, True)],
 )  # fmt: skip
 def test_shapes(batch, length, channels, taps, reverse, skip, device):
     check("fft_conv", [*_taps(batch, length, channels, taps, reverse, skip), None, None], WRT, device)
@@ -66,6 +67,15 @@ def test_padded(reverse, device, shared):
 def test_packed(reverse, device, shared):
     cu_seqlens = torch.tensor([0, 1, 1, 70, 90])
     check("fft_conv", [*_taps(1, 90, 2, 90, reverse), None, cu_seqlens], WRT, device)
+
+
+@pytest.mark.parametrize("length", [40, 256, 4096])
+def test_taps_that_no_token_reaches(length, device):
+    """Their gradient is zero, not what rounding leaves."""
+    arguments = [a.to(device) for a in _taps(1, length, 1, length + 3, length + 3)]
+    _, d_kernel, d_reverse, _ = IMPLEMENTATIONS["fft_conv_backward"](arguments[0], *arguments, None, None)
+    assert d_kernel[:, :length].all() and not d_kernel[:, length:].any()
+    assert d_reverse[:, : length - 1].all() and not d_reverse[:, length - 1 :].any()
 
 
 @pytest.mark.parametrize("length", [33, 2100])
