@@ -272,6 +272,8 @@ def configurations(channels: int, width: int, backward: bool) -> list[Config]:
     """Block sizes by channels and taps: longer segments for wider halos, fewer values a thread for wide windows."""
     block = next_power_of_2(max(channels, 16))
     rows = max(1, min(8, 256 // block))
+    if block == 128 and width <= 3 and not backward:
+        rows = 4  # with 2 the compiler holds sm_120 at 64 registers and spills one
     values = 1 if width > 7 else 2 if width > 3 else 4
     warps = max(1, min(16, rows * block // (32 * (values if backward else 4))))
     segment = 128 if width > 7 else 64 if width > 3 else 32 if backward or channels < 32 else 16
