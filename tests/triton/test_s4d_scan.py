@@ -148,11 +148,14 @@ def test_states_of_16_bit_activations_lose_nothing(dtype, device):
     assert relative_error(state, wanted) <= (2e-6 if dtype == torch.float16 else 1e-5)
 
 
-def test_one_tf32_product_where_torch_allows_it(device, monkeypatch):
-    monkeypatch.setattr(torch.backends.cuda.matmul, "allow_tf32", True)
-    check(device, 1, 70, 2, 5, limit=6e-4)
-    with pytest.raises(AssertionError):
-        check(device, 1, 70, 2, 5, limit=1e-5)
+def test_one_tf32_product_where_torch_allows_it(device):
+    before, torch.backends.cuda.matmul.allow_tf32 = torch.backends.cuda.matmul.allow_tf32, True
+    try:
+        check(device, 1, 70, 2, 5, limit=6e-4)
+        with pytest.raises(AssertionError):
+            check(device, 1, 70, 2, 5, limit=1e-5)
+    finally:
+        torch.backends.cuda.matmul.allow_tf32 = before
 
 
 def test_many_modes_take_the_reference(device):
