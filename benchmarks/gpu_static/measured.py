@@ -26,6 +26,7 @@ _FULL: dict[str, Callable[[int, int, int], Callable[[torch.dtype], list[Any]]]] 
     "gated_conv": lambda batch, length, channels: cases._gated(batch, length, channels, 3),
     "s4d_kernel": lambda batch, length, channels: cases._kernel(channels, 32, length),
     "s4d_scan": lambda batch, length, channels: cases._scan(batch, length, channels, 32),
+    "s4d_fft": lambda batch, length, channels: cases._fft(batch, length, channels, 32),
     "rms_norm": lambda batch, length, channels: cases._norm(batch * length, channels),
     "pgc": lambda batch, length, channels: cases._pgc(batch, length, channels, channels),
     "causal_conv": lambda batch, length, channels: cases._direct(batch, length, channels),

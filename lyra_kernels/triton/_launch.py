@@ -10,7 +10,6 @@ from typing import Any
 
 import torch
 import triton
-import triton.language as tl
 from torch import Tensor
 from triton.runtime.errors import OutOfResources
 
@@ -140,18 +139,6 @@ def precision(x: Tensor) -> str:
 def exact() -> str:
     """Products of fp32 values with fp32 accuracy, whatever torch's setting for matrix products."""
     return "ieee" if torch.version.hip is not None else "tf32x3"
-
-
-def dot_type(x: Tensor) -> tl.dtype:
-    """What operands of a product are rounded to: the storage type of the activations ``x``.
-
-    Triton's interpreter gets products of bf16 wrong; there they are done in fp32.
-    """
-    if x.dtype == torch.float16:
-        return tl.float16
-    if x.dtype == torch.bfloat16 and not interpreting():
-        return tl.bfloat16
-    return tl.float32
 
 
 def supports(x: Tensor) -> bool:
