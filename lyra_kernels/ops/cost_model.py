@@ -87,9 +87,20 @@ LEAST_ROW = {2: 1024, 4: 512}  # tokens of a part of a sequence in the scan, by 
 
 
 def gpu_costs(
-    batch: int, length: int, channels: int, modes: int, directions: int = 1, size: int = 4, card: Card = A100
+    batch: int,
+    length: int,
+    channels: int,
+    modes: int,
+    directions: int = 1,
+    size: int = 4,
+    *,
+    triton: bool = True,
+    card: Card = A100,
 ) -> dict[str, float]:
     """Predicted seconds of each algorithm in the forward, for activations of ``size`` bytes an element.
+
+    Without ``triton`` it is the CUDA C++ kernels that run: transforms of any length are torch.fft's, and the scan takes
+    any number of modes.
 
     Operations of products count two a multiply-add; fp32 takes three TF32 products for one.
 
@@ -128,7 +139,7 @@ def gpu_costs(
     scan = (3 if parts == 1 else 5) * card.launch * directions
     scan = (
         math.inf
-        if modes > SCAN_MODES
+        if triton and modes > SCAN_MODES
         else scan + directions * seconds(moved + reads + states, flops, rows * channels, steps)
     )
 
@@ -141,7 +152,7 @@ def gpu_costs(
     direct += seconds(tiles * sixteens * channels * tile + tokens * size, flops, blocks * sixteens * channels, blocks)
 
     points = max(1 << max(length - 1, 0).bit_length(), 256)
-    if length <= FUSED:
+    if triton and length <= FUSED:
         flops = (384 if points == 256 else 640) * points * channels * (batch + directions)
         flops += 4 * padded * points * channels * directions
         fft = card.launch + seconds(moved, flops, batch * channels, 4)
@@ -151,8 +162,8 @@ def gpu_costs(
 
 
 def choose_on_gpu(
-    batch: int, length: int, channels: int, modes: int, directions: int = 1, size: int = 4, card: Card = A100
+    batch: int, length: int, channels: int, modes: int, directions: int = 1, size: int = 4, *, triton: bool = True
 ) -> str:
     """The algorithm with the smallest predicted time."""
-    predicted = gpu_costs(batch, length, channels, modes, directions, size, card)
+    predicted = gpu_costs(batch, length, channels, modes, directions, size, triton=triton)
     return min(predicted, key=lambda name: predicted[name])

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 import lyra_kernels as lk
+from lyra_kernels import backends
 from lyra_kernels.ops import cost_model, s4d_conv
 
 ONE = cost_model.Constants(direct=1.0, scan=1.0, fft=1.0, kernel=1.0)
@@ -79,14 +80,16 @@ def test_auto_calls_what_the_model_says(algorithm, monkeypatch):
 def test_a_card_is_asked_about_as_a_card(monkeypatch):
     """Shapes alone decide: no value of a tensor on the device is read."""
     asked = []
-    monkeypatch.setattr(cost_model, "choose_on_gpu", lambda *a: asked.append(a) or "fft")
+    monkeypatch.setattr(backends, "default_backend", lambda device: "cuda")
+    monkeypatch.setattr(cost_model, "choose_on_gpu", lambda *a, **k: asked.append((*a, k)) or "fft")
     module = __import__("sys").modules["lyra_kernels.ops.s4d_conv"]
     u = SimpleNamespace(shape=(2, 100, 3), device=SimpleNamespace(type="cuda"), element_size=lambda: 2)
     assert module._choose(u, 8, 1, None, states=False) == "fft"
-    assert asked == [(2, 100, 3, 8, 1, 2)]
+    triton = {"triton": False}
+    assert asked == [(2, 100, 3, 8, 1, 2, triton)]
     packed = SimpleNamespace(shape=(1, 1000, 3), device=u.device, element_size=lambda: 4)
     assert module._choose(packed, 8, 2, SimpleNamespace(shape=(11,)), states=False) == "fft"
-    assert asked[1] == (10, 100, 3, 8, 2, 4)
+    assert asked[1] == (10, 100, 3, 8, 2, 4, triton)
     assert module._choose(u, 8, 1, None, states=True) == "scan" and len(asked) == 2
 
 
@@ -136,7 +139,15 @@ def test_the_transform_leaves_the_chip_beyond_its_longest():
     inside, outside = (cost_model.gpu_costs(64, length, 64, 32)["fft"] for length in (4096, 4097))
     card = cost_model.A100
     assert outside - 7 * card.launch > 88 * 64 * 4097 * 64 / card.bandwidth
-    assert inside < 2 * 64 * 64 * 3 * 24 * 4096**1.5 / card.tf32
+    # the batch's transforms and the kernel's own, and its powers
+    assert inside == pytest.approx(card.launch + 3 * (640 * 65 + 4 * 32) * 4096 * 64 / card.tf32)
+
+
+def test_without_triton_no_transform_is_fused_and_no_number_of_modes_too_large():
+    fused, plain = (cost_model.gpu_costs(8, 2048, 64, 32, triton=triton)["fft"] for triton in (True, False))
+    assert plain - fused > 7 * cost_model.A100.launch
+    assert cost_model.choose_on_gpu(64, 2048, 64, 200, triton=False) == "scan"
+    assert cost_model.gpu_costs(64, 2048, 64, 200)["scan"] == float("inf")
 
 
 def test_rates_are_those_of_the_static_model():
