@@ -16,7 +16,7 @@ from torch import Tensor
 from torch._ops import OpOverload
 
 from . import reference
-from .ops.schemas import OPS
+from .ops.schemas import OPS, _fake_s4d_scan
 from .reference._layout import compute_dtype, fill_padding, sequence_mask
 from .reference.s4d import _by_direction, discretize_real
 
@@ -124,7 +124,8 @@ def _s4d(u, log_dt, log_A_real, A_imag, C, D, lengths, cu_seqlens, initial_state
 
 def _s4d_scan(*args):
     y, state = _dense(_s4d, 7)(*args[:-1])
-    return y, state, args[0].new_empty(0)  # checkpoints are for a backward, and there is none
+    checkpoints = _fake_s4d_scan(*args)[2]  # for a backward that there is not
+    return y, state, args[0].new_zeros(checkpoints.shape, dtype=checkpoints.dtype)
 
 
 def _s4d_fft(u, log_dt, log_A_real, A_imag, C, D, lengths, cu_seqlens):

@@ -116,6 +116,8 @@ class Subject:
             raw = raw[0] if score.own else raw
             self.classes = raw.argmax(-1) if score.chosen is None else torch.full_like(raw[..., 0].long(), score.chosen)
             self.predicted = score(raw, self.classes).cpu().numpy()
+        if not np.isfinite(self.predicted).all():
+            raise InputError(f"{where}: the model predicts {self.predicted}, not a number to explain; train it again")
 
     def raw(self, x: Tensor) -> Tensor:
         """Raw outputs (B, d_output), or (B, L, d_output) where each substitution is scored where it happens."""

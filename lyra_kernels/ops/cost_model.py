@@ -99,8 +99,8 @@ def gpu_costs(
 ) -> dict[str, float]:
     """Predicted seconds of each algorithm in the forward, for activations of ``size`` bytes an element.
 
-    Without ``triton`` it is the CUDA C++ kernels that run: transforms of any length are torch.fft's, and the scan takes
-    any number of modes.
+    Without ``triton`` it is the CUDA C++ kernels that run: transforms of any length are torch.fft's, the direct way is
+    one too, and the scan takes any number of modes (its time is then a lower bound: it has no matrix products).
 
     Operations of products count two a multiply-add; fp32 takes three TF32 products for one.
 
@@ -158,7 +158,7 @@ def gpu_costs(
         fft = card.launch + seconds(moved, flops, batch * channels, 4)
     else:
         fft = kernel + 7 * card.launch + (moved + 5 * 16 * tokens + 16 * taps * directions) / card.bandwidth
-    return {"direct": direct, "scan": scan, "fft": fft}
+    return {"direct": direct if triton else fft, "scan": scan, "fft": fft}
 
 
 def choose_on_gpu(

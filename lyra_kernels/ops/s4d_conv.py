@@ -56,10 +56,13 @@ def _choose(u: Tensor, modes: int, directions: int, cu_seqlens: Tensor | None, s
     if states or torch.jit.is_tracing():
         return "scan"  # it alone carries a state, and suits every length that a trace will be run with
     on_cpu = u.device.type in ("cpu", "meta")
-    if torch.compiler.is_compiling() or not isinstance(length, int):
+    triton = not on_cpu and (backends.forced() or backends.default_backend(u.device)) == "triton"
+    unknown = torch.compiler.is_compiling() or not isinstance(length, int)
+    if not on_cpu and (unknown or cu_seqlens is not None):
+        # The other ways would go through as many lags as there are tokens in all.
+        return "fft" if triton and modes > cost_model.SCAN_MODES else "scan"
+    if unknown:
         # A length not known yet must stay unknown: no guard. The scan is never a bad choice.
-        if not on_cpu:
-            return "scan" if modes <= cost_model.SCAN_MODES else "fft"  # see cost_model.gpu_costs
         return "direct" if cu_seqlens is None and statically_known_true(length <= 4 * modes) else "scan"
     if cu_seqlens is not None:
         batch = max(cu_seqlens.shape[0] - 1, 1)
@@ -69,7 +72,6 @@ def _choose(u: Tensor, modes: int, directions: int, cu_seqlens: Tensor | None, s
         length = u.shape[1] if batch == 1 else length
     if on_cpu:
         return cost_model.choose(int(batch), length, modes, directions)
-    triton = (backends.forced() or backends.default_backend(u.device)) == "triton"
     return cost_model.choose_on_gpu(int(batch), length, u.shape[2], modes, directions, u.element_size(), triton=triton)
 
 

@@ -40,7 +40,8 @@ def nearest(x, PREC: tl.constexpr):
         bits = x.to(tl.int32, bitcast=True) + 0x1000
         if INTERPRETED:
             bits = bits & -0x2000
-        return bits.to(tl.float32, bitcast=True)
+        # A card's own NaN is 0x7fffffff: rounded up it would be -0.
+        return tl.where(x == x, bits.to(tl.float32, bitcast=True), x)
     else:
         return x
 

@@ -53,6 +53,11 @@ def _probe():
     pass
 
 
+MOST_PROGRAMS = 65535
+"""Of a grid's second and third axis; the first takes 2^31 - 1."""
+MOST_ROWS = 16 * MOST_PROGRAMS
+"""Sequences that kernels take which have a program for sixteen of them on such an axis."""
+
 Observer = Callable[[Any, tuple[int, ...], tuple, dict[str, Any], Config], None]
 observers: list[Observer] = []
 """Called before every launch with kernel, grid, arguments, constants and configuration (for benchmarks)."""
@@ -88,8 +93,11 @@ def launch(
 
     def run(config: Config) -> None:
         values = {**constants, **config.blocks}
+        cells = grid(config)
+        if max(cells[1:], default=0) > MOST_PROGRAMS:
+            raise ValueError(f"{kernel}: its grid {cells} is beyond a card's, which ends at {MOST_PROGRAMS} in y and z")
         with _on(device):
-            kernel[grid(config)](*args, **values, num_warps=config.num_warps, num_stages=config.num_stages)
+            kernel[cells](*args, **values, num_warps=config.num_warps, num_stages=config.num_stages)
 
     if len(configs) > 1 and _autotune.enabled(device):
         what = _autotune.key(kernel.fn.__name__, args, constants)
@@ -124,6 +132,13 @@ def next_power_of_2(n: int) -> int:
     return 1 << max(int(n) - 1, 0).bit_length()
 
 
+def tf32_allowed() -> bool:
+    """Whether torch may do its own fp32 products in TF32, set by either of its two interfaces."""
+    settings = torch.backends.cuda.matmul
+    # The older attribute refuses to be read once the newer one was set.
+    return settings.fp32_precision == "tf32" if hasattr(settings, "fp32_precision") else settings.allow_tf32
+
+
 def precision(x: Tensor) -> str:
     """How matrix products of fp32 values made from ``x`` are done.
 
@@ -131,7 +146,7 @@ def precision(x: Tensor) -> str:
     """
     if torch.version.hip is not None:
         return "ieee"
-    if x.dtype != torch.float32 or torch.backends.cuda.matmul.allow_tf32:
+    if x.dtype != torch.float32 or tf32_allowed():
         return "tf32"
     return "tf32x3"
 

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from . import _plain
 from ._dot import nearest
-from ._launch import Config, absent, jit, launch, precision, supports
+from ._launch import MOST_PROGRAMS, MOST_ROWS, Config, absent, jit, launch, precision, supports
 from ._scan_rows import CHUNK, Rows, rows
 
 CONFIG = Config({"R": 16, "T": 32}, 4, 1)
@@ -149,13 +149,15 @@ def _product(u, kernel, reverse_kernel, D, out, row: Rows, blocks: int, transpos
     )
 
 
-def _fits(u: Tensor) -> bool:
-    return supports(u) and u.numel() > 0
+def _fits(u: Tensor, cu_seqlens: Tensor | None) -> bool:
+    sequences = u.shape[0] if cu_seqlens is None else cu_seqlens.shape[0] - 1
+    tiles = 2 * triton.cdiv(u.shape[1], CONFIG.blocks["T"]) + 1
+    return supports(u) and u.numel() > 0 and sequences <= MOST_ROWS and tiles <= MOST_PROGRAMS
 
 
 def causal_conv(u, kernel, reverse_kernel, D, lengths, cu_seqlens) -> Tensor:
     """``torch.ops.lyra.causal_conv``."""
-    if not _fits(u):
+    if not _fits(u, cu_seqlens):
         return _plain.causal_conv(u, kernel, reverse_kernel, D, lengths, cu_seqlens)
     out = torch.zeros_like(u) if lengths is not None else torch.empty_like(u)
     row, blocks = _geometry(u, lengths, cu_seqlens)
@@ -165,7 +167,7 @@ def causal_conv(u, kernel, reverse_kernel, D, lengths, cu_seqlens) -> Tensor:
 
 def causal_conv_backward(grad, u, kernel, reverse_kernel, D, lengths, cu_seqlens) -> tuple[Tensor, ...]:
     """``torch.ops.lyra.causal_conv_backward``."""
-    if not _fits(u):
+    if not _fits(u, cu_seqlens):
         return _plain.causal_conv_backward(grad, u, kernel, reverse_kernel, D, lengths, cu_seqlens)
     du = torch.zeros_like(u) if lengths is not None else torch.empty_like(u)
     row, blocks = _geometry(u, lengths, cu_seqlens)

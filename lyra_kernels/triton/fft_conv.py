@@ -29,7 +29,7 @@ from torch import Tensor
 
 from . import _plain
 from ._fft import advance, forward, inverse
-from ._launch import Config, absent, exact, jit, launch, next_power_of_2, precision, supports
+from ._launch import Config, absent, exact, jit, launch, next_power_of_2, precision, supports, tf32_allowed
 from ._modes import hold, load_pair, modes, powers, split_turns
 from ._reduce import sum_rows
 from ._scan_rows import CHUNK, Rows, rows
@@ -343,7 +343,7 @@ def _precision(u: Tensor) -> str:
 
     One TF32 product leaves an error of 4e-4, a quarter of what rounding to bf16 does, but twice that of fp16.
     """
-    return exact() if u.dtype == torch.float16 and not torch.backends.cuda.matmul.allow_tf32 else precision(u)
+    return exact() if u.dtype == torch.float16 and not tf32_allowed() else precision(u)
 
 
 def convolve(
@@ -361,6 +361,8 @@ def convolve(
     With ``spectrum`` (log_dt, log_A_real, A_imag), ``taps`` are S4D's C, (directions, H, M, 2).
     """
     out = torch.empty_like(u)
+    if row.count == 0:
+        return out.zero_()  # tokens of no sequence
     each = rows_per_program(u, row.count, 2)
     if spectrum is None:
         both, sizes = reverse is not None, (taps.shape[1], 0 if reverse is None else reverse.shape[1], 0)
@@ -399,9 +401,11 @@ def convolve(
 
 def correlate(grad: Tensor, u: Tensor, both: bool, row: Rows) -> Tensor:
     """The gradient of the taps, of each direction: ``(directions, H, L)``, fp32."""
+    shape = (1 + both, u.shape[2], u.shape[1])
+    if row.count == 0:
+        return u.new_zeros(shape, dtype=torch.float32)
     each = rows_per_program(u, row.count, 4)
     groups = triton.cdiv(row.count, each)
-    shape = (1 + both, u.shape[2], u.shape[1])
     partial = u.new_empty(groups, *shape, dtype=torch.float32)
     size = points(u.shape[1])
     phases = 2 if size == MAX_POINTS else 1

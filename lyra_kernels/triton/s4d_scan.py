@@ -22,7 +22,7 @@ from torch import Tensor
 import lyra_kernels.reference as reference
 
 from ._dot import dot16, dot_table, nearest, operand, power_of_two
-from ._launch import Config, jit, launch, next_power_of_2, precision, supports
+from ._launch import MOST_ROWS, Config, jit, launch, next_power_of_2, precision, supports
 from ._modes import powers
 from ._scan_rows import CHUNK, Rows, Tables, combine, load_base, load_toeplitz, rows, segment_length, tables
 
@@ -203,9 +203,12 @@ def configurations(modes: int) -> list[Config]:
     return [Config({"R": 16, "T": chunk, "N": block}, warps, 1)]
 
 
-def fits(u: Tensor, A_imag: Tensor) -> bool:
+def fits(u: Tensor, A_imag: Tensor, cu_seqlens: Tensor | None) -> bool:
     """Whether the kernels take this call."""
-    return supports(u) and 0 < A_imag.shape[1] <= MAX_MODES and u.numel() > 0 and A_imag.dtype == torch.float32
+    sequences = u.shape[0] if cu_seqlens is None else cu_seqlens.shape[0] - 1
+    modes = A_imag.shape[1]
+    known = supports(u) and A_imag.dtype == torch.float32
+    return known and 0 < modes <= MAX_MODES and u.numel() > 0 and sequences <= MOST_ROWS
 
 
 def run_scan(
@@ -281,7 +284,7 @@ def s4d_scan(u, log_dt, log_A_real, A_imag, C, D, lengths, cu_seqlens, initial_s
     shape = (slots, directions * channels * count * 2) if save else (0,)
     dtype = torch.float64 if u.dtype == torch.float64 else torch.float32
     checkpoints = torch.zeros(shape, dtype=dtype, device=u.device)
-    if not fits(u, A_imag):
+    if not fits(u, A_imag, cu_seqlens):
         args = (u, log_dt, log_A_real, A_imag, C, D, lengths, cu_seqlens, initial_state)
         y, state = reference.s4d_scan(*args)
         return y.contiguous(), state.contiguous(), checkpoints

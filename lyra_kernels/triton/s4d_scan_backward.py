@@ -271,7 +271,7 @@ def s4d_scan_backward(
     checkpoints,
 ) -> tuple[Tensor, ...]:
     """``torch.ops.lyra.s4d_scan_backward``."""
-    if not fits(u, A_imag):
+    if not fits(u, A_imag, cu_seqlens):
         args = (u, log_dt, log_A_real, A_imag, C, D, lengths, cu_seqlens, initial_state)
         return reference_gradients("s4d_scan", (grad_y, grad_final_state), args, (0, 1, 2, 3, 4, 5, 8))
     directions, (channels, count) = C.shape[0], A_imag.shape

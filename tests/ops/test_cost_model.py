@@ -88,9 +88,11 @@ def test_a_card_is_asked_about_as_a_card(monkeypatch):
     triton = {"triton": False}
     assert asked == [(2, 100, 3, 8, 1, 2, triton)]
     packed = SimpleNamespace(shape=(1, 1000, 3), device=u.device, element_size=lambda: 4)
-    assert module._choose(packed, 8, 2, SimpleNamespace(shape=(11,)), states=False) == "fft"
-    assert asked[1] == (10, 100, 3, 8, 2, 4, triton)
-    assert module._choose(u, 8, 1, None, states=True) == "scan" and len(asked) == 2
+    assert module._choose(packed, 8, 2, SimpleNamespace(shape=(11,)), states=False) == "scan"
+    assert module._choose(packed, 200, 2, SimpleNamespace(shape=(11,)), states=False) == "scan"
+    assert module._choose(u, 8, 1, None, states=True) == "scan" and len(asked) == 1
+    monkeypatch.setattr(backends, "default_backend", lambda device: "triton")
+    assert module._choose(packed, 200, 2, SimpleNamespace(shape=(11,)), states=False) == "fft"
 
 
 @pytest.mark.parametrize(

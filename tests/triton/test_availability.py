@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import builtins
+import importlib
 import importlib.util
 
 import pytest
@@ -89,3 +90,44 @@ def test_every_op_is_there():
     for name in kernels.IMPLEMENTATIONS:
         assert callable(kernels.IMPLEMENTATIONS[name])
     assert "softmax" not in kernels.IMPLEMENTATIONS
+
+
+def test_tf32_by_either_interface(monkeypatch):
+    class Newer:
+        fp32_precision = "tf32"
+
+        @property
+        def allow_tf32(self):
+            raise RuntimeError("mix of the legacy and new APIs")
+
+    monkeypatch.setattr(torch.backends.cuda, "matmul", Newer())
+    assert _launch.tf32_allowed()
+    monkeypatch.setattr(torch.backends.cuda, "matmul", type("Older", (), {"allow_tf32": False})())
+    assert not _launch.tf32_allowed()
+
+
+def test_a_grid_beyond_the_card_is_refused():
+    """The interpreter would run it."""
+    with pytest.raises(ValueError, match="65535 in y and z"):
+        _launch.launch(None, lambda config: (1, 65536), (), {}, [_launch.Config()])
+
+
+@pytest.mark.parametrize("op", ["pgc", "s4d_scan", "causal_conv"])
+def test_many_short_sequences(op, monkeypatch):
+    """More than a grid's second axis has room for."""
+    grids, batch = [], 70_000 if op == "pgc" else 1_100_000
+    module = importlib.import_module(f"lyra_kernels.triton.{op}")
+
+    def launch(kernel, grid, args, constants, configs):
+        grids.append(grid(configs[0]))
+
+    monkeypatch.setattr(module, "launch", launch)
+    u, p = torch.zeros(batch, 1, 2), torch.zeros(2)
+    weights = {
+        "pgc": (torch.zeros(4, 2), None, None, torch.zeros(2, 1, 3), None, torch.zeros(2, 2), None, None),
+        "s4d_scan": (p, torch.zeros(2, 1), torch.zeros(2, 1), torch.zeros(1, 2, 1, 2), None),
+        "causal_conv": (torch.zeros(2, 1), None, None),
+    }
+    last = {"pgc": (1e-8, False), "s4d_scan": (None, False), "causal_conv": ()}
+    kernels.IMPLEMENTATIONS[op](u, *weights[op], None, None, *last[op])
+    assert all(max(cells[1:], default=0) <= _launch.MOST_PROGRAMS for cells in grids)

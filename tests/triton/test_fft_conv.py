@@ -223,3 +223,10 @@ def test_rows_of_a_program(shape, least, processors, wanted, monkeypatch):
     Activations.shape = shape
     monkeypatch.setattr(fft_conv, "_processors", lambda device: processors)
     assert fft_conv.rows_per_program(Activations, shape[0], least) == wanted
+
+
+def test_tokens_of_no_sequence():
+    args = [*_taps(1, 5, 2, 5), None, torch.zeros(1, dtype=torch.int64)]
+    assert torch.equal(IMPLEMENTATIONS["fft_conv"](*args), torch.zeros(1, 5, 2))
+    gradients = IMPLEMENTATIONS["fft_conv_backward"](torch.ones(1, 5, 2), *args)
+    assert all(not g.any() for g in gradients)

@@ -104,7 +104,7 @@ def test_pgc(store_addresses):
     args = (x, x, None, None, x, None, x, None, None, None, None, out, 62, 64, 64, 64, 1e-8)
     constants = dict.fromkeys(("IN_BIAS", "IN_NORM", "BIAS", "OUT_BIAS", "OUT_NORM", "LENGTHS", "SEQ"), False)
     batch = BIG // 62
-    found = store_addresses(pgc._pgc, (0, batch - 1), args, **constants,
+    found = store_addresses(pgc._pgc, (batch - 1,), args, **constants,
                             K=3, LEFT=1, PREC="ieee", BT=64, BK=16, BE=64, BD=64)  # fmt: skip
     assert _offsets(found, out) == ((batch - 1) * 62 * 64, batch * 62 * 64 - 1)
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 import lyra_kernels.reference as reference
-from lyra_kernels.triton import IMPLEMENTATIONS, s4d_scan, s4d_scan_backward
+from lyra_kernels.triton import IMPLEMENTATIONS, _launch, s4d_scan, s4d_scan_backward
 
 from .support import TOLERANCE, doubled, guarded, padding, relative_error
 from .test_s4d_kernel import parameters
@@ -208,3 +208,19 @@ def test_segments_fill_a_card(monkeypatch):
     assert segment(8, 2048) == 512
     assert segment(8, 2048, size=2) == 2112  # two rows, walked twice, take as long as one
     assert segment(1, 1 << 20) == 13120 and 13120 % 64 == 0
+
+
+@pytest.mark.skipif(not _launch.interpreting(), reason="the interpreter's NaN is another one than a card's")
+@pytest.mark.parametrize("bits", [0x7FFFFFFF, 0x7FC00000, -1])
+@pytest.mark.parametrize("op", ["s4d_scan", "fft_conv", "causal_conv"])
+def test_a_cards_nan_survives_rounding(op, bits, monkeypatch):
+    """An instruction on a card makes NaNs of all ones, which an addition to the bits would turn into 0."""
+    monkeypatch.setattr(_launch, "tf32_allowed", lambda: True)
+    u = torch.randn(1, 20, 2)
+    u[0, 5, 0] = torch.tensor(bits, dtype=torch.int32).view(torch.float32)
+    assert u[0, 5, 0].isnan()
+    if op == "s4d_scan":
+        y = IMPLEMENTATIONS[op](u, *parameters(2, 4, directions=1), None, None, None, None, False)[0]
+    else:
+        y = IMPLEMENTATIONS[op](u, torch.randn(2, 20), None, None, None, None)
+    assert y[0, 5:, 0].isnan().all() and not y[0, :, 1].isnan().any()
