@@ -117,7 +117,9 @@ class Subject:
             self.classes = raw.argmax(-1) if score.chosen is None else torch.full_like(raw[..., 0].long(), score.chosen)
             self.predicted = score(raw, self.classes).cpu().numpy()
         if not np.isfinite(self.predicted).all():
-            raise InputError(f"{where}: the model predicts {self.predicted}, not a number to explain; train it again")
+            raise InputError(
+                f"{where}: the prediction is not a finite number, so there is nothing to explain; train the model again"
+            )
 
     def raw(self, x: Tensor) -> Tensor:
         """Raw outputs (B, d_output), or (B, L, d_output) where each substitution is scored where it happens."""

@@ -509,6 +509,9 @@ def test_bad_sequences_in_python(additive):
         epistasis(predictor, SEQUENCE, ExplainOptions(positions=[1, 8]))
     with pytest.raises(InputError, match="--scale latent: this model has no sigmoid"):
         mutagenesis(predictor, SEQUENCE, ExplainOptions(scale="latent"))
+    predictor.model.weight.data[0] = float("nan")
+    with pytest.raises(InputError, match="sequence: the prediction is not a finite number"):
+        mutagenesis(predictor, SEQUENCE)
 
 
 def test_out_is_not_overwritten_by_accident(lyra, trained, tmp_path, monkeypatch):
