@@ -20,10 +20,7 @@ def test_kernel(case, dtype, direction, gpu, benchmark):
     works, reason = backends.availability()["triton"]
     if not works:
         pytest.skip(reason)
-    try:
-        step = measured.steps(case, dtype, gpu.device)[direction]
-    except KeyError as op:
-        pytest.skip(f"benchmarks/gpu_static/measured.py does not say what the arguments of {op} are")
+    step = measured.steps(case, dtype, gpu.device)[direction]
     graph = measured.captured(step)
     watch = timing.Stopwatch(gpu.device)
     benchmark.group = f"{case.name}-{dtype}-{direction}"

@@ -84,7 +84,8 @@ def _slots(u: Tensor, cu_seqlens: Tensor | None) -> int:
     return u.shape[0] * ((u.shape[1] + SCAN_CHUNK - 1) // SCAN_CHUNK)
 
 
-def _sequences(u: Tensor, cu_seqlens: Tensor | None) -> int:
+def count_sequences(u: Tensor, cu_seqlens: Tensor | None) -> int:
+    """How many there are in a dense, padded or packed batch."""
     return u.shape[0] if cu_seqlens is None else cu_seqlens.shape[0] - 1
 
 
@@ -144,7 +145,7 @@ def _fake_s4d_fft_backward(grad, u, *rest):
 def _fake_s4d_scan(u, log_dt, log_A_real, A_imag, C, D, lengths, cu_seqlens, initial_state, save):
     directions, (channels, modes) = C.shape[0], log_A_real.shape
     dtype = compute_dtype(u)
-    state = (_sequences(u, cu_seqlens), channels, modes, 2) if directions == 1 else (0,)
+    state = (count_sequences(u, cu_seqlens), channels, modes, 2) if directions == 1 else (0,)
     saved = (_slots(u, cu_seqlens), directions * channels * modes * 2) if save else (0,)
     return torch.empty_like(u), u.new_empty(state, dtype=dtype), u.new_empty(saved, dtype=dtype)
 

@@ -12,6 +12,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from lyra_kernels.ops.schemas import count_sequences
+
 from . import _plain
 from ._dot import nearest
 from ._launch import MOST_PROGRAMS, MOST_ROWS, Config, absent, jit, launch, precision, supports
@@ -150,9 +152,8 @@ def _product(u, kernel, reverse_kernel, D, out, row: Rows, blocks: int, transpos
 
 
 def _fits(u: Tensor, cu_seqlens: Tensor | None) -> bool:
-    sequences = u.shape[0] if cu_seqlens is None else cu_seqlens.shape[0] - 1
     tiles = 2 * triton.cdiv(u.shape[1], CONFIG.blocks["T"]) + 1
-    return supports(u) and u.numel() > 0 and sequences <= MOST_ROWS and tiles <= MOST_PROGRAMS
+    return supports(u) and u.numel() > 0 and count_sequences(u, cu_seqlens) <= MOST_ROWS and tiles <= MOST_PROGRAMS
 
 
 def causal_conv(u, kernel, reverse_kernel, D, lengths, cu_seqlens) -> Tensor:

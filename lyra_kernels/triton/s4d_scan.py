@@ -20,6 +20,7 @@ import triton.language as tl
 from torch import Tensor
 
 import lyra_kernels.reference as reference
+from lyra_kernels.ops.schemas import count_sequences
 
 from ._dot import dot16, dot_table, nearest, operand, power_of_two
 from ._launch import MOST_ROWS, Config, jit, launch, next_power_of_2, precision, supports
@@ -205,10 +206,9 @@ def configurations(modes: int) -> list[Config]:
 
 def fits(u: Tensor, A_imag: Tensor, cu_seqlens: Tensor | None) -> bool:
     """Whether the kernels take this call."""
-    sequences = u.shape[0] if cu_seqlens is None else cu_seqlens.shape[0] - 1
-    modes = A_imag.shape[1]
     known = supports(u) and A_imag.dtype == torch.float32
-    return known and 0 < modes <= MAX_MODES and u.numel() > 0 and sequences <= MOST_ROWS
+    small = 0 < A_imag.shape[1] <= MAX_MODES and count_sequences(u, cu_seqlens) <= MOST_ROWS
+    return known and small and u.numel() > 0
 
 
 def run_scan(
@@ -279,7 +279,7 @@ def run_scan(
 def s4d_scan(u, log_dt, log_A_real, A_imag, C, D, lengths, cu_seqlens, initial_state, save):
     """``torch.ops.lyra.s4d_scan``."""
     directions, (channels, count) = C.shape[0], A_imag.shape
-    sequences = u.shape[0] if cu_seqlens is None else cu_seqlens.shape[0] - 1
+    sequences = count_sequences(u, cu_seqlens)
     slots = u.shape[1] // CHUNK + sequences if cu_seqlens is not None else u.shape[0] * triton.cdiv(u.shape[1], CHUNK)
     shape = (slots, directions * channels * count * 2) if save else (0,)
     dtype = torch.float64 if u.dtype == torch.float64 else torch.float32

@@ -222,7 +222,8 @@ MODELS = [
 
 
 @pytest.mark.parametrize(("kind", "content", "says"), MODELS, ids=[kind for kind, *_ in MODELS])
-def test_no_model_folder(lyra, tmp_path, kind, content, says):
+@pytest.mark.parametrize("command", ["predict", "explain"])
+def test_no_model_folder(lyra, tmp_path, command, kind, content, says):
     model = tmp_path / "model"
     if isinstance(content, str):
         model.write_text(content)
@@ -231,9 +232,9 @@ def test_no_model_folder(lyra, tmp_path, kind, content, says):
         for name, text in content.items():
             (model / name).write_text(text)
     (tmp_path / "data.csv").write_text(GOOD)
-    outcome = lyra("predict", model, tmp_path / "data.csv", "-o", tmp_path / "out.csv")
+    outcome = lyra(command, model, tmp_path / "data.csv", "-o", tmp_path / "out")
     check(outcome, (says, re.escape(str(model))), {})
-    assert not (tmp_path / "out.csv").exists()
+    assert not (tmp_path / "out").exists()
 
 
 def test_model_without_metadata(lyra, tmp_path):

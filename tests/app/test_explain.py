@@ -20,7 +20,7 @@ from lyra.explain import ExplainOptions, as_matrix, attributions, epistasis, mut
 from lyra.prediction import Predictor
 
 from .conftest import random_sequences, read_csv, write_table
-from .test_bad_input import MODELS, Case, check
+from .test_bad_input import Case, check
 
 LENGTH = 7
 ROUNDING = 2e-5
@@ -472,21 +472,6 @@ def test_no_wild_type(lyra, trained, tmp_path):
     check(lyra(*command, "--wild-type", ""), ("--wild-type: the sequence is empty",), {})
     check(lyra(*command, "--wild-type", "GA5"), ("--wild-type, row 1.*letter '5' at position 3",), {})
     check(lyra(*command, "--wild-type", str(tmp_path / "no.fa")), (r"no\.fa: there is no such file",), {})
-
-
-@pytest.mark.parametrize(("kind", "content", "says"), MODELS, ids=[kind for kind, *_ in MODELS])
-def test_no_model_folder(lyra, tmp_path, kind, content, says):
-    model = tmp_path / "model"
-    if isinstance(content, str):
-        model.write_text(content)
-    elif content is not None:
-        model.mkdir()
-        for name, text in content.items():
-            (model / name).write_text(text)
-    (tmp_path / "data.csv").write_text(GOOD)
-    outcome = lyra("explain", model, tmp_path / "data.csv", "-o", tmp_path / "out")
-    check(outcome, (says, re.escape(str(model))), {})
-    assert not (tmp_path / "out").exists()
 
 
 def test_the_package_has_it_at_first_use():
