@@ -77,8 +77,9 @@ def available_backends() -> tuple[str, ...]:
     return tuple(name for name, (works, _) in availability().items() if works)
 
 
+@torch.compiler.assume_constant_result
 def default_backend(device: torch.device) -> str:
-    """The backend that serves tensors on a device unless another is forced."""
+    """The backend that serves tensors on a device unless another is forced. A constant to torch.compile."""
     candidates = {"cpu": ("cpu",), "cuda": ("triton", "cuda")}.get(device.type, ())
     for name in candidates:
         if availability()[name][0]:

@@ -120,9 +120,9 @@ def _scan(
     s_re = tl.zeros((R, N), tl.float32)
     s_im = tl.zeros((R, N), tl.float32)
     if ENTER:
-        at = enter + row[:, None] * (H * M * 2) + at_state
-        s_re = tl.load(at, mask=real & inside[:, None], other=0.0)
-        s_im = tl.load(at + 1, mask=real & inside[:, None], other=0.0)
+        entering = enter + row[:, None] * (H * M * 2) + at_state
+        s_re = tl.load(entering, mask=real & inside[:, None], other=0.0)
+        s_im = tl.load(entering + 1, mask=real & inside[:, None], other=0.0)
         if ADJOINT:  # a gradient is the conjugate of Lambda
             s_im = -s_im
     for off in range(0, tl.max(length, axis=0), T):
@@ -131,10 +131,10 @@ def _scan(
         x = tl.load(u + token, mask=there, other=0.0)
         if SAVE:
             if off % CHUNK_ == 0:
-                at = (slot + off // CHUNK_)[:, None] * width + at_state
+                kept = checkpoints + (slot + off // CHUNK_)[:, None] * width + at_state
                 keep = real & (off < length)[:, None]
-                tl.store(checkpoints + at, s_re, mask=keep)
-                tl.store(checkpoints + at + 1, s_im, mask=keep)
+                tl.store(kept, s_re, mask=keep)
+                tl.store(kept + 1, s_im, mask=keep)
         if OUTPUT:
             o = tl.zeros((R, T), tl.float32)
             if like == tl.float16:
@@ -186,12 +186,12 @@ def _scan(
             e_im = dot_table(x, encode_im, low_im, a_re * s_im + a_im * s_re, PREC)
         if PARTS:
             wanted = inside & ((flags & (1 if BACK else 2)) == 0)
-            at = state + row[:, None] * (H * M * 2) + at_state
+            leaving = state + row[:, None] * (H * M * 2) + at_state
         else:
             wanted = inside & ((flags & (1 if BACK else 2)) != 0)
-            at = state + sequence[:, None] * (H * M * 2) + at_state
-        tl.store(at, e_re, mask=real & wanted[:, None])
-        tl.store(at + 1, e_im, mask=real & wanted[:, None])
+            leaving = state + sequence[:, None] * (H * M * 2) + at_state
+        tl.store(leaving, e_re, mask=real & wanted[:, None])
+        tl.store(leaving + 1, e_im, mask=real & wanted[:, None])
 
 
 def configurations(modes: int) -> list[Config]:
