@@ -40,6 +40,8 @@ class Launch:
     num_warps: int
     num_stages: int
     grid: tuple[int, ...]
+    integers: dict[str, int] = field(default_factory=dict)  # arguments that are whole numbers
+    alternative: bool = False  # a configuration that tuning may take in place of the first
     loaded: int = 0  # bytes
     stored: int = 0  # bytes
     product_flops: int = 0  # of tl.dot on fp32 operands, two for a multiply-add
@@ -133,8 +135,8 @@ def recording() -> Iterator[Recording]:
 
 
 def describe(kernel: Any, grid: tuple[int, ...], args: tuple, values: dict[str, Any], config: Any) -> Launch:
-    """What Triton's own launcher would specialise this launch to, were no size 1 (as few real ones are)."""
-    signature, constants, divisible = {}, {}, []
+    """What Triton's own launcher specialises this launch to."""
+    signature, constants, divisible, integers = {}, {}, [], {}
     for name, value in zip(kernel.arg_names, args, strict=False):
         if isinstance(value, Tensor):
             signature[name] = "*" + _TYPES[value.dtype]
@@ -144,8 +146,14 @@ def describe(kernel: Any, grid: tuple[int, ...], args: tuple, values: dict[str, 
             signature[name] = "constexpr"
             constants[name] = value
         elif isinstance(value, int):
+            integers[name] = value
+            varies = name in _launch.unspecialized(kernel)
+            if value == 1 and not varies:
+                signature[name] = "constexpr"
+                constants[name] = 1
+                continue
             signature[name] = "i32" if value < 2**31 else "i64"
-            if value % 16 == 0 and name not in _launch.unspecialized(kernel):
+            if value % 16 == 0 and not varies:
                 divisible.append(name)
         else:
             signature[name] = "fp32"
@@ -161,4 +169,5 @@ def describe(kernel: Any, grid: tuple[int, ...], args: tuple, values: dict[str, 
         config.num_warps,
         config.num_stages,
         tuple(grid),
+        integers,
     )
