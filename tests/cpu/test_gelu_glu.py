@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import pytest
 import torch
-import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -85,9 +84,9 @@ def test_any_shape(data):
     )
 
 
-def pointwise(y, gate, dtype):
-    """The op on one channel with the weights (1, 0) and the biases (0, gate): gelu(y) * sigmoid(gate)."""
-    weight = torch.tensor([[1.0], [0.0]], dtype=dtype)
+def pointwise(y, gate, dtype, slope=0.0):
+    """The op on one channel, weights (1, slope), biases (0, gate): gelu(y) * sigmoid(slope * gelu(y) + gate)."""
+    weight = torch.tensor([[1.0], [slope]], dtype=dtype)
     bias = torch.tensor([0.0, gate], dtype=dtype)
     return torch.ops.lyra.gelu_glu(y.reshape(1, -1, 1), weight, bias, None, None, None, None).flatten()
 
@@ -110,9 +109,12 @@ def test_sigmoid_everywhere(isa, dtype, tolerance):  # noqa: F811
         assert abs(ours - truth) <= tolerance * truth + 1e-36  # where a float would be denormal
 
 
-def test_infinities_and_nan():
-    x = torch.tensor([torch.inf, -torch.inf, torch.nan, 1e30, -1e30])
-    torch.testing.assert_close(pointwise(x, 100.0, torch.float32), F.gelu(x), equal_nan=True)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_infinities_and_nan(isa, dtype):  # noqa: F811
+    """As x Phi(x) has it. The gate follows the value: with a weight of 0 it would be NaN, 0 times infinity."""
+    x = torch.tensor([torch.inf, -torch.inf, torch.nan, 1e30, -1e30], dtype=dtype)
+    wanted = torch.tensor([torch.inf, torch.nan, torch.nan, 1e30, 0.0], dtype=dtype)
+    torch.testing.assert_close(pointwise(x, 100.0, dtype, slope=1.0), wanted, equal_nan=True)
 
 
 def test_same_bits_for_any_number_of_threads():
