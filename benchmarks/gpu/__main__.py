@@ -1,13 +1,14 @@
 """`make gpu`, or `python -m benchmarks.gpu`: proves and measures everything on the card of this machine.
 
-Exit status: 0 when all stages ran, whatever they found; 2 without a card, before anything is written; 130 or 143 when it
-was interrupted, with the results written so far.
+Exit status: 0 when all stages ran, whatever they found; 2 without a card, before anything is written; 130 or 143 when
+it was interrupted, with the results written so far.
 """
 
 from __future__ import annotations
 
 import argparse
 import datetime
+import json
 import os
 import signal
 import subprocess
@@ -41,7 +42,7 @@ def main(arguments: list[str]) -> int:
     folder = options.out or (Path(tempfile.mkdtemp(prefix="lyra-dry-run-")) if options.dry_run else RESULTS)
     stamp = {"commit": commit(), "date": datetime.date.today().isoformat()}
     run = Run(card, folder, 60 * options.minutes, stamp, tuple(options.only or SHARES))
-    signal.signal(signal.SIGTERM, interrupt)
+    before = signal.signal(signal.SIGTERM, interrupt)
     status = 0
     try:
         run.go()
@@ -49,6 +50,8 @@ def main(arguments: list[str]) -> int:
         status = 128 + signal.SIGINT
     except Interrupted:
         status = 128 + signal.SIGTERM
+    finally:
+        signal.signal(signal.SIGTERM, before)
     print(f"{'interrupted; ' if status else ''}written: {run.file.with_suffix('.md')}")
     return status
 
@@ -79,7 +82,7 @@ def interrupt(*_: object) -> None:
 def rewrite_pages(folder: Path) -> int:
     """Every card's page from its JSON."""
     for file in cards_in(folder):
-        content = results.json.loads(file.read_text())
+        content = json.loads(file.read_text())
         results.replace(file.with_suffix(".md"), page.render(content["card"], content["rows"]))
         print(f"written: {file.with_suffix('.md')}")
     return 0
@@ -89,7 +92,7 @@ def cards_in(folder: Path) -> list[Path]:
     """The results of cards in a folder."""
     found = []
     for file in sorted(folder.glob("*.json")):
-        content = results.json.loads(file.read_text())
+        content = json.loads(file.read_text())
         if isinstance(content, dict) and "card" in content:
             found.append(file)
     return found

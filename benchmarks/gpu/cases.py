@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import time
 import warnings
 from collections.abc import Callable
@@ -50,7 +51,7 @@ class Case:
     """Sides that are compared.
 
     Attributes:
-        identity: "stage", "subject", "shape" (B, L, H), "precision" of every row.
+        identity: "stage", "subject", "shape" (B, L, H), "precision", and whatever else every row is to hold.
         sides: made when their turn comes, so that one that cannot be made loses its own row.
         truth: the same in float64 on the plain formulas, or None where that would take too long.
         bytes: by direction, what has to be moved when each input is read and each output written once.
@@ -177,11 +178,12 @@ class Answers:
         self.case, self.card = case, card
         self.cotangent: Tensor | None = None
         self.truth: dict[str, list[Tensor | None]] = {}
-        if case.truth is not None:
-            self._find(case.truth)
 
-    def _find(self, make: Callable[[], Side]) -> None:
-        side = make()
+    def find_truth(self) -> None:
+        """Computes in float64 what the sides are compared with, if the case says how."""
+        if self.case.truth is None:
+            return
+        side = self.case.truth()
         with lk.use_backend("reference"):
             out = tensors(side.function(*side.inputs))[0]
             grads = torch.autograd.grad(out, side.leaves, self._like(out), allow_unused=True)
@@ -216,12 +218,20 @@ class Answers:
         return training, [*side.inputs, *side.leaves, cotangent]
 
     def errors(self, found: Any, direction: str) -> Row:
-        """Relative RMS errors of what a step returned: of the output, or of each gradient."""
+        """Relative RMS errors of what a step returned: of the output, or of each gradient.
+
+        Raises:
+            ArithmeticError: something is not finite.
+        """
         if direction not in self.truth:
             return {}
         made = found if direction == "training" else tensors(found)[:1]
         pairs = zip(made, self.truth[direction], strict=True)
         errors = [float(f"{relative(a, b):.1e}") for a, b in pairs if a is not None and b is not None]
+        wrong = [place for place, error in enumerate(errors) if not math.isfinite(error)]
+        if wrong:
+            what = "the output" if direction == "forward" else f"gradient {wrong[0]}"
+            raise ArithmeticError(f"{what} is not finite where memory that nobody wrote is NaN")
         return {"error": errors[0]} if direction == "forward" else {"grad_errors": errors}
 
 

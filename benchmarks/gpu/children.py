@@ -23,26 +23,32 @@ class Lost(Exception):
     """The child ended or hung; the message says how."""
 
 
-def end(process: subprocess.Popen, grace: float = 0.0) -> None:
-    """Ends a child and all that it has started: by SIGINT and `grace` seconds of time if any, then by SIGKILL."""
-    if grace:
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGINT)
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            process.wait(grace)
-    with contextlib.suppress(ProcessLookupError):
+_alive: set[subprocess.Popen] = set()
+
+
+def end(process: subprocess.Popen) -> None:
+    """Ends a child and all that it has started."""
+    with contextlib.suppress(ProcessLookupError, PermissionError):
         os.killpg(process.pid, signal.SIGKILL)
     process.wait()
 
 
 @contextlib.contextmanager
-def started(command: list[str], grace: float = 0.0, **options: Any) -> Iterator[subprocess.Popen]:
+def started(command: list[str], **options: Any) -> Iterator[subprocess.Popen]:
     """A child in a group of its own, which is ended when the block is left, however it is left."""
     process = subprocess.Popen(command, cwd=ROOT, start_new_session=True, **options)
+    _alive.add(process)
     try:
         yield process
     finally:
-        end(process, grace)
+        _alive.discard(process)
+        end(process)
+
+
+def end_all() -> None:
+    """Ends every child there is: those of other threads too, which then go on."""
+    for process in list(_alive):
+        end(process)
 
 
 def run(command: list[str], limit: float, **options: Any) -> tuple[int | None, str]:
@@ -61,17 +67,16 @@ class Worker:
     """A process of worker.py.
 
     Args:
-        module: whose cases it serves.
         kind: of the device: "cuda" or "cpu".
         log: file for what it prints, which ends with the reason if it dies.
     """
 
-    def __init__(self, module: str, kind: str, log: Path) -> None:
+    def __init__(self, kind: str, log: Path) -> None:
         self.log = log
         self.offset = log.stat().st_size if log.exists() else 0
         self._stack = contextlib.ExitStack()
         stream = self._stack.enter_context(open(log, "a"))
-        command = [sys.executable, "-m", "benchmarks.gpu.worker", module, kind]
+        command = [sys.executable, "-m", "benchmarks.gpu.worker", kind]
         self.process = self._stack.enter_context(
             started(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=stream, text=True)
         )
@@ -84,6 +89,14 @@ class Worker:
             self._lines.put(line)
         self._lines.put(None)
 
+    def wait(self, limit: float) -> None:
+        """Until it takes cases: torch is imported, the device is there.
+
+        Raises:
+            Lost: it ended, or was not ready after `limit` seconds.
+        """
+        self._hear(time.monotonic() + limit, f"not ready after {limit:.0f} s")
+
     def ask(self, spec: Row, limit: float) -> Iterator[Row]:
         """What the worker says of a case, until it is through with it.
 
@@ -95,17 +108,17 @@ class Worker:
         with contextlib.suppress(BrokenPipeError):
             self.process.stdin.write(json.dumps(spec) + "\n")
             self.process.stdin.flush()
-        while True:
-            try:
-                line = self._lines.get(timeout=max(0.0, deadline - time.monotonic()))
-            except queue.Empty:
-                raise Lost(f"not through after {limit:.0f} s") from None
-            if line is None:
-                raise Lost(self._how())
-            message = json.loads(line)
-            if "end" in message:
-                return
+        while "end" not in (message := self._hear(deadline, f"not through after {limit:.0f} s")):
             yield message
+
+    def _hear(self, deadline: float, late: str) -> Row:
+        try:
+            line = self._lines.get(timeout=max(0.0, deadline - time.monotonic()))
+        except queue.Empty:
+            raise Lost(late) from None
+        if line is None:
+            raise Lost(self._how())
+        return json.loads(line)
 
     def _how(self) -> str:
         status = self.process.wait()

@@ -22,12 +22,12 @@ def measure(case: Case, card: Card, pace: Pace, say: Say, skip: Collection[tuple
     Raises:
         Sticky: the device has to be left to another process.
     """
+    answers = Answers(case, card)
     try:
-        answers = Answers(case, card)
-    except torch.OutOfMemoryError:  # then without errors
-        case.truth = None
-        card.release()
-        answers = Answers(case, card)
+        answers.find_truth()
+    except Exception as error:  # then without errors
+        case.identity = {**case.identity, "error_failed": one_line(error)}
+    card.release()
     for direction in case.directions:
         names = [name for name in case.sides if (direction, name) not in skip]
         Pass(case, direction, card, pace, say, answers).run(names)
@@ -59,23 +59,23 @@ class Pass:
             self.say({"trying": row})
             try:
                 action(name)
-            except torch.OutOfMemoryError as error:
-                ready.pop(name, None)
-                self.card.release()
-                if len(names) > 1:
-                    crowded.append(name)
-                else:
-                    self.say({**row, "failed": one_line(error)})
+                return
             except Exception as error:
-                healthy = self.card.healthy()
-                if field == "failed" or not healthy:
-                    ready.pop(name, None)
-                    self.say({**row, "failed": one_line(error)})
-                else:
-                    ready[name].row[field] = one_line(error)
-                    ready[name].replay = None
-                if not healthy:
-                    raise Sticky from error
+                reason, memory = one_line(error), isinstance(error, torch.OutOfMemoryError)
+            # Only here, where no traceback holds tensors any more, can memory be given back.
+            healthy = self.card.healthy()
+            if healthy and field == "graph_failed" and not (memory and len(names) > 1):
+                ready[name].row[field] = reason
+                ready[name].replay = None
+                return
+            ready.pop(name, None)
+            self.card.release()
+            if memory and len(names) > 1:
+                crowded.append(name)
+                return
+            self.say({**row, "failed": reason})
+            if not healthy:
+                raise Sticky
 
         def prepare(name: str) -> None:
             ready[name] = Prepared(self.case, name, self.direction, self.card, self.pace, self.answers)

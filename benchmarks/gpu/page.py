@@ -8,15 +8,25 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
-from .results import RESULTS
+from .results import RESULTS, SINGLE
 
 Row = dict[str, Any]
 PREDICTED = RESULTS / "gpu_predicted.json"
 NAMES = {
-    "triton": "ours, Triton", "cuda": "ours, CUDA C++", "cpu": "ours, C++ for CPUs", "reference": "ours, plain PyTorch",
-    "eager": "published, eager", "compile": "published, torch.compile", "ours, compiled": "ours, torch.compile",
-    "attention": "attention", "transformer": "transformer",
+    "ours": "ours, default", "triton": "ours, Triton", "cuda": "ours, CUDA C++", "cpu": "ours, C++ for CPUs",
+    "reference": "ours, plain PyTorch", "eager": "published, eager", "compile": "published, torch.compile",
+    "ours, compiled": "ours, torch.compile", "attention": "attention", "transformer": "transformer",
 }  # fmt: skip
+MODELS = ("Lyra", "S4D", "PGC")
+INTRODUCTION = [
+    "Microseconds, medians; the JSON has the lowest and the highest too. *call*: a call in a loop, as a user sees it.",
+    "*graph*: calls replayed as a CUDA graph, without what Python and the launches cost. Inputs are random, the sides",
+    "of a row take turns in one process. An empty cell was not measured.",
+]
+FLOOR = [
+    "Floor: each input read once, each output written once, at the copy bandwidth; what fits the L2 cache may be",
+    "below. Predicted: gpu_predicted.json, for the Triton backend.",
+]
 
 
 class Page:
@@ -42,8 +52,10 @@ class Page:
 
     def text(self) -> str:
         """The whole page."""
-        sections = [
-            self.head(), self.timed("layers", "Layers and models: call / graph", both),
+        subjects = sorted({row["subject"] for row in self.of("layers") if "subject" in row}, key=MODELS.index)
+        sections = [self.head()]
+        sections += [self.timed("layers", f"{subject}: call / graph", both, subject) for subject in subjects]
+        sections += [
             self.timed("layers", "Layers and models: peak memory, MiB, beyond parameters and input", peak),
             self.ops(), self.timed("ops", "Ops: one call in a loop", call),
             self.timed("ops", "Ops: peak memory, MiB, beyond the arguments", peak),
@@ -55,27 +67,25 @@ class Page:
         return "\n".join(line for section in sections if section for line in [*section, ""]).rstrip("\n") + "\n"
 
     def head(self) -> list[str]:
-        facts = ", ".join(f"{name} {value}" for name, value in self.facts().items() if name != "card")
+        """What was measured, on what."""
         dates = sorted({row["date"] for row in self.rows})
         span = dates[0] if len(dates) == 1 else f"{dates[0]} to {dates[-1]}" if dates else "no date"
-        lines = [f"# {self.card}", "", f"{facts}." if facts else "Nothing is recorded of the machine.", ""]
+        lines = [f"# {self.card}", ""]
         lines += [f"Commit {self.commit}, {span}. `make gpu` makes this page, its rows are in the JSON file beside it."]
         others = sorted({row["commit"] for row in self.rows} - {self.commit})
         if others:
             lines.append(f"Rows from other commits carry theirs in brackets: {', '.join(others)}.")
-        return [
-            *lines, "", "Microseconds, medians; the JSON has the lowest and the highest too. *call*: a call in a loop, as "
-            "a user sees it. *graph*:", "calls replayed as a CUDA graph, without what Python and the launches cost. "
-            "Random inputs; the sides of a row take turns.",
-        ]  # fmt: skip
+        facts = [f"- {r['name']}: {r['value']}{self.mark(r)}" for r in self.of("environment") if "value" in r]
+        return [*lines, "", *facts, "", *INTRODUCTION]
 
     def mark(self, row: Row) -> str:
         return "" if row["commit"] == self.commit else f" [{row['commit']}]"
 
-    def timed(self, stage: str, title: str, cell: Callable[[Row], str]) -> list[str]:
+    def timed(self, stage: str, title: str, cell: Callable[[Row], str], subject: str | None = None) -> list[str]:
         """A table with a column for each side; empty without rows that `cell` shows something of."""
         stages = [stage] if stage else ["ops", "layers"]
         rows = [row for name in stages for row in self.of(name) if "side" in row]
+        rows = [row for row in rows if subject in (None, row["subject"])]
         grid: dict[tuple, dict[str, str]] = {}
         for row in rows:
             shown = cell(row)
@@ -84,7 +94,7 @@ class Page:
         sides = ordered({side for cells in grid.values() for side in cells})
         if not grid:
             return []
-        heads = ["", "B, L, H", "", "", *(NAMES.get(side, side) for side in sides)]
+        heads = ["", "B, L, H", "", "", *map(heading, sides)]
         body = [[*place, *(cells.get(side, "") for side in sides)] for place, cells in grid.items()]
         return [f"## {title}", "", *table(heads, body)]
 
@@ -98,7 +108,7 @@ class Page:
         if not grid:
             return []
         sides = ordered({row["side"] for row in rows})
-        heads = ["op", "B, L, H", "storage", "", "floor", "predicted", *(NAMES.get(s, s) for s in sides)]
+        heads = ["op", "B, L, H", "storage", "", "floor", "predicted", *map(heading, sides)]
         heads += ["Triton / predicted", "Triton, of the copy rate"]
         body = []
         for place, cells in grid.items():
@@ -113,36 +123,30 @@ class Page:
                 f"{measured / predicted:.2f}" if measured and predicted else "",
                 f"{floor / measured:.0%}" if measured and floor else "",
             ])  # fmt: skip
-        return [
-            "## Ops: graph", "", "Floor: each input read once, each output written once, at the copy bandwidth; what fits "
-            "the L2 cache may be below.", "Predicted: gpu_predicted.json, for the Triton backend.", "", *table(heads, body),
-        ]  # fmt: skip
+        return ["## Ops: graph", "", *FLOOR, "", *table(heads, body)]
 
     def tests(self) -> list[str]:
-        rows = [row for row in self.of("tests") if "file" in row]
+        lines = ["## Tests of the triton and cuda backends", ""]
+        lines += [f"- {r['name']}: {r['value']}{self.mark(r)}" for r in self.of("tests") if "value" in r]
+        rows = sorted((row for row in self.of("tests") if "file" in row), key=lambda row: row["file"])
         if not rows:
-            return []
-        body = [
-            [row["file"], *(str(row[k]) for k in ("passed", "skipped")), str(len(row["failed_tests"])), str(row["left"]),
-             f"{row['seconds']:.0f}{self.mark(row)}"]
-            for row in sorted(rows, key=lambda row: row["file"])
-        ]  # fmt: skip
+            return lines if len(lines) > 2 else []
+        body = []
+        for row in rows:
+            counts = [str(row["passed"]), str(row["skipped"]), str(len(row["failed_tests"])), str(row["left"])]
+            body.append([row["file"], *counts, f"{row['seconds']:.0f}{self.mark(row)}"])
         sums = [sum(row[k] for row in rows) for k in ("passed", "skipped")]
         failed = sum(len(row["failed_tests"]) for row in rows)
         total = ["all", *map(str, sums), str(failed), str(sum(row["left"] for row in rows))]
         body.append([*total, f"{sum(row['seconds'] for row in rows):.0f}"])
-        lines = ["## Tests of the triton and cuda backends", ""]
         lines += table(["", "passed", "skipped", "failed", "not reached", "s"], body)
-        for row in rows:
-            lines += ["", *(f"- {name}: {message}" for name, message in row["failed_tests"].items())][
-                : len(row["failed_tests"]) + 1
-            ]
-        return lines
+        failures = [f"- {name}: {message}" for row in rows for name, message in row["failed_tests"].items()]
+        return [*lines, *(["", *failures] if failures else [])]
 
     def sanitizer(self) -> list[str]:
         rows = self.of("sanitizer")
         body = [
-            [row["tool"], NAMES.get(row["side"], row["side"]), row["subject"],
+            [row["tool"], heading(row["side"]), row["subject"],
              row.get("found", "failed") + self.mark(row)]
             for row in rows if "tool" in row
         ]  # fmt: skip
@@ -156,11 +160,11 @@ class Page:
     def failures(self) -> list[str]:
         lines = []
         for row in self.rows:
-            for field in ("failed", "graph_failed"):
+            for field, part in (("failed", ""), ("graph_failed", " (graph)"), ("error_failed", " (error)")):
                 if field in row:
                     about = [row["stage"], row.get("name"), row.get("tool"), *where(row), row.get("side")]
                     name = ", ".join(str(part) for part in about if part)
-                    lines.append(f"- {name}{' (graph)' if 'graph' in field else ''}: {row[field]}{self.mark(row)}")
+                    lines.append(f"- {name}{part}: {row[field]}{self.mark(row)}")
         return ["## What failed", "", *lines] if lines else []
 
     def stages(self) -> list[str]:
@@ -213,9 +217,16 @@ def table(heads: list[str], body: Iterable[Iterable[str]]) -> list[str]:
     return [lines[0], "|" + "---|" * len(heads), *lines[1:]]
 
 
+def heading(side: str) -> str:
+    """What a side is called: "eager, one thread" -> "published, eager, one thread"."""
+    plain = side.removesuffix(SINGLE)
+    return NAMES.get(plain, plain) + side[len(plain) :]
+
+
 def ordered(sides: set[str]) -> list[str]:
-    """Sides as in `NAMES`, others behind them."""
-    return sorted(sides, key=lambda side: (list(NAMES).index(side) if side in NAMES else len(NAMES), side))
+    """Sides as in `NAMES`, each beside itself in one thread."""
+    rank = {name: place for place, name in enumerate(NAMES)}
+    return sorted(sides, key=lambda side: (rank.get(side.removesuffix(SINGLE), len(rank)), side))
 
 
 def prediction_key(row: Row) -> tuple:

@@ -21,6 +21,7 @@ from .sanitized import FINISHED
 Row = dict[str, Any]
 TOOLS = ("memcheck", "racecheck")
 SECONDS = 120.0  # for one process
+TOO_LONG = "not through in time"
 SUMMARY = re.compile(r"(?:ERROR|RACECHECK) SUMMARY: (.*)")
 
 
@@ -38,30 +39,35 @@ def run(
     limit: float,
     processes: int,
     names: Sequence[str] = ops.OPS,
+    tools: Sequence[str] = TOOLS,
 ) -> str:
     """Adds a row for each tool, backend and op; returns the stage's outcome."""
     sanitizer = find()
     if sanitizer is None:
         return "skipped: compute-sanitizer is neither on PATH nor in a CUDA toolkit"
     deadline = time.monotonic() + limit
-    jobs = [(tool, backend, name) for tool in TOOLS for backend in backends for name in names]
+    jobs = [(tool, backend, name) for tool in tools for backend in backends for name in names]
 
     def one(job: tuple[str, str, str]) -> bool:
-        left = min(deadline - time.monotonic(), SECONDS)
+        left = deadline - time.monotonic()
         if left <= 0:
             return False
-        row = check(sanitizer, *job, kind, left)
-        if row.get("failed") == TOO_LONG and time.monotonic() >= deadline:
-            return False
+        row = check(sanitizer, *job, kind, min(left, SECONDS))
+        if row.get("failed") == TOO_LONG and left < SECONDS:
+            return False  # it is the stage's time that was up
         add(row)
         return True
 
-    with ThreadPoolExecutor(processes) as pool:
+    pool = ThreadPoolExecutor(processes)
+    try:
         reached = sum(pool.map(one, jobs))
+    except BaseException:
+        deadline = time.monotonic()
+        children.end_all()
+        raise
+    finally:
+        pool.shutdown(cancel_futures=True)
     return "finished" if reached == len(jobs) else f"stopped by its limit of {limit:.0f} s: {reached} of {len(jobs)}"
-
-
-TOO_LONG = "not through in time"
 
 
 def check(sanitizer: str, tool: str, backend: str, name: str, kind: str, limit: float) -> Row:
@@ -74,7 +80,7 @@ def check(sanitizer: str, tool: str, backend: str, name: str, kind: str, limit: 
 
 
 def verdict(status: int | None, output: str) -> Row:
-    """What a sanitizer's run says: "found", its own summary; and "failed" unless the program ran and nothing was found."""
+    """What a sanitizer's run says: "found", its own summary; "failed" unless the program ran and nothing was found."""
     if status is None:
         return {"failed": TOO_LONG}
     summary = SUMMARY.search(output)

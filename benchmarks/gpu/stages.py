@@ -20,6 +20,7 @@ SHARES = {
     "environment": 20, "build": 60, "tests": 110, "ops": 95, "layers": 115, "sanitizer": 40, "host": 10, "demo": 60,
 }  # fmt: skip
 DRY_SANITIZED = ("rms_norm",)
+DRY_TESTS = ("tests/ops/test_backends.py",)
 
 
 @dataclass
@@ -45,6 +46,7 @@ class Run:
         self.tiny = self.card.kind == "cpu"
         self.log = self.folder / f"{self.slug}.log"
         self.journal = Journal(self.folder / f"{self.slug}.jsonl", self.stamp)
+        self.timer = timed.Timer(self.card.kind, self.log, self.journal.add)
         self.old = results.load(self.file)
 
     @property
@@ -64,6 +66,7 @@ class Run:
                 limit = left * SHARES[waiting[0]] / sum(SHARES[name] for name in waiting)
                 self.stage(waiting.pop(0), limit)
         finally:
+            self.timer.close()
             self.write()
         self.journal.path.unlink(missing_ok=True)
 
@@ -96,7 +99,7 @@ class Run:
         results.replace(self.file.with_suffix(".md"), page.render(self.card.name, rows))
 
     def _cases(self, module: str, limit: float) -> str:
-        return timed.run(f"benchmarks.gpu.{module}", self.card.kind, self.tiny, limit, self.log, self.journal.add)
+        return self.timer.run(f"benchmarks.gpu.{module}", self.tiny, limit)
 
     def _environment(self, limit: float) -> str:
         return self._cases("environment", limit)
@@ -113,19 +116,20 @@ class Run:
     def _build(self, limit: float) -> str:
         if self.tiny:
             return "skipped: a dry run builds nothing"
+        self.timer.close()  # it may have loaded a library without CUDA
         architecture = ".".join(map(str, torch.cuda.get_device_capability()))
         return build.build(self.journal.add, limit, architecture, self.log)
 
     def _tests(self, limit: float) -> str:
         if self.tiny:
-            return suite.run(self.journal, limit, self.log, 1, ("tests/ops/test_backends.py",))
+            return suite.run(self.journal, limit, self.log, 1, DRY_TESTS)
         return suite.run(self.journal, limit, self.log, self.processes)
 
     def _sanitizer(self, limit: float) -> str:
-        names = {"names": DRY_SANITIZED} if self.tiny else {}
+        less = {"names": DRY_SANITIZED, "tools": sanitizer.TOOLS[:1]} if self.tiny else {}
         # Asked in a fresh process: the build may have come after this one has looked.
         works = [name for name in self.card.candidates if name != "cuda" or build.available(build.children.run)[0]]
-        return sanitizer.run(self.journal.add, self.card.kind, works, limit, self.processes, **names)
+        return sanitizer.run(self.journal.add, self.card.kind, works, limit, self.processes, **less)
 
     def _demo(self, limit: float) -> str:
         return demo.run(self.journal.add, limit, self.tiny)

@@ -1,9 +1,10 @@
 """The process that touches the card: takes cases from standard input, says rows on standard output, JSON by line.
 
-    python -m benchmarks.gpu.worker MODULE cuda|cpu
+    python -m benchmarks.gpu.worker cuda|cpu
 
-MODULE has either `run(spec, card, pace, say)` or `build(spec, card)`, which makes a `Case`. After each case it says
-{"end": true}. It leaves with status 3 once the device answers no more.
+It says {"ready": true} when it takes cases, and {"end": true} after each. A case is a spec of a module, "module", which
+has either `run(spec, card, pace, say)` or `build(spec, card)`, which makes a `Case`. It leaves with status 3 once the
+device answers no more.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from .measure import Sticky, measure, one_line
 STICKY = 3
 
 
-def main(module_name: str, kind: str) -> int:
+def main(kind: str) -> int:
     channel = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # what a library prints goes to the log
 
@@ -28,21 +29,23 @@ def main(module_name: str, kind: str) -> int:
         channel.write(json.dumps(row) + "\n")
         channel.flush()
 
-    card, pace, module = make(kind), Pace() if kind == "cuda" else TINY, importlib.import_module(module_name)
+    card, pace = make(kind), Pace() if kind == "cuda" else TINY
+    say({"ready": True})
     for line in sys.stdin:
         spec = json.loads(line)
         try:
-            serve(module, spec, card, pace, say)
+            serve(spec, card, pace, say)
         except Sticky:
             return STICKY
         say({"end": True})
     return 0
 
 
-def serve(module, spec: Row, card: Card, pace: Pace, say: Say) -> None:
+def serve(spec: Row, card: Card, pace: Pace, say: Say) -> None:
     """One case; what fails before its first side fails the case."""
     skip = {tuple(pair) for pair in spec.pop("skip", ())}
     try:
+        module = importlib.import_module(spec.pop("module"))
         if hasattr(module, "run"):
             module.run(spec, card, pace, say)
         else:
