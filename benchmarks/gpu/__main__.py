@@ -1,7 +1,7 @@
 """`make gpu`, or `python -m benchmarks.gpu`: proves and measures everything on the card of this machine.
 
 Exit status: 0 when all stages ran, whatever they found; 2 without a card, before anything is written; 130 or 143 when
-it was interrupted, with the results written so far.
+it was interrupted, with the results written so far. LYRA_COMMIT names the commit where there is no git to ask.
 """
 
 from __future__ import annotations

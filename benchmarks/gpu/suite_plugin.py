@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 from collections import Counter
 from pathlib import Path
 
@@ -103,10 +104,12 @@ def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo):
 
 
 def device_answers() -> bool:
-    import torch
-
+    """Whether the card, if these tests use one, can still be waited for."""
+    torch = sys.modules.get("torch")
+    if torch is None or not torch.cuda.is_available():
+        return True
     try:
         torch.cuda.synchronize()
         return True
-    except (RuntimeError, AssertionError):
-        return not torch.cuda.is_available()
+    except RuntimeError:
+        return False
