@@ -19,6 +19,7 @@ Row = dict[str, Any]
 RESULTS = Path(__file__).resolve().parent.parent / "results"
 IDENTITY = ("stage", "name", "subject", "shape", "precision", "direction", "side", "tool", "file")
 FINISHED = "finished"
+JOURNAL_VARIABLE = "LYRA_GPU_JOURNAL"  # tells pytest's plugin where its rows go
 SINGLE = ", one thread"  # ends the name of a side whose backward runs in the caller's thread
 SLOW_SECONDS = 2.0  # tests that took longer are remembered, to come last
 

@@ -3,22 +3,27 @@
 from __future__ import annotations
 
 import os
+import tempfile
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from . import build, demo, page, results, sanitizer, suite, timed
+from . import build, demo, page, results, sanitizer, suite, timed, warm
 from .cards import Card
 from .results import Journal
 
 Row = dict[str, Any]
-# Seconds that a stage would take of 540. What one leaves goes to those behind it.
+# Seconds that a stage would take of 580. What one leaves goes to those behind it.
 SHARES = {
-    "environment": 20, "build": 90, "tests": 110, "ops": 95, "layers": 115, "sanitizer": 40, "host": 10, "demo": 60,
+    "environment": 20, "build": 90, "tests": 110, "warm-up": 40, "ops": 95, "layers": 115, "sanitizer": 40,
+    "host": 10, "demo": 60,
 }  # fmt: skip
+CROWDED = ("tests", "warm-up", "sanitizer")  # many processes share the card
 DRY_SANITIZED = ("rms_norm",)
 DRY_TESTS = ("tests/ops/test_backends.py",)
 
@@ -46,6 +51,7 @@ class Run:
         self.tiny = self.card.kind == "cpu"
         self.log = self.folder / f"{self.slug}.log"
         self.journal = Journal(self.folder / f"{self.slug}.jsonl", self.stamp)
+        self.scratch = tempfile.TemporaryDirectory(prefix="lyra-gpu-")
         self.timer = timed.Timer(self.card.kind, self.log, self.journal.add)
         self.old = results.load(self.file)
 
@@ -67,6 +73,7 @@ class Run:
                 self.stage(waiting.pop(0), limit)
         finally:
             self.timer.close()
+            self.scratch.cleanup()
             self.write()
             self.journal.path.unlink(missing_ok=True)  # only now: what is in it is in the results
 
@@ -83,7 +90,8 @@ class Run:
         print(f"{name}: up to {limit:.0f} s", flush=True)
         outcome = "interrupted"
         try:
-            outcome = getattr(self, f"_{name}")(limit)
+            with self.choices(name):
+                outcome = getattr(self, "_" + name.replace("-", "_"))(limit)
         except Exception as error:
             outcome = f"failed: {type(error).__name__}: {' '.join(str(error).split())[:200]}"
         finally:
@@ -91,6 +99,21 @@ class Run:
             self.journal.add({"stage": name, "name": "stage", "outcome": outcome, "seconds": spent})
             self.write()
             print(f"{name}: {outcome}, {spent} s", flush=True)
+
+    @contextmanager
+    def choices(self, name: str) -> Iterator[None]:
+        """Where kernels that choose their configuration by timing keep the choice: in this run, for its stages.
+
+        What many processes found at once on a crowded card would spoil the times, and later the user's.
+        """
+        before = os.environ.get("LYRA_CACHE")
+        os.environ["LYRA_CACHE"] = os.path.join(self.scratch.name, "crowded" if name in CROWDED else "alone")
+        try:
+            yield
+        finally:
+            os.environ.pop("LYRA_CACHE")
+            if before is not None:
+                os.environ["LYRA_CACHE"] = before
 
     def write(self) -> None:
         """Makes the JSON and the page from the old rows and the journal."""
@@ -124,6 +147,9 @@ class Run:
         if self.tiny:
             return suite.run(self.journal, limit, self.log, 1, DRY_TESTS)
         return suite.run(self.journal, limit, self.log, self.processes)
+
+    def _warm_up(self, limit: float) -> str:
+        return warm.warm_up(self.card.kind, self.tiny, limit, self.log, 1 if self.tiny else self.processes)
 
     def _sanitizer(self, limit: float) -> str:
         less = {"names": DRY_SANITIZED, "tools": sanitizer.TOOLS[:1]} if self.tiny else {}

@@ -9,8 +9,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from . import children, suite_plugin
-from .results import Journal
+from . import children
+from .results import JOURNAL_VARIABLE, Journal
 
 Row = dict[str, Any]
 # The parts that have tests of these backends. tests/app, tests/cpu and tests/emulation have none, and need more.
@@ -31,7 +31,7 @@ def run(journal: Journal, limit: float, log: Path, processes: int, paths: tuple[
         command += ["-n", str(processes), "--dist", "load", "--maxschedchunk", "1"]
     environment = {
         **os.environ, "OMP_NUM_THREADS": "1",
-        suite_plugin.VARIABLE: json.dumps({"path": str(journal.path), "stamp": journal.stamp}),
+        JOURNAL_VARIABLE: json.dumps({"path": str(journal.path), "stamp": journal.stamp}),
     }  # fmt: skip
     before = len(journal.rows())
     status, output = children.run(command, limit, env=environment)

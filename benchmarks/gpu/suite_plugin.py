@@ -14,18 +14,17 @@ from pathlib import Path
 
 import pytest
 
-from .results import Journal, slow_tests
+from .results import JOURNAL_VARIABLE, Journal, slow_tests
 
-VARIABLE = "LYRA_GPU_JOURNAL"
 SLOW_FILES = ("test_compile.py", "test_recompilation.py", "test_autotune.py")  # by name, where nothing was measured yet
 LONGEST = 200
 
 
 def journal() -> Journal | None:
     """The journal of the run, for the process that writes it."""
-    if VARIABLE not in os.environ or "PYTEST_XDIST_WORKER" in os.environ:
+    if JOURNAL_VARIABLE not in os.environ or "PYTEST_XDIST_WORKER" in os.environ:
         return None
-    where = json.loads(os.environ[VARIABLE])
+    where = json.loads(os.environ[JOURNAL_VARIABLE])
     return Journal(Path(where["path"]), where["stamp"])
 
 

@@ -29,6 +29,7 @@ class Timer:
     def __init__(self, kind: str, log: Path, add: Callable[[Row], None], case_seconds: float = CASE_SECONDS) -> None:
         self.kind, self.log, self.add, self.case_seconds = kind, log, add, case_seconds
         self.worker: Worker | None = None
+        self.stopped = False  # by another thread: no further case is begun
 
     def close(self) -> None:
         """Ends the worker; the next case gets a new one."""
@@ -37,20 +38,23 @@ class Timer:
             self.worker = None
 
     def run(self, module: str, tiny: bool, limit: float) -> str:
-        """Goes through the cases of a module within `limit` seconds.
+        """Goes through the cases of a module within `limit` seconds; returns as `cases` does."""
+        return self.cases([{"module": module, **spec} for spec in importlib.import_module(module).specs(tiny)], limit)
+
+    def cases(self, specs: list[Row], limit: float) -> str:
+        """Goes through specs, each with its "module", within `limit` seconds.
 
         Returns:
             "finished", or how many were not reached.
         """
         deadline = time.monotonic() + limit
-        waiting = deque(importlib.import_module(module).specs(tiny))
+        waiting = deque(specs)
         total = len(waiting)
         while waiting:
-            left = deadline - time.monotonic()
-            if left <= 0:
+            if self.stopped or time.monotonic() >= deadline:
                 return f"stopped by its limit of {limit:.0f} s with {len(waiting)} of {total} cases left"
-            case = Progress({"module": module, **waiting[0]})
-            while not self._through(case, deadline) and time.monotonic() < deadline:
+            case = Progress(waiting[0])
+            while not self._through(case, deadline) and not self.stopped and time.monotonic() < deadline:
                 pass
             if case.through:
                 waiting.popleft()

@@ -47,7 +47,7 @@ def test_a_dry_run_goes_through_all_stages(tmp_path, sanitizer, capsys):
     assert list(outcomes) == list(stages.SHARES)
     assert outcomes.pop("build") == "skipped: a dry run builds nothing"
     assert set(outcomes.values()) == {"finished"}
-    for stage in outcomes:
+    for stage in set(outcomes) - {"warm-up"}:
         assert [row for row in rows if row["stage"] == stage and row.get("name") != "stage"], stage
     assert not [row for row in rows if {"failed", "graph_failed", "error_failed"} & set(row)]
     assert all(row["commit"] and row["date"] for row in rows)
@@ -132,8 +132,8 @@ def test_no_stage_takes_the_time_of_those_behind_it(tmp_path, monkeypatch):
 
     monkeypatch.setattr(stages.Run, "stage", spend)
     monkeypatch.setattr(stages.time, "monotonic", lambda: clock[0])
-    stages.Run(StandIn(), tmp_path, 540.0, {"commit": "x", "date": "y"}).go()
-    assert clock[0] == pytest.approx(540.0)
+    stages.Run(StandIn(), tmp_path, 580.0, {"commit": "x", "date": "y"}).go()
+    assert clock[0] == pytest.approx(580.0)
     assert all(limits[name] >= stages.SHARES[name] - 1e-6 for name in limits) and limits["demo"] > stages.SHARES["demo"]
 
 
@@ -161,3 +161,20 @@ def test_make_gpu_takes_the_python_it_is_given():
         check=True,
     ).stdout.strip()
     assert line == "/some/python -m benchmarks.gpu --only ops"
+
+
+def test_choices_of_configurations_do_not_outlast_the_run(tmp_path, monkeypatch):
+    """On a crowded card they would be wrong ones."""
+    monkeypatch.setenv("LYRA_CACHE", "the user's")
+    seen: dict[str, str] = {}
+
+    def note(name: str):
+        return lambda self, limit: seen.setdefault(name, os.environ["LYRA_CACHE"]) and "finished"
+
+    names = ("tests", "warm-up", "ops", "sanitizer", "demo")
+    for name in names:
+        monkeypatch.setattr(stages.Run, "_" + name.replace("-", "_"), note(name))
+    stages.Run(StandIn(), tmp_path, 60.0, {"commit": "x", "date": "y"}, names).go()
+    assert seen["tests"] == seen["warm-up"] == seen["sanitizer"] != seen["ops"] == seen["demo"]
+    assert "the user's" not in seen.values() and os.environ["LYRA_CACHE"] == "the user's"
+    assert not any(Path(folder).parent.exists() for folder in seen.values())

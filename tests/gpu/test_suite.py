@@ -148,7 +148,7 @@ def test_the_folders_and_slow_files_are_there():
 
 
 def test_only_the_process_that_hands_out_tests_writes(monkeypatch):
-    monkeypatch.setenv(suite_plugin.VARIABLE, json.dumps({"path": "journal", "stamp": {}}))
+    monkeypatch.setenv(results.JOURNAL_VARIABLE, json.dumps({"path": "journal", "stamp": {}}))
     monkeypatch.delenv("PYTEST_XDIST_WORKER", raising=False)
     assert suite_plugin.journal() is not None
     monkeypatch.setenv("PYTEST_XDIST_WORKER", "gw0")

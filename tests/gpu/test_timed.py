@@ -8,8 +8,8 @@ from functools import partial
 import pytest
 import torch
 
-from benchmarks.gpu import cards, environment, host, layers, ops, timed
-from benchmarks.gpu.cases import TINY, Row
+from benchmarks.gpu import cards, environment, host, layers, ops, timed, warm
+from benchmarks.gpu.cases import TINY, Case, Row, Side
 from benchmarks.gpu.measure import Sticky, measure
 
 from . import faulty
@@ -173,3 +173,32 @@ def test_the_driver_that_cannot_be_asked(monkeypatch):
     answer = subprocess.CompletedProcess([], 0, "580.1\n", "")
     monkeypatch.setattr(environment.subprocess, "run", lambda *a, **k: answer)
     assert environment.driver() == "580.1"
+
+
+def test_warming_up_runs_what_compiles_and_hides_what_fails(monkeypatch):
+    calls: list[str] = []
+
+    def counted(name: str):
+        def function(x):
+            calls.append(name)
+            if name == "triton":
+                raise RuntimeError("told when it is timed")
+            return x.sin()
+
+        return function
+
+    def build(spec: Row, card: cards.Card) -> Case:
+        x = torch.randn(2, requires_grad=True)
+        sides = {name: partial(Side, counted(name), (x,), (x,)) for name in ("triton", "cuda", "eager")}
+        return Case({"precision": "float32"}, sides)
+
+    monkeypatch.setattr(ops, "build", build)
+    spec = {"of": "benchmarks.gpu.ops", "case": {}}
+    warm.run(spec, cards.StandIn(), TINY, lambda row: pytest.fail(str(row)))
+    assert set(calls) == {"triton", "cuda"}
+
+
+def test_what_compiles_longest_is_compiled_first():
+    whole = warm.specs(False)
+    assert [("only" in spec["case"]) for spec in whole[:7]] == [True] * 6 + [False]
+    assert len(whole) == len(ops.specs(False)) + len(layers.specs(False))
