@@ -48,6 +48,7 @@ def build(spec: Row, card: Card) -> Case:
     """The case of a spec."""
     identity = {name: spec[name] for name in ("stage", "subject", "shape", "precision")}
     torch.manual_seed(0)
+    torch._dynamo.reset()  # once a case: at each side it would make the sides before compile again while they are timed
     maker = _model if spec["subject"] == "Lyra" else _layer
     sides, truth = maker(spec["subject"], tuple(spec["shape"]), card)
     only = spec.get("only", [name for name in sides if "compile" not in name])
@@ -76,7 +77,6 @@ def _sides(base: nn.Module, x: Tensor, card: Card, others: dict[str, Callable[[]
             return Side(module, (x,), (x, *module.parameters()), comparable=False)
         if "compile" not in name:
             return Side(module, (x,), shared)
-        torch._dynamo.reset()
         return Side(torch.compile(module, fullgraph=True), (x,), shared, compiled=True)
 
     return found | {name: (lambda name=name: other(name)) for name in others}

@@ -117,6 +117,13 @@ def test_every_kind_of_row_is_on_the_page():
     assert missing_from_page("A card", everything()) == []
 
 
+@pytest.mark.parametrize("field", ["failed", "graph_failed", "error_failed"])
+def test_every_reason_is_on_the_page(field):
+    reasons = [row[field] for row in everything() if field in row]
+    text = page.render("A card", everything())
+    assert reasons and all(f": {reason}" in text for reason in reasons)
+
+
 def test_the_page_marks_rows_of_another_commit():
     rows = everything()
     rows[6] |= OTHER

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from benchmarks.gpu import cards, environment, host, layers, ops, timed, warm
-from benchmarks.gpu.cases import TINY, Case, Row, Side
+from benchmarks.gpu.cases import TINY, Case, Prepared, Row, Side
 from benchmarks.gpu.measure import Sticky, measure
 
 from . import faulty
@@ -202,3 +202,26 @@ def test_what_compiles_longest_is_compiled_first():
     whole = warm.specs(False)
     assert [("only" in spec["case"]) for spec in whole[:7]] == [True] * 6 + [False]
     assert len(whole) == len(ops.specs(False)) + len(layers.specs(False))
+
+
+def test_nothing_is_compiled_while_it_is_timed(monkeypatch):
+    compiled: list[str] = []
+
+    def backend(module, inputs):
+        compiled.append("timing" if timing else "before")
+        return module.forward
+
+    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend=backend))
+    spec = {**layers.spec("PGC", (2, 8, 4), "float32"), "only": ["compile", "ours, compiled"]}
+    timing = False
+
+    def round_(self) -> None:
+        nonlocal timing
+        timing = True
+        original(self)
+        timing = False
+
+    original = Prepared.round
+    monkeypatch.setattr(Prepared, "round", round_)
+    measure(layers.build(spec, cards.StandIn()), cards.StandIn(), TINY, lambda row: None)
+    assert set(compiled) == {"before"}

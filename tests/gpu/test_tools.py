@@ -83,6 +83,11 @@ RACE = """========= COMPUTE-SANITIZER
         (0, FINISHED, {"failed": f"status 0: {FINISHED}"}),
         (1, "Device not supported", {"failed": "status 1: Device not supported"}),
         (1, "", {"failed": "status 1: nothing was printed"}),
+        (
+            -11,
+            f"{FINISHED}\n========= ERROR SUMMARY: 0 errors\n",
+            {"found": "0 errors", "failed": "status -11, though it found 0 errors"},
+        ),
     ],
 )
 def test_what_a_sanitizer_says(status, output, expected):
