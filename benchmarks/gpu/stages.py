@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 import tempfile
 import time
 from collections.abc import Iterator
@@ -15,6 +16,7 @@ import torch
 
 from . import build, demo, page, results, sanitizer, suite, timed, warm
 from .cards import Card
+from .measure import one_line
 from .results import Journal
 
 Row = dict[str, Any]
@@ -93,7 +95,7 @@ class Run:
             with self.choices(name):
                 outcome = getattr(self, "_" + name.replace("-", "_"))(limit)
         except Exception as error:
-            outcome = f"failed: {type(error).__name__}: {' '.join(str(error).split())[:200]}"
+            outcome = f"failed: {one_line(error)}"
         finally:
             spent = round(time.monotonic() - start, 1)
             self.journal.add({"stage": name, "name": "stage", "outcome": outcome, "seconds": spent})
@@ -119,7 +121,14 @@ class Run:
         """Makes the JSON and the page from the old rows and the journal."""
         rows = results.merge(self.old, self.journal.rows())
         results.replace(self.file, results.dump(self.card.name, rows))
-        results.replace(self.file.with_suffix(".md"), page.render(self.card.name, rows))
+        try:
+            text = page.render(self.card.name, rows)
+        except Exception as error:  # a row that the page cannot show must not end the run
+            text = (
+                f"# {self.card.name}\n\nThis page could not be made: {one_line(error)}. The JSON beside it is whole.\n"
+            )
+            print(text, file=sys.stderr)
+        results.replace(self.file.with_suffix(".md"), text)
 
     def _cases(self, module: str, limit: float) -> str:
         return self.timer.run(f"benchmarks.gpu.{module}", self.tiny, limit)

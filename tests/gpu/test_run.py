@@ -122,6 +122,18 @@ def test_a_stage_that_breaks_does_not_end_the_run(tmp_path, monkeypatch):
     assert outcomes == {"environment": "failed: RuntimeError: it broke here", "demo": "finished"}
 
 
+def test_a_page_that_cannot_be_made_does_not_end_the_run(tmp_path, monkeypatch, capsys):
+    def breaks(card: str, rows: list) -> str:
+        raise KeyError("side")
+
+    monkeypatch.setattr(page, "render", breaks)
+    monkeypatch.setattr(stages.Run, "_demo", lambda self, limit: "finished")
+    run = stages.Run(StandIn(), tmp_path, 60.0, {"commit": "x", "date": "y"}, ("demo",))
+    run.go()
+    assert results.load(run.file)[0]["outcome"] == "finished"
+    assert "KeyError: 'side'" in run.file.with_suffix(".md").read_text() and "KeyError" in capsys.readouterr().err
+
+
 def test_no_stage_takes_the_time_of_those_behind_it(tmp_path, monkeypatch):
     limits: dict[str, float] = {}
     clock = [0.0]
