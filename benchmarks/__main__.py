@@ -16,6 +16,7 @@ import pytest
 import torch
 
 from . import machine, report, vectors
+from .gpu.results import slug
 
 RESULTS = Path(__file__).parent / "results"
 
@@ -23,7 +24,8 @@ RESULTS = Path(__file__).parent / "results"
 def main(arguments: list[str]) -> int:
     """Runs pytest, trims its record to what was measured, and draws."""
     RESULTS.mkdir(exist_ok=True)
-    name = torch.cuda.get_device_name().replace(" ", "_").lower() if torch.cuda.is_available() else "cpu"
+    # Without the prefix it would be the file of `make gpu`.
+    name = f"bench_{slug(torch.cuda.get_device_name())}" if torch.cuda.is_available() else "cpu"
     unfinished = RESULTS / f"{name}.json.tmp"
     options = ["--benchmark-only", "-q", "-p", "no:xdist", f"--benchmark-json={unfinished}"]
     code = pytest.main([str(Path(__file__).parent), *options, *arguments])

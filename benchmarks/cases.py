@@ -134,13 +134,10 @@ def _s4d_conv(case: Case, device: torch.device) -> tuple[list[Tensor], dict[str,
     u = torch.randn(case.batch, case.length, D_MODEL, device=device, requires_grad=True)
     D = torch.randn(D_MODEL, device=device, requires_grad=True)
 
-    def eager(u: Tensor, *p: Tensor) -> Tensor:
-        return opponents.fft_conv(u, opponents.complex_kernel(*p[:4], u.shape[1]), p[4])
+    def real(*tensors: Tensor) -> Tensor:
+        return opponents.s4d_conv(*tensors, kernel=lk.reference.s4d_kernel_real)
 
-    def real(u: Tensor, *p: Tensor) -> Tensor:
-        return opponents.fft_conv(u, lk.reference.s4d_kernel_real(*p[:4], u.shape[1]), p[4])
-
-    return [u, *_space(device), D], {"lyra": lk.s4d_conv, "eager": eager, "compile": real}
+    return [u, *_space(device), D], {"lyra": lk.s4d_conv, "eager": opponents.s4d_conv, "compile": real}
 
 
 def _fft_conv(case: Case, device: torch.device) -> tuple[list[Tensor], dict[str, Callable]]:
@@ -162,22 +159,14 @@ def _gated_conv(case: Case, device: torch.device) -> tuple[list[Tensor], dict[st
     bias = torch.randn(D_MODEL, device=device, requires_grad=True)
     norm = torch.randn(2 * D_MODEL, device=device, requires_grad=True)
 
-    def eager(xv: Tensor, weight: Tensor, bias: Tensor, norm: Tensor) -> Tensor:
-        x, v = (xv * torch.rsqrt(xv.pow(2).mean(-1, keepdim=True) + 1e-8) * norm).chunk(2, dim=-1)
-        x = F.conv1d(x.transpose(-1, -2), weight, bias, padding="same", groups=D_MODEL)
-        return v * x.transpose(-1, -2)
-
-    return [xv, weight, bias, norm], {"lyra": lk.gated_conv, "eager": eager}
+    return [xv, weight, bias, norm], {"lyra": lk.gated_conv, "eager": opponents.gated_conv}
 
 
 def _gelu_glu(case: Case, device: torch.device) -> tuple[list[Tensor], dict[str, Callable]]:
     y = torch.randn(case.batch, case.length, D_MODEL, device=device, requires_grad=True)
     weight = torch.randn(2 * D_MODEL, D_MODEL, device=device, requires_grad=True)
     bias = torch.randn(2 * D_MODEL, device=device, requires_grad=True)
-    return [y, weight, bias], {
-        "lyra": lk.gelu_glu,
-        "eager": lambda y, weight, bias: F.glu(F.linear(F.gelu(y), weight, bias), dim=-1),
-    }
+    return [y, weight, bias], {"lyra": lk.gelu_glu, "eager": opponents.gelu_glu}
 
 
 SUBJECTS: dict[str, Callable[[Case, torch.device], tuple[list[Tensor], dict[str, Callable]]]] = {

@@ -21,7 +21,7 @@ class PublishedRMSNorm(nn.Module):
         self.weight, self.eps = layer.weight, layer.eps
 
     def forward(self, x: Tensor) -> Tensor:
-        return x * torch.rsqrt(x.pow(2).mean(-1, keepdim=True) + self.eps) * self.weight
+        return rms_norm(x, self.weight, self.eps)
 
 
 class PublishedS4D(nn.Module):
@@ -143,6 +143,40 @@ def fft_conv(u: Tensor, kernel: Tensor, D: Tensor) -> Tensor:
     length = u.shape[1]
     spectrum = torch.fft.rfft(u, n=2 * length, dim=1) * torch.fft.rfft(kernel, n=2 * length).t()
     return torch.fft.irfft(spectrum, n=2 * length, dim=1)[:, :length] + D * u
+
+
+def s4d_conv(
+    u: Tensor, log_dt: Tensor, log_A_real: Tensor, A_imag: Tensor, C: Tensor, D: Tensor, kernel=complex_kernel
+) -> Tensor:
+    """The published S4D convolution, (B, L, H); `kernel` is the formula of its kernel."""
+    return fft_conv(u, kernel(log_dt, log_A_real, A_imag, C, u.shape[1]), D)
+
+
+def rms_norm(x: Tensor, weight: Tensor, eps: float = 1e-8) -> Tensor:
+    """RMSNorm over the last dimension."""
+    return x * torch.rsqrt(x.pow(2).mean(-1, keepdim=True) + eps) * weight
+
+
+def gated_conv(xv: Tensor, weight: Tensor, bias: Tensor, norm: Tensor) -> Tensor:
+    """RMSNorm of (B, L, 2 H), then one half gates the depthwise convolution of the other: (B, L, H)."""
+    x, v = rms_norm(xv, norm).chunk(2, dim=-1)
+    x = F.conv1d(x.transpose(-1, -2), weight, bias, padding="same", groups=x.shape[-1])
+    return v * x.transpose(-1, -2)
+
+
+def pgc(
+    u: Tensor, in_weight: Tensor, in_bias: Tensor, in_norm: Tensor, weight: Tensor, bias: Tensor,
+    out_weight: Tensor, out_bias: Tensor, out_norm: Tensor,
+) -> Tensor:  # fmt: skip
+    """The PGC block, (B, L, H)."""
+    gated = gated_conv(F.linear(u, in_weight, in_bias), weight, bias, in_norm)
+    return rms_norm(F.linear(gated, out_weight, out_bias), out_norm)
+
+
+def gelu_glu(y: Tensor, weight: Tensor, bias: Tensor, residual: Tensor | None = None) -> Tensor:
+    """The tail of the S4D layer, (B, L, H)."""
+    out = F.glu(F.linear(F.gelu(y), weight, bias), dim=-1)
+    return out if residual is None else out + residual
 
 
 def _parameters(layer: lk.S4DKernel) -> tuple[Tensor, ...]:
