@@ -9,6 +9,11 @@ from contextlib import ExitStack
 import pytest
 import torch
 
+if not torch.cuda.is_available():
+    # Read when triton is first imported, so before anything here imports it, and in every process of a parallel run:
+    # without a GPU the kernels of tests/triton run in Triton's interpreter, on CPU tensors.
+    os.environ["TRITON_INTERPRET"] = "1"
+
 import lyra_kernels
 from lyra_kernels import backends
 
@@ -24,7 +29,7 @@ def why_not(backend: str) -> str | None:
     if isa and isa not in backends.available_cpu_isas():
         return f"instruction set {isa} is not built or not on this processor"
     if name == "triton" and os.environ.get("TRITON_INTERPRET") == "1":
-        return "tests/triton exercises the interpreter, in a process of its own"
+        return "without a GPU only tests/triton runs these kernels, in Triton's interpreter"
     return None
 
 
