@@ -32,7 +32,7 @@ def test_recorded(name, backend_once, device):
     recorded = fixtures.load(name)
     meta = {k: v for k, v in recorded.meta.items() if k not in ("cls", "loss")}
     kind = {"Lyra": Lyra, "LyraForTokenClassification": LyraForTokenClassification}[recorded.meta["cls"]]
-    fixtures.check(kind(**meta).double().eval(), recorded)
+    fixtures.check(kind(**meta).double().eval().to(device), recorded.to(device))
 
 
 def test_defaults_are_the_published_ones():
@@ -169,22 +169,22 @@ def test_negative_ids_are_unknown_letters():
 @pytest.mark.parametrize("pool", POOLS)
 def test_padding_does_not_matter(pool, bidirectional, backend_once, device):
     """A sequence gives the same alone, padded with anything and packed, and so do the parameters' gradients."""
-    model = small(pool=pool, bidirectional=bidirectional).double()
+    model = small(pool=pool, bidirectional=bidirectional).double().to(device)
     lengths = [4, 11, 1]
-    sequences = [torch.randint(5, (1, n)) for n in lengths]
+    sequences = [torch.randint(5, (1, n), device=device) for n in lengths]
     alone = torch.cat([model(s) for s in sequences])
-    padded = torch.full((3, 14), 4)
+    padded = torch.full((3, 14), 4, device=device)
     for i, s in enumerate(sequences):
         padded[i, : lengths[i]] = s
-    cu_seqlens = torch.tensor([0, *lengths]).cumsum(0)
+    cu_seqlens = torch.tensor([0, *lengths], device=device).cumsum(0)
     results = {
         "list": model(padded, lengths=lengths),
-        "tensor": model(padded, lengths=torch.tensor(lengths, dtype=torch.int32)),
+        "tensor": model(padded, lengths=torch.tensor(lengths, dtype=torch.int32, device=device)),
         "packed": model(torch.cat(sequences, 1), cu_seqlens=cu_seqlens),
         "packed-int32": model(torch.cat(sequences, 1), cu_seqlens=cu_seqlens.int()),
     }
     features = F.one_hot(padded, 5).double()
-    features[torch.arange(14) >= torch.tensor(lengths)[:, None]] = torch.nan
+    features[torch.arange(14, device=device) >= torch.tensor(lengths, device=device)[:, None]] = torch.nan
     results["features"] = model(features, lengths=lengths)
     parameters = list(model.parameters())
     wanted = torch.autograd.grad(alone.sin().sum(), parameters)

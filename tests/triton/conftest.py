@@ -1,4 +1,4 @@
-"""Runs the Triton kernels on the GPU if there is one, else in Triton's interpreter on CPU tensors (tests/conftest.py)."""
+"""Runs the Triton kernels on the GPU if there is one, else in Triton's interpreter on CPU tensors."""
 
 from __future__ import annotations
 
