@@ -21,6 +21,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 from torch.utils import _pytree as pytree
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from lyra_kernels import backends
 from lyra_kernels.ops.schemas import OPS, SCHEMAS
@@ -60,6 +61,9 @@ class OnCard(Tensor):
     @property
     def is_cpu(self) -> bool:
         return False
+
+    def new_empty(self, *args: Any, **kwargs: Any) -> OnCard:
+        return OnCard(self.held.new_empty(*args, **kwargs))  # a test may have replaced Tensor.new_empty
 
     def __repr__(self) -> str:
         return f"OnCard({self.held!r})"
@@ -135,7 +139,41 @@ class _Card(TorchFunctionMode):
         if not makes and not _on_card(kwargs.get("device")):
             return func(*args, **kwargs)
         made = func(*_unwrap(args), **_unwrap(kwargs if makes else {**kwargs, "device": "cpu"}))
-        return OnCard(made.detach()).requires_grad_(made.requires_grad)
+        return made if isinstance(made, OnCard) else OnCard(made.detach()).requires_grad_(made.requires_grad)
+
+
+class _Backward(TorchDispatchMode):
+    """Puts on the card what C++ makes during a backward: zeros for gradients that did not come."""
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        out = func(*args, **(kwargs or {}))
+        given = any(isinstance(x, Tensor) for x in pytree.tree_leaves((args, kwargs)))
+        return out if given else _wrap(out, {})
+
+
+def _interpret(kernel: Any, grid: Any, args: tuple, constants: dict[str, Any], configs: Any) -> None:
+    """A launch of a Triton kernel on the card, in the interpreter."""
+    from triton.runtime.interpreter import InterpretedFunction
+
+    from lyra_kernels.triton import _launch
+
+    for i, x in enumerate(args):
+        if isinstance(kernel, InterpretedFunction) and isinstance(x, Tensor) and not isinstance(x, OnCard):
+            raise RuntimeError(f"{kernel.fn.__name__}: argument {i} is on {x.device}, the launch is on {CARD}")
+    with _launch.in_place_of_launches(None):
+        _launch.launch(kernel, grid, _unwrap(args), constants, configs)
+
+
+@contextlib.contextmanager
+def card_of_the_interpreter() -> Iterator[None]:
+    """Inside, there is a card of one processor, whose Triton kernels run in the interpreter."""
+    from lyra_kernels.triton import _launch, _scan_rows, fft_conv
+
+    with _launch.in_place_of_launches(_interpret), contextlib.ExitStack() as stack:
+        for module in (_scan_rows, fft_conv):
+            stack.enter_context(mock.patch.object(module, "_processors", lambda device: 1))
+        stack.enter_context(card_tensors())
+        yield
 
 
 def _served(name: str) -> Callable[..., Any]:
@@ -153,23 +191,38 @@ def _served(name: str) -> Callable[..., Any]:
 
 
 @contextlib.contextmanager
-def pretended_card() -> Iterator[None]:
-    """Inside, there is a card, and the backend "cuda" serves every call: with the kernels of the CPU."""
+def card_tensors() -> Iterator[None]:
+    """Inside, tensors and modules can be sent to the card and made there."""
     overwrite = torch.__future__.get_overwrite_module_params_on_conversion()
     torch.__future__.set_overwrite_module_params_on_conversion(True)
-    before = dict(backends._registered)
-    backends.register("cuda", {name: _served(name) for name in SCHEMAS})
     run_backward = torch.autograd._engine_run_backward
 
-    def backward(*args: Any, **kwargs: Any) -> Any:
-        with _Card():  # which is switched off inside torch.autograd.grad, as inside any function of PyTorch
-            return run_backward(*args, **kwargs)
+    def backward(outputs: Any, *args: Any, **kwargs: Any) -> Any:
+        on_card = any(isinstance(x, OnCard) for x in outputs)
+        # The mode is switched off inside torch.autograd.grad, as inside any function of PyTorch.
+        with _Card(), _Backward() if on_card else contextlib.nullcontext():
+            return run_backward(outputs, *args, **kwargs)
 
     try:
-        with backends.use_backend("cuda"), mock.patch.object(torch.autograd, "_engine_run_backward", backward), _Card():
+        with (
+            mock.patch.object(torch.autograd, "_engine_run_backward", backward),
+            mock.patch.object(torch.cuda, "is_current_stream_capturing", lambda: False),
+            _Card(),
+        ):
+            yield
+    finally:
+        torch.__future__.set_overwrite_module_params_on_conversion(overwrite)
+
+
+@contextlib.contextmanager
+def pretended_card() -> Iterator[None]:
+    """Inside, there is a card, and the backend "cuda" serves every call: with the kernels of the CPU."""
+    before = dict(backends._registered)
+    backends.register("cuda", {name: _served(name) for name in SCHEMAS})
+    try:
+        with backends.use_backend("cuda"), card_tensors():
             yield
     finally:
         backends._registered.clear()
         backends._registered.update(before)
         backends.availability.cache_clear()
-        torch.__future__.set_overwrite_module_params_on_conversion(overwrite)
