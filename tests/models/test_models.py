@@ -13,6 +13,7 @@ from torch.export import Dim
 from lyra import Lyra, LyraForTokenClassification, parameter_groups
 
 from .. import fixtures
+from ..card import pretended_card
 
 POOLS = ("mean", "max", "first")
 SMALL = {"d_input": 5, "d_model": 8, "num_s4_layers": 2, "d_state": 4}
@@ -217,6 +218,18 @@ def test_nothing(pool):
     assert model(torch.randint(5, (0, 6))).shape == model(torch.randint(5, (0, 6)), lengths=[]).shape == (0, 1)
     assert model(torch.randint(5, (2, 0))).shape == (2, 1)
     assert model(torch.randint(5, (1, 0)), cu_seqlens=torch.tensor([0])).shape == (0, 1)
+
+
+def test_a_list_of_lengths_inside_a_cuda_graph(monkeypatch):
+    with pretended_card():
+        model, ids = small().to("cuda"), torch.randint(5, (2, 8), device="cuda")
+        wanted = model(ids, lengths=[3, 8])
+        monkeypatch.setattr(torch.cuda, "is_current_stream_capturing", lambda: True)
+        torch.testing.assert_close(model(ids, lengths=torch.tensor([3, 8], device="cuda")), wanted)
+        with pytest.raises(
+            ValueError, match="lengths must be a tensor on cuda:0 while a CUDA graph is captured: a list "
+        ):
+            model(ids, lengths=[3, 8])
 
 
 def test_causal_up_to_the_pooling():
