@@ -114,6 +114,11 @@ def code_flags(chosen: list[tuple[str, bool]]) -> list[str]:
     return flags
 
 
+def code_names(chosen: list[tuple[str, bool]]) -> str:
+    """What a build has code for, as ``lyra_kernels.cuda_architectures`` reads it: "sm_80, sm_90, compute_90"."""
+    return ", ".join(kind + number for number, ptx in chosen for kind in (("sm_", "compute_") if ptx else ("sm_",)))
+
+
 def parse_usage(log: str) -> list[Usage]:
     """The resources of every kernel, from the output of ptxas -v."""
     pattern = re.compile(
@@ -171,8 +176,7 @@ def compile_kernel(nvcc: str, source: Path, target: Path, chosen: list[tuple[str
     Raises:
         BuildError: nvcc failed or warned.
     """
-    names = ", ".join(f"sm_{number}" + (" and PTX of it" if ptx else "") for number, ptx in chosen)
-    define = f'-DLYRA_CUDA_ARCHITECTURES="{names}"'
+    define = f'-DLYRA_CUDA_ARCHITECTURES="{code_names(chosen)}"'
     command = [nvcc, *FLAGS, *code_flags(chosen), define, f"-I{CSRC}", "-Xptxas", "-v", "-MMD"]
     command += ["-MF", str(target.with_suffix(".d")), "-c", str(source), "-o", str(target)]
     record = target.with_suffix(".ptxas")
@@ -241,7 +245,7 @@ def build(nvcc: str, objects_dir: Path, host_flags: list[str], compile: Compile)
         BuildError: a compiler failed or warned, or, with LYRA_BUILD_CUDA=1, a kernel spills registers.
     """
     chosen = architectures(nvcc)
-    print(f"lyra: CUDA kernels for {', '.join('sm_' + n + (' + PTX' if ptx else '') for n, ptx in chosen)}", flush=True)
+    print(f"lyra: CUDA kernels for {code_names(chosen)}", flush=True)
     kernels, usages = compile_kernels(nvcc, objects_dir, chosen)
     report_spills(usages, strict=os.environ.get("LYRA_BUILD_CUDA") == "1")
     bindings = [compile(objects_dir, s, s.stem, [*host_flags, "-Werror"]) for s in sorted(CSRC.glob("bind_cuda_*.cpp"))]

@@ -100,7 +100,8 @@ class BuildNative(build_ext):
         jobs: list[tuple[Path, str, list[str]]] = []
         for source in sorted(CSRC.glob("*.cpp")):
             if not source.name.startswith("bind_cuda_"):
-                jobs.append((source, source.stem, host))
+                told = self.cuda_architectures() if source.name == "module.cpp" else []
+                jobs.append((source, source.stem, [*host, *told]))
         jobs.append((CSRC / "cpu/dispatch.cpp", "dispatch", [*COMMON_FLAGS, *built]))
         for source in sorted((CSRC / "cpu").glob("*.cpp")):
             if source.name == "dispatch.cpp":
@@ -164,6 +165,14 @@ class BuildNative(build_ext):
         if wanted and nvcc is None:
             raise SystemExit("LYRA_BUILD_CUDA=1, but there is no nvcc on PATH, in CUDA_HOME or in /usr/local/cuda")
         return nvcc
+
+    def cuda_architectures(self) -> list[str]:
+        """The flag by which the module knows what its CUDA kernels are compiled for; none where there are none."""
+        if self.nvcc is None:
+            return []
+        import build_cuda
+
+        return [f'-DLYRA_CUDA_ARCHITECTURES="{build_cuda.code_names(build_cuda.architectures(self.nvcc))}"']
 
     def cuda(self, objects_dir: Path, host_flags: list[str]) -> tuple[list[str], list[str]]:
         """Objects and link flags of the CUDA kernels and their bindings; none where CUDA is not built."""

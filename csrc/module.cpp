@@ -1,9 +1,14 @@
 // The Python module lyra_kernels._C: importing it registers the operators; its functions tell and choose the
-// instruction set. Limited API, so that one build serves every Python from 3.10 on.
+// instruction set, and tell what the CUDA kernels were compiled for. Limited API, so that one build serves every Python
+// from 3.10 on.
 #define Py_LIMITED_API 0x030A0000
 #include <Python.h>
 
 #include "cpu/dispatch.h"
+
+#ifndef LYRA_CUDA_ARCHITECTURES
+#define LYRA_CUDA_ARCHITECTURES ""
+#endif
 
 namespace {
 
@@ -40,10 +45,14 @@ PyObject* set_cpu_isa(PyObject*, PyObject* name) {
   return PyBool_FromLong(0);
 }
 
+PyObject* cuda_architectures(PyObject*, PyObject*) { return PyUnicode_FromString(LYRA_CUDA_ARCHITECTURES); }
+
 PyMethodDef kMethods[] = {
     {"cpu_isa", cpu_isa, METH_NOARGS, "Name of the instruction set that the CPU kernels use."},
     {"available_cpu_isas", available_cpu_isas, METH_NOARGS, "Instruction sets that were built and that this CPU has."},
     {"set_cpu_isa", set_cpu_isa, METH_O, "Choose the instruction set by name; False if it is not available."},
+    {"cuda_architectures", cuda_architectures, METH_NOARGS,
+     "What the CUDA kernels are compiled for: \"sm_80, sm_90, compute_90\"; empty where they are not built."},
     {nullptr, nullptr, 0, nullptr}};
 
 PyModuleDef kModule = {PyModuleDef_HEAD_INIT, "_C", nullptr, -1, kMethods, nullptr, nullptr, nullptr, nullptr};

@@ -23,7 +23,12 @@ from types import ModuleType
 
 import torch
 
+from . import cuda_architectures
+
 BACKENDS = ("triton", "cuda", "cpu", "reference")
+
+_DEVICES = {"triton": ("cuda",), "cuda": ("cuda",), "cpu": ("cpu", "meta")}
+"""Types of the devices whose tensors a backend takes (the reference: all)."""
 
 _forced: str | None = None
 _registered: dict[str, Mapping[str, Callable]] = {}
@@ -69,7 +74,9 @@ def _cuda_availability() -> tuple[bool, str]:
         return False, "the CUDA C++ kernels were not built (no nvcc at build time)"
     if not torch.cuda.is_available():
         return False, "built, but PyTorch finds no CUDA device"
-    return True, torch.cuda.get_device_name()
+    name, capability = torch.cuda.get_device_name(), torch.cuda.get_device_capability()
+    reason = cuda_architectures.why_not(name, capability, _native.cuda_architectures().split(", "))
+    return reason is None, reason or name
 
 
 def available_backends() -> tuple[str, ...]:
@@ -97,6 +104,23 @@ def runs_reference(backend: str | None, device: torch.device) -> bool:
     if backend is not None:
         return backend == "reference"
     return device.type not in ("cuda", "meta") and (device.type != "cpu" or _native is None)
+
+
+def check_device(op: str, backend: str, device: torch.device) -> None:
+    """Refuse tensors that a forced backend cannot compute on.
+
+    Raises:
+        ValueError: the device is not the backend's; the message says what to do.
+    """
+    if device.type in _DEVICES[backend] or backend in _registered:
+        return
+    if backend == "triton" and os.environ.get("TRITON_INTERPRET") == "1":
+        return
+    place, move = ("the CPU", ".cpu()") if backend == "cpu" else ("a GPU", '.to("cuda")')
+    raise ValueError(
+        f"{op}: backend {backend!r} computes on {place}, but the tensors are on {device}: "
+        f"move them there, and the layer, with {move}, or call outside use_backend({backend!r})"
+    )
 
 
 @contextlib.contextmanager

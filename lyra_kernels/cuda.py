@@ -45,6 +45,11 @@ def _compute_dtype(x: Tensor) -> torch.dtype:
     return torch.float64 if x.dtype == torch.float64 else torch.float32
 
 
+def _capturing(x: Tensor) -> bool:
+    """Whether a CUDA graph is being captured."""
+    return x.is_cuda and torch.cuda.is_current_stream_capturing()
+
+
 def transform_size(length: int) -> int:
     """Points for a linear convolution of ``length`` tokens: at least ``2 length``, a product of small primes, and a
     multiple of 8, which keeps the rows of a batch aligned."""
@@ -85,9 +90,13 @@ class FftConv:
 
     @staticmethod
     def _longest(x: Tensor, cu_seqlens: Tensor | None) -> int:
-        if cu_seqlens is None:
+        """Tokens of the longest sequence, or while a CUDA graph is captured a bound on it."""
+        sequences = None if cu_seqlens is None else cu_seqlens.shape[0] - 1
+        # A capture cannot wait for a value, and its replays may have other lengths: any sequence may have all tokens.
+        # Elsewhere it is read: without it every sequence would take a transform, and memory, for all tokens.
+        if cu_seqlens is None or sequences == 1 or (sequences and _capturing(x)):
             return x.shape[1]
-        return int(cu_seqlens.diff().max()) if cu_seqlens.shape[0] > 1 else 0
+        return int(cu_seqlens.diff().max()) if sequences else 0
 
     def forward(self, u, kernel, reverse_kernel, D, lengths, cu_seqlens) -> Tensor:
         """lyra::fft_conv."""

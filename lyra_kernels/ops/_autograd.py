@@ -124,9 +124,11 @@ class Op:
     # ---- calling ---------------------------------------------------------------------------------------------
     def __call__(self, *args: Any) -> Any:
         """Run the op on the backend in force, recorded where anyone asks for gradients."""
-        backend = backends.forced()
-        if backends.runs_reference(backend, args[0].device):
+        backend, device = backends.forced(), args[0].device
+        if backends.runs_reference(backend, device):
             return self.reference(*args)
+        if backend is not None:
+            backends.check_device(self.name, backend, device)
         if backend is None and torch.compiler.is_compiling():
             return OPS[self.name](*args)
         if needs_graph(args):

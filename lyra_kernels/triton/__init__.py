@@ -71,7 +71,8 @@ def availability() -> tuple[bool, str]:
         return False, f"triton does not import: {error}"
     version = tuple(int(n) for n in re.findall(r"\d+", triton.__version__)[:2])
     if version < MINIMUM:
-        return False, f"triton {triton.__version__} is too old: {MINIMUM[0]}.{MINIMUM[1]} or newer is needed"
+        least = f"{MINIMUM[0]}.{MINIMUM[1]}"
+        return False, f"triton {triton.__version__} is too old: pip install --upgrade 'triton>={least}'"
     return True, reason
 
 
@@ -83,7 +84,8 @@ def _device_availability() -> tuple[bool, str]:
     if torch.version.hip is None:
         capability = torch.cuda.get_device_capability()
         if capability < (7, 0):
-            return False, f"compute capability {capability[0]}.{capability[1]} is below 7.0"
+            version = f"{capability[0]}.{capability[1]}"
+            return False, f"{torch.cuda.get_device_name()} has compute capability {version}, Triton needs 7.0 or newer"
     return True, f"triton on {torch.cuda.get_device_name()}"
 
 

@@ -71,8 +71,11 @@ _too_big: set[tuple] = set()
 
 
 @contextlib.contextmanager
-def in_place_of_launches(function: Callable[..., None]) -> Iterator[None]:
-    """Inside, ``function`` is called with the arguments of every :func:`launch`, and nothing is launched."""
+def in_place_of_launches(function: Callable[..., None] | None) -> Iterator[None]:
+    """Inside, ``function`` is called with the arguments of every :func:`launch`, and nothing is launched.
+
+    None launches as usual again.
+    """
     global _stand_in
     previous, _stand_in = _stand_in, function
     try:

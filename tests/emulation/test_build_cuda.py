@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from lyra_kernels import cuda_architectures
+
 from .build import ROOT
 
 sys.path.insert(0, str(ROOT))
@@ -46,6 +48,14 @@ def nvcc(monkeypatch):
 def test_architectures(asked, chosen, nvcc, monkeypatch):
     monkeypatch.setenv("TORCH_CUDA_ARCH_LIST", asked)
     assert build_cuda.architectures(nvcc) == chosen
+
+
+def test_names_of_what_is_compiled():
+    assert build_cuda.code_names([("80", False), ("90", True)]) == "sm_80, sm_90, compute_90"
+
+
+def test_the_oldest_card_is_the_same_at_run_time():
+    assert build_cuda.OLDEST == cuda_architectures.OLDEST
 
 
 @pytest.mark.parametrize(

@@ -92,7 +92,7 @@ def test_a_card_that_the_build_does_not_know():
     message, _ = run("s4d_scan", 0, NO_KERNEL_IMAGE)
     assert message == (
         "CUDA kernel s4d_scan_tables: no kernel image is available for execution on the device. This build has code "
-        "for sm_80, sm_90 and PTX of it, and this card is sm_75; rebuild with TORCH_CUDA_ARCH_LIST naming it, or use "
+        "for sm_80, sm_90, compute_90, and this card is sm_75; rebuild with TORCH_CUDA_ARCH_LIST naming it, or use "
         "another backend."
     )
 

@@ -5,11 +5,15 @@ Every call runs under the monitor, in two orders of the threads that must agree 
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 import lyra_kernels as lk
-from lyra_kernels import backends
+from lyra_kernels import backends, cuda, reference
 from lyra_kernels.cuda import KERNELS, gelu_glu_backward, transform_size
 from lyra_kernels.ops.schemas import OPS
 
@@ -31,6 +35,19 @@ def gated_arguments(batch, length, channels, width, dtype=torch.float32, bias=Tr
         torch.randn(channels, dtype=compute) if bias else None,
         torch.randn(2 * channels, dtype=compute) if norm else None,
     ]
+
+
+class _NothingRead(TorchDispatchMode):
+    """Refuses what makes the program wait for a card: the value of a tensor."""
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        assert func is not torch.ops.aten._local_scalar_dense.default, "a value was read"
+        return func(*args, **(kwargs or {}))
+
+
+def _without_reading(call: Callable[[], Any]) -> Any:
+    with _NothingRead():
+        return call()
 
 
 def test_schemas_are_those_of_the_library():
@@ -148,6 +165,23 @@ def test_fft_conv_layouts(reverse):
 @pytest.mark.parametrize(("batch", "length"), [(0, 5), (2, 0)])
 def test_fft_conv_empty(batch, length):
     check("causal_conv", [*conv_arguments(batch, length, 4, 3, True), None, None], 4)
+
+
+@pytest.mark.parametrize("cu_seqlens", [[0, 20], [0, 7, 7, 20]])
+@pytest.mark.parametrize("name", ["fft_conv", "causal_conv"])
+def test_packed_convolutions_inside_a_cuda_graph(name, cu_seqlens, monkeypatch):
+    """A capture cannot wait for a value on the card: none is read."""
+    monkeypatch.setattr(cuda, "_capturing", lambda x: True)
+    args = [torch.randn(1, 20, 3), torch.randn(3, 20), torch.randn(3, 17), torch.randn(3), None]
+    packed = torch.tensor(cu_seqlens)
+    wanted = reference.fft_conv(*(a if a is None else a.double() for a in args), packed)
+    found = _without_reading(lambda: implementations()[name](*args, packed))
+    assert relative_error(found, wanted) < 1e-6
+    gradients = _without_reading(lambda: implementations()[f"{name}_backward"](found, *args, packed))
+    leaves = [a.double().requires_grad_() for a in args[:4]]
+    exact = torch.autograd.grad(reference.fft_conv(*leaves, None, packed), leaves, found.double())
+    for a, b in zip(gradients, exact, strict=True):
+        assert relative_error(a, b) < 2e-6
 
 
 def test_transform_size():

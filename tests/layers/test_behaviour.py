@@ -95,15 +95,15 @@ def test_transposed():
 @pytest.mark.parametrize("name", [n for n in NAMES if n != "rms_norm"])
 def test_padded_and_packed_batches(name, backend_once, device):
     """Each sequence gives what it gives alone, gradients of the parameters included."""
-    layer = make(name)
+    layer = make(name).to(device)
     lengths = [13, 0, 20, 1]
-    sequences = [torch.randn(1, n, 8) for n in lengths]
+    sequences = [torch.randn(1, n, 8, device=device) for n in lengths]
     alone = [layer(s) for s in sequences]
-    padded = torch.full((4, 20, 8), torch.nan)
+    padded = torch.full((4, 20, 8), torch.nan, device=device)
     for i, s in enumerate(sequences):
         padded[i, : lengths[i]] = s[0]
-    y = layer(padded, lengths=torch.tensor(lengths))
-    cu_seqlens = torch.tensor([0, *lengths]).cumsum(0)
+    y = layer(padded, lengths=torch.tensor(lengths, device=device))
+    cu_seqlens = torch.tensor([0, *lengths], device=device).cumsum(0)
     packed = layer(torch.cat(sequences, 1), cu_seqlens=cu_seqlens)
     for i, n in enumerate(lengths):
         torch.testing.assert_close(y[i : i + 1, :n], alone[i])

@@ -15,7 +15,7 @@ from .. import fixtures
 def test_s4d_recorded(backend, device):
     recorded = fixtures.load("s4d_layer")
     meta = {k: v for k, v in recorded.meta.items() if k in ("d_model", "d_state", "transposed")}
-    fixtures.check(lk.S4D(**meta).double(), recorded)
+    fixtures.check(lk.S4D(**meta).double().to(device), recorded.to(device))
 
 
 @pytest.mark.parametrize("algorithm", ["scan", "direct", "fft"])
@@ -24,7 +24,7 @@ def test_s4d_recorded_by_each_algorithm(algorithm):
 
 
 def test_pgc_recorded(backend, device):
-    fixtures.check(lk.PGC(12).double(), fixtures.load("pgc_layer"))
+    fixtures.check(lk.PGC(12).double().to(device), fixtures.load("pgc_layer").to(device))
 
 
 def test_state_dict_of_s4d():

@@ -13,6 +13,7 @@ from torch.export import Dim
 from lyra import Lyra, LyraForTokenClassification, parameter_groups
 
 from .. import fixtures
+from ..card import pretended_card
 
 POOLS = ("mean", "max", "first")
 SMALL = {"d_input": 5, "d_model": 8, "num_s4_layers": 2, "d_state": 4}
@@ -32,7 +33,7 @@ def test_recorded(name, backend_once, device):
     recorded = fixtures.load(name)
     meta = {k: v for k, v in recorded.meta.items() if k not in ("cls", "loss")}
     kind = {"Lyra": Lyra, "LyraForTokenClassification": LyraForTokenClassification}[recorded.meta["cls"]]
-    fixtures.check(kind(**meta).double().eval(), recorded)
+    fixtures.check(kind(**meta).double().eval().to(device), recorded.to(device))
 
 
 def test_defaults_are_the_published_ones():
@@ -169,22 +170,22 @@ def test_negative_ids_are_unknown_letters():
 @pytest.mark.parametrize("pool", POOLS)
 def test_padding_does_not_matter(pool, bidirectional, backend_once, device):
     """A sequence gives the same alone, padded with anything and packed, and so do the parameters' gradients."""
-    model = small(pool=pool, bidirectional=bidirectional).double()
+    model = small(pool=pool, bidirectional=bidirectional).double().to(device)
     lengths = [4, 11, 1]
-    sequences = [torch.randint(5, (1, n)) for n in lengths]
+    sequences = [torch.randint(5, (1, n), device=device) for n in lengths]
     alone = torch.cat([model(s) for s in sequences])
-    padded = torch.full((3, 14), 4)
+    padded = torch.full((3, 14), 4, device=device)
     for i, s in enumerate(sequences):
         padded[i, : lengths[i]] = s
-    cu_seqlens = torch.tensor([0, *lengths]).cumsum(0)
+    cu_seqlens = torch.tensor([0, *lengths], device=device).cumsum(0)
     results = {
         "list": model(padded, lengths=lengths),
-        "tensor": model(padded, lengths=torch.tensor(lengths, dtype=torch.int32)),
+        "tensor": model(padded, lengths=torch.tensor(lengths, dtype=torch.int32, device=device)),
         "packed": model(torch.cat(sequences, 1), cu_seqlens=cu_seqlens),
         "packed-int32": model(torch.cat(sequences, 1), cu_seqlens=cu_seqlens.int()),
     }
     features = F.one_hot(padded, 5).double()
-    features[torch.arange(14) >= torch.tensor(lengths)[:, None]] = torch.nan
+    features[torch.arange(14, device=device) >= torch.tensor(lengths, device=device)[:, None]] = torch.nan
     results["features"] = model(features, lengths=lengths)
     parameters = list(model.parameters())
     wanted = torch.autograd.grad(alone.sin().sum(), parameters)
@@ -217,6 +218,18 @@ def test_nothing(pool):
     assert model(torch.randint(5, (0, 6))).shape == model(torch.randint(5, (0, 6)), lengths=[]).shape == (0, 1)
     assert model(torch.randint(5, (2, 0))).shape == (2, 1)
     assert model(torch.randint(5, (1, 0)), cu_seqlens=torch.tensor([0])).shape == (0, 1)
+
+
+def test_a_list_of_lengths_inside_a_cuda_graph(monkeypatch):
+    with pretended_card():
+        model, ids = small().to("cuda"), torch.randint(5, (2, 8), device="cuda")
+        wanted = model(ids, lengths=[3, 8])
+        monkeypatch.setattr(torch.cuda, "is_current_stream_capturing", lambda: True)
+        torch.testing.assert_close(model(ids, lengths=torch.tensor([3, 8], device="cuda")), wanted)
+        with pytest.raises(
+            ValueError, match="lengths must be a tensor on cuda:0 while a CUDA graph is captured: a list "
+        ):
+            model(ids, lengths=[3, 8])
 
 
 def test_causal_up_to_the_pooling():

@@ -12,6 +12,7 @@ import torch
 import lyra_kernels as lk
 from lyra_kernels import backends
 
+from ..card import pretended_card
 from ..conftest import BACKENDS, why_not
 from . import cases
 
@@ -56,6 +57,43 @@ def test_backend_without_the_op_is_refused_not_replaced():
     with pytest.raises(RuntimeError, match="backend 'triton' has no op 'nothing'"):
         pytest.importorskip("lyra_kernels.triton")
         backends.implementation("nothing", "triton")
+
+
+LAYERS = {
+    "rms_norm": lambda: lk.RMSNorm(4),
+    "pgc": lambda: lk.PGC(4),
+    "s4d_scan": lambda: lk.S4D(4, d_state=4, transposed=False, algorithm="scan"),
+    "s4d_kernel": lambda: lk.S4D(4, d_state=4, transposed=False, algorithm="direct"),
+}
+
+
+@pytest.fixture
+def everything_available(monkeypatch):
+    """A machine that has all backends, whose Triton is the usual one."""
+    monkeypatch.delenv("TRITON_INTERPRET", raising=False)
+    monkeypatch.setattr(backends, "availability", lambda: dict.fromkeys(backends.BACKENDS, (True, "")))
+
+
+@pytest.mark.parametrize("op", LAYERS)
+@pytest.mark.parametrize("name", ["triton", "cuda"])
+def test_cpu_tensors_on_a_backend_of_gpus(name, op, everything_available):
+    message = f"^{op}: backend '{name}' computes on a GPU, but the tensors are on cpu: move them there, and the layer, "
+    with lk.use_backend(name), pytest.raises(ValueError, match=message + r"with .to\("):
+        LAYERS[op]()(torch.randn(2, 5, 4))
+
+
+def test_tensors_of_a_gpu_on_the_backend_of_cpus():
+    with pretended_card(), backends.use_backend("cpu"):
+        layer = lk.RMSNorm(4).to("cuda")
+        with pytest.raises(ValueError, match=r"^rms_norm: backend 'cpu' computes on the CPU, but .* on cuda:0: move"):
+            layer(torch.randn(2, 5, 4, device="cuda"))
+
+
+@pytest.mark.parametrize("name", ["cpu", "reference"])
+def test_meta_tensors_have_no_place(name):
+    if name in lk.available_backends():
+        with lk.use_backend(name):
+            assert lk.rms_norm(torch.empty(2, 5, 4, device="meta"), None).shape == (2, 5, 4)
 
 
 def test_nesting_and_restoring():

@@ -9,12 +9,9 @@ pytest.importorskip("benchmarks.gpu_static.table")
 from benchmarks.gpu_static import cases, eager, model, table
 from benchmarks.gpu_static.record import recording
 from lyra_kernels.triton import IMPLEMENTATIONS
-from lyra_kernels.triton._launch import interpreting
-
-only_interpreted = pytest.mark.skipif(not interpreting(), reason="counts are taken in Triton's interpreter")
 
 
-@only_interpreted
+@pytest.mark.interpreter
 def test_bytes_of_rms_norm():
     x, weight = torch.randn(64, 64), torch.randn(64)
     with recording() as found:
@@ -28,7 +25,7 @@ def test_bytes_of_rms_norm():
     )  # for which there is one kernel, whatever they are
 
 
-@only_interpreted
+@pytest.mark.interpreter
 def test_products_of_gelu_glu():
     y, weight = torch.randn(1, 64, 32), torch.randn(64, 32)
     with recording() as found:
@@ -36,7 +33,7 @@ def test_products_of_gelu_glu():
     assert found.launches[0].product_flops == 2 * 64 * 32 * 64
 
 
-@only_interpreted
+@pytest.mark.interpreter
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
 def test_products_by_type_of_operands(dtype):
     a = torch.randn(1, 32, 1).to(dtype)
@@ -49,7 +46,7 @@ def test_products_by_type_of_operands(dtype):
     assert (scan.product_flops, scan.half_flops) == ((2 if halves else 7) * product, halves * product)
 
 
-@only_interpreted
+@pytest.mark.interpreter
 def test_bytes_of_a_short_scan():
     """What a program of 16 rows reads beside its activations must not weigh as much as they do."""
     u = torch.randn(16, 128, 1).bfloat16()

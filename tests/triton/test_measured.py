@@ -13,7 +13,6 @@ import torch
 pytest.importorskip("benchmarks.gpu_static.measured")
 from benchmarks import timing
 from benchmarks.gpu_static import cases, measured, model
-from lyra_kernels.triton._launch import interpreting
 
 
 @pytest.mark.parametrize(
@@ -36,7 +35,7 @@ def test_every_measured_case_has_arguments():
     assert all(c.op in measured._FULL for c in cases.MEASURED)
 
 
-@pytest.mark.skipif(not interpreting(), reason="small shapes, for the interpreter")
+@pytest.mark.interpreter
 @pytest.mark.parametrize("case", cases.MEASURED, ids=lambda c: c.name)
 def test_steps_run_again_and_again(case, device):
     steps = measured.steps(dataclasses.replace(case, shape=(1, 20, 2)), "fp32", torch.device(device))

@@ -7,7 +7,6 @@ import pytest
 import torch
 
 from lyra_kernels.triton import (
-    _launch,
     _reduce,
     _scan_rows,
     causal_conv,
@@ -21,7 +20,7 @@ from lyra_kernels.triton import (
     s4d_scan_backward,
 )
 
-pytestmark = pytest.mark.skipif(not _launch.interpreting(), reason="addresses are seen in Triton's interpreter")
+pytestmark = pytest.mark.interpreter
 
 
 @pytest.fixture

@@ -72,7 +72,7 @@ def test_constants_stay_constants():
     assert _launch.unspecialized(_launch.jit(kernel)) == ("L",)
 
 
-@pytest.mark.skipif(not _launch.interpreting(), reason="the observers see the same launches on a card")
+@pytest.mark.interpreter
 def test_lengths_and_batch_sizes():
     """Of every kernel one variant, for lengths of 1, multiples of 16 and others."""
     first = _compiled(2, 33)
@@ -82,9 +82,10 @@ def test_lengths_and_batch_sizes():
             assert keys <= first[name], (name, batch, length)
 
 
-def test_the_generated_kernel_has_a_few_variants():
+def test_the_generated_kernel_has_a_few_variants(device):
     """Its tiles follow the length in two steps, and its stores are wide where rows are aligned: not more."""
     keys = set()
+    args = [p.to(device) for p in parameters(1, MODES)]
 
     def observe(kernel, grid, args, values, config):
         keys.add(_key(kernel, args, values, config))
@@ -92,7 +93,7 @@ def test_the_generated_kernel_has_a_few_variants():
     _launch.observers.append(observe)
     try:
         for length in (1, 16, 17, 100, 512, 1000, 1024, 1025, 1040, 1300):
-            IMPLEMENTATIONS["s4d_kernel"](*parameters(1, MODES), length)
+            IMPLEMENTATIONS["s4d_kernel"](*args, length)
     finally:
         _launch.observers.remove(observe)
     assert len(keys) == 5  # 1, aligned and others below, aligned and others above

@@ -210,7 +210,7 @@ def test_segments_fill_a_card(monkeypatch):
     assert segment(1, 1 << 20) == 13120 and 13120 % 64 == 0
 
 
-@pytest.mark.skipif(not _launch.interpreting(), reason="the interpreter's NaN is another one than a card's")
+@pytest.mark.interpreter
 @pytest.mark.parametrize("bits", [0x7FFFFFFF, 0x7FC00000, -1])
 @pytest.mark.parametrize("op", ["s4d_scan", "fft_conv", "causal_conv"])
 def test_a_cards_nan_survives_rounding(op, bits, monkeypatch):

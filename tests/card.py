@@ -1,0 +1,228 @@
+"""A pretended card: tensors that say that they are on a GPU, with their values in main memory.
+
+Where there is no GPU, nothing else shows that a test keeps all its tensors on one device. Inside :func:`pretended_card`
+``device="cuda"`` and ``.to("cuda")`` give tensors of `OnCard`: what they compute is right, and whatever a card refuses
+is an error: an operation of PyTorch or an op of a backend on tensors of which one is in main memory.
+
+C++ is told that these tensors are on the CPU, since autograd's engine wants a PyTorch with CUDA for any other; Python
+sees "cuda".
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+from unittest import mock
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.overrides import TorchFunctionMode
+from torch.utils import _pytree as pytree
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from lyra_kernels import backends
+from lyra_kernels.ops.schemas import OPS, SCHEMAS
+
+CARD = torch.device("cuda", 0)
+_INDEXING = ("aten::index.Tensor", "aten::index_put_", "aten::index_put")
+"""Where a card takes indices that are in main memory."""
+_AT_ONCE = {
+    torch.ops.aten._conj.default: torch.ops.aten._conj_physical.default,
+    torch.ops.aten._neg_view.default: torch.ops.aten.neg.default,
+}
+"""What PyTorch marks to be done later: the mark would be on values that it cannot see."""
+
+
+class OnCard(Tensor):
+    """A tensor on the card; its values are those of `held`, in main memory."""
+
+    held: Tensor
+    __torch_function__ = torch._C._disabled_torch_function_impl
+
+    @staticmethod
+    def __new__(cls, values: Tensor) -> OnCard:
+        made = Tensor._make_wrapper_subclass(
+            cls, values.shape, strides=values.stride(), storage_offset=values.storage_offset(), dtype=values.dtype
+        )
+        made.held = values
+        return made
+
+    @property
+    def device(self) -> torch.device:
+        return CARD
+
+    @property
+    def is_cuda(self) -> bool:
+        return True
+
+    @property
+    def is_cpu(self) -> bool:
+        return False
+
+    def new_empty(self, *args: Any, **kwargs: Any) -> OnCard:
+        return OnCard(self.held.new_empty(*args, **kwargs))  # a test may have replaced Tensor.new_empty
+
+    def __repr__(self) -> str:
+        return f"OnCard({self.held!r})"
+
+    @classmethod
+    def __torch_dispatch__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        _refuse_mixed(func.name(), args, kwargs or {})
+        given = [x for x in pytree.tree_leaves((args, kwargs)) if isinstance(x, OnCard)]
+        out = _AT_ONCE.get(func, func)(*_unwrap(args), **_unwrap(kwargs or {}))
+        return _wrap(out, {id(x.held): x for x in given})
+
+
+def _refuse_mixed(name: str, args: tuple, kwargs: Mapping[str, Any]) -> None:
+    """What a card says of tensors on two devices; numbers, copies and indices may come from main memory."""
+    if name.startswith("aten::copy_"):
+        return
+    given = args[:1] if name.startswith(_INDEXING) else (args, kwargs)
+    for x in pytree.tree_leaves(given):
+        if isinstance(x, Tensor) and not isinstance(x, OnCard) and x.dim() > 0:
+            raise RuntimeError(f"{name}: tensors on {CARD} and on {x.device}")
+
+
+def _unwrap(tree: Any) -> Any:
+    return pytree.tree_map(lambda x: x.held if isinstance(x, OnCard) else x, tree)
+
+
+def _wrap(tree: Any, known: Mapping[int, OnCard]) -> Any:
+    """Results on the card; a tensor that was changed in place is the one that was given."""
+
+    def wrap(x: Any) -> Any:
+        return known[id(x)] if id(x) in known else OnCard(x) if isinstance(x, Tensor) else x
+
+    return pytree.tree_map(wrap, tree)
+
+
+class _To(torch.autograd.Function):
+    """A copy to the card or back."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        return x.held.clone() if isinstance(x, OnCard) else OnCard(x.clone())
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> Tensor:
+        return _To.apply(grad)
+
+
+def _on_card(device: Any) -> bool:
+    return isinstance(device, (str, torch.device)) and torch.device(device).type == "cuda"
+
+
+def _move(x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+    """`Tensor.to`, with the card as one of the places."""
+    if args and isinstance(args[0], Tensor):
+        device, dtype = args[0].device, args[0].dtype
+    else:
+        device, dtype = torch._C._nn._parse_to(*args, **{k: v for k, v in kwargs.items() if k != "copy"})[:2]
+    if device is not None and _on_card(device) != isinstance(x, OnCard):
+        x = _To.apply(x)
+    return x if dtype is None else x.to(dtype)
+
+
+class _Card(TorchFunctionMode):
+    """Sends tensors to the card, or makes them there, where a call of Python says so."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = dict(kwargs or {})
+        if func is Tensor.to:
+            return _move(*args, **kwargs)
+        if func is Tensor.cpu:
+            return _move(args[0], "cpu")
+        makes = func is F.one_hot and isinstance(args[0], OnCard)  # C++ makes a tensor where it thinks that x is
+        if not makes and not _on_card(kwargs.get("device")):
+            return func(*args, **kwargs)
+        made = func(*_unwrap(args), **_unwrap(kwargs if makes else {**kwargs, "device": "cpu"}))
+        return made if isinstance(made, OnCard) else OnCard(made.detach()).requires_grad_(made.requires_grad)
+
+
+class _Backward(TorchDispatchMode):
+    """Puts on the card what C++ makes during a backward: zeros for gradients that did not come."""
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        out = func(*args, **(kwargs or {}))
+        given = any(isinstance(x, Tensor) for x in pytree.tree_leaves((args, kwargs)))
+        return out if given else _wrap(out, {})
+
+
+def _interpret(kernel: Any, grid: Any, args: tuple, constants: dict[str, Any], configs: Any) -> None:
+    """A launch of a Triton kernel on the card, in the interpreter."""
+    from triton.runtime.interpreter import InterpretedFunction
+
+    from lyra_kernels.triton import _launch
+
+    for i, x in enumerate(args):
+        if isinstance(kernel, InterpretedFunction) and isinstance(x, Tensor) and not isinstance(x, OnCard):
+            raise RuntimeError(f"{kernel.fn.__name__}: argument {i} is on {x.device}, the launch is on {CARD}")
+    with _launch.in_place_of_launches(None):
+        _launch.launch(kernel, grid, _unwrap(args), constants, configs)
+
+
+@contextlib.contextmanager
+def card_of_the_interpreter() -> Iterator[None]:
+    """Inside, there is a card of one processor, whose Triton kernels run in the interpreter."""
+    from lyra_kernels.triton import _launch, _scan_rows, fft_conv
+
+    with _launch.in_place_of_launches(_interpret), contextlib.ExitStack() as stack:
+        for module in (_scan_rows, fft_conv):
+            stack.enter_context(mock.patch.object(module, "_processors", lambda device: 1))
+        stack.enter_context(card_tensors())
+        yield
+
+
+def _served(name: str) -> Callable[..., Any]:
+    """An op of the pretended card's backend."""
+
+    @functools.wraps(OPS[name])
+    def op(*args: Any) -> Any:
+        for i, x in enumerate(args):
+            if isinstance(x, Tensor) and not isinstance(x, OnCard):
+                raise RuntimeError(f"lyra::{name}: argument {i} is on {x.device}, the backend computes on {CARD}")
+        with torch._C._AutoDispatchBelowAutograd():
+            return OPS[name](*args)
+
+    return op
+
+
+@contextlib.contextmanager
+def card_tensors() -> Iterator[None]:
+    """Inside, tensors and modules can be sent to the card and made there."""
+    overwrite = torch.__future__.get_overwrite_module_params_on_conversion()
+    torch.__future__.set_overwrite_module_params_on_conversion(True)
+    run_backward = torch.autograd._engine_run_backward
+
+    def backward(outputs: Any, *args: Any, **kwargs: Any) -> Any:
+        on_card = any(isinstance(x, OnCard) for x in outputs)
+        # The mode is switched off inside torch.autograd.grad, as inside any function of PyTorch.
+        with _Card(), _Backward() if on_card else contextlib.nullcontext():
+            return run_backward(outputs, *args, **kwargs)
+
+    try:
+        with (
+            mock.patch.object(torch.autograd, "_engine_run_backward", backward),
+            mock.patch.object(torch.cuda, "is_current_stream_capturing", lambda: False),
+            _Card(),
+        ):
+            yield
+    finally:
+        torch.__future__.set_overwrite_module_params_on_conversion(overwrite)
+
+
+@contextlib.contextmanager
+def pretended_card() -> Iterator[None]:
+    """Inside, there is a card, and the backend "cuda" serves every call: with the kernels of the CPU."""
+    before = dict(backends._registered)
+    backends.register("cuda", {name: _served(name) for name in SCHEMAS})
+    try:
+        with backends.use_backend("cuda"), card_tensors():
+            yield
+    finally:
+        backends._registered.clear()
+        backends._registered.update(before)
+        backends.availability.cache_clear()
