@@ -17,7 +17,7 @@ help:
 	@echo "make test       the tests, some minutes          make test-full  the whole matrix, much longer"
 	@echo "make bench      speed and memory: benchmarks/results"
 	@echo "make check      format, lint, types              make sanitize   native code under ASan, UBSan, TSan"
-	@echo "make static     what the GPU kernels cost, without a GPU"
+	@echo "make static     every variant of the GPU kernels compiled, and what they cost, without a GPU"
 	@echo "make wheel      a wheel in dist/, installed and tried in an environment of its own"
 
 # The tools first, then the package with its native code: building against the installed torch.

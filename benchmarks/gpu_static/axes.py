@@ -77,7 +77,7 @@ def _s4d_ops() -> list[Op]:
         ),
         Op(
             "s4d_kernel",
-            {"modes": chains, "length": (*lengths, HUGE), "channels": CHANNELS, "aligned": ("aligned", "nothing")},
+            {"modes": chains, "length": (*lengths, HUGE), "channels": CHANNELS, "aligned": ALIGNED[::2]},
             {"length": _plateaus(lambda n: [s4d_kernel.configurations(n, back) for back in BOTH], 4096)},
             run_kernel,
         ),

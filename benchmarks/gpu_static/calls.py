@@ -26,7 +26,7 @@ BOTH = (True, False)
 LAYOUTS = ("dense", "lengths", "packed")
 STORED = ("fp32", "fp32, TF32 allowed", "fp16", "bf16")
 EVERY = (*STORED, "fp16, TF32 allowed")  # for the kernels that look at both
-ALIGNED = ("aligned", "activations not", "nothing")
+ALIGNED = ("aligned", "activations not aligned", "nothing aligned")
 """Which pointers are multiples of 16 bytes; a view of a larger tensor may not be."""
 
 
@@ -78,7 +78,7 @@ class Tensors:
         return self._make(shape, self.dtype, self.aligned == "aligned")
 
     def weight(self, *shape: int) -> Tensor:
-        return self._make(shape, torch.float32, self.aligned != "nothing")
+        return self._make(shape, torch.float32, self.aligned != "nothing aligned")
 
     def optional(self, given: bool, *shape: int) -> Tensor | None:
         return self.weight(*shape) if given else None

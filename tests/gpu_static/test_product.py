@@ -105,8 +105,8 @@ def test_calls_are_told_without_what_is_common():
     op = Op("f", {"stored": ("fp32", "bf16"), "bias": BOTH, "channels": (64, 5), "aligned": ALIGNED}, {}, print)
     row = {"stored": "fp32", "bias": True, "channels": 5, "aligned": "aligned"}
     assert product.describe(op, row, False) == "f: bias, channels 5"
-    row = {"stored": "bf16", "bias": False, "channels": 64, "aligned": "nothing"}
-    assert product.describe(op, row, True) == "f: training, bf16, channels 64, aligned nothing"
+    row = {"stored": "bf16", "bias": False, "channels": 64, "aligned": "nothing aligned"}
+    assert product.describe(op, row, True) == "f: training, bf16, channels 64, nothing aligned"
 
 
 def test_a_grid_beyond_a_card_is_refused():
