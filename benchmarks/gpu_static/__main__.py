@@ -1,9 +1,10 @@
 """Counts and compiles every Triton and CUDA C++ kernel without a GPU; fails where a limit is passed.
 
-``python -m benchmarks.gpu_static`` compiles every shipped configuration for every architecture and writes
-benchmarks/results/gpu_static.md and .json; what was compiled before comes from Triton's cache. ``--measured`` leaves
-the other configurations out; ``--reduced`` checks the main ones on sm_80 and gfx942 and writes nothing; ``--cuda`` has
-the CUDA C++ kernels only, in benchmarks/results/gpu_static_cuda.md, which ``--reduced`` leaves to tests/emulation.
+``python -m benchmarks.gpu_static`` counts what the kernels move, compiles every variant that a call of the public
+functions reaches (see :mod:`.product`) for every architecture and writes benchmarks/results/gpu_static.md and .json;
+what was compiled before is remembered in build/gpu_static. ``--reduced`` counts the main cases, compiles their launches
+for sm_80 and gfx942 and a chosen part of the variants for sm_90, and writes nothing; ``--cuda`` has the CUDA C++
+kernels only, in benchmarks/results/gpu_static_cuda.md, which ``--reduced`` leaves to tests/emulation.
 """
 
 from __future__ import annotations
@@ -19,9 +20,10 @@ import time
 from pathlib import Path
 from typing import Any
 
-from . import aot, table
+from . import aot, product, table
 
 RESULTS = Path(__file__).parent.parent / "results"
+CACHE = Path(__file__).parents[2] / "build" / "gpu_static" / "triton"
 
 
 def count(which: str) -> list[dict[str, Any]]:
@@ -32,7 +34,7 @@ def count(which: str) -> list[dict[str, Any]]:
     return json.loads(done.stdout)
 
 
-def jobs(rows: list[dict[str, Any]], architectures: tuple[str, ...]) -> list[tuple[dict[str, Any], str, str]]:
+def jobs(rows: list[dict[str, Any]], architectures: tuple[str, ...]) -> list[aot.Job]:
     """Every distinct launch on every architecture, with what tells it apart."""
     found: dict[str, tuple[dict[str, Any], str]] = {}
     for row in rows:
@@ -41,7 +43,13 @@ def jobs(rows: list[dict[str, Any]], architectures: tuple[str, ...]) -> list[tup
             key = json.dumps({k: launch[k] for k in decides}, sort_keys=True)
             sizes = " ".join(f"{k}={v}" for k, v in launch["constants"].items() if len(k) <= 7 and _tells(v))
             found.setdefault(key, (launch, f"{row['case']} {row['dtype']} {row['direction']}: {sizes}"))
-    return [(launch, variant, arch) for launch, variant in found.values() for arch in architectures]
+    return [aot.Job(launch, variant, arch, True, CACHE) for launch, variant in found.values() for arch in architectures]
+
+
+def _dump(lists: dict[str, list[dict[str, Any]]]) -> str:
+    """JSON with a line for each entry."""
+    entries = (f"{json.dumps(name)}: [\n" + ",\n".join(map(json.dumps, some)) + "\n]" for name, some in lists.items())
+    return "{" + ",\n".join(entries) + "}\n"
 
 
 def _tells(value: Any) -> bool:
@@ -58,9 +66,8 @@ def cuda() -> int:
 def main() -> int:
     """Run; the process's exit status."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--reduced", action="store_true", help="the main configurations, on sm_80 and gfx942")
-    parser.add_argument("--measured", action="store_true", help="only the cases that have a predicted time")
-    parser.add_argument("--only", help="the cases whose name or op contains this; nothing is written")
+    parser.add_argument("--reduced", action="store_true", help="the main cases, and some variants on sm_90")
+    parser.add_argument("--only", help="cases and functions whose name contains this; nothing is written")
     parser.add_argument("--architectures", nargs="+", default=aot.ARCHITECTURES, choices=aot.ARCHITECTURES)
     parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="processes that compile")
     parser.add_argument("--cuda", action="store_true", help="only the CUDA C++ kernels")
@@ -68,20 +75,27 @@ def main() -> int:
     if options.cuda:
         return cuda()
     started = time.perf_counter()
-    which = options.only or ("reduced" if options.reduced else "measured" if options.measured else "all")
+    which = options.only or ("reduced" if options.reduced else "all")
     rows = count(which)
-    work = jobs(rows, ("sm_80", "gfx942") if options.reduced else tuple(options.architectures))
     context = multiprocessing.get_context("spawn")
     with concurrent.futures.ProcessPoolExecutor(options.jobs, mp_context=context) as pool:
-        compiled = list(pool.map(aot.compile_job, work))
+        found = product.every_variant(pool, options.only or "")
+        print(f"{len(found)} variants, recorded after {time.perf_counter() - started:.0f} s", file=sys.stderr)
+        if options.reduced:
+            work = [*jobs(rows, ("sm_80", "gfx942")), *product.reduced(found, "sm_90", CACHE)]
+        else:
+            work = product.jobs(found, options.architectures, CACHE)
+        compiled = list(pool.map(aot.compile_job, work, chunksize=4))
     violations = table.byte_violations(rows) + table.compile_violations(compiled)
     page = table.report(rows, compiled, violations)
     print(page)
-    print(f"{len(compiled)} kernels in {time.perf_counter() - started:.0f} s; {len(violations)} limits passed")
+    whole = sum(c["whole"] for c in compiled)
+    print(f"{whole} kernels compiled, {len(compiled) - whole} more checked by the front end, in "
+          f"{time.perf_counter() - started:.0f} s; {len(violations)} limits passed")  # fmt: skip
     if not options.reduced and not options.only:
         RESULTS.mkdir(exist_ok=True)
         (RESULTS / "gpu_static.md").write_text(page)
-        (RESULTS / "gpu_static.json").write_text(json.dumps({"rows": rows, "compiled": compiled}, indent=1))
+        (RESULTS / "gpu_static.json").write_text(_dump({"rows": rows, "kernels": table.summary(compiled)}))
     for violation in violations:
         print(violation, file=sys.stderr)
     failed = bool(violations)

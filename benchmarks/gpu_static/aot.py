@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib
+import json
 import os
 import re
 import subprocess
@@ -10,13 +12,18 @@ import tempfile
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import triton
 import triton.language as tl
+from triton._C.libtriton import get_cache_invalidating_env_vars, ir
 from triton.backends.compiler import GPUTarget
-from triton.compiler import ASTSource
+from triton.compiler import ASTSource, make_backend
+from triton.runtime.cache import get_cache_key
 
 ARCHITECTURES = ("sm_80", "sm_90", "sm_100", "sm_120", "gfx942")
+_READER = 1
+"""Of results: to be raised where they are read from a compiled kernel in another way."""
 _NVIDIA = Path(triton.__file__).parent / "backends" / "nvidia" / "bin"
 
 
@@ -39,12 +46,8 @@ def _constant(value: Any) -> Any:
     return value
 
 
-def compile_launch(launch: dict[str, Any], arch: str) -> Compiled:
-    """Compile a recorded launch for ``arch``.
-
-    Raises:
-        whatever Triton's compiler raises.
-    """
+def _source(launch: dict[str, Any], arch: str) -> tuple[ASTSource, GPUTarget, dict[str, int]]:
+    """What Triton compiles, for what, and with which options."""
     kernel = getattr(importlib.import_module(launch["module"]), launch["kernel"])
     names = kernel.arg_names
     amd = arch.startswith("gfx")
@@ -54,19 +57,88 @@ def compile_launch(launch: dict[str, Any], arch: str) -> Compiled:
     attributes = {(names.index(n),): [["tt.divisibility", 16]] for n in launch["divisible"]}
     source = ASTSource(fn=kernel, signature=launch["signature"], constexprs=constants, attrs=attributes)
     target = GPUTarget("hip", arch, 64) if amd else GPUTarget("cuda", int(arch.removeprefix("sm_")), 32)
-    options = {"num_warps": launch["num_warps"], "num_stages": launch["num_stages"]}
+    return source, target, {"num_warps": launch["num_warps"], "num_stages": launch["num_stages"]}
+
+
+def compile_launch(launch: dict[str, Any], arch: str) -> Compiled:
+    """Compile a recorded launch for ``arch``.
+
+    Raises:
+        whatever Triton's compiler raises.
+    """
+    source, target, options = _source(launch, arch)
     compiled = triton.compile(source, target=target, options=options)
-    return _amd(arch, compiled) if amd else _nvidia(arch, compiled)
+    return _amd(arch, compiled) if arch.startswith("gfx") else _nvidia(arch, compiled)
 
 
-def compile_job(job: tuple[dict[str, Any], str, str]) -> dict[str, Any]:
-    """What one recorded launch needs on one architecture, or why it does not compile: (launch, variant, arch)."""
-    launch, variant, arch = job
-    known = {"kernel": launch["kernel"], "variant": variant, "error": ""}
+def check_front_end(launch: dict[str, Any], arch: str) -> None:
+    """Only what Triton makes of a kernel's Python: names, types and constants, a tenth of the whole compilation.
+
+    Raises:
+        whatever Triton's compiler raises.
+    """
+    source, target, options = _source(launch, arch)
+    backend = make_backend(target)
+    parsed = backend.parse_options(options)
+    context = ir.context()
+    ir.load_dialects(context)
+    backend.load_dialects(context)
+    source.make_ir(target, parsed, backend.get_codegen_implementation(parsed), backend.get_module_map(), context)
+
+
+def _key(launch: dict[str, Any], arch: str, whole: bool) -> str:
+    """What a result depends on: the kernel's source and all that it calls, its constants and types, the compilers."""
+    source, target, options = _source(launch, arch)
+    backend = make_backend(target)
+    key = get_cache_key(source, backend, backend.parse_options(options), get_cache_invalidating_env_vars())
+    text = f"{key} {_READER} {'whole' if whole else 'front end'}"
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+@dataclass(frozen=True)
+class Job:
+    """A recorded launch to compile for one architecture; ``variant`` says what it is, where a limit is passed.
+
+    Args:
+        whole: to machine code, not only through Triton's front end.
+        cache: folder of results, or None.
+    """
+
+    launch: dict[str, Any]
+    variant: str
+    arch: str
+    whole: bool = True
+    cache: Path | None = None
+
+
+def compile_job(job: Job) -> dict[str, Any]:
+    """What one launch needs on one architecture, or why it does not compile."""
+    known = {"kernel": job.launch["kernel"], "variant": job.variant, "arch": job.arch, "error": "", "whole": job.whole}
+    known["types"] = sorted({t for t in job.launch["signature"].values() if t.startswith("*")})
     try:
-        return {**known, **asdict(compile_launch(launch, arch))}
+        kept = job.cache and job.cache / f"{_key(job.launch, job.arch, job.whole)}.json"
+        if kept and kept.exists():
+            return {**known, **json.loads(kept.read_text())}
+        # Triton's own cache keeps every intermediate form, a megabyte a kernel.
+        with tempfile.TemporaryDirectory() as folder, mock.patch.dict(os.environ, TRITON_CACHE_DIR=folder):
+            if job.whole:
+                found = asdict(compile_launch(job.launch, job.arch))
+            else:
+                found = {}
+                check_front_end(job.launch, job.arch)
+        if kept:
+            kept.parent.mkdir(parents=True, exist_ok=True)
+            begun = kept.with_suffix(f".{os.getpid()}")
+            begun.write_text(json.dumps(found))
+            begun.replace(kept)  # nobody ever reads half a file
+        return {**known, **found}
     except Exception as error:
-        return {**known, "arch": arch, "error": f"{type(error).__name__}: {str(error)[-300:]}"}
+        return {**known, "error": f"{type(error).__name__}: {str(error)[-300:]}"}
+
+
+def _cuobjdump(option: str, cubin: str) -> str:
+    command = [str(_NVIDIA / "cuobjdump"), option, cubin]
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout
 
 
 def _nvidia(arch: str, compiled: Any) -> Compiled:
@@ -74,14 +146,13 @@ def _nvidia(arch: str, compiled: Any) -> Compiled:
     with tempfile.TemporaryDirectory() as folder:
         cubin = os.path.join(folder, "kernel.cubin")
         Path(cubin).write_bytes(compiled.asm["cubin"])
-        command = [str(_NVIDIA / "cuobjdump"), "--dump-resource-usage", cubin]
-        usage = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-        sass = subprocess.run([str(_NVIDIA / "cuobjdump"), "--dump-sass", cubin], capture_output=True, text=True)
-    found = re.search(r"REG:(\d+) STACK:(\d+) SHARED:\d+ LOCAL:(\d+)", usage)
-    assert found is not None, usage
+        usage = _cuobjdump("--dump-resource-usage", cubin)
+        found = re.search(r"REG:(\d+) STACK:(\d+) SHARED:\d+ LOCAL:(\d+)", usage)
+        assert found is not None, usage
+        # Spilled registers are stores to and loads from local memory, which lies in the stack. Disassembly is slow.
+        stores = re.findall(r"\bSTL(?:\.\d+)?\b", _cuobjdump("--dump-sass", cubin)) if int(found[2]) else []
     kinds = re.findall(r"\b((?:mma\.sync|wgmma\.mma_async|tcgen05\.mma)[\w.:]*)", ptx)
-    # Spilled registers are stores to and loads from local memory.
-    spills = 4 * len(re.findall(r"\bSTL(?:\.\d+)?\b", sass.stdout))
+    spills = 4 * len(stores)
     return Compiled(
         arch,
         int(found[1]),

@@ -1,4 +1,4 @@
-"""What is recorded: ops at shapes that are measured, and every other configuration that is shipped.
+"""Whose bytes are counted: ops at shapes that are measured. What is compiled comes from :mod:`.product`.
 
 A case runs in Triton's interpreter, with fewer channels than it stands for where channels are independent: bytes and
 operations are then multiplied by ``scale``.
@@ -32,7 +32,6 @@ class Case:
         scale: channels of the shape over channels of the arguments.
         segment: tokens of a row of the scan by storage type, where a card takes less than whole sequences.
         rows: sequences that a program of the FFT convolution takes on a card.
-        measured: whether it has a row in the table of times.
     """
 
     name: str
@@ -43,7 +42,6 @@ class Case:
     scale: int = 1
     segment: dict[str, int] | None = None
     rows: int | None = None
-    measured: bool = True
     reduced: bool = False
     dtypes: tuple[str, ...] = ("fp32", "bf16")
 
@@ -140,38 +138,11 @@ MEASURED = [
 ]
 
 
-def _shipped() -> Iterator[Case]:
-    """Configurations beside those: block sizes by channels, taps, modes and length."""
-
-    def case(name: str, op: str, make: Callable, dtypes: tuple[str, ...] = ("fp32",)) -> Case:
-        return Case(f"{op} {name}", op, make, (0, 0, 0), measured=False, dtypes=dtypes)
-
-    for channels, width in ((16, 3), (128, 3), (512, 3), (1000, 3), (64, 4), (256, 7), (64, 15), (256, 15)):
-        yield case(f"E={channels} k={width}", "gated_conv", _gated(1, 4, channels, width))
-    for modes, length in ((32, 128), (5, 8192), (64, 2048)):
-        yield case(f"M={modes} L={length}", "s4d_kernel", _kernel(1, modes, length))
-    for modes in (8, 16, 64):
-        yield case(f"M={modes}", "s4d_scan", _scan(1, 64, 1, modes))
-    yield case("two directions", "s4d_scan", _scan(1, 128, 1, 32, 2), ("fp32", "fp16"))
-    for length in (256, 512, 1024, 2048, 4096):
-        yield case(f"L={length}, two directions", "s4d_fft", _fft(1, length, 1, 32, 2))
-    yield case("two directions", "fft_conv", _direct(1, 4096, 1, True), ("fp32", "fp16"))
-    yield case("two directions", "causal_conv", _direct(1, 64, 1, True))
-    for channels, inner in ((64, 16), (64, 128), (128, 128)):
-        yield case(f"d={channels} E={inner}", "pgc", _pgc(1, 64, channels, inner))
-    for channels in (16, 256, 1024, 8192):
-        yield case(f"C={channels}", "rms_norm", _norm(2, channels))
-    for channels in (16, 128):
-        yield case(f"H={channels}", "gelu_glu", _tail(1, 4, channels))
-
-
 def cases(which: str) -> list[Case]:
-    """The cases of a run: all, measured, reduced, or those whose name or op contains ``which``."""
-    if which not in ("all", "measured", "reduced"):
-        return [c for c in [*MEASURED, *_shipped()] if which in c.name or which in c.op]
-    if which == "reduced":
-        return [c for c in MEASURED if c.reduced]
-    return MEASURED if which == "measured" else [*MEASURED, *_shipped()]
+    """The cases of a run: all, reduced, or those whose name or op contains ``which``."""
+    if which not in ("all", "reduced"):
+        return [c for c in MEASURED if which in c.name or which in c.op]
+    return [c for c in MEASURED if c.reduced or which == "all"]
 
 
 @contextlib.contextmanager

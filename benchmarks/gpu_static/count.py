@@ -1,6 +1,6 @@
 """Runs the cases in Triton's interpreter and prints what was launched, as JSON.
 
-``TRITON_INTERPRET=1 python -m benchmarks.gpu_static.count all|measured|reduced|NAME``; the command starts it by itself.
+``TRITON_INTERPRET=1 python -m benchmarks.gpu_static.count all|reduced|NAME``; the command starts it by itself.
 """
 
 from __future__ import annotations
@@ -26,7 +26,6 @@ def _row(case: Any, dtype: str, direction: str, floor: int, found: Recording) ->
         "floor": floor,
         "limit": case.limit,
         "scale": case.scale,
-        "measured": case.measured,
         "launches": found.dump(),
     }
 
@@ -51,5 +50,5 @@ def count(which: str) -> list[dict[str, Any]]:
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser()
-    parser.add_argument("which", help="all, measured, reduced, or a part of the names of cases")
+    parser.add_argument("which", help="all, reduced, or a part of the names of cases")
     json.dump(count(parser.parse_args().which), sys.stdout)

@@ -12,7 +12,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +36,8 @@ LIMITS = {
 """Bytes moved over the floor (each input read once, each output written once) that an op and its backward may reach."""
 SHORT = "short"
 """In the size of a case that has no limit of bytes; see `PAGE`."""
+STATIC_SHARED = 48 * 1024
+"""Bytes of shared memory that a kernel may declare."""
 SECTORS = 0.9
 CONFLICTS = 0.01
 """Of an op's wavefronts: what the set-up of a block may cost. An inner loop with a conflict is far above it."""
@@ -194,12 +196,41 @@ def occupancy(architecture: str, registers: int, threads: int, shared: int) -> f
     return blocks * warps * 32 / most_threads
 
 
-def resources(nvcc: str, folder: Path) -> dict[str, dict[str, dict[str, int]]]:
-    """Kernel -> architecture -> the largest use of its float instantiations; spills and stack of all of them."""
+def instances(folder: Path | None = None) -> list[build_cuda.Usage]:
+    """What ptxas says of every instance of every kernel on every architecture, by its name in C++; [] without an nvcc.
+
+    A launcher that reaches an instance makes the compiler emit it: there are no others, and none is listed by hand.
+    """
+    nvcc = build_cuda.find_nvcc()
+    if nvcc is None:
+        return []
+    folder = (folder or ROOT / "build" / "gpu_static").resolve()
     usages = build_cuda.compile_kernels(nvcc, folder, [(a, False) for a in ARCHITECTURES])[1]
     names = subprocess.run(["c++filt"], input="\n".join(u.kernel for u in usages), capture_output=True, text=True)
+    return [replace(u, kernel=name) for u, name in zip(usages, names.stdout.splitlines(), strict=True)]
+
+
+def instance_problems(usages: list[build_cuda.Usage]) -> list[str]:
+    """Instances that do not fit their registers or shared memory, or have no code for one of the architectures."""
+    out = []
+    for u in usages:
+        if u.spill_stores or u.spill_loads or u.stack:
+            spills = u.spill_stores + u.spill_loads
+            out.append(f"{u.kernel}: spills {spills} bytes, stack {u.stack} on {u.architecture}")
+        if u.shared > STATIC_SHARED:
+            out.append(f"{u.kernel}: {u.shared} bytes of static shared memory on {u.architecture}")
+    architectures = {u.architecture for u in usages}
+    for kernel in dict.fromkeys(u.kernel for u in usages):
+        lacking = architectures - {u.architecture for u in usages if u.kernel == kernel}
+        out += [f"{kernel}: no code for {architecture}" for architecture in sorted(lacking)]
+    return out
+
+
+def resources(usages: list[build_cuda.Usage]) -> dict[str, dict[str, dict[str, int]]]:
+    """Kernel -> architecture -> the largest use of its float instantiations; spills and stack of all of them."""
     found: dict[str, dict[str, dict[str, int]]] = {}
-    for usage, name in zip(usages, names.stdout.splitlines(), strict=True):
+    for usage in usages:
+        name = usage.kernel
         kernel = name.split("(anonymous namespace)::")[-1].split("lyra::cuda::")[-1] if "<" not in name else ""
         kernel = kernel or name.split("<")[0].split("::")[-1]
         use = found.setdefault(kernel, {}).setdefault(
@@ -214,21 +245,17 @@ def resources(nvcc: str, folder: Path) -> dict[str, dict[str, dict[str, int]]]:
 
 
 def rows(
-    folder: Path | None = None, progress: Callable[[str], None] = lambda line: None, only: str = ""
+    usages: list[build_cuda.Usage], progress: Callable[[str], None] = lambda line: None, only: str = ""
 ) -> list[dict[str, Any]]:
-    """`traffic`, with registers, spills, stack, shared_bytes and occupancy per architecture where there is an nvcc.
+    """`traffic`, with registers, spills, stack, shared_bytes and occupancy per architecture, of :func:`instances`.
 
     Args:
-        folder: for object files; build/gpu_static if None.
+        usages: of all instances.
         progress: is told what is done.
         only: counts the ops whose name has this in it.
     """
     result = traffic(progress, only)
-    nvcc = build_cuda.find_nvcc()
-    if nvcc is None:
-        return result
-    progress(f"compiling for {', '.join('sm_' + a for a in ARCHITECTURES)}")
-    found = resources(nvcc, (folder or ROOT / "build" / "gpu_static").resolve())
+    found = resources(usages)
     for row in result:
         for architecture, use in found.get(row["kernel"], {}).items():
             shared = use["static_bytes"] + row["dynamic_bytes"]
@@ -252,10 +279,6 @@ def problems(found: list[dict[str, Any]]) -> list[str]:
             out.append(f"{what}: uses {row['sectors_used']:.0%} of the sectors it touches")
         if row["kernel"] == "" and row["conflicts"] > CONFLICTS:
             out.append(f"{what}: {row['conflicts']:.1%} of its shared-memory wavefronts are bank conflicts")
-        for architecture in ARCHITECTURES:
-            use = row.get(f"sm_{architecture}")
-            if use and (use["spills"] or use["stack"]):
-                out.append(f"{what}: spills {use['spills']} bytes, stack {use['stack']} on sm_{architecture}")
     return out
 
 
@@ -318,9 +341,8 @@ They come from the cache, and `auto` convolves directly at such lengths.
 """
 
 
-def report(found: list[dict[str, Any]]) -> str:
+def report(found: list[dict[str, Any]], missed: list[str]) -> str:
     """The page of results."""
-    missed = problems(found)
     limits = ["Every limit is kept."] if not missed else ["Limits passed:", "", *(f"- {line}" for line in missed)]
     return "\n".join([PAGE, *limits, "", table(found), ""])
 
@@ -333,15 +355,21 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--places", action="store_true", help="also list the lines with conflicts or unused sectors")
     parser.add_argument("--only", default="", help="count only the ops whose name has this in it")
     options = parser.parse_args(arguments)
-    found = rows(only=options.only, progress=lambda line: print(line, file=sys.stderr, flush=True))
+
+    def progress(line: str) -> None:
+        print(line, file=sys.stderr, flush=True)
+
+    progress(f"compiling for {', '.join('sm_' + a for a in ARCHITECTURES)}")
+    usages = instances()
+    found = rows(usages, progress, options.only)
+    missed = problems(found) + instance_problems(usages)
     print(table(found))
     if options.places:
         print("\n" + places(found))
     if options.json:
         options.json.write_text(json.dumps(found, indent=1) + "\n")
     if options.page:
-        options.page.write_text(report(found))
-    missed = problems(found)
+        options.page.write_text(report(found, missed))
     for line in missed:
         print("missed:", line, file=sys.stderr)
     return 1 if options.check and missed else 0

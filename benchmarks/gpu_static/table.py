@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 from .cases import DTYPES
@@ -38,25 +39,32 @@ def byte_violations(rows: list[dict[str, Any]]) -> list[str]:
     return out
 
 
+def _limits_passed(c: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    """What one compiled kernel gets wrong: which limit, and in words."""
+    if c["error"]:
+        yield "error", f"does not compile: {c['error']}"
+    elif c["whole"] and c["arch"].startswith("sm_"):
+        if c["spills"] or c["stack"]:
+            yield "spills", f"{c['spills']} bytes spilled, {c['stack']} bytes of stack"
+        if c["shared"] > MAX_SHARED:
+            yield "shared", f"{c['shared']} bytes of shared memory, limit {MAX_SHARED}"
+        wanted = [d for d in ("fp16", "bf16") if c["kernel"] in HALF_KERNELS and f"*{d}" in c["types"]]
+        kinds = " ".join(c["matrix_kinds"]).replace("bf16", "BF16").replace("f16", "fp16").lower()
+        if c["kernel"] in MATRIX_KERNELS and not c["matrix_instructions"]:
+            yield "matrix", "no matrix instruction"
+        elif any(d not in kinds for d in wanted):
+            yield "matrix", f"no {wanted[0]} matrix instruction"
+
+
 def compile_violations(compiled: list[dict[str, Any]]) -> list[str]:
-    """Compiled kernels that pass a limit; gfx942 need only compile."""
-    out = []
+    """Compiled kernels that pass a limit; gfx942 need only compile. Of variants alike the one with the least to say."""
+    alike: dict[tuple[str, str, str], list[str]] = {}
     for c in compiled:
-        name = f"{c['kernel']} {c['variant']} on {c['arch']}"
-        if c["error"]:
-            out.append(f"{name}: does not compile: {c['error']}")
-        elif c["arch"].startswith("sm_"):
-            if c["spills"] or c["stack"]:
-                out.append(f"{name}: {c['spills']} bytes spilled, {c['stack']} bytes of stack")
-            if c["shared"] > MAX_SHARED:
-                out.append(f"{name}: {c['shared']} bytes of shared memory, limit {MAX_SHARED}")
-            wanted = [d for d in ("fp16", "bf16") if c["kernel"] in HALF_KERNELS and f" {d} " in c["variant"]]
-            kinds = " ".join(c["matrix_kinds"]).replace("bf16", "BF16").replace("f16", "fp16").lower()
-            if c["kernel"] in MATRIX_KERNELS and not c["matrix_instructions"]:
-                out.append(f"{name}: no matrix instruction")
-            elif any(d not in kinds for d in wanted):
-                out.append(f"{name}: no {wanted[0]} matrix instruction")
-    return out
+        for limit, words in _limits_passed(c):
+            text = f"{c['kernel']} {c['variant']} on {c['arch']}: {words}"
+            alike.setdefault((c["kernel"], c["arch"], limit), []).append(text)
+    more = [f" (and {len(some) - 1} more)" if len(some) > 1 else "" for some in alike.values()]
+    return [min(some, key=len) + rest for some, rest in zip(alike.values(), more, strict=True)]
 
 
 def _line(cells: list[Any]) -> str:
@@ -68,8 +76,6 @@ def times(rows: list[dict[str, Any]]) -> list[str]:
     head = ["op", "B, L, H", "storage", "", "bytes / floor", *(f"{c.name}, us" for c in CARDS)]
     out = [_line(head), _line(["---"] * len(head))]
     for row in rows:
-        if not row["measured"]:
-            continue
         index = 0 if row["direction"] == "forward" else 1
         shape, dtype = tuple(row["shape"]), row["dtype"]
         eager = opponents(row["op"], shape, DTYPES[dtype])[index]
@@ -84,16 +90,29 @@ def times(rows: list[dict[str, Any]]) -> list[str]:
     return out
 
 
-def kernels(compiled: list[dict[str, Any]]) -> list[str]:
-    """What each compiled kernel needs."""
-    head = ["kernel", "configuration", "card", "registers", "spills", "stack", "shared", "matrix instructions"]
-    out = [_line(head), _line(["---"] * len(head))]
+def summary(compiled: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """By kernel and architecture: how many variants were compiled, and the most that one of them needs."""
+    groups: dict[tuple[str, str], list[dict[str, Any]]] = {}
     for c in compiled:
-        needs = ["failed"] * 5
-        if not c["error"]:
-            found = f"{c['matrix_instructions']} {', '.join(c['matrix_kinds'])}"
-            needs = [c["registers"], c["spills"], c["stack"], c["shared"], found]
-        out.append(_line([f"`{c['kernel']}`", c["variant"], c["arch"], *needs]))
+        groups.setdefault((c["kernel"], c["arch"]), []).append(c)
+    out = []
+    for (kernel, arch), some in groups.items():
+        whole = [c for c in some if c["whole"] and not c["error"]]
+        most = {key: max((c[key] for c in whole), default=0) for key in ("registers", "spills", "stack", "shared")}
+        kinds = sorted({kind for c in whole for kind in c["matrix_kinds"]})
+        failed = sum(bool(c["error"]) for c in some)
+        out.append({"kernel": kernel, "arch": arch, "variants": len(whole), "failed": failed, **most, "kinds": kinds})
+    return out
+
+
+def kernels(compiled: list[dict[str, Any]]) -> list[str]:
+    """What the variants of each kernel need."""
+    head = ["kernel", "card", "variants", "registers", "spills", "stack", "shared", "matrix instructions"]
+    out = [_line(head), _line(["---"] * len(head))]
+    for c in summary(compiled):
+        count = f"{c['variants']} and {c['failed']} that failed" if c["failed"] else c["variants"]
+        needs = [c["registers"], c["spills"], c["stack"], c["shared"], ", ".join(c["kinds"])]
+        out.append(_line([f"`{c['kernel']}`", c["arch"], count, *needs]))
     return out
 
 
@@ -122,7 +141,8 @@ def report(rows: list[dict[str, Any]], compiled: list[dict[str, Any]], violation
             "",
             "## Compiled kernels",
             "",
-            "Registers a thread; spills, stack and shared memory in bytes.",
+            "Every variant that a call of the public functions reaches; the most that one of them needs: registers a",
+            "thread; spills, stack and shared memory in bytes.",
             "",
             *kernels(compiled),
             "",

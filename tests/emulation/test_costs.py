@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import sys
+from dataclasses import replace
+
 import pytest
 
 from benchmarks.gpu_static import cuda_rows
 
-from .build import emulation
+from .build import ROOT, emulation
+
+sys.path.insert(0, str(ROOT))
+from build_cuda import Usage
 
 
 @pytest.fixture(scope="module")
@@ -33,13 +39,25 @@ def test_a_limit_that_is_passed_is_told():
         "sectors_used": 0.8,
         "conflicts": 0.02,
     }
-    spilled = {"op": "x", "size": "", "kernel": "k", "sm_80": {"spills": 4, "stack": 8}}
-    said = cuda_rows.problems([row, spilled])
+    said = cuda_rows.problems([row])
     assert [line.split(": ")[1] for line in said] == [
         "moves 2.60 times the floor, more than 2.5",
         "uses 80% of the sectors it touches",
         "2.0% of its shared-memory wavefronts are bank conflicts",
-        "spills 4 bytes, stack 8 on sm_80",
+    ]
+
+
+def test_an_instance_that_passes_a_limit_is_told():
+    good = [Usage("kernel<float, 4>", a, 32, 0, 0, 0, 2048) for a in ("sm_80", "sm_90")]
+    rare = [replace(u, kernel="kernel<double, 8>") for u in good]
+    assert cuda_rows.instance_problems([*good, *rare]) == []
+    spilled = replace(rare[1], spill_stores=4, stack=8)
+    assert cuda_rows.instance_problems([*good, rare[0], spilled]) == [
+        "kernel<double, 8>: spills 4 bytes, stack 8 on sm_90"
+    ]
+    assert cuda_rows.instance_problems([*good, replace(rare[0], shared=50_000)]) == [
+        "kernel<double, 8>: 50000 bytes of static shared memory on sm_80",
+        "kernel<double, 8>: no code for sm_90",
     ]
 
 

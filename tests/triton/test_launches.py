@@ -1,0 +1,96 @@
+"""What benchmarks.gpu_static records on a card that is not there is what the interpreter launches for the same call."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+import lyra_kernels as lk
+from lyra_kernels.triton._launch import interpreting
+
+pytest.importorskip("benchmarks.gpu_static.launches")
+from benchmarks.gpu_static.launches import Aten, fake_card
+from benchmarks.gpu_static.record import Launch, recording
+
+pytestmark = pytest.mark.skipif(not interpreting(), reason="launches are recorded in Triton's interpreter")
+
+
+def spectrum(device, channels, modes):
+    shapes = ((channels,), (channels, modes), (channels, modes), (channels, modes, 2))
+    return [torch.rand(s, device=device) for s in shapes]
+
+
+def scan(device):
+    u = torch.rand(2, 70, 5, device=device, dtype=torch.bfloat16)
+    lengths = torch.tensor([70, 3], device=device)
+    return lk.s4d_conv(u, *spectrum(device, 5, 3), lengths=lengths, algorithm="scan", return_final_state=True)
+
+
+def transforms(device):
+    u, cu = torch.rand(1, 300, 1, device=device), torch.tensor([0, 30, 300], device=device)
+    return lk.s4d_conv(u, *spectrum(device, 1, 16), cu_seqlens=cu, algorithm="fft")
+
+
+def direct(device):
+    """With rows enough for a second configuration, and activations that are not aligned."""
+    u = torch.rand(18 * 40 * 3 + 1, device=device)[1:].view(18, 40, 3)
+    return lk.causal_conv(u, torch.rand(3, 40, device=device), reverse_kernel=torch.rand(3, 9, device=device))
+
+
+def gated(device):
+    return lk.gated_conv(torch.rand(2, 20, 34, device=device), torch.rand(17, 1, 4, device=device), causal=True)
+
+
+def tail(device):
+    y = torch.rand(2, 70, 48, device=device).half()
+    return lk.gelu_glu(y, torch.rand(96, 48, device=device), mask=torch.rand(2, 48, device=device), residual=y)
+
+
+def told(launches):
+    return sorted(repr((x.identity(), x.grid, sorted(x.integers.items()))) for x in launches)
+
+
+@pytest.mark.parametrize("call", [scan, transforms, direct, gated, tail])
+def test_a_forward(call):
+    with recording() as wanted, lk.use_backend("triton"):
+        call("cpu")
+    with fake_card(processors=1) as calls:
+        call("cuda")
+    found = [x for x in calls.launches if isinstance(x, Launch)]
+    assert told(found) == told(wanted.launches) and len(found) > 0
+    assert [x.alternative for x in found].count(True) == (1 if call in (direct, tail) else 0)
+
+
+def test_a_backward():
+    def call(device):
+        x = torch.rand(2, 20, 34, device=device, requires_grad=True)
+        out = lk.gated_conv(x, torch.rand(17, 1, 3, device=device), torch.rand(17, device=device))
+        if device == "cpu":
+            out.sum().backward()
+
+    with recording() as wanted, lk.use_backend("triton"):
+        call("cpu")
+    with fake_card(backwards=1) as calls:
+        call("cuda")
+    assert told(calls.kernels()) == told(wanted.launches)
+    assert {x.kernel for x in calls.kernels()} == {"_gated_conv", "_gated_conv_backward", "_sum_rows"}
+
+
+def test_torch_operations_stand_between_the_launches():
+    with fake_card() as calls:
+        y = torch.empty(4, 7, 8, device="cuda")
+        calls.take()
+        lk.rms_norm(y * 2)
+    multiplication, norm = calls.take()
+    assert isinstance(multiplication, Aten) and multiplication.kernel == "aten.mul.Tensor"
+    assert multiplication.bytes == 2 * 4 * 7 * 8 * 4 and norm.kernel == "_rms_norm" and not calls.launches
+
+
+def test_several_rows_a_sequence_depend_on_the_card():
+    def grids(processors):
+        with fake_card(processors=processors) as calls:
+            u = torch.empty(1, 16384, 4, device="cuda")
+            lk.s4d_conv(u, *spectrum("cuda", 4, 32), algorithm="scan")
+        return [x.grid for x in calls.kernels() if x.kernel == "_scan"]
+
+    assert grids(1) == [(4, 1)] * 2 and grids(132) == [(4, 2)] * 2  # 16 and 32 rows, each walked twice
