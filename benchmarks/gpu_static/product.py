@@ -110,7 +110,8 @@ def _variants(name: str) -> list[Variant]:
 def every_variant(pool: Executor, only: str = "") -> list[Variant]:
     """Of all public functions whose name contains ``only``, each variant once."""
     found: dict[tuple, Variant] = {}
-    for some in pool.map(_variants, [op.name for op in ops() if only in op.name]):
+    longest = sorted(ops(), key=lambda op: -len(product(op.crossed)))  # first
+    for some in pool.map(_variants, [op.name for op in longest if only in op.name]):
         for variant in some:
             known = found.setdefault(variant.launch.identity(), variant)
             known.call = min(known.call, variant.call, key=len)
