@@ -59,7 +59,7 @@ def main() -> int:
     """Run; the process's exit status."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--reduced", action="store_true", help="the main configurations, on sm_80 and gfx942")
-    parser.add_argument("--measured", action="store_true", help="only the cases that have a predicted time")
+    parser.add_argument("--measured", action="store_true", help="only the cases at sizes that are measured")
     parser.add_argument("--only", help="the cases whose name or op contains this; nothing is written")
     parser.add_argument("--architectures", nargs="+", default=aot.ARCHITECTURES, choices=aot.ARCHITECTURES)
     parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="processes that compile")
