@@ -73,7 +73,7 @@ def disassemble(cubin: bytes) -> str:
     with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
         file.write(cubin)
         file.flush()
-        command = [str(_TOOL), "-g", "-hex", file.name]
+        command = [str(_TOOL), "-c", "-g", "-hex", file.name]
         return subprocess.run(command, capture_output=True, text=True, check=True).stdout
 
 

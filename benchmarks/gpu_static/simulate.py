@@ -106,32 +106,28 @@ def _step(i: Instruction, request: Request | None, costs: Costs, schedulers: int
 class _Warp:
     """Where a warp is, and what it waits for; times in cycles."""
 
-    __slots__ = ("at", "copied", "groups", "program", "ready", "scoreboards", "since")
+    __slots__ = ("at", "copied", "groups", "own", "program", "ready", "scoreboards", "since", "unit")
 
     def __init__(self, program: int) -> None:
         self.program = program
         self.at = 0  # the next of the steps
-        self.ready = 0.0  # when the stall count lets it issue
+        self.unit = ""  # that it needs
+        self.own = 0.0  # when everything but the unit lets it issue
+        self.ready = 0.0  # when the stall count does
         self.scoreboards = [0.0] * 6  # when each is released
         self.since = -1.0  # when it came to the barrier that it waits at, -1: at none
         self.copied = 0.0  # when the copies of the open group have arrived
         self.groups: list[float] = []  # and those of closed groups
 
-    def earliest(self, step: _Step, free: dict[str, float], queue: float) -> float:
-        """When ``step`` can issue."""
+    def come_to(self, step: _Step) -> None:
+        """Note when the next step can issue, as far as the warp itself decides."""
         t = self.ready
         if 0 <= step.pending < len(self.groups):
             t = max(t, self.groups[-1 - step.pending])
         for b in step.waits:
             if self.scoreboards[b] > t:
                 t = self.scoreboards[b]
-        if step.unit:
-            unit = free.get(step.unit, 0.0)
-            if step.unit == "lsu":
-                unit -= queue
-            if unit > t:
-                t = unit
-        return t
+        self.own, self.unit = t, step.unit
 
 
 def simulate(
@@ -157,35 +153,38 @@ def simulate(
     mine = -(-warps * programs // SCHEDULERS)  # warps of this scheduler
     each = max(1, min(warps // SCHEDULERS, mine))  # of these, how many belong to one program
     queue = costs.queue * schedulers
-    made: dict[int, _Step] = {}
-    steps = []
-    for n in order:
-        if n not in made:
-            made[n] = _step(code[n], requests.get(n), costs, schedulers)
-        steps.append(made[n])
-    all_warps = [_Warp(w // each) for w in range(mine)]
-    running = list(all_warps)
-    free: dict[str, float] = {}  # when each unit is free again
+    made = {n: _step(code[n], requests.get(n), costs, schedulers) for n in set(order)}
+    steps = [made[n] for n in order]
+    running = [_Warp(w // each) for w in range(mine)]
+    for warp in running:
+        warp.come_to(steps[0])
+    free = dict.fromkeys({s.unit for s in steps}, 0.0)  # when each unit has done what it was given
+    gate = dict(free)  # when it takes more
     used: dict[str, float] = {"issue": 0.0}
     last, end, count = -1.0, 0.0, len(steps)
     while running:
         best, when = None, float("inf")
         for warp in running:
             if warp.since < 0:
-                t = warp.earliest(steps[warp.at], free, queue)
+                t = warp.own
+                if gate[warp.unit] > t:
+                    t = gate[warp.unit]
                 if t < when:
                     best, when = warp, t
         assert best is not None, "every warp waits at a barrier"
         step = steps[best.at]
-        t = last = max(when, last + 1)
-        done = _execute(best, step, t, free, used, costs)
+        last = max(when, last + 1)
+        done = _execute(best, step, last, free, used, costs)
+        gate[step.unit] = free[step.unit] - (queue if step.unit == "lsu" else 0.0)
         best.at += 1
-        if step.barrier:
-            best.since = t
-            _release([w for w in running if w.program == best.program], costs)
         if best.at == count:
             running.remove(best)
             end = max(end, best.ready, done)
+        elif step.barrier:
+            best.since = last
+            _release([w for w in running if w.program == best.program], steps, costs)
+        else:
+            best.come_to(steps[best.at])
     return end, used
 
 
@@ -194,7 +193,7 @@ def _execute(warp: _Warp, step: _Step, t: float, free: dict[str, float], used: d
     used["issue"] += 1
     done = t
     if step.unit:
-        begin = max(t, free.get(step.unit, 0.0))
+        begin = max(t, free[step.unit])
         free[step.unit] = begin + step.cycles
         used[step.counted] = used.get(step.counted, 0.0) + step.cycles
         done = begin + (step.cycles if step.unit == "lsu" else 0)
@@ -210,10 +209,11 @@ def _execute(warp: _Warp, step: _Step, t: float, free: dict[str, float], used: d
     return done
 
 
-def _release(warps: list[_Warp], costs: Costs) -> None:
+def _release(warps: list[_Warp], steps: list[_Step], costs: Costs) -> None:
     """Let the warps of a program go on if all of them have come to the barrier."""
     if all(w.since >= 0 for w in warps):
         t = max(w.since for w in warps) + costs.barrier
         for w in warps:
             w.ready = max(w.ready, t)
             w.since = -1.0
+            w.come_to(steps[w.at])

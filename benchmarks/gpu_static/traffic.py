@@ -1,8 +1,8 @@
 """What a launch's accesses to global memory touch, and how often its loops turn, from Triton's GPU IR.
 
 A request (one warp, one instruction) costs by the 128-byte lines and 32-byte sectors that its active lanes touch. Both
-follow from the addresses, which :mod:`.ttgir` works out for some programs of the grid, and from which lane holds what.
-Machine code and IR meet at the source line.
+follow from the addresses, which :mod:`.addresses` works out for some programs of the grid, and from which lane holds
+what, by :mod:`.layouts`. Machine code and IR meet at the source line.
 """
 
 from __future__ import annotations
@@ -12,9 +12,10 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from .addresses import Memory, Moment
 from .layouts import LANES, UnknownLayout, coordinates
 from .record import Launch
-from .ttgir import Access, Kernel, Memory, Moment, Unknown, accesses
+from .ttgir import Access, Kernel, Unknown, accesses
 
 LINE, SECTOR = 128, 32
 _SAMPLES = 8  # in pairs of consecutive turns of loops: what is done every other turn weighs as it should
@@ -60,7 +61,7 @@ class RowTable:
     segment: int
 
     def __call__(self, name: str, at: np.ndarray) -> np.ndarray:
-        """A :class:`.ttgir.Memory`: the table's values at flat indices."""
+        """A :data:`.addresses.Memory`: the table's values at flat indices."""
         if name != "table":
             raise Unknown(f"integers of {name}")
         row, column = at // 5, at % 5
