@@ -20,7 +20,7 @@ import argparse
 import gzip
 import json
 from collections.abc import Iterable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -85,7 +85,8 @@ def decode(columns: dict[str, Any]) -> tuple[Instruction, ...]:
 
 def write(launched: Launched, file: Path = LAUNCHES) -> None:
     """Freeze rows."""
-    codes: dict[int, int] = {}
+    codes: dict[tuple[Instruction, ...], int] = {}
+    numbers_of: dict[int, int] = {}  # by identity: comparing code takes long
     kept: list[dict[str, Any]] = []
     launches: dict[str, int] = {}
     table = []
@@ -95,12 +96,14 @@ def write(launched: Launched, file: Path = LAUNCHES) -> None:
             if isinstance(part, Aten):
                 frozen: dict[str, Any] = asdict(part)
             else:
-                if id(part.code) not in codes:
-                    codes[id(part.code)] = len(kept)
-                    kept.append(encode(part.code))
+                if id(part.code) not in numbers_of:
+                    plain = tuple(replace(i, line="") for i in part.code)
+                    numbers_of[id(part.code)] = codes.setdefault(plain, len(codes))
+                    if len(codes) > len(kept):
+                        kept.append(encode(plain))
                 touched = {n: [round(x, 3) for x in t] for n, t in part.touched.items()}
                 fields = {k: getattr(part, k) for k in Program.__dataclass_fields__ if k not in ("code", "touched")}
-                frozen = {**fields, "code": codes[id(part.code)], "touched": touched}
+                frozen = {**fields, "code": numbers_of[id(part.code)], "touched": touched}
             numbers.append(launches.setdefault(json.dumps(frozen), len(launches)))
         table.append({**asdict(row), "launches": numbers})
     made = {"triton": triton.__version__, "torch": torch.__version__, "architecture": f"sm_{program.CAPABILITY}"}
@@ -137,4 +140,8 @@ def present(wanted: Iterable[Row]) -> Launched:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description="Freeze the measured rows' launches, from the kernels of a checkout.")
     parser.add_argument("--out", type=Path, default=LAUNCHES)
-    write(present([*measured(), *measured("layers")]), parser.parse_args().out)
+    known = set(rows.rows())  # of the others there is no model
+    write(
+        present(r for r in [*measured(), *measured("layers")] if r in known or r.op not in rows.OPS),
+        parser.parse_args().out,
+    )

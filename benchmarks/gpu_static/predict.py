@@ -27,6 +27,9 @@ def check(file: Path) -> int:
         print(p)
     for name, value in fit.statistics(found).items():
         print(f"{name}: {value}")
+    predicted = {p.row for p in found}
+    if missing := [str(row) for row in calibration.measured() if row not in predicted]:
+        print(f"measured, but their launches are not frozen: {', '.join(missing)}")
     failures = fit.failures(found)
     for p in failures:
         print(f"not explained: {p}", file=sys.stderr)
