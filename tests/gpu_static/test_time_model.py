@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from dataclasses import replace
 
 import pytest
@@ -13,6 +14,9 @@ from benchmarks.gpu_static.program import Program
 from benchmarks.gpu_static.rows import Row
 from benchmarks.gpu_static.sass import Instruction
 from benchmarks.gpu_static.time_model import H200, estimate, resident, waves
+
+ROWS = 130
+"""Measured rows whose launches are frozen."""
 
 
 def _program(count: int = 1000, stall: int = 4, **changes) -> Program:
@@ -50,7 +54,7 @@ def test_a_chain_takes_its_stalls_at_the_clock():
     (found,) = estimate([_program()])
     cold = 1001 * H200.cold
     assert found.us == pytest.approx(H200.gap + (4000 + 5 + cold) / H200.gigahertz / 1e3, rel=1e-3)
-    assert found.bound.startswith("chain (issue 2") and found.waves == pytest.approx(1 / 32 / 132)
+    assert found.bound.startswith("chain (issue 16%") and found.waves == pytest.approx(1 / 32 / 132)
 
 
 def test_two_waves_take_twice_as_long():
@@ -121,28 +125,28 @@ def test_a_table_that_is_not_explained_is_found():
     assert len(fit.failures(rows(*[1.0] * 8, 0.6, 1.6))) == 2  # more than a tenth beyond the first
 
 
-def _spread(all_rows: list[Row]) -> list[Row]:
-    """Every op, size, storage type and direction among a seventh of the rows."""
-    return all_rows[::7]
+@functools.cache
+def _frozen() -> calibration.Launched:
+    return calibration.read()
 
 
 def _explained(wanted: list[Row]) -> list[fit.Prediction]:
-    measured, launched = calibration.measured(), calibration.read()
-    return fit.predict({row: launched[row] for row in wanted}, measured)
+    launched = _frozen()
+    return fit.predict({row: launched[row] for row in wanted}, calibration.measured())
 
 
-def test_the_model_explains_measured_rows():
-    wanted = _spread([r for r in calibration.measured() if r in calibration.read()])
-    assert {r.op for r in wanted} >= {"rms_norm", "gated_conv", "pgc", "gelu_glu", "s4d_scan", "s4d_fft", "fft_conv"}
-    found = _explained(wanted)
-    assert not fit.failures(found), "\n".join(map(str, found))
+@pytest.mark.parametrize("op", ["rms_norm", "gated_conv", "pgc", "gelu_glu", "s4d_scan"])
+@pytest.mark.parametrize("direction", ["forward", "train"])
+def test_the_model_explains_measured_rows(op, direction):
+    """The quick ones; the others in the whole matrix."""
+    (found,) = _explained([Row(op, (8, 2048, 64), "float32", direction)])
+    assert not fit.failures([found]) and 1 / fit.CLOSE < found.ratio < fit.CLOSE, found
 
 
 @pytest.mark.full
 def test_the_model_explains_every_measured_row():
-    launched = calibration.read()
-    found = _explained([r for r in calibration.measured() if r in launched])
-    assert len(found) >= 130
+    found = _explained([r for r in calibration.measured() if r in _frozen()])
+    assert len(found) >= ROWS
     assert not fit.failures(found), "\n".join(map(str, fit.failures(found)))
     spread = fit.spread([p for p in found if fit.independent(p.row)])
     assert spread < 0.13, f"{spread:.3f}: the model explains less than it did"
@@ -151,7 +155,7 @@ def test_the_model_explains_every_measured_row():
 def test_the_model_would_not_explain_a_card_whose_sectors_cost_nothing():
     """The check can fail: without its main parameter rows bound by sectors are far off."""
     row = Row("s4d_scan", (64, 4096, 64), "float32", "forward")
-    launched, measured = calibration.read(), calibration.measured()
+    launched, measured = _frozen(), calibration.measured()
     costs = replace(H200.costs, line=0.1, sector_loaded=0.1, sector_stored=0.1)
     blind = fit.predict({row: launched[row]}, measured, replace(H200, costs=costs))
     assert fit.failures(blind) and not fit.failures(fit.predict({row: launched[row]}, measured))
