@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import statistics
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 
 import pytest
 import torch
@@ -17,22 +16,6 @@ from . import cases, timing
 def device() -> torch.device:
     """A GPU where there is one, else the CPU; LYRA_BENCH_DEVICE says otherwise."""
     return torch.device(os.environ.get("LYRA_BENCH_DEVICE", "cuda" if torch.cuda.is_available() else "cpu"))
-
-
-@dataclass(frozen=True)
-class Gpu:
-    """The card that a benchmark runs on, and its name."""
-
-    device: torch.device
-    name: str
-
-
-@pytest.fixture
-def gpu(device: torch.device) -> Gpu:
-    """The GPU; the benchmark is skipped where there is none."""
-    if device.type != "cuda":
-        pytest.skip(f"needs a GPU: the device is {device.type}")
-    return Gpu(device, torch.cuda.get_device_name(device))
 
 
 @pytest.fixture(params=["one", "all"])

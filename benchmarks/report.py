@@ -14,7 +14,6 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 
 from . import floor
-from .gpu_static import measured
 
 NAMES = {
     "lyra": "Lyra (this package)",
@@ -25,12 +24,6 @@ NAMES = {
 }
 COLOURS = {"lyra": "C3", "eager": "C0", "compile": "C2", "attention": "C7", "transformer": "C7"}
 Record = dict[str, Any]
-
-
-def kernels(file: Path) -> list[Record]:
-    """The records of single kernels on a GPU."""
-    content = json.loads(file.read_text())
-    return [entry["extra_info"] for entry in content["benchmarks"] if "kernel" in entry["extra_info"]]
 
 
 def load(file: Path) -> tuple[list[Record], dict[str, str], float | None]:
@@ -181,7 +174,7 @@ def _save(figure: plt.Figure, file: Path) -> None:
 def main(file: Path) -> None:
     """Writes the Markdown table and the pictures beside the record."""
     records, machine, peak = load(file)
-    file.with_suffix(".md").write_text("\n".join([tables(records, machine, peak), *measured.table(kernels(file))]))
+    file.with_suffix(".md").write_text(tables(records, machine, peak))
     for training in (False, True):
         name = f"{file.stem}_{'training' if training else 'forward'}.png"
         if any(

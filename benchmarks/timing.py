@@ -25,15 +25,6 @@ class Ratio:
     high: float
 
 
-@dataclass(frozen=True)
-class Spread:
-    """Of repeated times, in seconds: the median, and what one in ten is below and above."""
-
-    median: float
-    low: float
-    high: float
-
-
 class Stopwatch:
     """Times one call in seconds, on the CPU's clock or with CUDA events and a flushed L2."""
 
@@ -73,17 +64,6 @@ def alternate(
         spent, rounds = time.perf_counter() - start, len(times[next(iter(times))])
         if rounds >= most or spent > 4 * seconds or (spent > seconds and rounds >= 3):
             return times
-
-
-def sample(function: Callable[[], object], watch: Callable[[Callable], float], seconds: float = 0.5) -> Spread:
-    """Times of `function` by `watch`, from 5 to 200 of them in about `seconds`, after one call that is not counted."""
-    function()
-    times: list[float] = []
-    start = time.perf_counter()
-    while len(times) < 5 or (len(times) < 200 and time.perf_counter() - start < seconds):
-        times.append(watch(function))
-    tenths = statistics.quantiles(times, n=10, method="inclusive")
-    return Spread(statistics.median(times), tenths[0], tenths[-1])
 
 
 def ratios(times: dict[str, list[float]], ours: str) -> dict[str, Ratio]:

@@ -28,7 +28,6 @@ class Case:
         op: of ``torch.ops.lyra``.
         arguments: makes the op's arguments, in a storage type.
         limit: the most bytes over the floor, or None where no limit is set.
-        like: what the op stands against: the arguments for :mod:`.eager`, at full size.
         scale: channels of the shape over channels of the arguments.
         segment: tokens of a row of the scan by storage type, where a card takes less than whole sequences.
         rows: sequences that a program of the FFT convolution takes on a card.

@@ -41,6 +41,7 @@ class Launch:
     num_stages: int
     grid: tuple[int, ...]
     integers: dict[str, int] = field(default_factory=dict)  # arguments that are whole numbers
+    sizes: dict[str, int] = field(default_factory=dict)  # bytes of the arguments that are tensors
     alternative: bool = False  # a configuration that tuning may take in place of the first
     loaded: int = 0  # bytes
     stored: int = 0  # bytes
@@ -136,10 +137,11 @@ def recording() -> Iterator[Recording]:
 
 def describe(kernel: Any, grid: tuple[int, ...], args: tuple, values: dict[str, Any], config: Any) -> Launch:
     """What Triton's own launcher specialises this launch to."""
-    signature, constants, divisible, integers = {}, {}, [], {}
+    signature, constants, divisible, integers, sizes = {}, {}, [], {}, {}
     for name, value in zip(kernel.arg_names, args, strict=False):
         if isinstance(value, Tensor):
             signature[name] = "*" + _TYPES[value.dtype]
+            sizes[name] = value.numel() * value.element_size()
             if value.storage_offset() * value.element_size() % 16 == 0:
                 divisible.append(name)
         elif value is None or isinstance(value, bool):
@@ -170,4 +172,5 @@ def describe(kernel: Any, grid: tuple[int, ...], args: tuple, values: dict[str, 
         config.num_stages,
         tuple(grid),
         integers,
+        sizes,
     )

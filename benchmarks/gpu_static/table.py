@@ -5,10 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from .cases import DTYPES
-from .eager import attention_calls, opponents, total_seconds
-from .model import CARDS, launch_seconds
-
 MAX_SHARED = 99 * 1024
 MATRIX_KERNELS = (
     "_scan",
@@ -71,22 +67,13 @@ def _line(cells: list[Any]) -> str:
     return "| " + " | ".join(str(c) for c in cells) + " |"
 
 
-def times(rows: list[dict[str, Any]]) -> list[str]:
-    """Predicted microseconds of kernels, eager PyTorch and attention."""
-    head = ["op", "B, L, H", "storage", "", "bytes / floor", *(f"{c.name}, us" for c in CARDS)]
+def moved(rows: list[dict[str, Any]]) -> list[str]:
+    """Bytes over the floor of the cases at sizes that are measured."""
+    head = ["op", "B, L, H", "storage", "", "bytes / floor", "limit"]
     out = [_line(head), _line(["---"] * len(head))]
     for row in rows:
-        index = 0 if row["direction"] == "forward" else 1
-        shape, dtype = tuple(row["shape"]), row["dtype"]
-        eager = opponents(row["op"], shape, DTYPES[dtype])[index]
-        attention = attention_calls(shape, DTYPES[dtype])[index]
-        cells = []
-        for card in CARDS:
-            ours = sum(launch_seconds(card, x, row["scale"]) for x in row["launches"]) * 1e6
-            theirs = total_seconds(card, eager, dtype) * 1e6
-            beside = total_seconds(card, attention, dtype) * 1e6
-            cells.append(f"{ours:.1f} / {theirs:.0f} / {beside:.0f}")
-        out.append(_line([row["case"], shape, dtype, row["direction"], f"{ratio(row):.2f}", *cells]))
+        cells = [row["case"], tuple(row["shape"]), row["dtype"], row["direction"], f"{ratio(row):.2f}"]
+        out.append(_line([*cells, "" if row["limit"] is None else row["limit"]]))
     return out
 
 
@@ -123,21 +110,19 @@ def report(rows: list[dict[str, Any]], compiled: list[dict[str, Any]], violation
         [
             "# Triton kernels without a GPU",
             "",
-            "Written by `python -m benchmarks.gpu_static`. **Predictions, not measurements**: every launch is run in",
-            "Triton's interpreter, where its loads, stores and products are counted, and compiled ahead of time.",
+            "Written by `python -m benchmarks.gpu_static`. **Counts, not measurements**: every launch is run in",
+            "Triton's interpreter, where its loads, stores and products are counted, and compiled ahead of time. What",
+            "that takes on a card: [gpu_model.md](gpu_model.md).",
             "",
             *limits,
             "",
-            "## Predicted times",
+            "## Bytes",
             "",
-            "Kernels / eager PyTorch / a layer of attention at the same shape, each the larger of bytes over bandwidth",
-            "and operations over peak rate, summed over kernels. Launch overheads are left out on all sides, which",
-            "favours eager PyTorch; eager products count as TF32. The matrix products that PyTorch does inside the",
-            "backward of gelu_glu and pgc are not in the kernels' figure. The scan reads one channel a program out of",
-            "channels-last activations: it counts on neighbouring programs to share sectors in the cache, whose own",
-            "traffic is not predicted. d_state is 64.",
+            "Loaded and stored by the kernels over the floor, which reads each input and writes each output once. The",
+            "scan reads one channel a program out of channels-last activations: it counts on neighbouring programs to",
+            "share sectors in the cache, whose own traffic is not counted. d_state is 64.",
             "",
-            *times(rows),
+            *moved(rows),
             "",
             "## Compiled kernels",
             "",

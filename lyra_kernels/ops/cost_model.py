@@ -15,8 +15,7 @@ A training step multiplies all of them by nearly the same factor, so that one ch
 
 On a GPU, counts instead of a fit: per kernel a constant for the launch, and the largest of bytes over bandwidth,
 operations over the rate of the processors that have work, and steps that wait for each other; see :func:`gpu_costs`.
-Nothing here was timed on a card: the rates are the maker's (benchmarks/gpu_static/model.py has the same), the two
-latencies are estimates.
+Nothing here was timed on a card: the rates are the maker's, the two latencies are estimates.
 """
 
 from __future__ import annotations

@@ -150,10 +150,3 @@ def test_without_triton_no_transform_is_fused_and_no_number_of_modes_too_large()
     assert plain - fused > 7 * cost_model.A100.launch
     assert cost_model.choose_on_gpu(64, 2048, 64, 200, triton=False) == "scan"
     assert cost_model.gpu_costs(64, 2048, 64, 200)["scan"] == float("inf")
-
-
-def test_rates_are_those_of_the_static_model():
-    model = pytest.importorskip("benchmarks.gpu_static.model")
-    card = next(c for c in model.CARDS if c.name.startswith("A100"))
-    mine = cost_model.A100
-    assert (mine.bandwidth, mine.tf32, mine.half) == (card.bandwidth, card.products["tf32"], card.products["fp16"])

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 pytest.importorskip("benchmarks.gpu_static.table")
-from benchmarks.gpu_static import cases, eager, model, table
+from benchmarks.gpu_static import cases, table
 from benchmarks.gpu_static.record import recording
 from lyra_kernels.triton import IMPLEMENTATIONS
 
@@ -96,21 +96,3 @@ def test_bytes_over_the_floor_are_found():
            "launches": [{"loaded": 60, "stored": 60}]}  # fmt: skip
     assert table.byte_violations([row]) and not table.byte_violations([{**row, "floor": 110}])
     assert not table.byte_violations([{**row, "limit": None}])
-
-
-def test_model():
-    card = model.CARDS[0]
-    assert model.seconds(card, 2.039e12, 0, 0) == pytest.approx(1.0)
-    assert model.seconds(card, 0, 156e12, 0, "tf32x3") == pytest.approx(3.0)
-    assert model.seconds(card, 0, 156e12, 0, "tf32", half=312e12) == pytest.approx(2.0)
-    assert model.seconds(card, 0, 0, 0, "bf16x6", half=312e12) == pytest.approx(1.0)
-    assert model.seconds(model.CARDS[-1], 0, 163.4e12, 0, "tf32x3") == pytest.approx(1.0)
-    assert model.seconds(model.CARDS[-1], 0, 0, 0, "bf16x6", half=6 * 163.4e12) == pytest.approx(1.0)
-
-
-def test_eager_counts():
-    x = torch.empty(10, 100, device="meta")
-    calls, _ = eager.count(lambda a: (a * 2).view(100, 10).t() + 1, x)
-    assert [c[0] for c in calls] == [8000, 8000]
-    calls, _ = eager.count(torch.mm, x, torch.empty(100, 5, device="meta"))
-    assert calls == [((1000 + 500 + 50) * 4, 2 * 10 * 100 * 5, 0)]
