@@ -20,7 +20,7 @@ help:
 	@echo "make gpu        on a machine with a card, with the torch of its PYTHON: tests, sanitizer, times, all in 8 minutes;"
 	@echo "                GPU='--only ops layers' some of it, GPU=--dry-run all of it on the CPU with tiny sizes"
 	@echo "make check      format, lint, types              make sanitize   native code under ASan, UBSan, TSan"
-	@echo "make static     every variant of the GPU kernels compiled, and what they cost, without a GPU"
+	@echo "make static     what the GPU kernels cost, without a GPU, and whether every variant of them compiles"
 	@echo "make wheel      a wheel in dist/, installed and tried in an environment of its own"
 
 # The tools first, then the package with its native code: building against the installed torch.

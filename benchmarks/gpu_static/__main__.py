@@ -1,10 +1,12 @@
 """Counts and compiles every Triton and CUDA C++ kernel without a GPU; fails where a limit is passed.
 
-``python -m benchmarks.gpu_static`` counts what the kernels move, compiles every variant that a call of the public
-functions reaches (see :mod:`.product`) for every architecture and writes benchmarks/results/gpu_static.md and .json;
-what was compiled before is remembered in build/gpu_static. ``--reduced`` counts the main cases, compiles their launches
-for sm_80 and gfx942 and a chosen part of the variants for sm_90, and writes nothing; ``--cuda`` has the CUDA C++
-kernels only, in benchmarks/results/gpu_static_cuda.md, which ``--reduced`` leaves to tests/emulation.
+``python -m benchmarks.gpu_static`` counts what the kernels move, takes every variant that a call of the public
+functions reaches (see :mod:`.product`) through Triton's front end and a chosen part of them to machine code for every
+architecture, and writes benchmarks/results/gpu_static.md and .json; what was compiled before is remembered in
+build/gpu_static. ``--every`` takes all of them to machine code, for hours. ``--reduced`` counts the main cases,
+compiles their launches for sm_80 and gfx942 and a smaller part of the variants for sm_90, and writes nothing;
+``--cuda`` has the CUDA C++ kernels only, in benchmarks/results/gpu_static_cuda.md, which ``--reduced`` leaves to
+tests/emulation.
 """
 
 from __future__ import annotations
@@ -67,6 +69,7 @@ def main() -> int:
     """Run; the process's exit status."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--reduced", action="store_true", help="the main cases, and some variants on sm_90")
+    parser.add_argument("--every", action="store_true", help="all variants to machine code: hours")
     parser.add_argument("--only", help="cases and functions whose name contains this; nothing is written")
     parser.add_argument("--architectures", nargs="+", default=aot.ARCHITECTURES, choices=aot.ARCHITECTURES)
     parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="processes that compile")
@@ -84,7 +87,8 @@ def main() -> int:
         if options.reduced:
             work = [*jobs(rows, ("sm_80", "gfx942")), *product.reduced(found, "sm_90", CACHE)]
         else:
-            work = product.jobs(found, options.architectures, CACHE)
+            select = product.jobs if options.every else product.most
+            work = select(found, options.architectures, CACHE)
         compiled = list(pool.map(aot.compile_job, work, chunksize=4))
     violations = table.byte_violations(rows) + table.compile_violations(compiled)
     page = table.report(rows, compiled, violations)

@@ -1,7 +1,7 @@
 """Every variant of every Triton kernel that a call of the public functions can reach, by calling them on a fake card.
 
-See :mod:`.axes` for what is combined with what. Of what is found, ``make static`` compiles everything for every
-architecture. Where that takes too long, a part is chosen, again without a list: :func:`reduced`.
+See :mod:`.axes` for what is combined with what. To compile all of what is found for every architecture takes hours; a
+part is chosen without a list: :func:`most`, and :func:`reduced` for every change of the code.
 """
 
 from __future__ import annotations
@@ -130,12 +130,25 @@ def jobs(found: list[Variant], architectures: Iterable[str], cache: Path | None)
     return [Job(asdict(v.launch), v.text, arch, True, cache) for arch in architectures for v in found]
 
 
+def _single_values(found: list[Variant]) -> list[Variant]:
+    """Every single value of constants, types and alignment at least once."""
+    return _of_each_kernel(found, lambda some: choose([v.whole for v in some], 1))
+
+
+def _front_end(found: Iterable[Variant], arch: str, cache: Path | None) -> list[Job]:
+    return [Job(asdict(v.launch), v.text, arch, False, cache) for v in found]
+
+
+def most(found: list[Variant], architectures: Iterable[str], cache: Path | None) -> list[Job]:
+    """In some ten minutes: every variant through Triton's front end, which is where combinations of constants fail and
+    which knows no architecture; every single value, with every alignment, to machine code for each."""
+    architectures = list(architectures)
+    distinct = list({repr(v.front_end): v for v in sorted(found, key=lambda v: -len(v.call))}.values())
+    return [*jobs(_single_values(found), architectures, cache), *_front_end(distinct, architectures[0], cache)]
+
+
 def reduced(found: list[Variant], arch: str, cache: Path | None) -> list[Job]:
     """For one architecture in minutes: every three values of constants and types that occur together through Triton's
-    front end, which is where combinations fail; every single value, with every alignment, to machine code."""
-    whole = _of_each_kernel(found, lambda some: choose([v.whole for v in some], 1))
+    front end; every single value, with every alignment, to machine code."""
     front = _of_each_kernel(found, lambda some: choose([v.front_end for v in some], 3))
-    return [
-        *jobs(whole, [arch], cache),
-        *(Job(asdict(v.launch), v.text, arch, False, cache) for v in front),
-    ]
+    return [*jobs(_single_values(found), [arch], cache), *_front_end(front, arch, cache)]
