@@ -60,14 +60,19 @@ def _source(launch: dict[str, Any], arch: str) -> tuple[ASTSource, GPUTarget, di
     return source, target, {"num_warps": launch["num_warps"], "num_stages": launch["num_stages"]}
 
 
-def compile_launch(launch: dict[str, Any], arch: str) -> Compiled:
-    """Compile a recorded launch for ``arch``.
+def build(launch: dict[str, Any], arch: str) -> Any:
+    """A recorded launch compiled for ``arch``, as Triton's compiler returns it.
 
     Raises:
         whatever Triton's compiler raises.
     """
     source, target, options = _source(launch, arch)
-    compiled = triton.compile(source, target=target, options=options)
+    return triton.compile(source, target=target, options=options)
+
+
+def compile_launch(launch: dict[str, Any], arch: str) -> Compiled:
+    """What a recorded launch needs on ``arch``. Raises as :func:`build`."""
+    compiled = build(launch, arch)
     return _amd(arch, compiled) if arch.startswith("gfx") else _nvidia(arch, compiled)
 
 
@@ -141,23 +146,27 @@ def _cuobjdump(option: str, cubin: str) -> str:
     return subprocess.run(command, capture_output=True, text=True, check=True).stdout
 
 
-def _nvidia(arch: str, compiled: Any) -> Compiled:
-    ptx = compiled.asm["ptx"]
-    with tempfile.TemporaryDirectory() as folder:
-        cubin = os.path.join(folder, "kernel.cubin")
-        Path(cubin).write_bytes(compiled.asm["cubin"])
-        usage = _cuobjdump("--dump-resource-usage", cubin)
+def resources(cubin: bytes) -> tuple[int, int, int]:
+    """Registers a thread, and bytes of spills and of stack, of the kernel in a compiled file."""
+    with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
+        Path(file.name).write_bytes(cubin)
+        usage = _cuobjdump("--dump-resource-usage", file.name)
         found = re.search(r"REG:(\d+) STACK:(\d+) SHARED:\d+ LOCAL:(\d+)", usage)
         assert found is not None, usage
         # Spilled registers are stores to and loads from local memory, which lies in the stack. Disassembly is slow.
-        stores = re.findall(r"\bSTL(?:\.\d+)?\b", _cuobjdump("--dump-sass", cubin)) if int(found[2]) else []
+        stores = re.findall(r"\bSTL(?:\.\d+)?\b", _cuobjdump("--dump-sass", file.name)) if int(found[2]) else []
+    return int(found[1]), 4 * len(stores), int(found[2])
+
+
+def _nvidia(arch: str, compiled: Any) -> Compiled:
+    ptx = compiled.asm["ptx"]
+    registers, spills, stack = resources(compiled.asm["cubin"])
     kinds = re.findall(r"\b((?:mma\.sync|wgmma\.mma_async|tcgen05\.mma)[\w.:]*)", ptx)
-    spills = 4 * len(stores)
     return Compiled(
         arch,
-        int(found[1]),
+        registers,
         spills,
-        int(found[2]),
+        stack,
         compiled.metadata.shared,
         len(kinds),
         tuple(sorted(set(kinds))),

@@ -8,20 +8,11 @@ is known turns once.
 from __future__ import annotations
 
 import functools
-import importlib
 import math
 import re
-import subprocess
-import tempfile
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any
-
-import triton
-from triton.backends.compiler import GPUTarget
-from triton.compiler import ASTSource
+from dataclasses import asdict, dataclass, field
 
 from . import aot, sass, traffic, ttgir
 from .launches import Aten
@@ -106,34 +97,9 @@ class _Compiled:
 
 @functools.cache
 def _compiled(key: _Key) -> _Compiled:
-    made = _build(key.launch)
+    made = aot.build(asdict(key.launch), f"sm_{CAPABILITY}")
     code = tuple(sass.parse(sass.disassemble(made.asm["cubin"])))
-    return _Compiled(code, ttgir.parse(made.asm["ttgir"]), _registers(made), made.metadata.shared)
-
-
-def _build(launch: Launch) -> Any:
-    """As Triton's compiler returns it."""
-    kernel = getattr(importlib.import_module(launch.module), launch.kernel)
-    names = kernel.arg_names
-    source = ASTSource(
-        fn=kernel,
-        signature=launch.signature,
-        constexprs={(names.index(k),): aot._constant(v) for k, v in launch.constants.items()},
-        attrs={(names.index(n),): [["tt.divisibility", 16]] for n in launch.divisible},
-    )
-    options = {"num_warps": launch.num_warps, "num_stages": launch.num_stages}
-    return triton.compile(source, target=GPUTarget("cuda", CAPABILITY, 32), options=options)
-
-
-def _registers(made: Any) -> int:
-    """A thread's, as the assembler says in the compiled file."""
-    with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
-        Path(file.name).write_bytes(made.asm["cubin"])
-        command = [str(aot._NVIDIA / "cuobjdump"), "--dump-resource-usage", file.name]
-        usage = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-    found = re.search(r"REG:(\d+)", usage)
-    assert found is not None, usage
-    return int(found[1])
+    return _Compiled(code, ttgir.parse(made.asm["ttgir"]), aot.resources(made.asm["cubin"])[0], made.metadata.shared)
 
 
 def _join(made: _Compiled, launch: Launch, memory: traffic.Memory) -> Program:

@@ -47,7 +47,6 @@ class Launch:
     stored: int = 0  # bytes
     product_flops: int = 0  # of tl.dot on fp32 operands, two for a multiply-add
     half_flops: int = 0  # of tl.dot on 16-bit operands
-    vector_flops: int = 0  # floating-point operations element by element
 
     def identity(self) -> tuple:
         """What decides the compiled code."""
@@ -78,12 +77,10 @@ def recording() -> Iterator[Recording]:
     def observe(kernel, grid, args, values, config) -> None:
         result.launches.append(describe(kernel, grid, args, values, config))
 
-    load, store, dot, binary, unary = (
+    load, store, dot = (
         InterpreterBuilder.create_masked_load,
         InterpreterBuilder.create_masked_store,
         InterpreterBuilder.create_dot,
-        InterpreterBuilder.binary_op,
-        InterpreterBuilder.unary_op,
     )
 
     def counted_load(self, ptrs, mask, *rest):
@@ -105,19 +102,6 @@ def recording() -> Iterator[Recording]:
             result.launches[-1].half_flops += flops
         return dot(self, a, b, d, precision, *rest)
 
-    def counted_binary(self, lhs, rhs, op):
-        out = binary(self, lhs, rhs, op)
-        if result.launches and lhs.dtype.scalar.is_floating():
-            result.launches[-1].vector_flops += out.data.size
-        return out
-
-    def counted_unary(self, arg, op):
-        if result.launches and arg.dtype.scalar.is_floating():
-            result.launches[-1].vector_flops += arg.data.size
-        return unary(self, arg, op)
-
-    InterpreterBuilder.binary_op = counted_binary
-    InterpreterBuilder.unary_op = counted_unary
     InterpreterBuilder.create_masked_load = counted_load
     InterpreterBuilder.create_masked_store = counted_store
     InterpreterBuilder.create_dot = counted_dot
@@ -131,8 +115,6 @@ def recording() -> Iterator[Recording]:
         InterpreterBuilder.create_masked_load = load
         InterpreterBuilder.create_masked_store = store
         InterpreterBuilder.create_dot = dot
-        InterpreterBuilder.binary_op = binary
-        InterpreterBuilder.unary_op = unary
 
 
 def describe(kernel: Any, grid: tuple[int, ...], args: tuple, values: dict[str, Any], config: Any) -> Launch:
