@@ -44,15 +44,15 @@ def device() -> str:
 
 @pytest.fixture(autouse=True)
 def poison(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest):
-    """Buffers that a launcher allocates hold NaN, amid NaN that must still be there afterwards."""
+    """Buffers that a launcher allocates hold NaN, amid NaN that must still be there afterwards. Products are a card's."""
     if request.path == WRAPPER:
         yield
         return
-    from . import support
+    from . import matrix_unit, support
 
     guards: list[torch.Tensor] = []
     support.poison_allocations(monkeypatch, guards)
     support.poison_masked_loads(monkeypatch)
-    support.cut_products(monkeypatch)
+    matrix_unit.install(monkeypatch)
     yield
     assert all(bool(g.isnan().all()) for g in guards), "a kernel wrote outside a buffer"

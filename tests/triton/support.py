@@ -62,24 +62,6 @@ def poison_masked_loads(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(InterpreterBuilder, "create_masked_load", poisoned)
 
 
-def cut_products(monkeypatch: pytest.MonkeyPatch) -> None:
-    """In the interpreter a TF32 product is done in fp32; a matrix unit drops 13 bits of its operands: drop them."""
-    from lyra_kernels.triton._launch import interpreting
-
-    if not interpreting():
-        return
-    from triton.runtime.interpreter import InterpreterBuilder, TensorHandle
-
-    dot = InterpreterBuilder.create_dot
-
-    def cut(self: Any, a: Any, b: Any, d: Any, precision: Any, *rest: Any) -> Any:
-        if a.data.dtype == np.float32 and getattr(precision, "name", "") == "TF32":
-            a, b = (TensorHandle((x.data.view(np.int32) & -0x2000).view(np.float32), x.dtype) for x in (a, b))
-        return dot(self, a, b, d, precision, *rest)
-
-    monkeypatch.setattr(InterpreterBuilder, "create_dot", cut)
-
-
 def relative_error(found: Tensor, wanted: Tensor) -> float:
     """RMS of the difference over RMS of what is wanted, in float64; 0 for two empty tensors."""
     assert found.shape == wanted.shape, (found.shape, wanted.shape)
