@@ -108,7 +108,7 @@ def split(x, PREC: tl.constexpr):
 
 @triton.jit
 def add_product(a, b, total, rest, PREC: tl.constexpr):
-    """``total + rest + a b`` of two :func:`split` matrices, as new ``total`` and ``rest``, for :func:`joined` to add."""
+    """Adds ``a b``, of two :func:`split` matrices, to ``total + rest``: both anew, for :func:`joined` to add."""
     if PREC == "bf16x6":
         total = dot16(a[0], b[0], total)
         rest = dot16(a[1], b[1], rest)

@@ -352,7 +352,7 @@ def _precision(u: Tensor) -> str:
 
 
 def _exact() -> str:
-    """Products with fp32 accuracy; see :mod:`._dot` for why three TF32 products are not enough."""
+    """Products with fp32 accuracy; see :mod:`._fft` for why three TF32 products are not enough."""
     return "bf16x6" if exact() == "tf32x3" else exact()
 
 

@@ -44,7 +44,7 @@ def device() -> str:
 
 @pytest.fixture(autouse=True)
 def poison(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest):
-    """Buffers that a launcher allocates hold NaN, amid NaN that must still be there afterwards. Products are a card's."""
+    """Buffers that a launcher allocates hold NaN, amid NaN that must still be there; products are a card's."""
     if request.path == WRAPPER:
         yield
         return

@@ -1,11 +1,11 @@
 """What ``tl.dot`` gives on a card, for Triton's interpreter, whose own products are the BLAS library's.
 
 A matrix unit multiplies exactly, but it does not add as IEEE 754 does. The products of one block of k and the
-accumulator are shifted to the largest of their exponents, cut off a few bits below fp32's last, added, and the sum is cut
-to fp32, towards zero. That is the model of Fasi, Higham, Mikaitis and Pranesh (Numerical behavior of NVIDIA tensor cores,
-2021), with the sizes of blocks and the number of bits that MMA-Sim (arXiv 2511.10909) found bit for bit. So a sum is
-too small by half a unit of its last place on average, and such errors do not average out: this is what separates a card
-from a BLAS library.
+accumulator are shifted to the largest of their exponents, cut off a few bits below fp32's last, added, and the sum is
+cut to fp32, towards zero. That is the model of Fasi, Higham, Mikaitis and Pranesh (Numerical behavior of NVIDIA tensor
+cores, 2021), with the sizes of blocks and the number of bits that MMA-Sim (arXiv 2511.10909) found bit for bit. So a
+sum is too small by half a unit of its last place on average, and such errors do not average out: this is what separates
+a card from a BLAS library.
 
 What Triton makes of a product of fp32 operands (read in the code that 3.6 and 3.7 compile for sm_80 and sm_90):
 
@@ -31,7 +31,7 @@ import numpy as np
 import pytest
 
 _FP32 = np.int64(-1 << 29)  # float64 without the bits that fp32 does not have
-_LEAST = np.int16(-126)
+_LEAST, _NOT_FINITE = np.int16(-126), np.int16(128)  # exponents
 _TF32 = np.int32(-1 << 13)
 
 
@@ -78,12 +78,14 @@ def unit_product(a: np.ndarray, b: np.ndarray, c: np.ndarray, block: int, bits: 
     Returns:
         ``(M, N)`` fp32. Subnormal results are rounded instead of cut.
     """
-    special = _special(a, b, c)
-    if special is not None:
-        a, b, c = (np.where(np.isfinite(x), x, np.float32(0)) for x in (a, b, c))
     # k first: a block is then whole planes, and their sum one of planes.
-    a, b, c = np.ascontiguousarray(a.T)[:, :, None], b[:, None, :], np.ascontiguousarray(c)
-    power_a, power_b = _exponent(a), _exponent(b)
+    power_a, power_b = _exponent(a.T)[:, :, None], _exponent(b)[:, None, :]
+    if max(power.max() for power in (power_a, power_b, _exponent(c))) == _NOT_FINITE:
+        # Any order of summation gives the same infinity or NaN.
+        plain = fma_product(a, b, c)
+        finite = (np.where(np.isfinite(x), x, np.float32(0)) for x in (a, b, c))
+        return np.where(np.isfinite(plain), unit_product(*finite, block, bits), plain)
+    a, b = np.ascontiguousarray(a.T)[:, :, None], b[:, None, :]
     wide_a, wide_b = a.astype(np.float64), b.astype(np.float64)
     shape = (min(block, len(b)), *c.shape)
     terms, powers = np.empty(shape), np.empty(shape, np.int16)
@@ -99,7 +101,7 @@ def unit_product(a: np.ndarray, b: np.ndarray, c: np.ndarray, block: int, bits: 
         total *= unit
         with np.errstate(over="ignore"):
             c = (total.view(np.int64) & _FP32).view(np.float64).astype(np.float32)
-    return c if special is None else np.where(np.isfinite(special), c, special)
+    return c
 
 
 def _exponent(x: np.ndarray) -> np.ndarray:
@@ -112,15 +114,8 @@ def _power_of_two(exponent: np.ndarray) -> np.ndarray:
     return ((exponent + 1023) << 52).view(np.float64)
 
 
-def _special(a: np.ndarray, b: np.ndarray, c: np.ndarray) -> np.ndarray | None:
-    """Where operands are not finite, infinity or NaN as any sum of them is; None if all are finite."""
-    if np.isfinite(a).all() and np.isfinite(b).all() and np.isfinite(c).all():
-        return None
-    return fma_product(a, b, c)
-
-
 def fma_product(a: np.ndarray, b: np.ndarray, c: np.ndarray) -> np.ndarray:
-    """``c + a b`` by fp32 multiply-adds in the order of k. (Rounded twice, in one of 2^29 cases otherwise than once.)"""
+    """``c + a b`` by fp32 multiply-adds in the order of k. (Rounded twice: one in 2^29 is not what one rounding gives.)"""
     wide_a, wide_b, total = a.astype(np.float64), b.astype(np.float64), c.astype(np.float32)
     with np.errstate(over="ignore", invalid="ignore"):
         for k in range(len(b)):
