@@ -2,7 +2,8 @@
 
 A program takes one channel of several sequences (rows). It makes or reads the channel's taps, transforms them once,
 keeps their spectrum, and then goes from row to row: transform, product, inverse. See :mod:`._fft` for the transform,
-which holds the taps of both directions and the skip weight (at lag 0) in one spectrum.
+which holds the taps of both directions in one spectrum, and for how products are done. What the skip weight adds comes
+last, from a second reading of the row.
 
 Taps come from memory, or, for S4D, from the parameters: ``K[i, j] = Re sum_n (c a^(iJ))_n (a^j)_n`` is two products of
 matrices, as in :mod:`.s4d_kernel`. Their gradients leave as (groups of rows, directions, H, L), which a second kernel
@@ -190,7 +191,7 @@ def _fft_conv(
         width = length if PACKED else L
         t = _index(zero2, A, B * C)
         if SKIP:
-            # Read once more: as a tap it would take part in the transforms' error, and it may be most of the output.
+            # Not as a tap: it is often most of the output, and need not have the error of two transforms.
             y += D * tl.load(u + start + t * H, mask=t < length, other=0.0).to(tl.float32)
         y = tl.where(t < length, y, 0.0)
         tl.store(out + start + t * H, y.to(out.dtype.element_ty), mask=t < width)

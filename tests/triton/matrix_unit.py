@@ -115,7 +115,7 @@ def _power_of_two(exponent: np.ndarray) -> np.ndarray:
 
 
 def fma_product(a: np.ndarray, b: np.ndarray, c: np.ndarray) -> np.ndarray:
-    """``c + a b`` by fp32 multiply-adds in the order of k. (Rounded twice: one in 2^29 is not what one rounding gives.)"""
+    """``c + a b`` by fp32 multiply-adds in the order of k; rounded twice, which differs from once for one in 2^29."""
     wide_a, wide_b, total = a.astype(np.float64), b.astype(np.float64), c.astype(np.float32)
     with np.errstate(over="ignore", invalid="ignore"):
         for k in range(len(b)):
@@ -144,10 +144,13 @@ def product(a: np.ndarray, b: np.ndarray, c: np.ndarray, precision: str, unit: U
 
 def install(monkeypatch: pytest.MonkeyPatch, unit: Unit = HOPPER) -> None:
     """Make the interpreter's ``tl.dot`` that of ``unit``. Compiled kernels are left alone."""
+    from lyra_kernels.triton import availability
     from lyra_kernels.triton._launch import interpreting
 
     if not interpreting():
         return
+    works, reason = availability()
+    assert works, reason
     from triton.runtime.interpreter import InterpreterBuilder, TensorHandle
 
     def dot(self: Any, a: Any, b: Any, d: Any, precision: Any, *rest: Any) -> Any:
