@@ -88,7 +88,8 @@ def _bf16(x):
     """fp32 rounded to bf16, to nearest. In the interpreter, whose own conversion cuts, an fp32 value."""
     if INTERPRETED:
         bits = x.to(tl.uint32, bitcast=True)
-        return ((bits + 0x7FFF + ((bits >> 16) & 1)) & 0xFFFF0000).to(tl.float32, bitcast=True)
+        bits = (bits + 0x7FFF + ((bits >> 16) & 1)) & 0xFFFF0000
+        return tl.where(x == x, bits.to(tl.float32, bitcast=True), x)
     else:
         return x.to(tl.bfloat16)
 
