@@ -53,7 +53,7 @@ def _source(launch: dict[str, Any], arch: str) -> tuple[ASTSource, GPUTarget, di
     amd = arch.startswith("gfx")
     constants = {(names.index(k),): _constant(v) for k, v in launch["constants"].items()}
     if amd:
-        constants = {k: "ieee" if v in ("tf32", "tf32x3") else v for k, v in constants.items()}
+        constants = {k: "ieee" if v in ("tf32", "tf32x3", "bf16x6") else v for k, v in constants.items()}
     attributes = {(names.index(n),): [["tt.divisibility", 16]] for n in launch["divisible"]}
     source = ASTSource(fn=kernel, signature=launch["signature"], constexprs=constants, attrs=attributes)
     target = GPUTarget("hip", arch, 64) if amd else GPUTarget("cuda", int(arch.removeprefix("sm_")), 32)

@@ -35,12 +35,17 @@ def seconds(
 ) -> float:
     """Of one kernel. tf32x3 is three TF32 products; AMD cards do fp32 products exactly instead.
 
-    ``half`` counts operations on 16-bit operands, beside ``products`` in ``precision``.
+    ``half`` counts operations on 16-bit operands, beside ``products`` in ``precision``. bf16x6 is counted there, six of
+    them for a product.
     """
-    if card.name.startswith("MI") and precision in ("tf32", "tf32x3"):
+    if card.name.startswith("MI") and precision in ("tf32", "tf32x3", "bf16x6"):
+        if precision == "bf16x6":
+            products, half = products + half / 6, 0
         precision = "ieee"
     if precision == "tf32x3":
         products, precision = 3 * products, "tf32"
+    if precision == "bf16x6":
+        precision = "tf32"
     computing = products / card.products[precision] + half / card.products["fp16"] + vector / card.vector
     return max(bytes_ / card.bandwidth, computing)
 

@@ -4,10 +4,10 @@
 ``TRITON_INTERPRET=1`` set before triton is first imported, the same functions run on CPU tensors.
 
 Arithmetic is fp32 whatever the storage (fp16, bf16, fp32). Matrix products of fp32 values run as three TF32
-products (``tf32x3``), which keeps fp32 accuracy; a single TF32 product only where
-``torch.backends.cuda.matmul.allow_tf32`` says so. In fp16 and bf16 the scan's activations are operands as they are,
-beside tables split into parts of their type; other operands are TF32, rounded to nearest. float64 has no kernel: it
-takes the reference formula.
+products (``tf32x3``), which keeps fp32 accuracy, and where many follow each other as six of bf16 (``_fft``); a single
+TF32 product only where ``torch.backends.cuda.matmul.allow_tf32`` says so. In fp16 and bf16 the scan's activations are
+operands as they are, beside tables split into parts of their type; other operands are TF32, rounded to nearest. float64
+has no kernel: it takes the reference formula.
 
 A kernel is compiled once for all lengths and batch sizes. A few have two configurations, timed once on each card;
 ``LYRA_AUTOTUNE=0`` turns that off, ``LYRA_CACHE`` is the folder where choices are kept.
@@ -73,6 +73,11 @@ def availability() -> tuple[bool, str]:
     if version < MINIMUM:
         least = f"{MINIMUM[0]}.{MINIMUM[1]}"
         return False, f"triton {triton.__version__} is too old: pip install --upgrade 'triton>={least}'"
+    if interpreter and version < (3, 7):
+        import numpy
+
+        if tuple(int(n) for n in re.findall(r"\d+", numpy.__version__)[:2]) >= (2, 4):
+            return False, f"triton {triton.__version__} interprets only with numpy < 2.4; this is {numpy.__version__}"
     return True, reason
 
 

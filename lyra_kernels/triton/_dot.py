@@ -81,3 +81,51 @@ def dot_table(x, whole, rest, acc, PREC: tl.constexpr):
         return tl.dot(nearest(x, PREC), whole, acc, input_precision=PREC)
     else:
         return dot16(x, rest, dot16(x, whole, acc))
+
+
+@triton.jit
+def _bf16(x):
+    """fp32 rounded to bf16, to nearest. In the interpreter, whose own conversion cuts, an fp32 value."""
+    if INTERPRETED:
+        bits = x.to(tl.uint32, bitcast=True)
+        bits = (bits + 0x7FFF + ((bits >> 16) & 1)) & 0xFFFF0000
+        return tl.where(x == x, bits.to(tl.float32, bitcast=True), x)
+    else:
+        return x.to(tl.bfloat16)
+
+
+@triton.jit
+def split(x, PREC: tl.constexpr):
+    """An operand of :func:`add_product`, three matrices: what fp32 ``x`` is the sum of, or ``x`` itself three times."""
+    if PREC == "bf16x6":
+        high = _bf16(x)
+        x -= high.to(tl.float32)
+        middle = _bf16(x)
+        return high, middle, _bf16(x - middle.to(tl.float32))
+    else:
+        x = nearest(x, PREC)
+        return x, x, x
+
+
+@triton.jit
+def add_product(a, b, total, rest, PREC: tl.constexpr):
+    """Adds ``a b``, of two :func:`split` matrices, to ``total + rest``: both anew, for :func:`joined` to add."""
+    if PREC == "bf16x6":
+        total = dot16(a[0], b[0], total)
+        rest = dot16(a[1], b[1], rest)
+        rest = dot16(a[2], b[0], rest)
+        rest = dot16(a[0], b[2], rest)
+        rest = dot16(a[1], b[0], rest)
+        rest = dot16(a[0], b[1], rest)
+    else:
+        total = tl.dot(a[0], b[0], total, input_precision=PREC)
+    return total, rest
+
+
+@triton.jit
+def joined(total, rest, PREC: tl.constexpr):
+    """The sum of products that :func:`add_product` kept in two parts."""
+    if PREC == "bf16x6":
+        return total + rest
+    else:
+        return total

@@ -2,7 +2,8 @@
 
 A program takes one channel of several sequences (rows). It makes or reads the channel's taps, transforms them once,
 keeps their spectrum, and then goes from row to row: transform, product, inverse. See :mod:`._fft` for the transform,
-which holds the taps of both directions and the skip weight (at lag 0) in one spectrum.
+which holds the taps of both directions in one spectrum, and for how products are done. What the skip weight adds comes
+last, from a second reading of the row.
 
 Taps come from memory, or, for S4D, from the parameters: ``K[i, j] = Re sum_n (c a^(iJ))_n (a^j)_n`` is two products of
 matrices, as in :mod:`.s4d_kernel`. Their gradients leave as (groups of rows, directions, H, L), which a second kernel
@@ -28,6 +29,7 @@ import triton.language as tl
 from torch import Tensor
 
 from . import _plain
+from ._dot import add_product, joined, split
 from ._fft import advance, forward, inverse
 from ._launch import Config, absent, exact, jit, launch, next_power_of_2, precision, supports, tf32_allowed
 from ._modes import hold, load_pair, modes, powers, split_turns
@@ -62,6 +64,7 @@ def _s4d_taps(
     i = i.to(tl.float32)[:, None]
     j = j.to(tl.float32)[None, :]
     total = tl.zeros((I, J), tl.float32)
+    rest = tl.zeros((I, J), tl.float32)
     for n0 in range(0, M, MODES):
         n = n0 + tl.arange(0, MODES)
         real = n < M
@@ -75,16 +78,17 @@ def _s4d_taps(
         left_re, left_im = powers(x32[None, :] * J, coarse[None, :], fine[None, :], 0.0, i)
         coarse, fine = split_turns(turns)
         right_re, right_im = powers(x32[:, None], coarse[:, None], fine[:, None], 0.0, j)
-        total = tl.dot(left_re * c_re - left_im * c_im, right_re, total, input_precision=PREC)
-        total = tl.dot(-(left_re * c_im + left_im * c_re), right_im, total, input_precision=PREC)
-    return total
+        left = split(left_re * c_re - left_im * c_im, PREC)
+        total, rest = add_product(left, split(right_re, PREC), total, rest, PREC)
+        left = split(-(left_re * c_im + left_im * c_re), PREC)
+        total, rest = add_product(left, split(right_im, PREC), total, rest, PREC)
+    return joined(total, rest, PREC)
 
 
 @triton.jit
 def _spectrum(
     taps,
     reverse,
-    skip,
     log_dt,
     log_A_real,
     A_imag,
@@ -94,7 +98,6 @@ def _spectrum(
     KR,
     M,
     REVERSE: tl.constexpr,
-    SKIP: tl.constexpr,
     S4D: tl.constexpr,
     EXACT: tl.constexpr,
     A: tl.constexpr,
@@ -110,8 +113,6 @@ def _spectrum(
         k_re = _s4d_taps(log_dt, log_A_real, A_imag, taps, h * M, h, M, False, EXACT, A, J, MODES)
     else:
         k_re = tl.load(taps + h * K + t, mask=t < K, other=0.0)
-    if SKIP:
-        k_re += tl.where(t == 0, tl.load(skip + h), 0.0)
     k_im = k_re
     if REVERSE:
         # Tap q of the second direction is lag -(q + 1). At t = 0 stands lag -N, which reaches nothing.
@@ -173,10 +174,11 @@ def _fft_conv(
     h = tl.program_id(0).to(tl.int64)
     begin = tl.program_id(1) * each
     s_re, s_im = _spectrum(
-        taps, reverse, skip, log_dt, log_A_real, A_imag, h, H, K, KR, M,
-        REVERSE, SKIP, S4D, EXACT, A, B, C, SIZE, MODES,
-    )  # fmt: skip
+        taps, reverse, log_dt, log_A_real, A_imag, h, H, K, KR, M, REVERSE, S4D, EXACT, A, B, C, SIZE, MODES
+    )
     s_im *= sign
+    if SKIP:
+        D = tl.load(skip + h)
     for row in tl.range(begin, tl.minimum(begin + each, count), disable_licm=True):
         start, length, zero, zero2 = _row(table, row, H, h)
         t = _index(zero, A, B * C)
@@ -188,6 +190,9 @@ def _fft_conv(
         # Padding is zero; in a packed batch what follows is another sequence's.
         width = length if PACKED else L
         t = _index(zero2, A, B * C)
+        if SKIP:
+            # Not as a tap: it is often most of the output, and need not have the error of two transforms.
+            y += D * tl.load(u + start + t * H, mask=t < length, other=0.0).to(tl.float32)
         y = tl.where(t < length, y, 0.0)
         tl.store(out + start + t * H, y.to(out.dtype.element_ty), mask=t < width)
 
@@ -343,7 +348,13 @@ def _precision(u: Tensor) -> str:
 
     One TF32 product leaves an error of 4e-4, a quarter of what rounding to bf16 does, but twice that of fp16.
     """
-    return exact() if u.dtype == torch.float16 and not tf32_allowed() else precision(u)
+    one = u.dtype == torch.bfloat16 or tf32_allowed()
+    return precision(u) if one else _exact()
+
+
+def _exact() -> str:
+    """Products with fp32 accuracy; see :mod:`._fft` for why three TF32 products are not enough."""
+    return "bf16x6" if exact() == "tf32x3" else exact()
 
 
 def convolve(
@@ -392,7 +403,7 @@ def convolve(
             "S4D": spectrum is not None,
             "PACKED": packed,
             "PREC": _precision(u),
-            "EXACT": exact(),
+            "EXACT": _exact(),
         },
         configurations(points(u.shape[1])),
     )
@@ -414,7 +425,7 @@ def correlate(grad: Tensor, u: Tensor, both: bool, row: Rows) -> Tensor:
         _fft_correlate,
         lambda c: (u.shape[2], groups),
         (grad, u, partial, row.table, u.shape[2], u.shape[1], row.count, each),
-        {"PHASES": phases, "REVERSE": both, "PREC": _precision(u), "EXACT": exact()},
+        {"PHASES": phases, "REVERSE": both, "PREC": _precision(u), "EXACT": _exact()},
         [Config(_sides(size // phases), config.num_warps, 1)],
     )
     if groups > 1:

@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from ..card import card_of_the_interpreter
-from . import support
+from . import matrix_unit, support
 
 collect_ignore_glob = [] if importlib.util.find_spec("triton") else ["test_*.py"]  # Linux on x86-64 has it
 
@@ -25,14 +25,14 @@ def device(request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture(autouse=True)
 def kernels(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> Iterator[None]:
-    """Buffers that a launcher allocates hold NaN, amid NaN that must still be there afterwards."""
+    """Buffers that a launcher allocates hold NaN, amid NaN that must still be there; products are a card's."""
     interpreter = request.node.get_closest_marker("interpreter")
     if interpreter and torch.cuda.is_available():
         pytest.skip("seen in Triton's interpreter alone")
     guards: list[torch.Tensor] = []
     support.poison_allocations(monkeypatch, guards)
     support.poison_masked_loads(monkeypatch)
-    support.cut_products(monkeypatch)
+    matrix_unit.install(monkeypatch)
     with ExitStack() as stack:
         if not interpreter and not torch.cuda.is_available():
             stack.enter_context(card_of_the_interpreter())

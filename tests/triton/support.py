@@ -63,33 +63,25 @@ def poison_masked_loads(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(InterpreterBuilder, "create_masked_load", poisoned)
 
 
-def cut_products(monkeypatch: pytest.MonkeyPatch) -> None:
-    """In the interpreter a TF32 product is done in fp32; a matrix unit drops 13 bits of its operands: drop them."""
-    from lyra_kernels.triton._launch import interpreting
-
-    if not interpreting():
-        return
-    from triton.runtime.interpreter import InterpreterBuilder, TensorHandle
-
-    dot = InterpreterBuilder.create_dot
-
-    def cut(self: Any, a: Any, b: Any, d: Any, precision: Any, *rest: Any) -> Any:
-        if a.data.dtype == np.float32 and getattr(precision, "name", "") == "TF32":
-            a, b = (TensorHandle((x.data.view(np.int32) & -0x2000).view(np.float32), x.dtype) for x in (a, b))
-        return dot(self, a, b, d, precision, *rest)
-
-    monkeypatch.setattr(InterpreterBuilder, "create_dot", cut)
-
-
-def relative_error(found: Tensor, wanted: Tensor) -> float:
-    """RMS of the difference over RMS of what is wanted, in float64; 0 for two empty tensors."""
+def relative_error(found: Tensor, wanted: Tensor, terms: Tensor | None = None) -> float:
+    """RMS of the difference over RMS of what is wanted, or of ``terms``, in float64; 0 for two empty tensors."""
     assert found.shape == wanted.shape, (found.shape, wanted.shape)
     if wanted.numel() == 0:
         return 0.0
     found, wanted = found.detach().double(), wanted.detach().double()
     assert not found.isnan().any()
-    scale = wanted.norm()
+    scale = (wanted if terms is None else terms).norm()
     return float((found - wanted).norm() / (scale if scale > 0 else 1.0))
+
+
+def terms_of_log_dt(A_imag: Tensor, by_log_dt: Tensor, by_log_A_real: Tensor, by_A_imag: Tensor) -> Tensor:
+    """The sizes of what a channel's gradient of log_dt is the sum of, from the other gradients, ``(H,)``.
+
+    Every ``z = dt A`` grows with log_dt as Re z does with log A_real and Im z with A_imag. Over the modes these terms
+    cancel, in some draws to a hundredth, and then what is left of them shows the rounding of each: in the plain formula
+    in fp32 (1.6e-5 of the gradient at 512 tokens) as in a kernel. So the error is taken relative to the terms.
+    """
+    return by_log_dt.abs() + (by_log_A_real.abs() + (A_imag.detach() * by_A_imag).abs()).sum(-1)
 
 
 def doubled(args: Sequence[Any]) -> list[Any]:
@@ -151,7 +143,10 @@ def check(
         expected = wanted_gradients[i]
         expected = torch.zeros_like(exact[i]) if expected is None else expected
         # A gradient of a parameter sums what rounding left of many tokens: the same relative error or better.
-        assert relative_error(gradient, expected) <= limit, f"gradient {i}"
+        terms = None
+        if name == "s4d_fft" and i == 1:
+            terms = terms_of_log_dt(exact[3], *(wanted_gradients[j] for j in (1, 2, 3)))
+        assert relative_error(gradient, expected, terms) <= limit, f"gradient {i}"
 
 
 def padding(lengths: Tensor, length: int) -> Tensor:

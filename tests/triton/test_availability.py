@@ -6,6 +6,7 @@ import builtins
 import importlib
 import importlib.util
 
+import numpy
 import pytest
 import torch
 import triton
@@ -26,6 +27,21 @@ def test_triton_too_old(monkeypatch):
     monkeypatch.setenv("TRITON_INTERPRET", "1")
     works, reason = kernels.availability()
     assert not works and reason == "triton 3.1.0 is too old: pip install --upgrade 'triton>=3.6'"
+
+
+@pytest.mark.parametrize(
+    ("ours", "numpys", "interpreted", "works"),
+    [("3.6.0", "2.4.0", "1", False), ("3.6.0", "2.3.9", "1", True), ("3.7.1", "2.4.0", "1", True),
+     ("3.6.0", "2.4.0", "0", True)],
+)  # fmt: skip
+def test_an_interpreter_older_than_numpy(monkeypatch, ours, numpys, interpreted, works):
+    monkeypatch.setattr(triton, "__version__", ours)
+    monkeypatch.setattr(numpy, "__version__", numpys)
+    monkeypatch.setattr(kernels, "_device_availability", lambda: (True, "a card"))
+    monkeypatch.setenv("TRITON_INTERPRET", interpreted)
+    found, reason = kernels.availability()
+    assert found == works
+    assert works or reason == "triton 3.6.0 interprets only with numpy < 2.4; this is 2.4.0"
 
 
 def test_triton_does_not_import(monkeypatch):

@@ -103,7 +103,9 @@ def test_model():
     assert model.seconds(card, 2.039e12, 0, 0) == pytest.approx(1.0)
     assert model.seconds(card, 0, 156e12, 0, "tf32x3") == pytest.approx(3.0)
     assert model.seconds(card, 0, 156e12, 0, "tf32", half=312e12) == pytest.approx(2.0)
+    assert model.seconds(card, 0, 0, 0, "bf16x6", half=312e12) == pytest.approx(1.0)
     assert model.seconds(model.CARDS[-1], 0, 163.4e12, 0, "tf32x3") == pytest.approx(1.0)
+    assert model.seconds(model.CARDS[-1], 0, 0, 0, "bf16x6", half=6 * 163.4e12) == pytest.approx(1.0)
 
 
 def test_eager_counts():
