@@ -44,6 +44,7 @@ class OnCard(Tensor):
 
     @staticmethod
     def __new__(cls, values: Tensor) -> OnCard:
+        assert not isinstance(values, OnCard), "on the card already"
         made = Tensor._make_wrapper_subclass(
             cls, values.shape, strides=values.stride(), storage_offset=values.storage_offset(), dtype=values.dtype
         )
@@ -127,10 +128,23 @@ def _move(x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
 
 
 class _Card(TorchFunctionMode):
-    """Sends tensors to the card, or makes them there, where a call of Python says so."""
+    """Sends tensors to the card, or makes them there, where a call of Python says so.
+
+    Attributes:
+        calls: how many calls of Python are under way; without one it is C++ that makes tensors.
+    """
+
+    calls = 0
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        kwargs = dict(kwargs or {})
+        self.calls += 1
+        try:
+            return self._call(func, args, dict(kwargs or {}))
+        finally:
+            self.calls -= 1
+
+    @staticmethod
+    def _call(func: Any, args: tuple, kwargs: dict[str, Any]) -> Any:
         if func is Tensor.to:
             return _move(*args, **kwargs)
         if func is Tensor.cpu:
@@ -145,10 +159,14 @@ class _Card(TorchFunctionMode):
 class _Backward(TorchDispatchMode):
     """Puts on the card what C++ makes during a backward: zeros for gradients that did not come."""
 
+    def __init__(self, card: _Card) -> None:
+        super().__init__()
+        self.card = card
+
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         out = func(*args, **(kwargs or {}))
         given = any(isinstance(x, Tensor) for x in pytree.tree_leaves((args, kwargs)))
-        return out if given else _wrap(out, {})
+        return out if given or self.card.calls else _wrap(out, {})
 
 
 def _interpret(kernel: Any, grid: Any, args: tuple, constants: dict[str, Any], configs: Any) -> None:
@@ -200,7 +218,7 @@ def card_tensors() -> Iterator[None]:
     def backward(outputs: Any, *args: Any, **kwargs: Any) -> Any:
         on_card = any(isinstance(x, OnCard) for x in outputs)
         # The mode is switched off inside torch.autograd.grad, as inside any function of PyTorch.
-        with _Card(), _Backward() if on_card else contextlib.nullcontext():
+        with _Card() as card, _Backward(card) if on_card else contextlib.nullcontext():
             return run_backward(outputs, *args, **kwargs)
 
     try:

@@ -75,6 +75,26 @@ def test_operations_of_pytorch_refuse_two_devices(card):
     assert torch.equal(x.cpu(), y)
 
 
+def test_what_python_makes_during_a_backward_lies_where_it_says(card):
+    """And what C++ makes there, for an output that has no gradient, lies on the card."""
+    seen = []
+
+    class Twice(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx, x):
+            return 2 * x, 3 * x
+
+        @staticmethod
+        def backward(ctx, grad, absent):
+            seen.extend([torch.zeros(2), torch.zeros(2, device="cuda"), absent])
+            return 2 * grad + 3 * absent
+
+    x = torch.randn(3, device="cuda", requires_grad=True)
+    (grad,) = torch.autograd.grad(Twice.apply(x)[0].sum(), x)
+    assert [isinstance(t, OnCard) for t in seen] == [False, True, True]
+    torch.testing.assert_close(grad.cpu(), torch.full((3,), 2.0))
+
+
 def test_nothing_is_left_behind():
     before = dict(backends._registered)
     with pytest.raises(ZeroDivisionError), pretended_card():
