@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import concurrent.futures
 import dataclasses
 import json
+import multiprocessing
+import os
+from unittest import mock
 
 import pytest
 from torch._subclasses.fake_tensor import DataDependentOutputException
@@ -18,16 +22,29 @@ from lyra_kernels.triton import gated_conv, rms_norm, s4d_scan
 from . import planted
 
 
-def violations(found, cache=None, whole=None):
-    jobs = product.reduced(found, "sm_90", cache) if whole is None else product.jobs(found, ["sm_90"], cache)
-    return table.compile_violations([aot.compile_job(job) for job in jobs])
+@pytest.fixture(scope="module")
+def compiled():
+    """Compiles jobs, in a process whose kernels are not the interpreter's."""
+    context = multiprocessing.get_context("spawn")
+    with mock.patch.dict(os.environ), concurrent.futures.ProcessPoolExecutor(1, mp_context=context) as pool:
+        os.environ.pop("TRITON_INTERPRET", None)
+        yield lambda jobs: list(pool.map(aot.compile_job, jobs))
+
+
+@pytest.fixture
+def violations(compiled):
+    def find(found, whole=None):
+        jobs = product.reduced(found, "sm_90", None) if whole is None else product.jobs(found, ["sm_90"], None)
+        return table.compile_violations(compiled(jobs))
+
+    return find
 
 
 def planted_op(call, aligned=ALIGNED[:1], **names):
     return Op("planted", {**names, "aligned": aligned}, {}, call)
 
 
-def test_a_combination_that_does_not_compile_is_named():
+def test_a_combination_that_does_not_compile_is_named(violations):
     flags = {"enter": BOTH, "save": BOTH, "back": BOTH}
     op = planted_op(lambda t, **chosen: planted.renamed(t.activations(16), **chosen), ALIGNED, **flags)
     (message,) = violations(product.variants(op))
@@ -37,7 +54,7 @@ def test_a_combination_that_does_not_compile_is_named():
     assert not violations(alone)
 
 
-def test_spills_and_shared_memory_are_named():
+def test_spills_and_shared_memory_are_named(violations):
     op = planted_op(lambda t, side: planted.crowded(t.activations(side * side + 8), side), side=(16, 64))
     (message,) = violations(product.variants(op))
     assert message.startswith("_crowded (ROWS=8 N=64") and "bytes spilled" in message and "side 64" in message
@@ -46,19 +63,19 @@ def test_spills_and_shared_memory_are_named():
     assert message.startswith("_product (N=128") and "of shared memory, limit" in message
 
 
-def test_results_are_remembered_until_something_changes(tmp_path, monkeypatch):
+def test_results_are_remembered_until_something_changes(tmp_path, compiled):
     op = planted_op(lambda t, side: planted.crowded(t.activations(side * side + 8), side), side=(16,))
     work = product.jobs(product.variants(op), ["sm_80"], tmp_path)
-    first = [aot.compile_job(job) for job in work]
-    compiled = []
-    compile_launch = aot.compile_launch
-    monkeypatch.setattr(aot, "compile_launch", lambda *a: compiled.append(a) or compile_launch(*a))
-    # JSON has no tuples.
-    assert [aot.compile_job(job) for job in work] == json.loads(json.dumps(first)) and not compiled
-    other = dataclasses.replace(work[0], arch="sm_90")
-    assert not aot.compile_job(other)["error"] and len(compiled) == 1
+    first = compiled(work)
+    kept = list(tmp_path.iterdir())
+    assert len(kept) == len(work) and not any(found["error"] for found in first)
+    for file in kept:
+        file.write_text(json.dumps({**json.loads(file.read_text()), "registers": -1}))
+    assert all(found["registers"] == -1 for found in compiled(work))
     launch = {**work[0].launch, "num_warps": 4}
-    assert not aot.compile_job(dataclasses.replace(work[0], launch=launch))["error"] and len(compiled) == 2
+    for other in (dataclasses.replace(work[0], arch="sm_90"), dataclasses.replace(work[0], launch=launch)):
+        (found,) = compiled([other])
+        assert not found["error"] and found["registers"] > 0
 
 
 def test_sizes_are_those_on_both_sides_of_each_change():

@@ -6,13 +6,12 @@ import pytest
 import torch
 
 import lyra_kernels as lk
-from lyra_kernels.triton._launch import interpreting
 
 pytest.importorskip("benchmarks.gpu_static.launches")
 from benchmarks.gpu_static.launches import Aten, fake_card
 from benchmarks.gpu_static.record import Launch, recording
 
-pytestmark = pytest.mark.skipif(not interpreting(), reason="launches are recorded in Triton's interpreter")
+pytestmark = pytest.mark.interpreter
 
 
 def spectrum(device, channels, modes):

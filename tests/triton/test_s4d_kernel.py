@@ -73,9 +73,9 @@ def _tail(log_dt, log_A_real, A_imag, C, length, device):
     from lyra_kernels.triton import s4d_kernel as module
     from lyra_kernels.triton._launch import interpreting
 
-    args = [p.to(device) for p in (log_dt, log_A_real, A_imag, C)]
+    args = [log_dt, log_A_real, A_imag, C]
     if not interpreting():
-        return IMPLEMENTATIONS["s4d_kernel"](*args, length)[:, -4096:]
+        return IMPLEMENTATIONS["s4d_kernel"](*(p.to(device) for p in args), length)[:, -4096:]
     from triton.runtime.interpreter import interpreter_builder as builder
 
     out = torch.full((1, length), float("nan"))
