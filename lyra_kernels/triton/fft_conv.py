@@ -2,8 +2,8 @@
 
 A program takes one channel of several sequences (rows). It makes or reads the channel's taps, transforms them once,
 keeps their spectrum, and then goes from row to row: transform, product, inverse. See :mod:`._fft` for the transform,
-which holds the taps of both directions in one spectrum, and for how products are done. What the skip weight adds comes
-last, from a second reading of the row.
+which holds the taps of both directions in one spectrum, and for how products are done. The skip weight is a tap where
+rows are stored in 16 bits; in fp32 what it adds comes last, from a second reading of the row.
 
 Taps come from memory, or, for S4D, from the parameters: ``K[i, j] = Re sum_n (c a^(iJ))_n (a^j)_n`` is two products of
 matrices, as in :mod:`.s4d_kernel`. Their gradients leave as (groups of rows, directions, H, L), which a second kernel
@@ -177,8 +177,13 @@ def _fft_conv(
         taps, reverse, log_dt, log_A_real, A_imag, h, H, K, KR, M, REVERSE, S4D, EXACT, A, B, C, SIZE, MODES
     )
     s_im *= sign
+    # In fp32 the skip weight is not a tap: it is often most of the output, and need not have the error of two
+    # transforms. What is stored in 16 bits has more of its own, and no time for reading the row twice.
+    apart: tl.constexpr = u.dtype.element_ty == tl.float32 and PREC != "tf32"
     if SKIP:
         D = tl.load(skip + h)
+        if not apart:
+            s_re += D * (1.0 / (A * B * C))  # T of a one at lag 0 is one at every frequency
     for row in tl.range(begin, tl.minimum(begin + each, count), disable_licm=True):
         start, length, zero, zero2 = _row(table, row, H, h)
         t = _index(zero, A, B * C)
@@ -190,8 +195,7 @@ def _fft_conv(
         # Padding is zero; in a packed batch what follows is another sequence's.
         width = length if PACKED else L
         t = _index(zero2, A, B * C)
-        if SKIP:
-            # Not as a tap: it is often most of the output, and need not have the error of two transforms.
+        if SKIP and apart:
             y += D * tl.load(u + start + t * H, mask=t < length, other=0.0).to(tl.float32)
         y = tl.where(t < length, y, 0.0)
         tl.store(out + start + t * H, y.to(out.dtype.element_ty), mask=t < width)
@@ -282,7 +286,7 @@ def _fft_correlate(
             p_re += a_re * z_re + a_im * z_im
             p_im += a_re * z_im - a_im * z_re
             if PHASES == 2:
-                w_re, w_im = advance(zero, A, B, C, SIZE)
+                w_re, w_im = advance(zero, A, B, C, SIZE, PREC)
                 b_re = z_re * w_re - z_im * w_im
                 b_im = z_re * w_im + z_im * w_re
         elif which == 2:

@@ -249,7 +249,7 @@ def test_transform_and_back(sides, device):
         im = tl.load(x + 2 * t + 1)
         z_re, z_im = forward(re, im, 0, True, "ieee", A, B, C, SIZE)
         if SHIFT:
-            w_re, w_im = advance(0, A, B, C, SIZE)
+            w_re, w_im = advance(0, A, B, C, SIZE, "ieee")
             z_re, z_im = z_re * w_re - z_im * w_im, z_re * w_im + z_im * w_re
         re, im = inverse(z_re, z_im, 0, True, "ieee", A, B, C, SIZE)
         tl.store(out + 2 * t, re)
