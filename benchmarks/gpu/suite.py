@@ -29,8 +29,10 @@ def run(journal: Journal, limit: float, log: Path, processes: int, paths: tuple[
     if processes > 1 and importlib.util.find_spec("xdist"):
         # One test at a time to each process: the order holds, and the slow ones at the end spread out.
         command += ["-n", str(processes), "--dist", "load", "--maxschedchunk", "1"]
+    # What a pytest around this one says of itself is not for the processes here.
+    inherited = {k: v for k, v in os.environ.items() if not k.startswith("PYTEST_")}
     environment = {
-        **os.environ, "OMP_NUM_THREADS": "1",
+        **inherited, "OMP_NUM_THREADS": "1",
         JOURNAL_VARIABLE: json.dumps({"path": str(journal.path), "stamp": journal.stamp}),
     }  # fmt: skip
     before = len(journal.rows())
