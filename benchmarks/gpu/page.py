@@ -25,8 +25,8 @@ INTRODUCTION = [
 ]
 FLOOR = [
     "Floor: each input read once, each output written once, at the copy bandwidth; what fits the L2 cache may be",
-    "below. Predicted: gpu_predicted.json, for the Triton kernels of the present checkout, which may have changed since",
-    "a row was measured; the model beside the kernels that were measured is in gpu_model.md.",
+    "below. Predicted: gpu_predicted.json, for the present Triton kernels, which may have changed since a row was",
+    "measured; the model beside the kernels that were measured is in gpu_model.md.",
 ]
 
 
