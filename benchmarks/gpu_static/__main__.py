@@ -91,7 +91,7 @@ def main() -> int:
             work = select(found, options.architectures, CACHE)
         compiled = list(pool.map(aot.compile_job, work, chunksize=4))
     violations = table.byte_violations(rows) + table.compile_violations(compiled)
-    page = table.report(rows, compiled, violations)
+    page = table.report(rows, compiled, violations, " --reduced" if options.reduced else "")
     print(page)
     whole = sum(c["whole"] for c in compiled)
     print(f"{whole} kernels compiled, {len(compiled) - whole} more checked by the front end, in "

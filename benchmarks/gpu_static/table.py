@@ -103,17 +103,17 @@ def kernels(compiled: list[dict[str, Any]]) -> list[str]:
     return out
 
 
-def report(rows: list[dict[str, Any]], compiled: list[dict[str, Any]], violations: list[str]) -> str:
-    """The whole page."""
+def report(rows: list[dict[str, Any]], compiled: list[dict[str, Any]], violations: list[str], options: str = "") -> str:
+    """The whole page; ``options`` are those of the command that makes it."""
     checked = sum(not c["whole"] for c in compiled)
     limits = ["Every limit is kept."] if not violations else ["Limits passed:", "", *(f"- {v}" for v in violations)]
     return "\n".join(
         [
             "# Triton kernels without a GPU",
             "",
-            "Written by `python -m benchmarks.gpu_static`. **Counts, not measurements**: every launch is run in",
-            "Triton's interpreter, where its loads, stores and products are counted, and compiled ahead of time. What",
-            "that takes on a card: [gpu_model.md](gpu_model.md).",
+            f"Written by `python -m benchmarks.gpu_static{options}`. **Counts, not measurements**: launches are run",
+            "in Triton's interpreter, where their loads, stores and products are counted, and compiled ahead of time.",
+            "What they take on a card: [gpu_model.md](gpu_model.md).",
             "",
             *limits,
             "",
