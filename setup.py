@@ -109,7 +109,7 @@ class BuildNative(build_ext):
             for isa in ["baseline", *isas]:
                 flags = [*COMMON_FLAGS, *KERNEL_FLAGS, *built, f"-DLYRA_ISA={isa}", *ISA_FLAGS.get(isa, [])]
                 jobs.append((source, f"{source.stem}.{isa}", flags))
-        objects_dir = Path(self.build_temp) / f"torch-{torch.__version__}"
+        objects_dir = self.objects_folder() / f"torch-{torch.__version__}"
         objects_dir.mkdir(parents=True, exist_ok=True)
         with ThreadPoolExecutor(max_workers=self.parallel or os.cpu_count()) as pool:
             objects = list(pool.map(lambda job: self.compile(objects_dir, *job), jobs))
@@ -123,6 +123,13 @@ class BuildNative(build_ext):
             link += ["-undefined", "dynamic_lookup"]
         self.call(link)
         os.replace(unfinished, target)
+
+    def objects_folder(self) -> Path:
+        """Where objects are kept for the next build, of whatever kind: an editable install has a folder that is gone
+        after it."""
+        if not self.editable_mode:
+            return Path(self.build_temp)
+        return ROOT / "build" / f"temp.{self.plat_name}-{sys.implementation.cache_tag}"
 
     def compiler_command(self) -> list[str]:
         return os.environ.get("CXX", "c++").split()
