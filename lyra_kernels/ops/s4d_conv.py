@@ -6,7 +6,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.fx.experimental.symbolic_shapes import statically_known_true
 
 from .. import backends, reference
 from . import _checks, cost_model
@@ -62,6 +61,8 @@ def _choose(u: Tensor, modes: int, directions: int, cu_seqlens: Tensor | None, s
         # The other ways would go through as many lags as there are tokens in all.
         return "fft" if triton and modes > cost_model.SCAN_MODES else "scan"
     if unknown:
+        from torch.fx.experimental.symbolic_shapes import statically_known_true  # slow to import, known by then
+
         # A length not known yet must stay unknown: no guard. The scan is never a bad choice.
         return "direct" if cu_seqlens is None and statically_known_true(length <= 4 * modes) else "scan"
     if cu_seqlens is not None:

@@ -178,3 +178,16 @@ print("fine")
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.stdout.strip() == "fine", done.stderr[-2000:]
+
+
+def test_importing_imports_no_compiler():
+    """What PyTorch and Triton compile with takes longer to import than all else, and most processes never compile."""
+    code = """
+import sys, torch
+before = set(sys.modules)
+import lyra, lyra_kernels
+lyra_kernels.S4D(4, transposed=False)(torch.randn(1, 5, 4)).sum().backward()
+print([name for name in ("torch._dynamo", "torch._inductor", "sympy", "triton") if name in set(sys.modules) - before])
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.stdout.strip() == "[]", done.stderr[-2000:]
