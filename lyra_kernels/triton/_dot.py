@@ -84,24 +84,13 @@ def dot_table(x, whole, rest, acc, PREC: tl.constexpr):
 
 
 @triton.jit
-def _bf16(x):
-    """fp32 rounded to bf16, to nearest. In the interpreter, whose own conversion cuts, an fp32 value."""
-    if INTERPRETED:
-        bits = x.to(tl.uint32, bitcast=True)
-        bits = (bits + 0x7FFF + ((bits >> 16) & 1)) & 0xFFFF0000
-        return tl.where(x == x, bits.to(tl.float32, bitcast=True), x)
-    else:
-        return x.to(tl.bfloat16)
-
-
-@triton.jit
 def split(x, PREC: tl.constexpr):
     """An operand of :func:`add_product`, three matrices: what fp32 ``x`` is the sum of, or ``x`` itself three times."""
     if PREC == "bf16x6":
-        high = _bf16(x)
+        high = x.to(tl.bfloat16)
         x -= high.to(tl.float32)
-        middle = _bf16(x)
-        return high, middle, _bf16(x - middle.to(tl.float32))
+        middle = x.to(tl.bfloat16)
+        return high, middle, (x - middle.to(tl.float32)).to(tl.bfloat16)
     else:
         x = nearest(x, PREC)
         return x, x, x

@@ -6,6 +6,7 @@ A test that holds for the interpreter alone is marked ``interpreter``: it takes 
 from __future__ import annotations
 
 import importlib.util
+import os
 from collections.abc import Iterator
 from contextlib import ExitStack
 
@@ -32,7 +33,12 @@ def kernels(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> 
     guards: list[torch.Tensor] = []
     support.poison_allocations(monkeypatch, guards)
     support.poison_masked_loads(monkeypatch)
+    support.round_to_bf16(monkeypatch)
     matrix_unit.install(monkeypatch)
+    if os.environ.get("TRITON_INTERPRET") == "1":
+        from benchmarks.gpu_static.interpreter import patch_once
+
+        patch_once()
     with ExitStack() as stack:
         if not interpreter and not torch.cuda.is_available():
             stack.enter_context(card_of_the_interpreter())
