@@ -36,6 +36,14 @@ def count(which: str) -> list[dict[str, Any]]:
     return json.loads(done.stdout)
 
 
+def found_by(which: str, pool: concurrent.futures.Executor, only: str) -> tuple[list[dict[str, Any]], list[Any]]:
+    """What :func:`count` finds, and every variant, both at the same time."""
+    with concurrent.futures.ThreadPoolExecutor(1) as beside:
+        rows = beside.submit(count, which)
+        found = product.every_variant(pool, only)
+        return rows.result(), found
+
+
 def jobs(rows: list[dict[str, Any]], architectures: tuple[str, ...]) -> list[aot.Job]:
     """Every distinct launch on every architecture, with what tells it apart."""
     found: dict[str, tuple[dict[str, Any], str]] = {}
@@ -79,10 +87,9 @@ def main() -> int:
         return cuda()
     started = time.perf_counter()
     which = options.only or ("reduced" if options.reduced else "all")
-    rows = count(which)
     context = multiprocessing.get_context("spawn")
     with concurrent.futures.ProcessPoolExecutor(options.jobs, mp_context=context) as pool:
-        found = product.every_variant(pool, options.only or "")
+        rows, found = found_by(which, pool, options.only or "")
         print(f"{len(found)} variants, recorded after {time.perf_counter() - started:.0f} s", file=sys.stderr)
         if options.reduced:
             work = [*jobs(rows, ("sm_80", "gfx942")), *product.reduced(found, "sm_90", CACHE)]

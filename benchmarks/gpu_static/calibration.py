@@ -2,8 +2,8 @@
 
 Kernels change; what was measured does not. So the machine code of the measured launches is kept, in a compact form, and
 the model can be checked against the measurements whatever the kernels have become (``python -m
-benchmarks.gpu_static.predict --check``). ``python -m benchmarks.gpu_static.calibration`` writes the launches anew from
-the kernels of a checkout, which makes sense only for those of the measured commit, with the measured Triton.
+benchmarks.gpu_static.time_model --check``). ``python -m benchmarks.gpu_static.calibration`` writes the launches anew
+from the kernels of a checkout, which makes sense only for those of the measured commit, with the measured Triton.
 
 Beside this file, in calibration/:
 
