@@ -74,8 +74,13 @@ def recording() -> Iterator[Recording]:
     """Everything launched inside, with the bytes that its loads and stores move."""
     result = Recording()
 
-    def observe(kernel, grid, args, values, config) -> None:
-        result.launches.append(describe(kernel, grid, args, values, config))
+    def note(kernel, grid, args, constants, configs) -> None:
+        if 0 not in grid(configs[0]):
+            for config in (*configs[1:], configs[0]):  # the one that is launched last: what it moves is added to it
+                values = {**constants, **config.blocks}
+                result.launches.append(describe(kernel, grid(config), args, values, config))
+        with _launch.in_place_of_launches(before):
+            _launch.launch(kernel, grid, args, constants, configs)
 
     load, store, dot = (
         InterpreterBuilder.create_masked_load,
@@ -105,13 +110,10 @@ def recording() -> Iterator[Recording]:
     InterpreterBuilder.create_masked_load = counted_load
     InterpreterBuilder.create_masked_store = counted_store
     InterpreterBuilder.create_dot = counted_dot
-    _launch.alternatives.append(observe)
-    _launch.observers.append(observe)
     try:
-        yield result
+        with _launch.in_place_of_launches(note) as before:
+            yield result
     finally:
-        _launch.observers.remove(observe)
-        _launch.alternatives.remove(observe)
         InterpreterBuilder.create_masked_load = load
         InterpreterBuilder.create_masked_store = store
         InterpreterBuilder.create_dot = dot

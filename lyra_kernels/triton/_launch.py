@@ -58,28 +58,21 @@ MOST_PROGRAMS = 65535
 MOST_ROWS = 16 * MOST_PROGRAMS
 """Sequences that kernels take which have a program for sixteen of them on such an axis."""
 
-Observer = Callable[[Any, tuple[int, ...], tuple, dict[str, Any], Config], None]
-observers: list[Observer] = []
-"""Called before every launch with kernel, grid, arguments, constants and configuration (for benchmarks)."""
-
-alternatives: list[Observer] = []
-"""Called before that for every other configuration that may be chosen in its place."""
-
 _stand_in: Callable[..., None] | None = None
 
 _too_big: set[tuple] = set()
 
 
 @contextlib.contextmanager
-def in_place_of_launches(function: Callable[..., None] | None) -> Iterator[None]:
+def in_place_of_launches(function: Callable[..., None] | None) -> Iterator[Callable[..., None] | None]:
     """Inside, ``function`` is called with the arguments of every :func:`launch`, and nothing is launched.
 
-    None launches as usual again.
+    None launches as usual again; what was called before is yielded.
     """
     global _stand_in
     previous, _stand_in = _stand_in, function
     try:
-        yield
+        yield previous
     finally:
         _stand_in = previous
 
@@ -122,17 +115,12 @@ def launch(
         with _on(device):
             best = _autotune.fastest(what, device, configs, run)
         configs = [best, *(c for c in configs if c is not best)]
-    for observer in alternatives:
-        for config in configs[1:]:
-            observer(kernel, grid(config), args, {**constants, **config.blocks}, config)
     error: OutOfResources | None = None
     for config in configs:
         values = {**constants, **config.blocks}
         key = (id(kernel), device, tuple(values.items()), config.num_warps, config.num_stages)
         if key in _too_big:
             continue
-        for observer in observers:
-            observer(kernel, grid(config), args, values, config)
         try:
             run(config)
             return
