@@ -9,6 +9,8 @@ BIN := $(VENV)/bin
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest
 # CUDA is compiled where there is a card for it; LYRA_BUILD_CUDA=1 compiles it anywhere.
 export LYRA_BUILD_CUDA ?= $(if $(shell command -v nvidia-smi),,0)
+# Python compiles what it imports when it does: most of what is installed never is.
+INSTALL := $(BIN)/python -m pip install -q --no-compile
 NATIVE := $(shell find csrc -name '*.cpp' -o -name '*.h' -o -name '*.cu' -o -name '*.cuh')
 
 .PHONY: help demo test test-full bench gpu check sanitize static wheel clean
@@ -26,16 +28,16 @@ help:
 # The tools first, then the package with its native code: building against the installed torch.
 $(VENV)/tools: pyproject.toml
 	test -d $(VENV) || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install -q "setuptools>=77" wheel $(TORCH)
-	case "$$(uname -sm)" in "Linux x86_64") $(BIN)/python -m pip install -q $(TRITON);; esac
+	$(INSTALL) "setuptools>=77" wheel $(TORCH)
+	case "$$(uname -sm)" in "Linux x86_64") $(INSTALL) $(TRITON);; esac
 	touch $@
 
 $(VENV)/app: $(VENV)/tools setup.py $(wildcard build_cuda.py) $(NATIVE)
-	$(BIN)/python -m pip install -q --no-build-isolation -e ".[app]"
+	$(INSTALL) --no-build-isolation -e ".[app]"
 	touch $@
 
 $(VENV)/all: $(VENV)/app
-	$(BIN)/python -m pip install -q --no-build-isolation -e ".[all]"
+	$(INSTALL) --no-build-isolation -e ".[all]"
 	touch $@
 
 demo: $(VENV)/app

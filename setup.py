@@ -128,7 +128,7 @@ class BuildNative(build_ext):
         """Where objects are kept for the next build, of whatever kind: an editable install has a folder that is gone
         after it."""
         if not self.editable_mode:
-            return Path(self.build_temp)
+            return ROOT / self.build_temp
         return ROOT / "build" / f"temp.{self.plat_name}-{sys.implementation.cache_tag}"
 
     def compiler_command(self) -> list[str]:

@@ -48,8 +48,8 @@ def main() -> None:
         venv.create(home / "env", with_pip=True)
         python = home / "env/bin/python"
         torch = os.environ.get("LYRA_WHEEL_TORCH", "torch==2.13.0")
-        run(python, "-m", "pip", "install", "-q", torch, cwd=home)
-        run(python, "-m", "pip", "install", "-q", f"{wheel}[app]", cwd=home)
+        run(python, "-m", "pip", "install", "-q", "--no-compile", torch, cwd=home)
+        run(python, "-m", "pip", "install", "-q", "--no-compile", f"{wheel}[app]", cwd=home)
         run(python, "-c", USE, cwd=home)
         run(home / "env/bin/lyra", "env", cwd=home)
     print(f"{wheel.name}: {wheel.stat().st_size / 1e6:.1f} MB")
