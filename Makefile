@@ -9,8 +9,8 @@ BIN := $(VENV)/bin
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest
 # CUDA is compiled where there is a card for it; LYRA_BUILD_CUDA=1 compiles it anywhere.
 export LYRA_BUILD_CUDA ?= $(if $(shell command -v nvidia-smi),,0)
-# Python compiles what it imports when it does: most of what is installed never is.
-INSTALL := $(BIN)/python -m pip install -q --no-compile
+# Python compiles what it imports and keeps that, if it may: most of what is installed is never imported.
+INSTALL := $(BIN)/python -m pip install -q $(if $(PYTHONDONTWRITEBYTECODE),,--no-compile)
 NATIVE := $(shell find csrc -name '*.cpp' -o -name '*.h' -o -name '*.cu' -o -name '*.cuh')
 
 .PHONY: help demo test test-full bench gpu check sanitize static wheel clean
