@@ -36,9 +36,9 @@ $(VENV)/app: $(VENV)/tools setup.py $(wildcard build_cuda.py) $(NATIVE)
 	$(INSTALL) --no-build-isolation -e ".[app]"
 	touch $@
 
-$(VENV)/all: $(VENV)/app
+$(VENV)/all: $(VENV)/tools setup.py $(wildcard build_cuda.py) $(NATIVE)
 	$(INSTALL) --no-build-isolation -e ".[all]"
-	touch $@
+	touch $(VENV)/app $@
 
 demo: $(VENV)/app
 	$(BIN)/lyra demo --out demo --overwrite

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from .cases import DTYPES, backward_arguments, cases, on_a_card, run_backward, run_forward
-from .interpreter import patch_once
+from .interpreter import quicken
 from .record import Recording, recording
 
 
@@ -33,7 +33,7 @@ def _row(case: Any, dtype: str, direction: str, floor: int, found: Recording) ->
 
 def count(which: str) -> list[dict[str, Any]]:
     """One row a case, storage type and direction."""
-    patch_once()
+    quicken()
     rows = []
     for case in cases(which):
         for dtype in case.dtypes:

@@ -19,7 +19,29 @@ def _languages(function: Any) -> list[Any]:
     return [x for x in function.__globals__.values() if inspect.ismodule(x) and x in (tl, tl.core)]
 
 
-def patch_once() -> None:
+def quicken() -> None:
+    """Have the interpreter do once what it does again and again."""
+    _patch_once()
+    _remember_types()
+
+
+def _remember_types() -> None:
+    """It makes a table of all types whenever it asks what numpy calls one."""
+    look_up = interpreter._get_np_dtype
+    if hasattr(look_up, "scalar"):
+        return
+    scalar = functools.cache(look_up)
+
+    @functools.wraps(look_up)
+    def remembered(kind: Any) -> Any:
+        kind = kind.element_ty if isinstance(kind, tl.block_type) else kind
+        return look_up(kind) if isinstance(kind, tl.pointer_type) else scalar(kind)  # pointers have no hash
+
+    remembered.scalar = scalar  # type: ignore[attr-defined]
+    interpreter._get_np_dtype = remembered
+
+
+def _patch_once() -> None:
     """Have the interpreter replace ``triton.language`` once a launch, and not anew for each function that is called.
 
     At each call it looks through all names of the language for what is still to be replaced. Inside a launch there is

@@ -36,9 +36,9 @@ def kernels(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> 
     support.round_to_bf16(monkeypatch)
     matrix_unit.install(monkeypatch)
     if os.environ.get("TRITON_INTERPRET") == "1":
-        from benchmarks.gpu_static.interpreter import patch_once
+        from benchmarks.gpu_static.interpreter import quicken
 
-        patch_once()
+        quicken()
     with ExitStack() as stack:
         if not interpreter and not torch.cuda.is_available():
             stack.enter_context(card_of_the_interpreter())
