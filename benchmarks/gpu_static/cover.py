@@ -61,7 +61,12 @@ def cover(axes: Mapping[str, Sequence[Any]], strength: int, begun: Iterable[Row]
         begun: rows that are wanted in any case; axes that they leave out are filled in.
     """
     missing = _Missing(axes, strength)
-    order = {(name, value): place for name, values in axes.items() for place, value in enumerate(values)}
+    # By axis too: what is equal would be taken in the order of a set, which no two runs share.
+    order = {
+        (name, value): (axis, place)
+        for axis, (name, values) in enumerate(axes.items())
+        for place, value in enumerate(values)
+    }
     rows = [_complete(dict(row), axes, missing) for row in begun]
     for group in sorted(missing.left, key=lambda g: [order[item] for item in g]):
         if group in missing.left:

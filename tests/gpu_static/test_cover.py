@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import itertools
+import os
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 
@@ -45,3 +49,25 @@ def test_what_is_chosen_has_every_combination_of_the_pool(strength):
 def test_the_first_of_equals_is_chosen():
     assert choose([{"a": 1}, {"a": 1}, {"a": 2}], 2) == [0, 2]
     assert choose([{"a": 1}, {"a": 1}], 2) == [0] and choose([], 1) == []
+
+
+def test_every_process_makes_the_same_rows():
+    """Whatever Python's seed for hashes: a variant that one run of the gate compiles, the next compiles too."""
+    code = (
+        "from benchmarks.gpu_static.cover import cover\n"
+        "axes = {name: (name + '1', name + '2', name + '3') for name in 'abcdefgh'}\n"
+        "print(cover(axes, 2))"
+    )
+    root = Path(__file__).parents[2]
+    said = {
+        subprocess.run(
+            [sys.executable, "-c", code],
+            cwd=root,
+            env={**os.environ, "PYTHONHASHSEED": str(seed)},
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout
+        for seed in range(4)
+    }
+    assert len(said) == 1
