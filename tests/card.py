@@ -178,8 +178,7 @@ def _interpret(kernel: Any, grid: Any, args: tuple, constants: dict[str, Any], c
     for i, x in enumerate(args):
         if isinstance(kernel, InterpretedFunction) and isinstance(x, Tensor) and not isinstance(x, OnCard):
             raise RuntimeError(f"{kernel.fn.__name__}: argument {i} is on {x.device}, the launch is on {CARD}")
-    with _launch.in_place_of_launches(None):
-        _launch.launch(kernel, grid, _unwrap(args), constants, configs)
+    _launch.launch(kernel, grid, _unwrap(args), constants, configs)
 
 
 @contextlib.contextmanager

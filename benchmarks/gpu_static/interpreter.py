@@ -19,8 +19,9 @@ def _languages(function: Any) -> list[Any]:
     return [x for x in function.__globals__.values() if inspect.ismodule(x) and x in (tl, tl.core)]
 
 
+@functools.cache
 def quicken() -> None:
-    """Have the interpreter do once what it does again and again."""
+    """Have the interpreter of this process do once what it does again and again."""
     _patch_once()
     _remember_types()
 
@@ -28,8 +29,6 @@ def quicken() -> None:
 def _remember_types() -> None:
     """It makes a table of all types whenever it asks what numpy calls one."""
     look_up = interpreter._get_np_dtype
-    if hasattr(look_up, "scalar"):
-        return
     scalar = functools.cache(look_up)
 
     @functools.wraps(look_up)
@@ -37,7 +36,6 @@ def _remember_types() -> None:
         kind = kind.element_ty if isinstance(kind, tl.block_type) else kind
         return look_up(kind) if isinstance(kind, tl.pointer_type) else scalar(kind)  # pointers have no hash
 
-    remembered.scalar = scalar  # type: ignore[attr-defined]
     interpreter._get_np_dtype = remembered
 
 
@@ -48,8 +46,6 @@ def _patch_once() -> None:
     nothing: what it replaces is no builtin any more.
     """
     replace: Callable[[Any], Any] = interpreter._patch_lang
-    if getattr(replace, "once", False):
-        return
 
     @functools.wraps(replace)
     def replace_once(function: Any) -> Any:
@@ -57,5 +53,4 @@ def _patch_once() -> None:
             return replace(function)
         return None  # only a launch asks for what is to be restored, and none begins inside another
 
-    replace_once.once = True  # type: ignore[attr-defined]
     interpreter._patch_lang = replace_once

@@ -79,8 +79,7 @@ def recording() -> Iterator[Recording]:
             for config in (*configs[1:], configs[0]):  # the one that is launched last: what it moves is added to it
                 values = {**constants, **config.blocks}
                 result.launches.append(describe(kernel, grid(config), args, values, config))
-        with _launch.in_place_of_launches(before):
-            _launch.launch(kernel, grid, args, constants, configs)
+        _launch.launch(kernel, grid, args, constants, configs)
 
     load, store, dot = (
         InterpreterBuilder.create_masked_load,
@@ -111,7 +110,7 @@ def recording() -> Iterator[Recording]:
     InterpreterBuilder.create_masked_store = counted_store
     InterpreterBuilder.create_dot = counted_dot
     try:
-        with _launch.in_place_of_launches(note) as before:
+        with _launch.in_place_of_launches(note):
             yield result
     finally:
         InterpreterBuilder.create_masked_load = load

@@ -64,17 +64,27 @@ _too_big: set[tuple] = set()
 
 
 @contextlib.contextmanager
-def in_place_of_launches(function: Callable[..., None] | None) -> Iterator[Callable[..., None] | None]:
+def in_place_of_launches(function: Callable[..., None]) -> Iterator[None]:
     """Inside, ``function`` is called with the arguments of every :func:`launch`, and nothing is launched.
 
-    None launches as usual again; what was called before is yielded.
+    What ``function`` itself launches goes where it would have gone outside.
     """
     global _stand_in
-    previous, _stand_in = _stand_in, function
+    outside = _stand_in
+
+    def stand_in(*args: Any) -> None:
+        global _stand_in
+        inside, _stand_in = _stand_in, outside
+        try:
+            function(*args)
+        finally:
+            _stand_in = inside
+
+    _stand_in = stand_in
     try:
-        yield previous
+        yield
     finally:
-        _stand_in = previous
+        _stand_in = outside
 
 
 def launch(

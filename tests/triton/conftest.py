@@ -6,7 +6,6 @@ A test that holds for the interpreter alone is marked ``interpreter``: it takes 
 from __future__ import annotations
 
 import importlib.util
-import os
 from collections.abc import Iterator
 from contextlib import ExitStack
 
@@ -27,6 +26,8 @@ def device(request: pytest.FixtureRequest) -> str:
 @pytest.fixture(autouse=True)
 def kernels(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> Iterator[None]:
     """Buffers that a launcher allocates hold NaN, amid NaN that must still be there; products are a card's."""
+    from lyra_kernels.triton._launch import interpreting
+
     interpreter = request.node.get_closest_marker("interpreter")
     if interpreter and torch.cuda.is_available():
         pytest.skip("seen in Triton's interpreter alone")
@@ -35,7 +36,7 @@ def kernels(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> 
     support.poison_masked_loads(monkeypatch)
     support.round_to_bf16(monkeypatch)
     matrix_unit.install(monkeypatch)
-    if os.environ.get("TRITON_INTERPRET") == "1":
+    if interpreting():
         from benchmarks.gpu_static.interpreter import quicken
 
         quicken()
