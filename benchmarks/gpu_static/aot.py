@@ -22,19 +22,24 @@ from triton.compiler import ASTSource, make_backend
 from triton.runtime.cache import get_cache_key
 
 ARCHITECTURES = ("sm_80", "sm_90", "sm_100", "sm_120", "gfx942")
-_READER = 1
+_READER = 2
 """Of results: to be raised where they are read from a compiled kernel in another way."""
 _NVIDIA = Path(triton.__file__).parent / "backends" / "nvidia" / "bin"
 
 
 @dataclass
 class Compiled:
-    """What one kernel needs on one architecture; sizes in bytes, registers a thread."""
+    """What one kernel needs on one architecture; sizes in bytes, registers a thread.
+
+    ``forced`` is what of ``spills`` and ``stack`` is left where the assembler may take all the registers that a thread
+    of the launch can have. The rest it chose to spill, with registers to spare, for more programs on a processor.
+    """
 
     arch: str
     registers: int
     spills: int
     stack: int
+    forced: int
     shared: int
     matrix_instructions: int
     matrix_kinds: tuple[str, ...]
@@ -60,20 +65,28 @@ def _source(launch: dict[str, Any], arch: str) -> tuple[ASTSource, GPUTarget, di
     return source, target, {"num_warps": launch["num_warps"], "num_stages": launch["num_stages"]}
 
 
-def build(launch: dict[str, Any], arch: str) -> Any:
-    """A recorded launch compiled for ``arch``, as Triton's compiler returns it.
+def build(launch: dict[str, Any], arch: str, **more: int) -> Any:
+    """A recorded launch compiled for ``arch``, as Triton's compiler returns it; ``more`` are options of that.
 
     Raises:
         whatever Triton's compiler raises.
     """
     source, target, options = _source(launch, arch)
-    return triton.compile(source, target=target, options=options)
+    return triton.compile(source, target=target, options={**options, **more})
 
 
 def compile_launch(launch: dict[str, Any], arch: str) -> Compiled:
     """What a recorded launch needs on ``arch``. Raises as :func:`build`."""
     compiled = build(launch, arch)
-    return _amd(arch, compiled) if arch.startswith("gfx") else _nvidia(arch, compiled)
+    if arch.startswith("gfx"):
+        return _amd(arch, compiled)
+    found = _nvidia(arch, compiled)
+    if found.forced:
+        # Told that there is a limit, ptxas no longer chooses one of its own.
+        most = min(255, 65536 // (32 * launch["num_warps"]) // 8 * 8)
+        _, spills, stack = resources(build(launch, arch, maxnreg=most).asm["cubin"])
+        found.forced = spills + stack
+    return found
 
 
 def check_front_end(launch: dict[str, Any], arch: str) -> None:
@@ -167,6 +180,7 @@ def _nvidia(arch: str, compiled: Any) -> Compiled:
         registers,
         spills,
         stack,
+        spills + stack,
         compiled.metadata.shared,
         len(kinds),
         tuple(sorted(set(kinds))),
@@ -181,11 +195,13 @@ def _amd(arch: str, compiled: Any) -> Compiled:
         return int(found[1]) if found else 0
 
     kinds = re.findall(r"\b(v_mfma\w+)", code)
+    spills, stack = 4 * number(r"\.vgpr_spill_count"), number(r"\.private_segment_fixed_size")
     return Compiled(
         arch,
         number(r"\.vgpr_count"),
-        4 * number(r"\.vgpr_spill_count"),
-        number(r"\.private_segment_fixed_size"),
+        spills,
+        stack,
+        spills + stack,
         compiled.metadata.shared,
         len(kinds),
         tuple(sorted(set(kinds))),

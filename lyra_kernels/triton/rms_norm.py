@@ -67,12 +67,14 @@ def _rms_norm_backward(
 def configurations(channels: int, backward: bool) -> list[Config]:
     """About 4096 values a program, half of them in the backward, which holds twice as many arrays; 16 a thread.
 
-    With 32 a thread ptxas spills where channels are odd: then each value has an address of its own.
+    With 32 a thread ptxas spills where channels are odd: then each value has an address of its own. In the backward of
+    the widest rows it does so with 16, of which 128 registers are all that 16 warps leave each thread.
     """
     block = next_power_of_2(max(channels, 16))
     values = 2048 if backward else 4096
     rows = max(1, min(64, values // block))
-    warps = max(1, min(16, rows * block // 512))
+    each = 8 if backward and block > 4096 else 16
+    warps = max(1, rows * block // (32 * each))
     return [Config({"R": rows, "BC": block}, warps, 1)]
 
 

@@ -58,9 +58,30 @@ def test_spills_and_shared_memory_are_named(violations):
     op = planted_op(lambda t, side: planted.crowded(t.activations(side * side + 8), side), side=(16, 64))
     (message,) = violations(product.variants(op))
     assert message.startswith("_crowded (ROWS=8 N=64") and "bytes spilled" in message and "side 64" in message
+    assert "for want of registers" in message
     op = planted_op(lambda t, side: planted.product(t.activations(side * side + 1), side), side=(16, 128))
     (message,) = violations(product.variants(op), whole=True)
     assert message.startswith("_product (N=128") and "of shared memory, limit" in message
+
+
+def test_few_bytes_spilled_by_choice_pass():
+    known = {
+        "kernel": "_kernel",
+        "variant": "()",
+        "arch": "sm_90",
+        "error": "",
+        "whole": True,
+        "shared": 0,
+        "types": [],
+    }
+
+    def passed(spills, forced):
+        found = {**known, "spills": spills, "stack": spills, "forced": forced}
+        return table.compile_violations([{**found, "matrix_kinds": (), "matrix_instructions": 0}])
+
+    assert not passed(0, 0) and not passed(32, 0)
+    assert "40 bytes spilled" in passed(40, 0)[0] and "by choice" in passed(40, 0)[0]
+    assert "for want of registers" in passed(4, 4)[0]
 
 
 def test_results_are_remembered_until_something_changes(tmp_path, compiled):
