@@ -4,7 +4,7 @@
 functions reaches (see :mod:`.product`) through Triton's front end and a chosen part of them to machine code for every
 architecture, and writes benchmarks/results/gpu_static.md and .json; what was compiled before is remembered in
 build/gpu_static. ``--every`` takes all of them to machine code, for hours. ``--reduced`` counts the main cases,
-compiles their launches for sm_80 and gfx942 and a smaller part of the variants for sm_90, and writes nothing;
+compiles their launches for gfx942 and a smaller part of the variants for sm_90, and writes nothing;
 ``--cuda`` has the CUDA C++ kernels only, in benchmarks/results/gpu_static_cuda.md, which ``--reduced`` leaves to
 tests/emulation.
 """
@@ -92,7 +92,7 @@ def main() -> int:
         rows, found = found_by(which, pool, options.only or "")
         print(f"{len(found)} variants, recorded after {time.perf_counter() - started:.0f} s", file=sys.stderr)
         if options.reduced:
-            work = [*jobs(rows, ("sm_80", "gfx942")), *product.reduced(found, "sm_90", CACHE)]
+            work = [*jobs(rows, ("gfx942",)), *product.reduced(found, "sm_90", CACHE)]
         else:
             select = product.jobs if options.every else product.most
             work = select(found, options.architectures, CACHE)

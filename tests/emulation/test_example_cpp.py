@@ -18,11 +18,15 @@ from .support import relative_error
 pytestmark = pytest.mark.skipif(shutil.which("cmake") is None, reason="no cmake")
 
 
-@pytest.fixture(scope="module")
-def program(tmp_path_factory):
+# To compile its kernels for all instruction sets takes a minute of a core.
+ISAS = {"all": pytest.param([], marks=pytest.mark.full), "baseline": ["-DLYRA_ISAS="]}
+
+
+@pytest.fixture(scope="module", params=ISAS.values(), ids=ISAS)
+def program(request, tmp_path_factory):
     folder = tmp_path_factory.mktemp("example")
     generator = ["-G", "Ninja"] if shutil.which("ninja") else []
-    configure = ["cmake", "-S", str(ROOT / "examples" / "cpp"), "-B", str(folder), *generator]
+    configure = ["cmake", "-S", str(ROOT / "examples" / "cpp"), "-B", str(folder), *generator, *request.param]
     for command in (configure, ["cmake", "--build", str(folder), "--parallel", "2"]):
         result = subprocess.run(command, capture_output=True, text=True)
         assert result.returncode == 0, result.stdout + result.stderr
