@@ -42,7 +42,7 @@ def _limits_passed(c: dict[str, Any]) -> Iterator[tuple[str, str]]:
     if c["error"]:
         yield "error", f"does not compile: {c['error']}"
     elif c["whole"] and c["arch"].startswith("sm_"):
-        if c["forced"] or c["spills"] > MAX_CHOSEN:
+        if c["forced"] or max(c["spills"], c["stack"]) > MAX_CHOSEN:
             words = "for want of registers" if c["forced"] else f"by choice, limit {MAX_CHOSEN}"
             yield "spills", f"{c['spills']} bytes spilled, {c['stack']} bytes of stack, {words}"
         if c["shared"] > MAX_SHARED:
