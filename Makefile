@@ -5,8 +5,9 @@ TORCH ?= torch==2.13.0
 TRITON ?= triton==3.7.1
 VENV := .venv
 BIN := $(VENV)/bin
-# One thread a process: the tests run in as many processes as there are cores.
-PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest
+# One thread a process, and a process more than there are cores: some tests wait for what they started.
+PROCESSES := $(shell expr $$(nproc 2>/dev/null || getconf _NPROCESSORS_ONLN) + 1)
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(PROCESSES) --dist loadfile
 # CUDA is compiled where there is a card for it; LYRA_BUILD_CUDA=1 compiles it anywhere.
 export LYRA_BUILD_CUDA ?= $(if $(shell command -v nvidia-smi),,0)
 # Python compiles what it imports and keeps that, if it may: most of what is installed is never imported.
@@ -44,10 +45,10 @@ demo: $(VENV)/app
 	$(BIN)/lyra demo --out demo --overwrite
 
 test: $(VENV)/all
-	$(PYTEST) -n auto --dist loadfile -m "not full"
+	$(PYTEST) -m "not full"
 
 test-full: $(VENV)/all
-	$(PYTEST) -n auto --dist loadfile
+	$(PYTEST)
 
 bench: $(VENV)/all
 	$(BIN)/python -m benchmarks
