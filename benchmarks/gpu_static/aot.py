@@ -31,18 +31,18 @@ _NVIDIA = Path(triton.__file__).parent / "backends" / "nvidia" / "bin"
 class Compiled:
     """What one kernel needs on one architecture; sizes in bytes, registers a thread.
 
-    ``forced`` is what of ``spills`` and ``stack`` is left where the assembler may take all the registers that a thread
-    of the launch can have. The rest it chose to spill, with registers to spare, for more programs on a processor.
+    ``forced`` is what of ``spills`` and ``stack`` is left where NVIDIA's assembler may take all the registers that a
+    thread of the launch can have. The rest it chose to spill, with registers left, for more programs on a processor.
     """
 
     arch: str
     registers: int
     spills: int
     stack: int
-    forced: int
     shared: int
     matrix_instructions: int
     matrix_kinds: tuple[str, ...]
+    forced: int = 0
 
 
 def _constant(value: Any) -> Any:
@@ -81,7 +81,7 @@ def compile_launch(launch: dict[str, Any], arch: str) -> Compiled:
     if arch.startswith("gfx"):
         return _amd(arch, compiled)
     found = _nvidia(arch, compiled)
-    if found.forced:
+    if found.spills or found.stack:
         # Told that there is a limit, ptxas no longer chooses one of its own.
         most = min(255, 65536 // (32 * launch["num_warps"]) // 8 * 8)
         _, spills, stack = resources(build(launch, arch, maxnreg=most).asm["cubin"])
@@ -180,7 +180,6 @@ def _nvidia(arch: str, compiled: Any) -> Compiled:
         registers,
         spills,
         stack,
-        spills + stack,
         compiled.metadata.shared,
         len(kinds),
         tuple(sorted(set(kinds))),
@@ -195,13 +194,11 @@ def _amd(arch: str, compiled: Any) -> Compiled:
         return int(found[1]) if found else 0
 
     kinds = re.findall(r"\b(v_mfma\w+)", code)
-    spills, stack = 4 * number(r"\.vgpr_spill_count"), number(r"\.private_segment_fixed_size")
     return Compiled(
         arch,
         number(r"\.vgpr_count"),
-        spills,
-        stack,
-        spills + stack,
+        4 * number(r"\.vgpr_spill_count"),
+        number(r"\.private_segment_fixed_size"),
         compiled.metadata.shared,
         len(kinds),
         tuple(sorted(set(kinds))),
