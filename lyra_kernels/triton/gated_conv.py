@@ -8,9 +8,10 @@ With n = rms_norm's 1 / sqrt(mean(xv^2) + eps), weights w and W, windows over t 
 
     x^ = n w_x x,  v^ = n w_v v,  y_t = sum_j W_j x^_{t+j-left} + b,  out = v^ y
     dv^_t = g_t y_t,  dy_t = g_t v^_t,  dx^_s = sum_j W_j dy_{s-j+left},  dW_j = sum_t dy_t x^_{t+j-left}
-    dxv = n (w d^ - xv n^2 / (2E) sum_channels(w d^ xv))
+    dxv = n (w d^ - n xv / (2E) sum_channels(w d^ n xv)),  dw_x = sum_t d^ n x = sum_j W_j (dW_j / w_x)
 
-The backward holds windows of x^, v^, y's gradient and n; parameter gradients are summed in registers, written
+The backward holds windows of n x, n v, n and sums of dx^ that tokens still add to: scattering them, a causal
+convolution needs no more of a token's surroundings than its past. Parameter gradients are summed in registers, written
 once a program, and added up in a fixed order by a second kernel: no atomics, the same bits every time.
 """
 
@@ -55,7 +56,7 @@ def _factor(x, v, s, E, eps, NORM: tl.constexpr):
     real = s >= 0
     n = tl.where(real, 1.0, 0.0)
     if NORM:
-        mean = (tl.sum(x * x, axis=1) + tl.sum(v * v, axis=1)) / (2 * E)
+        mean = tl.sum(x * x + v * v, axis=1) / (2 * E)
         n = n / tl.sqrt(tl.where(real, mean + eps, 1.0))
     return n[:, None]
 
@@ -165,7 +166,8 @@ def _gated_conv_backward(
     R: tl.constexpr,
     BE: tl.constexpr,
 ):
-    # Windows reach REACH = max(left, right) tokens to both sides of the token that is finished.
+    # A step loads token u, knows y at t = u - RIGHT and finishes f = u - REACH, with REACH = max(LEFT, RIGHT).
+    RIGHT: tl.constexpr = K - 1 - LEFT
     pid = tl.program_id(0)
     row = pid * R + tl.arange(0, R)
     e = tl.arange(0, BE)
@@ -178,29 +180,31 @@ def _gated_conv_backward(
     none = tl.zeros((R,), tl.int32) - 1
     taps = (tl.load(weight + e * K, mask=me, other=0.0)[None, :],)
     dtaps = (zero,)
+    xs = (zero,)  # n x and sequences: the last K tokens
+    ss = (none,)
     for j in tl.static_range(1, K):
         taps = taps + (tl.load(weight + e * K + j, mask=me, other=0.0)[None, :],)
         dtaps = dtaps + (zero,)
-    xs = (zero,)  # x^, the gradient of y, sequences: REACH tokens to both sides
-    dys = (zero,)
-    ss = (none,)
-    gs = (zero,)  # gradient, x, v, 1 / rms: from the token that is finished on
-    xr = (zero,)
-    vr = (zero,)
+        xs = xs + (zero,)
+        ss = ss + (none,)
+    dxs = (zero,)  # gradient of x^ as far as it is known: f to u + RIGHT
+    gs = (zero,)  # gradient: t to u
+    dvs = (zero,)  # gradient of v^: f to t
+    vs = (zero,)  # n v and n: f to u
     ns = (nothing,)
-    for _ in tl.static_range(REACH):
-        xs = xs + (zero, zero)
-        dys = dys + (zero, zero)
-        ss = ss + (none, none)
+    for _ in tl.static_range(RIGHT):
+        dxs = dxs + (zero,)
         gs = gs + (zero,)
-        xr = xr + (zero,)
-        vr = vr + (zero,)
+    for _ in tl.static_range(REACH - RIGHT):
+        dvs = dvs + (zero,)
+    for _ in tl.static_range(REACH):
+        dxs = dxs + (zero,)
+        vs = vs + (zero,)
         ns = ns + (nothing,)
     wx = _vector(norm, e, me, NORM, 1.0)
     wv = _vector(norm + E if NORM else norm, e, me, NORM, 1.0)
     add = _vector(bias, e, me, BIAS, 0.0)
     dbias = zero
-    dwx = zero
     dwv = zero
     steps: tl.constexpr = SEGMENT + 2 * REACH
     x, v, s = _fetch(xv, seq, lengths, b, first - REACH, inside, L, E, e, me, SEQ, LENGTHS)
@@ -213,43 +217,54 @@ def _gated_conv_backward(
         at = (b.to(tl.int64) * L + t)[:, None] * E + e[None, :]
         g1 = tl.load(grad + at, mask=(s1 >= 0)[:, None] & me[None, :], other=0.0).to(tl.float32)
         n = _factor(x, v, s, E, eps, NORM)
-        xs = xs[1:] + (x * n * wx,)
-        dys = dys[1:] + (g * (v * n * wv),)
+        xs = xs[1:] + (x * n,)
         ss = ss[1:] + (s,)
         gs = gs[1:] + (g,)
-        xr = xr[1:] + (x,)
-        vr = vr[1:] + (v,)
+        vs = vs[1:] + (v * n,)
         ns = ns[1:] + (n,)
-        here = ss[REACH]
-        done = i >= 2 * REACH
-        finish = (done & (here >= 0))[:, None]
-        y = zero + add
-        dx = zero
-        dy = tl.where(finish, dys[REACH], 0.0)
+        # dy_u goes to every x^ that y_u will have read: tokens before u where they are of its sequence, tokens after
+        # it without asking, since the first token of a new sequence clears what lies ahead.
+        dy = g * (vs[REACH] * wv)
+        dxs = dxs[1:] + (zero,)
+        new = ()
+        for p in tl.static_range(REACH + RIGHT + 1):
+            dx = dxs[p]
+            if SEQ and p >= REACH and p < REACH + RIGHT:
+                dx = tl.where((ss[K - 2] == s)[:, None], dx, 0.0)
+            if p + LEFT >= REACH:
+                if SEQ and p < REACH:
+                    dx += taps[p + LEFT - REACH] * tl.where((ss[K - 1 + p - REACH] == s)[:, None], dy, 0.0)
+                else:
+                    dx += taps[p + LEFT - REACH] * dy
+            new = new + (dx,)
+        dxs = new
+        here = ss[LEFT]
+        own = (i >= REACH + RIGHT) & (i < SEGMENT + REACH + RIGHT)
+        y = zero
+        v = vs[REACH - RIGHT]
+        dy = tl.where(own, gs[0] * (v * wv), 0.0)
         new = ()
         for j in tl.static_range(K):
-            xj = xs[REACH + j - LEFT]
-            dj = dys[REACH - j + LEFT]
+            xj = xs[j]
             if SEQ:
-                xj = tl.where((ss[REACH + j - LEFT] == here)[:, None], xj, 0.0)
-                dj = tl.where((ss[REACH - j + LEFT] == here)[:, None], dj, 0.0)
+                xj = tl.where((ss[j] == here)[:, None], xj, 0.0)
             y += taps[j] * xj
-            dx += taps[j] * dj
             new = new + (dtaps[j] + dy * xj,)
         dtaps = new
-        dx = tl.where(finish, dx, 0.0)
-        dv = tl.where(finish, gs[0] * y, 0.0)
         dbias += dy
+        dv = gs[0] * (y * wx + add)
+        dwv += tl.where(own, dv * v, 0.0)
+        dvs = dvs[1:] + (dv,)
+        done = i >= 2 * REACH
+        finish = (done & (ss[K - 1 - REACH] >= 0))[:, None]
+        dx = tl.where(finish, dxs[0] * wx, 0.0)
+        dv = tl.where(finish, dvs[0] * wv, 0.0)
         if NORM:
-            f = ns[0]
-            dwx += dx * xr[0] * f
-            dwv += dv * vr[0] * f
-            dx = dx * wx
-            dv = dv * wv
-            dot = tl.sum(dx * xr[0], axis=1) + tl.sum(dv * vr[0], axis=1)
-            shared = f * f * (dot / (2 * E))[:, None]
-            dx = f * (dx - xr[0] * shared)
-            dv = f * (dv - vr[0] * shared)
+            x = xs[K - 1 - REACH]
+            v = vs[0]
+            shared = (tl.sum(dx * x + dv * v, axis=1) / (2 * E))[:, None]
+            dx = ns[0] * (dx - x * shared)
+            dv = ns[0] * (dv - v * shared)
         t = first + (i - 2 * REACH)
         m = (inside & (t < L) & done)[:, None] & me[None, :]
         to = dxv + (b.to(tl.int64) * L + t)[:, None] * (2 * E) + e[None, :]
@@ -260,8 +275,10 @@ def _gated_conv_backward(
         s = s1
         g = g1
     to = partial + pid.to(tl.int64) * (K + 3) * E + e
+    dwx = zero
     for j in tl.static_range(K):
-        tl.store(to + j * E, tl.sum(dtaps[j], axis=0), mask=me)
+        dwx += taps[j] * dtaps[j]
+        tl.store(to + j * E, tl.sum(dtaps[j] * wx, axis=0), mask=me)
     tl.store(to + K * E, tl.sum(dbias, axis=0), mask=me)
     if NORM:
         tl.store(to + (K + 1) * E, tl.sum(dwx, axis=0), mask=me)

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from lyra_kernels.triton import IMPLEMENTATIONS
+from lyra_kernels.triton.gated_conv import configurations
 
 from .support import check, padding
 
@@ -57,10 +58,11 @@ def test_absent_parameters(bias, norm, device):
     check("gated_conv", arguments, WRT, device)
 
 
+@pytest.mark.parametrize("norm", [True, False])
 @pytest.mark.parametrize("causal", [False, True])
-def test_padded(causal, device):
+def test_padded(causal, norm, device):
     lengths = torch.tensor([21, 0, 7])
-    arguments = [*_arguments(3, 21, 12, 3), lengths, None, 0.0, causal]
+    arguments = [*_arguments(3, 21, 12, 3, norm=norm), lengths, None, 0.0, causal]
     check("gated_conv", arguments, WRT, device, hide=padding(lengths, 21))
 
 
@@ -68,6 +70,22 @@ def test_padded(causal, device):
 def test_packed(causal, device):
     cu_seqlens = torch.tensor([0, 1, 1, 18, 20, 43])
     check("gated_conv", [*_arguments(1, 43, 12, 5), None, cu_seqlens, 1e-8, causal], WRT, device)
+
+
+@pytest.mark.parametrize(
+    ("length", "width", "causal"),
+    [(75, 4, True), (75, 7, False), pytest.param(139, 9, False, marks=pytest.mark.full), (139, 15, True)],
+)
+def test_rows_cut_into_segments(length, width, causal, device):
+    """Sequences shorter than the window, on both sides of a cut and across it; the last row is cut short."""
+    cut = 64 if width < 8 else 128
+    assert configurations(3, width, backward=True)[0].blocks["SEGMENT"] == cut
+    cu_seqlens = torch.tensor([0, 2, 30, 31, cut - 3, cut - 1, cut, cut, cut + 1, cut + 5, length])
+    arguments = _arguments(1, length, 3, width)
+    check("gated_conv", [*arguments, None, cu_seqlens, 1e-8, causal], WRT, device)
+    lengths = torch.tensor([length, cut])
+    arguments = _arguments(2, length, 3, width)
+    check("gated_conv", [*arguments, lengths, None, 1e-8, causal], WRT, device, hide=padding(lengths, length))
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
