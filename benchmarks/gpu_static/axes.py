@@ -114,6 +114,7 @@ def _local_ops() -> list[Op]:
     stored = tuple(TYPES)  # no products: TF32 or not is nothing to them
     flags = {"stored": stored, "layout": LAYOUTS, "bias": BOTH, "norm": BOTH}
     widths = _widths(gated_conv.MAX_WIDTH)
+    wide = tuple((width, causal) for width in (3, 7, gated_conv.MAX_WIDTH) for causal in BOTH)
     channels = sorted(
         {
             size
@@ -127,6 +128,7 @@ def _local_ops() -> list[Op]:
         lambda n: [pgc.configurations(*both, exact) for both in ((n, 1), (1, n), (128, n)) for exact in BOTH],
         pgc.MAX_CHANNELS,
     )
+    blocks = _plateaus(lambda n: next_power_of_2(max(n, 16)), pgc.MAX_CHANNELS)
     most = max(c.blocks["BT"] for c in pgc.configurations(1, 1, False)) // 2
     tails = {"stored": STORED, "layout": LAYOUTS, "bias": BOTH, "mask": BOTH, "residual": BOTH}
     heads = edges(lambda c: [gelu_glu.configurations(c, back) for back in BOTH], 200)
@@ -137,6 +139,7 @@ def _local_ops() -> list[Op]:
             {**flags, "geometry": widths, "channels": channels, "length": (100, HUGE), "aligned": ALIGNED},
             {**flags, "geometry": widths},
             run_gated_conv,
+            tiles={"geometry": wide, "channels": channels, "layout": LAYOUTS, "norm": (True,)},
         ),
         Op(
             "pgc",
@@ -153,6 +156,7 @@ def _local_ops() -> list[Op]:
             },
             {"stored": STORED, "layout": LAYOUTS, **weights},
             run_pgc,
+            tiles={"stored": STORED, "layout": LAYOUTS, "inner": blocks, "outputs": blocks},
         ),
         Op(
             "gelu_glu",

@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import functools
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -39,6 +39,8 @@ class Op:
         axes: every value of every option.
         crossed: of the axes whose values become constants or types of a kernel, the values of which every combination
             is called. Other axes, and these axes' other values, are met with each pair of further values.
+        tiles: more axes of which every combination is called, those that decide block sizes: how many registers a
+            kernel needs hangs on all of them together.
         call: calls it with one value of each axis, given :class:`Tensors`.
         training: whether gradients are asked for; both only where the forward depends on it.
     """
@@ -48,6 +50,7 @@ class Op:
     crossed: Mapping[str, Sequence[Any]]
     call: Callable[..., Any]
     training: tuple[bool, ...] = (True,)
+    tiles: Mapping[str, Sequence[Any]] = field(default_factory=dict)
 
 
 def edges(choice: Callable[[int], Any], last: int) -> tuple[int, ...]:

@@ -53,7 +53,7 @@ class Variant:
 
 def rows(op: Op) -> list[Row]:
     """What each call takes: all that is crossed, and every pair of other values."""
-    return cover(op.axes, 2, product(op.crossed))
+    return cover(op.axes, 2, [*product(op.crossed), *(product(op.tiles) if op.tiles else ())])
 
 
 def describe(op: Op, row: Row, training: bool) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import inspect
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -21,10 +22,16 @@ VARYING = ("B", "K", "KR", "L", "S", "blocks", "count", "each", "low", "rows", "
 """Arguments that change from batch to batch: a kernel is not compiled anew where one is 1 or a multiple of 16."""
 
 
-def jit(function: Callable[..., Any]) -> Any:
-    """For kernels: ``triton.jit``, compiled once for all lengths and batch sizes below 2^31."""
+def jit(function: Callable[..., Any] | None = None, *, also: Sequence[str] = ()) -> Any:
+    """For kernels: ``triton.jit``, compiled once for all lengths and batch sizes below 2^31, and all of ``also``.
+
+    Args:
+        also: more arguments that are as good as unknown to a kernel where they are 1 or a multiple of 16.
+    """
+    if function is None:
+        return functools.partial(jit, also=also)
     parameters = inspect.signature(function).parameters
-    names = [n for n in VARYING if n in parameters and "constexpr" not in str(parameters[n].annotation)]
+    names = [n for n in (*VARYING, *also) if n in parameters and "constexpr" not in str(parameters[n].annotation)]
     return triton.jit(do_not_specialize=names)(function)
 
 

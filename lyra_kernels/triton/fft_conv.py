@@ -138,7 +138,7 @@ def _row(table, row, H, h):
     return start, length, length >> 31, length >> 30
 
 
-@jit
+@jit(also=("H", "M"))  # a channel's tokens lie H apart: nothing is read in one piece, whatever H is
 def _fft_conv(
     u,
     taps,
@@ -233,7 +233,7 @@ def _store_taps(
         tl.store(d_taps + ((place + 1) * H + h) * L + tap, tl.where(tap < L - 1, -w_im, 0.0), mask=tap < L)
 
 
-@jit
+@jit(also=("H",))
 def _fft_correlate(
     grad,
     u,

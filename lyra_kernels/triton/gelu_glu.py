@@ -29,17 +29,21 @@ def _gelu(y):
 
 
 @triton.jit
-def _where(token, seq, lengths, tokens, L, SEQ: tl.constexpr, LENGTHS: tl.constexpr):
-    """Sequence of each token, and whether it is real."""
-    inside = token < tokens
+def _where(first, i, seq, lengths, tokens, L, SEQ: tl.constexpr, LENGTHS: tl.constexpr):
+    """Of tokens i after a program's first: whether they are there, their sequences, and whether they are real."""
+    there = first + i < tokens
+    # Every thread asks this of many tokens, so of the divisions, of 64 bits, there is one a program.
+    row = first // L
+    beyond = (first - (row + 1) * L).to(L.dtype) + i  # tokens beyond the end of the first token's row
     if SEQ:
-        s = tl.load(seq + token, mask=inside, other=0).to(tl.int64)
+        s = tl.load(seq + first + i, mask=there, other=0).to(tl.int64)
     else:
-        s = token // L
-    real = inside
+        s = row + tl.where(beyond < 0, 0, 1 + beyond // L)
+    real = there
     if LENGTHS:
-        real = inside & (token - s * L < tl.load(lengths + s, mask=inside, other=0))
-    return s, real
+        at = tl.where(beyond < 0, beyond + L, beyond % L)
+        real = there & (at < tl.load(lengths + s, mask=there, other=0))
+    return there, s, real
 
 
 @jit
@@ -69,21 +73,23 @@ def _gelu_glu(
     BN: tl.constexpr,
     BK: tl.constexpr,
 ):
-    token = tl.program_id(0).to(tl.int64) * BT + tl.arange(0, BT)
+    # One base a program and offsets of 32 bits: 64-bit addresses of every value would fill the registers.
+    first = tl.program_id(0).to(tl.int64) * BT
+    i = tl.arange(0, BT)
     n = tl.program_id(1) * BN + tl.arange(0, BN)
-    s, real = _where(token, seq, lengths, tokens, L, SEQ, LENGTHS)
+    there, s, real = _where(first, i, seq, lengths, tokens, L, SEQ, LENGTHS)
     z1 = tl.zeros((BT, BN), tl.float32)
     z2 = tl.zeros((BT, BN), tl.float32)
     for k0 in range(0, H, BK):
         k = k0 + tl.arange(0, BK)
         m = real[:, None] & (k < H)[None, :]
-        at = token[:, None] * H + k[None, :]
-        a = _gelu(tl.load(y + at, mask=m, other=0.0).to(tl.float32))
+        at = i[:, None] * H + k[None, :]
+        a = _gelu(tl.load(y + first * H + at, mask=m, other=0.0).to(tl.float32))
         if MASK:
             a *= tl.load(mask + s[:, None] * H + k[None, :], mask=m, other=0.0).to(tl.float32)
         if BACKWARD:
             if tl.program_id(1) == 0:
-                tl.store(a_out + at, a.to(a_out.dtype.element_ty), mask=(token < tokens)[:, None] & (k < H)[None, :])
+                tl.store(a_out + first * H + at, a.to(a_out.dtype.element_ty), mask=there[:, None] & (k < H)[None, :])
         w = weight + n[None, :] * H + k[:, None]
         mw = (n < H)[None, :] & (k < H)[:, None]
         a = nearest(a, PREC)
@@ -93,19 +99,24 @@ def _gelu_glu(
         z1 += tl.load(bias + n, mask=n < H, other=0.0)[None, :]
         z2 += tl.load(bias + H + n, mask=n < H, other=0.0)[None, :]
     gate = tl.sigmoid(z2)
+    # Which tokens are real is asked anew, from a zero that the compiler does not know: the answers, one for each row
+    # of the tile that a thread stores, would be kept in registers through the loop.
+    if LENGTHS:
+        there, s, real = _where(first, i + (tokens < 0).to(tl.int32), seq, lengths, tokens, L, SEQ, LENGTHS)
     m = real[:, None] & (n < H)[None, :]
-    there = (token < tokens)[:, None] & (n < H)[None, :]
-    at = token[:, None] * H + n[None, :]
+    kept = there[:, None] & (n < H)[None, :]
+    at = i[:, None] * H + n[None, :]
     if BACKWARD:
-        g = tl.load(grad + at, mask=m, other=0.0).to(tl.float32)
-        at = token[:, None] * (2 * H) + n[None, :]
-        tl.store(dz + at, (g * gate).to(dz.dtype.element_ty), mask=there)
-        tl.store(dz + at + H, (g * z1 * gate * (1.0 - gate)).to(dz.dtype.element_ty), mask=there)
+        g = tl.load(grad + first * H + at, mask=m, other=0.0).to(tl.float32)
+        dz += first * (2 * H)
+        at = i[:, None] * (2 * H) + n[None, :]
+        tl.store(dz + at, (g * gate).to(dz.dtype.element_ty), mask=kept)
+        tl.store(dz + at + H, (g * z1 * gate * (1.0 - gate)).to(dz.dtype.element_ty), mask=kept)
     else:
         z1 *= gate
         if RESIDUAL:
-            z1 += tl.load(residual + at, mask=m, other=0.0).to(tl.float32)
-        tl.store(out + at, tl.where(m, z1, 0.0).to(out.dtype.element_ty), mask=there)
+            z1 += tl.load(residual + first * H + at, mask=m, other=0.0).to(tl.float32)
+        tl.store(out + first * H + at, tl.where(m, z1, 0.0).to(out.dtype.element_ty), mask=kept)
 
 
 @jit
@@ -125,18 +136,19 @@ def _gelu_backward(
     BT: tl.constexpr,
     BN: tl.constexpr,
 ):
-    token = tl.program_id(0).to(tl.int64) * BT + tl.arange(0, BT)
+    first = tl.program_id(0).to(tl.int64) * BT
+    i = tl.arange(0, BT)
     n = tl.program_id(1) * BN + tl.arange(0, BN)
-    s, real = _where(token, seq, lengths, tokens, L, SEQ, LENGTHS)
+    there, s, real = _where(first, i, seq, lengths, tokens, L, SEQ, LENGTHS)
     m = real[:, None] & (n < H)[None, :]
-    at = token[:, None] * H + n[None, :]
-    g = tl.load(da + at, mask=m, other=0.0).to(tl.float32)
-    x = tl.load(y + at, mask=m, other=0.0).to(tl.float32)
+    at = i[:, None] * H + n[None, :]
+    g = tl.load(da + first * H + at, mask=m, other=0.0).to(tl.float32)
+    x = tl.load(y + first * H + at, mask=m, other=0.0).to(tl.float32)
     if MASK:
         g *= tl.load(mask + s[:, None] * H + n[None, :], mask=m, other=0.0).to(tl.float32)
     slope = 0.5 * (1.0 + tl.erf(x * 0.7071067811865476)) + x * 0.3989422804014327 * tl.exp(-0.5 * x * x)
-    there = (token < tokens)[:, None] & (n < H)[None, :]
-    tl.store(dy + at, tl.where(m, g * slope, 0.0).to(dy.dtype.element_ty), mask=there)
+    kept = there[:, None] & (n < H)[None, :]
+    tl.store(dy + first * H + at, tl.where(m, g * slope, 0.0).to(dy.dtype.element_ty), mask=kept)
 
 
 def configurations(channels: int, backward: bool) -> list[Config]:

@@ -124,6 +124,8 @@ def _pgc(
 def configurations(inner: int, outputs: int, exact: bool) -> list[Config]:
     """Tiles of tokens whose projections stay in registers, with their TF32 parts where products are exact."""
     block, width = next_power_of_2(max(inner, 16)), next_power_of_2(max(outputs, 16))
+    if exact and block == 128:
+        width = max(width, 64)  # for fewer outputs a warp has more rows of the last product, and spills their parts
     tokens = 64 if block <= (32 if exact else 64) else 32
     if exact and block * width > 64 * 128:
         tokens = 16

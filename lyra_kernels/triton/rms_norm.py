@@ -44,22 +44,28 @@ def _rms_norm_backward(
     R: tl.constexpr,
     BC: tl.constexpr,
 ):
+    # One base a program and offsets of 32 bits: 64-bit addresses of every value would fill the registers.
     first = tl.program_id(0).to(tl.int64) * (R * STEPS)
+    left = rows - first
+    x += first * C
+    grad += first * C
+    dx += first * C
     c = tl.arange(0, BC)[None, :]
     w = tl.full((1, BC), 1.0, tl.float32)
     if WEIGHT:
         w = tl.load(weight + c, mask=c < C, other=0.0)
     total = tl.zeros((R, BC), tl.float32)
     for i in range(STEPS):
-        row = first + i * R + tl.arange(0, R)[:, None]
-        m = (row < rows) & (c < C)
-        value = tl.load(x + row * C + c, mask=m, other=0.0).to(tl.float32)
-        g = tl.load(grad + row * C + c, mask=m, other=0.0).to(tl.float32)
-        n = 1.0 / tl.sqrt(tl.where(row < rows, (tl.sum(value * value, axis=1) / C)[:, None] + eps, 1.0))
+        row = i * R + tl.arange(0, R)[:, None]
+        m = (row < left) & (c < C)
+        at = row * C + c
+        value = tl.load(x + at, mask=m, other=0.0).to(tl.float32)
+        g = tl.load(grad + at, mask=m, other=0.0).to(tl.float32)
+        n = 1.0 / tl.sqrt(tl.where(row < left, (tl.sum(value * value, axis=1) / C)[:, None] + eps, 1.0))
         total += g * value * n
         g *= w
         shared = (tl.sum(g * value, axis=1) / C)[:, None] * n * n
-        tl.store(dx + row * C + c, (n * (g - value * shared)).to(dx.dtype.element_ty), mask=m)
+        tl.store(dx + at, (n * (g - value * shared)).to(dx.dtype.element_ty), mask=m)
     if WEIGHT:
         tl.store(partial + tl.program_id(0).to(tl.int64) * C + c, tl.sum(total, axis=0)[None, :], mask=c < C)
 
@@ -68,12 +74,12 @@ def configurations(channels: int, backward: bool) -> list[Config]:
     """About 4096 values a program, half of them in the backward, which holds twice as many arrays; 16 a thread.
 
     With 32 a thread ptxas spills where channels are odd: then each value has an address of its own. In the backward of
-    the widest rows it does so with 16, of which 128 registers are all that 16 warps leave each thread.
+    wide rows it does so with 16.
     """
     block = next_power_of_2(max(channels, 16))
     values = 2048 if backward else 4096
     rows = max(1, min(64, values // block))
-    each = 8 if backward and block > 4096 else 16
+    each = 8 if backward and block > 512 else 16
     warps = max(1, rows * block // (32 * each))
     return [Config({"R": rows, "BC": block}, warps, 1)]
 

@@ -90,7 +90,8 @@ def test_sizes_are_those_on_both_sides_of_each_change():
     assert {width for width, _ in ops["gated_conv"].axes["geometry"]} == set(range(1, gated_conv.MAX_WIDTH + 1))
     assert rms_norm.MAX_CHANNELS in ops["rms_norm"].axes["channels"]
     for op in ops.values():
-        assert all(set(values) <= set(op.axes[name]) for name, values in op.crossed.items()), op.name
+        for crossed in (op.crossed, op.tiles):
+            assert all(set(values) <= set(op.axes[name]) for name, values in crossed.items()), op.name
 
 
 @pytest.fixture(scope="module")

@@ -80,6 +80,18 @@ def test_constants_stay_constants():
         pass
 
     assert _launch.unspecialized(_launch.jit(kernel)) == ("L",)
+    assert _launch.unspecialized(_launch.jit(also=("x", "K"))(kernel)) == ("L", "x")
+
+
+def test_the_transform_has_one_variant_for_all_channels_and_modes(device):
+    with _launched() as keys:
+        for channels, count in ((1, 1), (3, 2), (16, 16)):
+            space = parameters(channels, count, directions=1)
+            args = [p.to(device) for p in (torch.randn(2, 20, channels), *space)]
+            out = IMPLEMENTATIONS["s4d_fft"](*args, None, None, None)
+            IMPLEMENTATIONS["s4d_fft_backward"](torch.randn_like(out), *args, None, None, None)
+    transforms = {key for key in keys if key[0] in ("_fft_conv", "_fft_correlate")}
+    assert len(transforms) == 2
 
 
 @pytest.mark.interpreter
