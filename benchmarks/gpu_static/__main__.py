@@ -3,8 +3,9 @@
 ``python -m benchmarks.gpu_static`` counts what the kernels move, takes every variant that a call of the public
 functions reaches (see :mod:`.product`) through Triton's front end and a chosen part of them to machine code for every
 architecture, and writes benchmarks/results/gpu_static.md and .json; what was compiled before is remembered in
-build/gpu_static. ``--every`` takes all of them to machine code, for hours. ``--reduced`` counts the main cases,
-compiles their launches for gfx942 and a smaller part of the variants for sm_90, and writes nothing;
+build/gpu_static. ``--every`` takes all of them to machine code and counts nothing: 1.5 hours on two cores for one of
+``--architectures``; benchmarks/results/gpu_static_every.md. ``--reduced`` counts the main cases, compiles their
+launches for gfx942 and a smaller part of the variants for sm_90, and writes nothing;
 ``--cuda`` has the CUDA C++ kernels only, in benchmarks/results/gpu_static_cuda.md, which ``--reduced`` leaves to
 tests/emulation.
 """
@@ -77,7 +78,7 @@ def main() -> int:
     """Run; the process's exit status."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--reduced", action="store_true", help="the main cases, and some variants on sm_90")
-    parser.add_argument("--every", action="store_true", help="all variants to machine code: hours")
+    parser.add_argument("--every", action="store_true", help="all variants to machine code: hours; nothing else")
     parser.add_argument("--only", help="cases and functions whose name contains this; nothing is written")
     parser.add_argument("--architectures", nargs="+", default=aot.ARCHITECTURES, choices=aot.ARCHITECTURES)
     parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="processes that compile")
@@ -89,7 +90,10 @@ def main() -> int:
     which = options.only or ("reduced" if options.reduced else "all")
     context = multiprocessing.get_context("spawn")
     with concurrent.futures.ProcessPoolExecutor(options.jobs, mp_context=context) as pool:
-        rows, found = found_by(which, pool, options.only or "")
+        if options.every:
+            rows, found = [], product.every_variant(pool, options.only or "")
+        else:
+            rows, found = found_by(which, pool, options.only or "")
         print(f"{len(found)} variants, recorded after {time.perf_counter() - started:.0f} s", file=sys.stderr)
         if options.reduced:
             work = [*jobs(rows, ("gfx942",)), *product.reduced(found, "sm_90", CACHE)]
@@ -98,19 +102,20 @@ def main() -> int:
             work = select(found, options.architectures, CACHE)
         compiled = list(pool.map(aot.compile_job, work, chunksize=4))
     violations = table.byte_violations(rows) + table.compile_violations(compiled)
-    page = table.report(rows, compiled, violations, " --reduced" if options.reduced else "")
+    page = table.report(rows, compiled, violations, " ".join(("", *sys.argv[1:])))
     print(page)
     whole = sum(c["whole"] for c in compiled)
     print(f"{whole} kernels compiled, {len(compiled) - whole} more checked by the front end, in "
           f"{time.perf_counter() - started:.0f} s; {len(violations)} limits passed")  # fmt: skip
     if not options.reduced and not options.only:
         RESULTS.mkdir(exist_ok=True)
-        (RESULTS / "gpu_static.md").write_text(page)
-        (RESULTS / "gpu_static.json").write_text(_dump({"rows": rows, "kernels": table.summary(compiled)}))
+        (RESULTS / f"gpu_static{'_every' if options.every else ''}.md").write_text(page)
+        if not options.every:
+            (RESULTS / "gpu_static.json").write_text(_dump({"rows": rows, "kernels": table.summary(compiled)}))
     for violation in violations:
         print(violation, file=sys.stderr)
     failed = bool(violations)
-    if not options.reduced:
+    if not options.reduced and not options.every:
         failed |= cuda() != 0
     return 1 if failed else 0
 

@@ -41,8 +41,8 @@ def _limits_passed(c: dict[str, Any]) -> Iterator[tuple[str, str]]:
         yield "error", f"does not compile: {c['error']}"
     elif c["whole"] and c["arch"].startswith("sm_"):
         if c["spills"] or c["stack"]:
-            why = ", for want of registers" if c["forced"] else ", by ptxas's choice"
-            yield "spills", f"{c['spills']} bytes spilled, {c['stack']} bytes of stack{why}"
+            why = "for want of registers" if c["forced"] else "by ptxas's choice"
+            yield why, f"{c['spills']} bytes spilled, {c['stack']} bytes of stack, {why}"
         if c["shared"] > MAX_SHARED:
             yield "shared", f"{c['shared']} bytes of shared memory, limit {MAX_SHARED}"
         wanted = [d for d in ("fp16", "bf16") if c["kernel"] in HALF_KERNELS and f"*{d}" in c["types"]]
@@ -93,6 +93,19 @@ def summary(compiled: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return out
 
 
+def _bytes(rows: list[dict[str, Any]]) -> list[str]:
+    return [
+        "## Bytes",
+        "",
+        "Loaded and stored by the kernels over the floor, which reads each input and writes each output once. The",
+        "scan reads one channel a program out of channels-last activations: it counts on neighbouring programs to",
+        "share sectors in the cache, whose own traffic is not counted. d_state is 64.",
+        "",
+        *moved(rows),
+        "",
+    ]
+
+
 def kernels(compiled: list[dict[str, Any]]) -> list[str]:
     """What the variants of each kernel need."""
     head = ["kernel", "card", "variants", "registers", "spills", "stack", "shared", "matrix instructions"]
@@ -107,6 +120,9 @@ def kernels(compiled: list[dict[str, Any]]) -> list[str]:
 def report(rows: list[dict[str, Any]], compiled: list[dict[str, Any]], violations: list[str], options: str = "") -> str:
     """The whole page; ``options`` are those of the command that makes it."""
     checked = sum(not c["whole"] for c in compiled)
+    which = "All of it was taken to machine code."
+    if checked:
+        which = f"Triton's front end took {checked} variants, these were taken to machine code."
     limits = ["Every limit is kept."] if not violations else ["Limits passed:", "", *(f"- {v}" for v in violations)]
     return "\n".join(
         [
@@ -118,19 +134,11 @@ def report(rows: list[dict[str, Any]], compiled: list[dict[str, Any]], violation
             "",
             *limits,
             "",
-            "## Bytes",
-            "",
-            "Loaded and stored by the kernels over the floor, which reads each input and writes each output once. The",
-            "scan reads one channel a program out of channels-last activations: it counts on neighbouring programs to",
-            "share sectors in the cache, whose own traffic is not counted. d_state is 64.",
-            "",
-            *moved(rows),
-            "",
+            *(_bytes(rows) if rows else ()),
             "## Compiled kernels",
             "",
-            "What calls of the public functions reach, found by calling them on a fake card. Triton's front end took",
-            f"{checked} variants. The most that one of those taken to machine code needs: registers a thread; spills,",
-            "stack and shared memory in bytes.",
+            f"What calls of the public functions reach, found by calling them on a fake card. {which} The most",
+            "that one of them needs: registers a thread; spills, stack and shared memory in bytes.",
             "",
             *kernels(compiled),
             "",

@@ -92,9 +92,15 @@ def test_variants_that_pass_the_same_limit_are_told_together():
 
 
 def test_a_spill_says_whose_fault_it_is():
-    (chosen,) = table.compile_violations([_compiled(spills=4)])
-    (forced,) = table.compile_violations([_compiled(spills=4, forced=4)])
-    assert chosen.endswith("by ptxas's choice") and forced.endswith("for want of registers")
+    """Each kind is told, however many there are of the other."""
+    chosen, forced = table.compile_violations([_compiled(spills=4), _compiled(spills=4, forced=4), _compiled(spills=2)])
+    assert chosen.endswith("by ptxas's choice (and 1 more)") and forced.endswith("for want of registers")
+
+
+def test_a_page_of_compiled_kernels_alone():
+    page = table.report([], [_compiled()], [], " --every")
+    assert "gpu_static --every`" in page and "All of it was taken to machine code" in page and "## Bytes" not in page
+    assert "took 1 variants" in table.report([], [_compiled(), _compiled(whole=False)], [])
 
 
 def test_bytes_over_the_floor_are_found():
