@@ -36,9 +36,9 @@ def _where(first, i, seq, lengths, tokens, L, SEQ: tl.constexpr, LENGTHS: tl.con
     row = first // L
     beyond = (first - (row + 1) * L).to(L.dtype) + i  # tokens beyond the end of the first token's row
     if SEQ:
-        s = tl.load(seq + first + i, mask=there, other=0).to(tl.int64)
+        s = tl.load(seq + first + i, mask=there, other=0)
     else:
-        s = row + tl.where(beyond < 0, 0, 1 + beyond // L)
+        s = (row + tl.where(beyond < 0, 0, 1 + beyond // L)).to(tl.int32)
     real = there
     if LENGTHS:
         at = tl.where(beyond < 0, beyond + L, beyond % L)
@@ -86,7 +86,7 @@ def _gelu_glu(
         at = i[:, None] * H + k[None, :]
         a = _gelu(tl.load(y + first * H + at, mask=m, other=0.0).to(tl.float32))
         if MASK:
-            a *= tl.load(mask + s[:, None] * H + k[None, :], mask=m, other=0.0).to(tl.float32)
+            a *= tl.load(mask + s.to(tl.int64)[:, None] * H + k[None, :], mask=m, other=0.0).to(tl.float32)
         if BACKWARD:
             if tl.program_id(1) == 0:
                 tl.store(a_out + first * H + at, a.to(a_out.dtype.element_ty), mask=there[:, None] & (k < H)[None, :])
@@ -99,10 +99,10 @@ def _gelu_glu(
         z1 += tl.load(bias + n, mask=n < H, other=0.0)[None, :]
         z2 += tl.load(bias + H + n, mask=n < H, other=0.0)[None, :]
     gate = tl.sigmoid(z2)
-    # Which tokens are real is asked anew, from a zero that the compiler does not know: the answers, one for each row
-    # of the tile that a thread stores, would be kept in registers through the loop.
+    # Which rows are real goes from the threads that load to those that store by way of a sum, which the compiler does
+    # not do over again for the latter before the loop: their answers, one for each row, would fill the registers.
     if LENGTHS:
-        there, s, real = _where(first, i + (tokens < 0).to(tl.int32), seq, lengths, tokens, L, SEQ, LENGTHS)
+        real = tl.sum((real[:, None] & (tl.arange(0, BK) == 0)[None, :]).to(tl.int32), axis=1) > 0
     m = real[:, None] & (n < H)[None, :]
     kept = there[:, None] & (n < H)[None, :]
     at = i[:, None] * H + n[None, :]
@@ -145,7 +145,7 @@ def _gelu_backward(
     g = tl.load(da + first * H + at, mask=m, other=0.0).to(tl.float32)
     x = tl.load(y + first * H + at, mask=m, other=0.0).to(tl.float32)
     if MASK:
-        g *= tl.load(mask + s[:, None] * H + n[None, :], mask=m, other=0.0).to(tl.float32)
+        g *= tl.load(mask + s.to(tl.int64)[:, None] * H + n[None, :], mask=m, other=0.0).to(tl.float32)
     slope = 0.5 * (1.0 + tl.erf(x * 0.7071067811865476)) + x * 0.3989422804014327 * tl.exp(-0.5 * x * x)
     kept = there[:, None] & (n < H)[None, :]
     tl.store(dy + first * H + at, tl.where(m, g * slope, 0.0).to(dy.dtype.element_ty), mask=kept)
