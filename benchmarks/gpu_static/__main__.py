@@ -41,7 +41,7 @@ def found_by(which: str, pool: concurrent.futures.Executor, only: str) -> tuple[
     """What :func:`count` finds, and every variant, both at the same time."""
     with concurrent.futures.ThreadPoolExecutor(1) as beside:
         rows = beside.submit(count, which)
-        found = product.every_variant(pool, only)
+        found = product.every_variant(pool, only, tiles=which != "reduced")
         return rows.result(), found
 
 

@@ -51,9 +51,9 @@ class Variant:
         return {**self.front_end, **divisible, "warps": self.launch.num_warps, "stages": self.launch.num_stages}
 
 
-def rows(op: Op) -> list[Row]:
-    """What each call takes: all that is crossed, and every pair of other values."""
-    return cover(op.axes, 2, [*product(op.crossed), *(product(op.tiles) if op.tiles else ())])
+def rows(op: Op, tiles: bool = True) -> list[Row]:
+    """What each call takes: all that is crossed, and every pair of other values; without ``tiles`` not those."""
+    return cover(op.axes, 2, [*product(op.crossed), *(product(op.tiles) if op.tiles and tiles else ())])
 
 
 def describe(op: Op, row: Row, training: bool) -> str:
@@ -79,7 +79,7 @@ def _reference_may_read_values() -> Iterator[None]:
             raise
 
 
-def variants(op: Op) -> list[Variant]:
+def variants(op: Op, tiles: bool = True) -> list[Variant]:
     """The distinct launches of every call of ``op``.
 
     Raises:
@@ -88,7 +88,7 @@ def variants(op: Op) -> list[Variant]:
     found: dict[tuple, Variant] = {}
     for training in op.training:
         with fake_card(2 if training else 0) as calls:
-            for row in rows(op):
+            for row in rows(op, tiles):
                 call = describe(op, row, training)
                 chosen = dict(row)
                 stored, layout = chosen.pop("stored", "fp32"), chosen.pop("layout", "dense")
@@ -103,15 +103,20 @@ def variants(op: Op) -> list[Variant]:
     return list(found.values())
 
 
-def _variants(name: str) -> list[Variant]:
-    return variants(next(op for op in ops() if op.name == name))
+def _variants(name: str, tiles: bool) -> list[Variant]:
+    return variants(next(op for op in ops() if op.name == name), tiles)
 
 
-def every_variant(pool: Executor, only: str = "") -> list[Variant]:
-    """Of all public functions whose name contains ``only``, each variant once."""
+def every_variant(pool: Executor, only: str = "", tiles: bool = True) -> list[Variant]:
+    """Of all public functions whose name contains ``only``, each variant once.
+
+    Args:
+        tiles: with every combination of block sizes, which is worth it where all of them go to machine code.
+    """
     found: dict[tuple, Variant] = {}
     longest = sorted(ops(), key=lambda op: -len(product(op.crossed)))  # first
-    for some in pool.map(_variants, [op.name for op in longest if only in op.name]):
+    names = [op.name for op in longest if only in op.name]
+    for some in pool.map(_variants, names, [tiles] * len(names)):
         for variant in some:
             known = found.setdefault(variant.launch.identity(), variant)
             known.call = min(known.call, variant.call, key=len)
