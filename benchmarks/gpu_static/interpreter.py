@@ -27,6 +27,7 @@ def quicken() -> None:
     _remember_types()
     _remember_shapes()
     _leave_out_sums_for_nothing()
+    _leave_out_broadcasts_to_the_same()
 
 
 def _remember_types() -> None:
@@ -103,3 +104,17 @@ def _leave_out_sums_for_nothing() -> None:
             check(self, *operands)
 
     semantic.TritonSemantic.binary_op_sanitize_overflow_impl = asked
+
+
+def _leave_out_broadcasts_to_the_same() -> None:
+    """It compares two shapes by making new ones of both, also where they are equal."""
+    broadcast = semantic.TritonSemantic.broadcast_impl_value
+
+    @functools.wraps(broadcast)
+    def where_they_differ(self: Any, lhs: tl.tensor, rhs: tl.tensor) -> Any:
+        one, other = lhs.type, rhs.type
+        if one.is_block() and other.is_block() and one.shape.values == other.shape.values:
+            return lhs, rhs
+        return broadcast(self, lhs, rhs)
+
+    semantic.TritonSemantic.broadcast_impl_value = where_they_differ
