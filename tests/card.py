@@ -20,7 +20,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
-from torch.utils import _pytree as pytree
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from lyra_kernels import backends
@@ -72,7 +71,7 @@ class OnCard(Tensor):
     @classmethod
     def __torch_dispatch__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         _refuse_mixed(func.name(), args, kwargs or {})
-        given = [x for x in pytree.tree_leaves((args, kwargs)) if isinstance(x, OnCard)]
+        given = [x for x in _leaves((args, kwargs)) if isinstance(x, OnCard)]
         out = _AT_ONCE.get(func, func)(*_unwrap(args), **_unwrap(kwargs or {}))
         return _wrap(out, {id(x.held): x for x in given})
 
@@ -82,13 +81,33 @@ def _refuse_mixed(name: str, args: tuple, kwargs: Mapping[str, Any]) -> None:
     if name.startswith("aten::copy_"):
         return
     given = args[:1] if name.startswith(_INDEXING) else (args, kwargs)
-    for x in pytree.tree_leaves(given):
+    for x in _leaves(given):
         if isinstance(x, Tensor) and not isinstance(x, OnCard) and x.dim() > 0:
             raise RuntimeError(f"{name}: tensors on {CARD} and on {x.device}")
 
 
+def _leaves(tree: Any) -> Iterator[Any]:
+    """All that lies in tuples, lists and dicts, as operations take and give: pytree knows more kinds, and is slow."""
+    if isinstance(tree, (tuple, list)):
+        for x in tree:
+            yield from _leaves(x)
+    elif isinstance(tree, dict):
+        yield from _leaves(list(tree.values()))
+    else:
+        yield tree
+
+
+def _map(change: Callable[[Any], Any], tree: Any) -> Any:
+    """The same tree with its leaves changed."""
+    if isinstance(tree, (tuple, list)):
+        return type(tree)([_map(change, x) for x in tree])
+    if isinstance(tree, dict):
+        return {key: _map(change, x) for key, x in tree.items()}
+    return change(tree)
+
+
 def _unwrap(tree: Any) -> Any:
-    return pytree.tree_map(lambda x: x.held if isinstance(x, OnCard) else x, tree)
+    return _map(lambda x: x.held if isinstance(x, OnCard) else x, tree)
 
 
 def _wrap(tree: Any, known: Mapping[int, OnCard]) -> Any:
@@ -97,7 +116,7 @@ def _wrap(tree: Any, known: Mapping[int, OnCard]) -> Any:
     def wrap(x: Any) -> Any:
         return known[id(x)] if id(x) in known else OnCard(x) if isinstance(x, Tensor) else x
 
-    return pytree.tree_map(wrap, tree)
+    return _map(wrap, tree)
 
 
 class _To(torch.autograd.Function):
@@ -165,8 +184,8 @@ class _Backward(TorchDispatchMode):
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         out = func(*args, **(kwargs or {}))
-        given = any(isinstance(x, Tensor) for x in pytree.tree_leaves((args, kwargs)))
-        return out if given or self.card.calls else _wrap(out, {})
+        placed = self.card.calls or any(isinstance(x, Tensor) for x in _leaves((args, kwargs)))
+        return out if placed else _wrap(out, {})
 
 
 def _interpret(kernel: Any, grid: Any, args: tuple, constants: dict[str, Any], configs: Any) -> None:
