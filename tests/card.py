@@ -70,10 +70,17 @@ class OnCard(Tensor):
 
     @classmethod
     def __torch_dispatch__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        _refuse_mixed(func.name(), args, kwargs or {})
-        given = [x for x in _leaves((args, kwargs)) if isinstance(x, OnCard)]
-        out = _AT_ONCE.get(func, func)(*_unwrap(args), **_unwrap(kwargs or {}))
-        return _wrap(out, {id(x.held): x for x in given})
+        kwargs = kwargs or {}
+        _refuse_mixed(func.name(), args, kwargs)
+        given: dict[int, OnCard] = {}
+
+        def held(x: Any) -> Any:
+            if not isinstance(x, OnCard):
+                return x
+            given[id(x.held)] = x
+            return x.held
+
+        return _wrap(_AT_ONCE.get(func, func)(*_map(held, args), **_map(held, kwargs)), given)
 
 
 def _refuse_mixed(name: str, args: tuple, kwargs: Mapping[str, Any]) -> None:
