@@ -68,11 +68,11 @@ def _remember_shapes() -> None:
 
     @functools.wraps(make_block)
     def block(self: tl.block_type, element_ty: Any, shape: Any) -> None:
-        sizes = tuple(n.value if isinstance(n, tl.constexpr) else n for n in shape)
-        known = blocks.get((_hashable(element_ty), sizes))
+        key = _hashable(element_ty), *(n.value if isinstance(n, tl.constexpr) else n for n in shape)
+        known = blocks.get(key)
         if known is None:
             make_block(self, element_ty, shape)
-            blocks[_hashable(element_ty), sizes] = dict(vars(self))
+            blocks[key] = dict(vars(self))
         else:
             vars(self).update(known)
 
