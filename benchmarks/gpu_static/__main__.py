@@ -37,11 +37,13 @@ def count(which: str) -> list[dict[str, Any]]:
     return json.loads(done.stdout)
 
 
-def found_by(which: str, pool: concurrent.futures.Executor, only: str) -> tuple[list[dict[str, Any]], list[Any]]:
+def found_by(
+    pool: concurrent.futures.Executor, reduced: bool, only: str
+) -> tuple[list[dict[str, Any]], list[product.Variant]]:
     """What :func:`count` finds, and every variant, both at the same time."""
     with concurrent.futures.ThreadPoolExecutor(1) as beside:
-        rows = beside.submit(count, which)
-        found = product.every_variant(pool, only, tiles=which != "reduced")
+        rows = beside.submit(count, only or ("reduced" if reduced else "all"))
+        found = product.every_variant(pool, only, tiles=not reduced)
         return rows.result(), found
 
 
@@ -77,23 +79,23 @@ def cuda() -> int:
 def main() -> int:
     """Run; the process's exit status."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--reduced", action="store_true", help="the main cases, and some variants on sm_90")
-    parser.add_argument("--every", action="store_true", help="all variants to machine code: hours; nothing else")
-    parser.add_argument("--only", help="cases and functions whose name contains this; nothing is written")
+    part = parser.add_mutually_exclusive_group()
+    part.add_argument("--reduced", action="store_true", help="the main cases, and some variants on sm_90")
+    part.add_argument("--every", action="store_true", help="all variants to machine code: hours; nothing else")
+    part.add_argument("--cuda", action="store_true", help="only the CUDA C++ kernels")
+    parser.add_argument("--only", default="", help="cases and functions whose name contains this; nothing is written")
     parser.add_argument("--architectures", nargs="+", default=aot.ARCHITECTURES, choices=aot.ARCHITECTURES)
     parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="processes that compile")
-    parser.add_argument("--cuda", action="store_true", help="only the CUDA C++ kernels")
     options = parser.parse_args()
     if options.cuda:
         return cuda()
     started = time.perf_counter()
-    which = options.only or ("reduced" if options.reduced else "all")
     context = multiprocessing.get_context("spawn")
     with concurrent.futures.ProcessPoolExecutor(options.jobs, mp_context=context) as pool:
         if options.every:
-            rows, found = [], product.every_variant(pool, options.only or "")
+            rows, found = [], product.every_variant(pool, options.only)
         else:
-            rows, found = found_by(which, pool, options.only or "")
+            rows, found = found_by(pool, options.reduced, options.only)
         print(f"{len(found)} variants, recorded after {time.perf_counter() - started:.0f} s", file=sys.stderr)
         if options.reduced:
             work = [*jobs(rows, ("gfx942",)), *product.reduced(found, "sm_90", CACHE)]
@@ -107,11 +109,11 @@ def main() -> int:
     whole = sum(c["whole"] for c in compiled)
     print(f"{whole} kernels compiled, {len(compiled) - whole} more checked by the front end, in "
           f"{time.perf_counter() - started:.0f} s; {len(violations)} limits passed")  # fmt: skip
-    if not options.reduced and not options.only:
-        RESULTS.mkdir(exist_ok=True)
-        (RESULTS / f"gpu_static{'_every' if options.every else ''}.md").write_text(page)
-        if not options.every:
-            (RESULTS / "gpu_static.json").write_text(_dump({"rows": rows, "kernels": table.summary(compiled)}))
+    if options.every and not options.only:
+        (RESULTS / "gpu_static_every.md").write_text(page)
+    elif not options.reduced and not options.only:
+        (RESULTS / "gpu_static.md").write_text(page)
+        (RESULTS / "gpu_static.json").write_text(_dump({"rows": rows, "kernels": table.summary(compiled)}))
     for violation in violations:
         print(violation, file=sys.stderr)
     failed = bool(violations)
