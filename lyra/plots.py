@@ -34,6 +34,11 @@ def save_figure(figure: Figure, path: Path) -> None:
         image.save(unfinished, format="png", optimize=True)
 
 
+def plain(text: str) -> str:
+    """Text as it stands: dollar signs in a name begin no formula."""
+    return text.replace("$", r"\$")
+
+
 def _cloud(axes: Any, x: np.ndarray, y: np.ndarray) -> None:
     if len(x) >= DENSE:
         axes.hexbin(x, y, gridsize=80, bins="log", mincnt=1, cmap="viridis", linewidths=0.1)
@@ -55,7 +60,7 @@ def _measured(
 ) -> None:
     _cloud(axes, measured, predicted)
     _diagonal(axes, measured, predicted)
-    axes.set(xlabel=f"measured {target}", ylabel=f"predicted {target}")
+    axes.set(xlabel=f"measured {plain(target)}", ylabel=f"predicted {plain(target)}")
     axes.set_title(f"{part}: " + _scores(scores, {"r2": "R²", "spearman": "Spearman"}), fontsize=10)
 
 
@@ -157,7 +162,7 @@ def confusion(path: Path, predicted: np.ndarray, true: np.ndarray, classes: Sequ
                 fontsize=8,
                 color="white" if share[i, j] > 0.6 else "black",
             )
-        axes.set_xticks(range(len(classes)), [name[:12] for name in classes], rotation=45, ha="right")
-        axes.set_yticks(range(len(classes)), [name[:12] for name in classes])
+        axes.set_xticks(range(len(classes)), [plain(name[:12]) for name in classes], rotation=45, ha="right")
+        axes.set_yticks(range(len(classes)), [plain(name[:12]) for name in classes])
     axes.set(xlabel="predicted", ylabel="true", title=part)
     save_figure(figure, path)

@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
+import io
 import os
 import platform
 import sys
+import tempfile
+import traceback
+from typing import Any, NoReturn
 
 import typer
 
@@ -12,9 +18,11 @@ from ..errors import InputError
 from .demo import demo
 from .env import env
 from .explain import explain
+from .options import Command
 from .predict import predict
 from .train import train
 
+EXIT_FAILED = 1
 EXIT_BAD_INPUT = 2
 EXIT_INTERRUPTED = 130  # what a shell reports for Ctrl-C
 
@@ -26,7 +34,7 @@ app = typer.Typer(
     rich_markup_mode="rich",
 )
 for command in (train, predict, explain, env, demo):
-    app.command(no_args_is_help=command in (train, predict, explain))(command)
+    app.command(no_args_is_help=command in (train, predict, explain), cls=Command)(command)
 
 
 def main() -> None:
@@ -38,11 +46,58 @@ def main() -> None:
         # The same for numpy and scipy, whose vectors here are too short to share out: the baselines took seconds on
         # one thread, and over a minute on two that waited for a busy core.
         os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a name that the terminal cannot show is no reason to fail
+            stream.reconfigure(errors="backslashreplace")
     try:
-        app()
+        code = app(standalone_mode=False)  # so that every error comes here
+        if sys.stdout is not None:
+            sys.stdout.flush()
     except InputError as error:
-        print(f"lyra: error: {error}", file=sys.stderr)
-        sys.exit(EXIT_BAD_INPUT)
+        fail(str(error), EXIT_BAD_INPUT)
     except KeyboardInterrupt:
         print("lyra: interrupted", file=sys.stderr)
         sys.exit(EXIT_INTERRUPTED)
+    except Exception as error:
+        if hasattr(error, "format_message"):  # the command line itself is wrong
+            fail_usage(error)
+        if isinstance(error, OSError) and error.errno in (errno.EPIPE, errno.ENOSPC):
+            silence_output()
+            fail(f"standard output: cannot be written: {error.strerror}", EXIT_BAD_INPUT)
+        report_failure(error)
+        sys.exit(EXIT_FAILED)
+    sys.exit(code)
+
+
+def fail(message: str, code: int) -> NoReturn:
+    print(f"lyra: error: {message}", file=sys.stderr)
+    sys.exit(code)
+
+
+def fail_usage(error: Any) -> NoReturn:
+    """Says what is wrong with the command line; a command without anything behind it shows its help."""
+    if not error.message or type(error).__name__ == "NoArgsIsHelpError":
+        error.show()
+        sys.exit(error.exit_code)
+    command = error.ctx.command_path if error.ctx is not None else "lyra"
+    message = " ".join(error.format_message().split())
+    fail(f"{message.rstrip('.')}; see {command} --help", error.exit_code)
+
+
+def silence_output() -> None:
+    """Keeps Python from trying once more, at its end, to write what cannot be written."""
+    with contextlib.suppress(OSError, ValueError, AttributeError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def report_failure(error: Exception) -> None:
+    """Says in one line what went wrong that should not have, and keeps the traceback in a file."""
+    reason = " ".join(f"{type(error).__name__}: {error}".split())[:300]
+    try:
+        with tempfile.NamedTemporaryFile("w", prefix="lyra-error-", suffix=".txt", delete=False, encoding="utf-8",
+                                         errors="backslashreplace") as file:  # fmt: skip
+            traceback.print_exception(error, file=file)
+        where = f"the traceback is in {file.name}"
+    except OSError as problem:  # the disk may be what failed
+        where = f"the traceback could not be kept ({problem.strerror})"
+    print(f"lyra: error: {reason} (this is a fault of lyra, please report it: {where})", file=sys.stderr)

@@ -14,7 +14,7 @@ from matplotlib import colormaps
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 
-from ..plots import new_figure, save_figure
+from ..plots import new_figure, plain, save_figure
 from .pairs import as_matrix
 
 # Rows of a protein's heat map, by what the residues have in common: small and aliphatic, aromatic, special, polar,
@@ -118,11 +118,6 @@ def finish(figure: Figure, path: Path, title: str) -> None:
     lines = [line for part in title.split("\n") for line in textwrap.wrap(part, width)]
     figure.suptitle(plain("\n".join(lines)), fontsize=10)
     save_figure(figure, path)
-
-
-def plain(text: str) -> str:
-    """Text as it stands: dollar signs in a name begin no formula."""
-    return text.replace("$", r"\$")
 
 
 def letter_rows(here: set[str]) -> list[str]:
