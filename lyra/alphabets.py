@@ -87,17 +87,3 @@ PROTEIN = Alphabet(
 DNA = _nucleic("dna", "T", "U")
 RNA = _nucleic("rna", "U", "T")
 ALPHABETS = {alphabet.name: alphabet for alphabet in (PROTEIN, DNA, RNA)}
-
-
-def detect(sequences: Iterable[str]) -> Alphabet:
-    """The smallest alphabet that has all the letters: RNA (has U, lacks T), DNA, or protein.
-
-    Only A, C, G, T, U, N and gaps count as nucleic: the rarer IUPAC codes are amino acids too.
-    """
-    seen: set[str] = set()
-    for sequence in sequences:
-        seen.update(sequence)
-    upper = {letter.upper() for letter in seen} - set("-.")
-    if not upper <= set("ACGTUN"):
-        return PROTEIN
-    return RNA if "U" in upper and "T" not in upper else DNA

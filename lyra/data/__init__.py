@@ -1,7 +1,8 @@
 """Sequences and targets from files to padded batches."""
 
 from .batches import Batch, BucketSampler, SequenceDataset, max_tokens_per_batch
-from .loading import DataOptions, LabelledData, load_labelled
+from .loading import LabelledData, load_labelled
+from .options import DataOptions
 from .tables import read_table
 from .targets import Targets
 

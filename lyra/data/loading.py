@@ -2,67 +2,41 @@
 
 from __future__ import annotations
 
-import warnings
+from collections import Counter
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from .. import alphabets
-from ..alphabets import INVALID, Alphabet
+from ..alphabets import Alphabet
 from ..errors import InputError, shorten
-from . import splits, targets
-from .mutants import mutated_sequences
-from .tables import (
-    MUTANT_COLUMNS,
-    SEQUENCE_COLUMNS,
-    SPLIT_COLUMNS,
-    TARGET_COLUMNS,
-    find_column,
-    is_fasta,
-    listed,
-    read_single_sequence,
-    read_table,
-    require_column,
+from . import guesses, targets
+from .batches import IGNORED
+from .coverage import Coverage
+from .fasta import is_fasta
+from .guesses import Target, require_column
+from .options import DataOptions
+from .rows import RowCount
+from .sequences import (
+    Origin,
+    check_mutations_unused,
+    choose_alphabet,
+    encode_checked,
+    find_origin,
+    missing_sequences,
+    read_keys,
+    read_sequences,
+    read_wild_type,
+    select,
+    without_stops,
 )
+from .sources import Source
+from .splits import find_parts, settle_duplicates
+from .tables import TableFile, listed, parse_separator, whole_table
 from .targets import Targets
-
-ON_INVALID = ("error", "skip", "unknown")
-
-
-@dataclass
-class DataOptions:
-    """How a table is read. Every column is found by its usual names when not given.
-
-    Attributes:
-        sequence, target, split, mutant: column names.
-        wild_type: sequence (or FASTA file) that `mutant` refers to; offset: the number of its first residue.
-        alphabet: "protein", "dna", "rna"; None detects it.
-        task: "regression", "classification", "token"; None finds it from the target.
-        on_invalid: letters outside the alphabet: "error", "skip" the row, or read as the "unknown" letter.
-        val_fraction, test_fraction: sizes of the parts drawn with `seed` when no column gives them.
-        deduplicate: keep one copy of each sequence.
-    """
-
-    sequence: str | None = None
-    target: str | None = None
-    split: str | None = None
-    mutant: str | None = None
-    wild_type: str | None = None
-    offset: int = 1
-    alphabet: str | None = None
-    task: str | None = None
-    on_invalid: str = "error"
-    val_fraction: float = 0.1
-    test_fraction: float = 0.1
-    seed: int = 0
-    deduplicate: bool = False
-
-    def to_json(self) -> dict[str, Any]:
-        return asdict(self)
 
 
 @dataclass
@@ -74,8 +48,9 @@ class LabelledData:
         sequences: their sequences.
         tokens, offsets: all tokens end to end and where each sequence begins.
         values: one target array per row.
-        parts: "train", "val" or "test" per row.
-        source: columns and wild type that a prediction on a similar file needs.
+        parts: "train", "val" or "test" of each row.
+        source: where sequences and targets came from, and which columns said which part: "split", "val_column".
+        rows_read: how many rows were used, and how many not; guesses: what was found that nobody said, with reasons.
     """
 
     path: str
@@ -87,144 +62,153 @@ class LabelledData:
     parts: np.ndarray
     alphabet: Alphabet
     targets: Targets
-    source: dict[str, Any] = field(default_factory=dict)
+    source: dict[str, Any]
+    rows_read: RowCount = field(default_factory=RowCount)
+    guesses: list[str] = field(default_factory=list)
 
     def rows(self, part: str) -> np.ndarray:
-        """Row numbers (positions) of a part."""
+        """Positions of a part's rows."""
         return np.flatnonzero(self.parts == part)
 
+    def labels(self, part: str) -> np.ndarray:
+        """The targets of a part end to end, residues without a label left out."""
+        values = [np.atleast_1d(self.values[i]) for i in self.rows(part)]
+        flat = np.concatenate(values) if values else np.zeros(0)
+        return flat[flat != IGNORED] if self.targets.task == "token" else flat
 
-def load_labelled(path: str | Path, options: DataOptions, warn: Callable[[str], None] = warnings.warn) -> LabelledData:
+    def coverage(self) -> Coverage:
+        """What the model will have seen."""
+        rows = self.rows("train")
+        inside = np.concatenate([self.tokens[self.offsets[i] : self.offsets[i + 1]] for i in rows])
+        return Coverage.of(inside, np.diff(self.offsets)[rows], self.alphabet)
+
+
+def load_labelled(path: str | Path | Source, options: DataOptions, warn: Callable[[str], None]) -> LabelledData:
     """Reads, checks, encodes and splits a labelled CSV or TSV.
 
     Raises:
         InputError: anything that a user can put right: one line with file, row (line number), column, remedy.
     """
-    if options.on_invalid not in ON_INVALID:
-        raise InputError(f"--on-invalid {shorten(options.on_invalid)}: must be one of {', '.join(ON_INVALID)}")
-    if is_fasta(path):
+    options.check()
+    source = Source.of(path)
+    if is_fasta(source):
         raise InputError(
-            f"{path}: FASTA has no targets to train on; give a CSV or TSV with a sequence and a target column"
+            f"{source}: FASTA has no targets to train on; give a CSV or TSV with a sequence and a target column"
         )
-    table = read_table(path)
-    sequences, source = read_sequences(table, path, options)
-    alphabet = choose_alphabet(options.alphabet, sequences)
-    tokens, offsets, keep = encode_checked(sequences, table.index, alphabet, options.on_invalid, path, source["column"])
+    file = TableFile(source, parse_separator(options.separator))
+    table = whole_table(file)
+    count = RowCount()
+    count.aside["without anything in them"] = file.blank
+    guessed = [text for text in (source.remark, file.remark) if text]
+
+    origin = find_origin(table.columns, source, options, read_wild_type(options.wild_type))
+    column = require_column(table.columns, source, options.target, guesses.TARGET)
+    if options.target is None and column in guesses.TARGET.weak and "x" in table.columns and origin.column != "x":
+        raise InputError(f"{source}: is column {column} the target or, beside x, a coordinate? say with --target")
+    table = without_missing(table, column, options, source, count)
+    if options.on_missing == "skip" and (absent := missing_sequences(table[origin.column], origin)).any():
+        count.aside["without a sequence"] = int(absent.sum())
+        table = table[~absent]
+    sequences = read_sequences(table, source, origin)
+    if not sequences:
+        raise InputError(f"{source}: no row has a sequence and a target")
+    if options.sequence is None and not origin.mutant:
+        check_mutations_unused(table, source, sequences)
+    alphabet, reason = choose_alphabet(options.alphabet, sequences, f"{source}, column {origin.column}", table.index)
+    if not origin.mutant:
+        sequences = without_stops(sequences, alphabet, table[column].tolist(), warn, source)
+    tokens, offsets, keep = encode_checked(sequences, table.index, alphabet, options.on_invalid, source, origin.column)
     if not keep.all():
-        warn(
-            f"{path}: skipped {int((~keep).sum())} of {len(keep)} rows that have letters outside the "
-            f"{alphabet.name} alphabet"
-        )
-        table = table[keep]
-        sequences = [sequence for sequence, kept in zip(sequences, keep, strict=True) if kept]
+        count.aside[f"with letters outside the {alphabet.name} alphabet"] = int((~keep).sum())
+        table, sequences = table[keep], [sequence for sequence, kept in zip(sequences, keep, strict=True) if kept]
         if not sequences:
-            raise InputError(f"{path}: no row is left; give the right --alphabet or --on-invalid unknown")
+            raise InputError(f"{source}: no row is left; give the right --alphabet or --on-invalid unknown")
 
-    column = require_column(table, path, options.target, TARGET_COLUMNS, "target", "--target")
-    where = f"{path}, row {{row}}, column {column}"
-    cells, rows, lengths = table[column].tolist(), table.index.tolist(), np.diff(offsets).tolist()
-    found = targets.detect(cells, rows, lengths, where, options.task)
-    values = found.values(cells, rows, lengths, where)
+    found, values, why = read_targets(table, column, np.diff(offsets), options, source)
+    if found.task == "token" and not (labelled := np.array([(value != IGNORED).any() for value in values])).all():
+        count.aside["without a labelled residue"] = int((~labelled).sum())
+        table, tokens, offsets = table[labelled], *select(tokens, offsets, labelled)
+        sequences = [sequence for sequence, kept in zip(sequences, labelled, strict=True) if kept]
+        values = [value for value, kept in zip(values, labelled, strict=True) if kept]
 
-    parts, split_column = find_parts(table, path, sequences, options)
-    keep = splits.find_duplicates(sequences, parts, options.deduplicate, warn, str(path))
-    kept = np.flatnonzero(keep)
+    keys = read_keys(tokens, offsets)
+    parts, columns = find_parts(table, source, keys, options, warn)
+    kept = settle_duplicates(keys, parts, sequences, values, options.deduplicate, warn, source)
+    count.aside["copies of another row"] = int((~kept).sum())
+    count.used = int(kept.sum())
+    at = np.flatnonzero(kept)
+    if not kept.all():
+        tokens, offsets = select(tokens, offsets, kept)
+    guessed += column_guesses(origin, column, columns, options)
+    guessed += [f"{alphabet.name} ({reason})"] if options.alphabet is None else []
+    guessed += [f"{found.task} ({why})"] if options.task is None else [why] if why else []
     data = LabelledData(
-        path=str(path), table=table.iloc[kept], sequences=[sequences[i] for i in kept],
-        tokens=tokens, offsets=offsets, values=[values[i] for i in kept], parts=parts[kept],
-        alphabet=alphabet, targets=found, source=source | {"target": column, "split": split_column},
+        path=str(source), table=table.iloc[at], sequences=[sequences[i] for i in at],
+        tokens=tokens, offsets=offsets, values=[values[i] for i in at], parts=parts[at],
+        alphabet=alphabet, targets=found, source=origin.to_json() | {"target": column} | columns,
+        rows_read=count, guesses=guessed,
     )  # fmt: skip
-    if len(kept) < len(sequences):
-        data.tokens, data.offsets = alphabet.encode_many(data.sequences, unknown=True)
     check_parts(data)
+    classes = Counter(data.labels("train").tolist()) if found.classes else Counter()
+    found.positive = targets.choose_positive(found, options.positive, classes)
+    if same := targets.alike(found.classes):
+        warn(f"{source}, column {column}: classes {listed(same)} differ in spelling only; they are kept apart")
     return data
 
 
-def read_sequences(table: pd.DataFrame, path: str | Path, options: DataOptions) -> tuple[list[str], dict[str, Any]]:
-    """Sequences from the sequence column, or from mutations of the wild type.
-
-    Returns:
-        the sequences, and {"column", "mutant": bool, "wild_type", "offset"} that says where they came from.
-    """
-    wild_type = read_single_sequence(options.wild_type) if options.wild_type else None
-    column = None
-    if options.mutant is None and (options.sequence is not None or wild_type is None):
-        column = find_column(table, path, options.sequence, SEQUENCE_COLUMNS, "sequence", "--sequence")
-    if column is not None:
-        sequences = table[column].str.strip().tolist()
-        for row, sequence in zip(table.index, sequences, strict=True):
-            if not sequence:
-                raise InputError(
-                    f"{path}, row {row}, column {column}: the sequence is empty; fill it in or remove the row"
-                )
-        return sequences, {"column": column, "mutant": False}
-    mutant = find_column(table, path, options.mutant, MUTANT_COLUMNS, "mutant", "--mutant")
-    if mutant is None:
-        raise InputError(
-            f"{path}: no sequence column (looked for {', '.join(SEQUENCE_COLUMNS)} and "
-            f"{', '.join(MUTANT_COLUMNS)}); "
-            f"name it with --sequence, one of: {listed(table.columns)}"
-        )
-    if wild_type is None:
-        raise InputError(
-            f"{path}, column {mutant}: mutations need the sequence they refer to; give --wild-type SEQUENCE "
-            "(and --offset, the number of its first residue)"
-        )
-    where = f"{path}, row {{row}}, column {mutant}"
-    sequences = mutated_sequences(zip(table.index, table[mutant], strict=True), wild_type, options.offset, where)
-    return sequences, {"column": mutant, "mutant": True, "wild_type": wild_type, "offset": options.offset}
+def column_guesses(origin: Origin, target: str, columns: dict[str, Any], options: DataOptions) -> list[str]:
+    """Which columns were found by their names."""
+    found = []
+    if options.sequence is None and options.mutant is None:
+        found.append(f"{'mutations' if origin.mutant else 'sequences'} in column {shorten(origin.column)}")
+    if options.target is None:
+        found.append(f"target in {shorten(target)}")
+    if columns["split"] is not None and options.split is None:
+        found.append(f"parts in {shorten(columns['split'])}")
+    if columns["val_column"] not in (None, columns["split"]):
+        found.append(f"validation rows in {shorten(columns['val_column'])}")
+    return [", ".join(found) + " (by name)"] if found else []
 
 
-def choose_alphabet(name: str | None, sequences: list[str]) -> Alphabet:
-    if name is None:
-        return alphabets.detect(sequences)
-    if name.lower() not in alphabets.ALPHABETS:
-        raise InputError(f"--alphabet {shorten(name)}: must be one of {', '.join(alphabets.ALPHABETS)}")
-    return alphabets.ALPHABETS[name.lower()]
-
-
-def encode_checked(
-    sequences: list[str], rows: pd.Index, alphabet: Alphabet, on_invalid: str, path: str | Path, column: str
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Tokens end to end, offsets, and which sequences were kept (all but those skipped).
+def without_missing(
+    table: pd.DataFrame, column: str, options: DataOptions, where: object, count: RowCount
+) -> pd.DataFrame:
+    """The rows that have a target.
 
     Raises:
-        InputError: letters outside the alphabet while `on_invalid` is "error".
+        InputError: a row has none while `on_missing` is "error".
     """
-    keep = np.ones(len(sequences), dtype=bool)
-    tokens, offsets = alphabet.encode_many(sequences, unknown=on_invalid == "unknown")
-    bad = np.flatnonzero(tokens == INVALID)
-    if len(bad) == 0:
-        return tokens, offsets, keep
-    owners = np.unique(np.searchsorted(offsets, bad, side="right") - 1)
-    if on_invalid == "error":
-        first = int(owners[0])
-        where = f"{path}, row {rows[first]}, column {column}"
-        remedy = "give another --alphabet, or --on-invalid skip or unknown"
-        raise letter_error(where, sequences[first], int(bad[0] - offsets[first]), alphabet, remedy)
-    keep[owners] = False
-    kept = [sequence for sequence, wanted in zip(sequences, keep, strict=True) if wanted]
-    return *alphabet.encode_many(kept), keep
+    missing = targets.is_missing(options.na)
+    absent = np.array([missing(cell) for cell in table[column]], dtype=bool)
+    if not absent.any():
+        return table
+    if options.on_missing == "error":
+        row, cell = table.index[absent.argmax()], table[column].iloc[int(absent.argmax())]
+        name = "; --na '' if that is a class" if cell.strip() else ""
+        raise InputError(
+            f"{where}, row {row}, column {column}: value is {shorten(cell) if cell.strip() else 'empty'}; fill it in "
+            "or remove "
+            f"the row, or --on-missing skip{name}"
+        )
+    count.aside["without a target"] = int(absent.sum())
+    if absent.all():
+        raise InputError(f"{where}, column {column}: no row has a target; choose another --target")
+    return table[~absent]
 
 
-def letter_error(where: str, sequence: str, position: int, alphabet: Alphabet, remedy: str) -> InputError:
-    """The error of a letter outside the alphabet; `position` counts from 0, the message from 1."""
-    return InputError(
-        f"{where}: letter {shorten(sequence[position])} at position {position + 1} is not in the {alphabet.name} "
-        f"alphabet {alphabet.describe()}; correct it, {remedy}"
-    )
-
-
-def find_parts(
-    table: pd.DataFrame, path: str | Path, sequences: list[str], options: DataOptions
-) -> tuple[np.ndarray, str | None]:
-    """Parts from the split column, else drawn; a missing validation part is cut out of the training part."""
-    column = find_column(table, path, options.split, SPLIT_COLUMNS, "split", "--split")
-    if column is None:
-        return splits.draw_parts(sequences, options.val_fraction, options.test_fraction, options.seed), None
-    where = f"{path}, row {{row}}, column {column}"
-    parts = splits.parts_from_column(table[column].tolist(), table.index.tolist(), where)
-    return splits.add_validation(parts, sequences, options.val_fraction, options.seed), column
+def read_targets(
+    table: pd.DataFrame, column: str, lengths: np.ndarray, options: DataOptions, where: object
+) -> tuple[Targets, list[np.ndarray], str]:
+    """What there is to predict, the value of each row, and what was guessed of it."""
+    cells, notes = table[column].tolist(), []
+    target = Target(cells, table.index.tolist(), lengths.tolist(), f"{where}, row {{row}}, column {column}")
+    if options.decimal == "comma":
+        target.cells = targets.points(target)
+    else:
+        target.cells, note = targets.same_numbers(cells)
+        notes = [note] if note else []
+    found, why = targets.detect(target, options.task, unlabelled=options.unlabelled, na=options.na)
+    return found, found.values(target), "; ".join([text for text in (why, *(notes if found.classes else [])) if text])
 
 
 def check_parts(data: LabelledData) -> None:
@@ -235,9 +219,7 @@ def check_parts(data: LabelledData) -> None:
             raise InputError(
                 f"{data.path}: the {part} part is empty, there is nothing {needed}; {remedy} or change --val-fraction"
             )
-    training = data.rows("train")
-    values = np.concatenate([np.atleast_1d(data.values[i]) for i in training])
-    if len(np.unique(values)) < 2:
+    if len(np.unique(data.labels("train"))) < 2:
         what = "class" if data.targets.classes else "value"
         raise InputError(
             f"{data.path}, column {data.source['target']}: the training part has one {what} only; there "

@@ -1,177 +1,262 @@
-"""Reading CSV, TSV and FASTA files, plain or gzip, whole or in blocks, and finding their columns."""
+"""Reading CSV and TSV tables, whole or in blocks: every row as it stands in the file, or an error that names the "
+"row."""
 
 from __future__ import annotations
 
 import csv
-import gzip
-import zlib
+import re
+import sys
+from collections import Counter
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from itertools import islice, pairwise
 from pathlib import Path
 from typing import IO
 
 import pandas as pd
 
 from ..errors import InputError, shorten
+from .sources import Source
 
-SEQUENCE_COLUMNS = ("seq", "sequence", "mutated_sequence", "x")
-MUTANT_COLUMNS = ("mutant", "mutants", "variant")
-TARGET_COLUMNS = ("label", "labels", "DMS_score", "y", "target", "score")
-SPLIT_COLUMNS = ("set", "split")
-FASTA_SUFFIXES = (".fa", ".fasta", ".fna", ".faa", ".ffn", ".frn", ".fas")
-FIRST_ROW = 2  # the line number of the first row under the header, as an editor or spreadsheet shows it
-
-
-def is_fasta(path: str | Path) -> bool:
-    """Whether the name says FASTA, compressed or not."""
-    name = str(path).lower().removesuffix(".gz")
-    return name.endswith(FASTA_SUFFIXES)
+csv.field_size_limit(min(sys.maxsize, 2**31 - 1))  # a field may be a genome
+SEPARATORS = {"tab": "\t", "comma": ",", "semicolon": ";", "space": " ", "pipe": "|"}
+GUESSED = ("\t", ",", ";")
+GIVEN = "as given"
+SURVEY = 500  # rows that tell one separator from another where the header has several
+LONGEST_RECORD = 1000  # lines of a quoted cell; more is a quotation mark that was never closed
 
 
-@contextmanager
-def readable(path: str | Path) -> Iterator[Path]:
-    """Turns every way in which reading a file can fail into an InputError that names the file."""
-    path = Path(path)
-    try:
-        if path.is_dir():
-            raise InputError(f"{path}: is a folder; give a CSV, TSV or FASTA file")
-        if not path.exists():
-            raise InputError(f"{path}: there is no such file; check the name and the folder")
-        if path.stat().st_size == 0:
-            raise InputError(f"{path}: the file is empty; it needs a header line and rows, or FASTA records")
-        yield path
-    except pd.errors.EmptyDataError:
-        raise InputError(f"{path}: the file is empty; it needs a header line and rows") from None
-    except (pd.errors.ParserError, csv.Error) as error:
-        reason = " ".join(str(error).split())
-        raise InputError(
-            f"{path}: not a regular table ({reason}); every row needs as many fields as the header"
-        ) from None
-    except (UnicodeDecodeError, gzip.BadGzipFile, EOFError, zlib.error) as error:
-        raise InputError(f"{path}: cannot be read as text ({error}); it must be UTF-8 text, plain or gzip") from None
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read: {error.strerror or error}") from None
+def separator_name(separator: str) -> str:
+    return next((name for name, text in SEPARATORS.items() if text == separator), repr(separator))
 
 
-def _is_gzip(path: Path) -> bool:
-    with open(path, "rb") as file:
-        return file.read(2) == b"\x1f\x8b"
+def parse_separator(given: str | None) -> str | None:
+    """The character that `--separator` asks for, by its name or itself.
 
-
-def _opened(path: Path) -> IO[str]:
-    """The file as text, whether it is compressed or not."""
-    if _is_gzip(path):
-        return gzip.open(path, "rt", encoding="utf-8-sig")
-    return open(path, encoding="utf-8-sig")
-
-
-def _separator(path: Path) -> str:
-    """A tab if the header line has one, else a comma."""
-    with _opened(path) as file:
-        return "\t" if "\t" in file.readline() else ","
-
-
-def iterate_table(path: str | Path, rows: int | None) -> Iterator[pd.DataFrame]:
-    """A table as blocks of at most `rows` rows (None: one block), every cell text as it stands in the file.
-
-    The index counts lines as an editor does: the first row under the header has index 2 (quoted line breaks
-    aside). Nothing is read as missing: "NA" and "" stay text for the caller to judge.
+    Raises:
+        InputError: it is neither a name nor one character.
     """
-    with readable(path) as file:
-        options: dict = {"sep": _separator(file), "dtype": str, "keep_default_na": False, "na_filter": False,
-                             "encoding": "utf-8-sig", "index_col": False, "skip_blank_lines": False,
-                             "compression": "gzip" if _is_gzip(file) else None}  # fmt: skip
-        blocks = pd.read_csv(file, **options, chunksize=rows) if rows else [pd.read_csv(file, **options)]
-        line = FIRST_ROW
-        for block in blocks:
-            block.columns = [str(name).strip() for name in block.columns]
-            block.index = pd.RangeIndex(line, line + len(block))
-            line += len(block)
-            yield block[(block != "").any(axis=1)]  # blank lines keep their number and go
+    if given is None:
+        return None
+    found = SEPARATORS.get(given.lower(), "\t" if given == "\\t" else given)
+    if len(found) != 1 or found.isalnum() or found in "\"'\n\r+-.":
+        raise InputError(f"--separator {shorten(given)}: must be one of {', '.join(SEPARATORS)}, or one such character")
+    return found
 
 
-def read_table(path: str | Path) -> pd.DataFrame:
+class _Lines(Iterator[str]):
+    """The lines of a file for a CSV parser, watched for quotation marks that swallow rows.
+
+    Attributes:
+        row: number of the line at which the record under way began.
+    """
+
+    def __init__(self, file: IO[str], name: str, separator: str, first: int) -> None:
+        self.file, self.name, self.separator = file, name, separator
+        self.width = 0  # fields of the header, once it is known
+        self.row = first  # of the next record
+        self.pending = 0  # lines that the record under way has so far
+        self.whole = False  # whether the first of them has as many cells as the header, quotes left aside
+
+    def __next__(self) -> str:
+        line = next(self.file)
+        whole = self.width == self._cells(line)
+        if self.pending == 0:
+            self.whole = whole
+        else:  # inside of a quoted cell: are this line and the one that it began in rows of their own?
+            if self.pending >= LONGEST_RECORD or (self.whole and whole):
+                raise InputError(
+                    f"{self.name}, row {self.row}: a quotation mark opens a cell that swallows row "
+                    f"{self.row + self.pending}; take the mark out, or double it inside of quotes"
+                )
+        self.pending += 1
+        return line
+
+    def _cells(self, line: str) -> int:
+        """How many cells a line has if quotation marks mean nothing."""
+        return line.count(self.separator) + 1
+
+    def finish_record(self) -> int:
+        """Begins a new record; returns where the one before began."""
+        began = self.row
+        self.row += self.pending
+        self.pending = 0
+        return began
+
+
+class TableFile:
+    """A table in a file.
+
+    Attributes:
+        columns: names in the header, without spaces around them.
+        separator: what stands between cells; reason: how that was found.
+        blank: rows read so far whose cells are all empty; they are set aside.
+    """
+
+    def __init__(self, path: str | Path | Source, separator: str | None = None) -> None:
+        """`separator` None finds it: the one of tab, comma and semicolon that the header and all rows have.
+
+        Raises:
+            InputError: unreadable, empty, two columns of one name, or a separator that could be either of two.
+        """
+        self.source = Source.of(path)
+        self.blank = 0
+        with self.source.reading():
+            lines = self._head()
+            given = re.fullmatch(r"sep=(.)\s*", lines[0], re.IGNORECASE) if lines else None
+            self._skip = len(self._skipped) + (given is not None)
+            lines = lines[given is not None :]
+            if not lines:
+                raise InputError(
+                    f"{self.source}: has no sequences: the file has blank lines only; it needs a header line and "
+                    "rows, or "
+                    "FASTA records"
+                )
+            self.separator, self.reason = separator, GIVEN
+            if separator is None:
+                self.separator, self.reason = (given[1], "its first line says so") if given else self._find(lines)
+            with self.source.open() as file:
+                self.columns = next(iter(self._records(file)))[1]
+        self._check_names()
+
+    @property
+    def header_row(self) -> int:
+        """The header's line number."""
+        return self._skip + 1
+
+    @property
+    def remark(self) -> str | None:
+        """How the separator was found, where it is not the comma that the name CSV promises."""
+        if self.reason == GIVEN or self.separator in (",", None):
+            return None
+        return f"{separator_name(self.separator)} between cells ({self.reason})"
+
+    def _head(self) -> list[str]:
+        """The first lines, beginning with the first that is not blank."""
+        with self.source.open() as file:
+            self._skipped: list[str] = []
+            for line in file:
+                if line.strip("\ufeff\r\n\t ,;"):
+                    return [line.lstrip("\ufeff"), *islice(file, SURVEY)]
+                self._skipped.append(line)
+        return []
+
+    def _find(self, lines: list[str]) -> tuple[str, str]:
+        """The separator and how it was found."""
+        header = re.sub(r'"[^"]*"', "", lines[0])
+        there = [separator for separator in GUESSED if separator in header]
+        if len(there) < 2:
+            return (there[0], "the header has no other") if there else (",", "one column")
+        consistent = []
+        fits = {}
+        for separator in there:
+            rows = [row for row in csv.reader(lines, delimiter=separator) if any(cell.strip() for cell in row)]
+            fits[separator] = sum(len(row) == len(rows[0]) for row in rows)
+            if fits[separator] == len(rows):
+                consistent.append(separator)
+        if len(consistent) > 1:
+            names = " or ".join(map(separator_name, consistent))
+            raise InputError(
+                f"{self.source}, row {self.header_row}: the cells may be separated by {names}; say which with "
+                "--separator"
+            )
+        return (consistent[0], "every row fits") if consistent else (max(there, key=lambda s: fits[s]), "most rows fit")
+
+    def _check_names(self) -> None:
+        self.columns = [re.sub(r"\s*[\r\n]+\s*", " ", name.strip("\ufeff \t\r\n")) for name in self.columns]
+        for name, count in Counter(self.columns).items():
+            if name and count > 1:
+                places = " and ".join(str(i) for i, other in enumerate(self.columns, 1) if other == name)
+                raise InputError(
+                    f"{self.source}, row {self.header_row}: columns {places} are both called {shorten(name)}; rename "
+                    "one"
+                )
+
+    def _records(self, file: IO[str]) -> Iterator[tuple[int, list[str]]]:
+        """(line number, cells) of the header and of every row, blank lines left out."""
+        for _ in range(self._skip):
+            next(file)
+        assert self.separator is not None
+        lines = _Lines(file, self.source.name, self.separator, self._skip + 1)
+        try:
+            for cells in csv.reader(lines, delimiter=self.separator, strict=True):
+                row = lines.finish_record()
+                if not cells or (len(cells) == 1 and not cells[0].strip()):
+                    if lines.width != 1:
+                        continue
+                    cells = [""]  # in a table of one column, a row
+                lines.width = lines.width or len(cells)
+                if len(cells) != lines.width:
+                    raise self._irregular(row, cells, lines.width)
+                yield row, cells
+        except csv.Error as error:
+            raise InputError(
+                f"{self.source}, row {lines.row}: a quotation mark is not closed, or not doubled inside of quotes "
+                f"({error}); "
+                "correct it"
+            ) from None
+
+    def _irregular(self, row: int, cells: list[str], width: int) -> InputError:
+        more = ""
+        if self.separator == "," and any(
+            re.fullmatch(r"\s*[+-]?\d+", a) and re.fullmatch(r"\d+\s*", b) for a, b in pairwise(cells)
+        ):
+            more = "; a decimal comma must be a point, or the cell in quotes"
+        plural = "" if len(cells) == 1 else "s"
+        return InputError(
+            f"{self.source}, row {row}: has {len(cells)} field{plural}, the header {width}; every row needs as many "
+            "fields "
+            f"as the header{more}"
+        )
+
+    def blocks(self, rows: int | None) -> Iterator[pd.DataFrame]:
+        """The rows as text cells, at most `rows` at a time (None: all at once), indexed by their line numbers.
+
+        Nothing is read as missing: "NA" and "" stay text for the caller to judge.
+
+        Raises:
+            InputError: a row with more or fewer cells than the header, or a stray quotation mark; names the row.
+        """
+        with self.source.reading(), self.source.open() as file:
+            records = self._records(file)
+            next(records)
+            while block := list(islice(records, rows)):
+                self._refuse_header(block)
+                kept = [(row, cells) for row, cells in block if any(cell.strip() for cell in cells)]
+                self.blank += len(block) - len(kept)
+                yield pd.DataFrame(
+                    [cells for _, cells in kept], columns=self.columns, index=[row for row, _ in kept], dtype=object
+                )
+
+    def _refuse_header(self, block: list[tuple[int, list[str]]]) -> None:
+        """Raises InputError where the header comes again, as in two tables one behind the other."""
+        for row, cells in block:
+            if cells[0].strip() == self.columns[0] and [cell.strip() for cell in cells] == self.columns:
+                raise InputError(f"{self.source}, row {row}: repeats the header; take the row out")
+
+
+def iterate_table(path: str | Path | Source, rows: int | None, separator: str | None = None) -> Iterator[pd.DataFrame]:
+    """A table as blocks of at most `rows` rows; see `TableFile.blocks`."""
+    return TableFile(path, separator).blocks(rows)
+
+
+def read_table(path: str | Path | Source, separator: str | None = None) -> pd.DataFrame:
     """The whole table as text cells, indexed by line number.
 
     Raises:
         InputError: missing, empty, undecodable or irregular file, or a header without rows.
     """
-    table = next(iterate_table(path, None))
-    if table.empty:
-        raise InputError(f"{path}: has a header but no rows; add at least one row under it")
+    return whole_table(TableFile(path, separator))
+
+
+def whole_table(file: TableFile) -> pd.DataFrame:
+    """All rows of a table; an InputError if it has none."""
+    table = next(file.blocks(None), None)
+    if table is None or table.empty:
+        raise InputError(f"{file.source}: has a header but no rows; add at least one row under it")
     return table
-
-
-def iterate_fasta(path: str | Path) -> Iterator[tuple[str, str]]:
-    """(name up to the first space, sequence) of each record, one at a time.
-
-    A sequence may go over several lines; blank lines and lines that begin with ';' are left out.
-
-    Raises:
-        InputError: unreadable, or text before the first '>' line.
-    """
-    with readable(path) as file, _opened(file) as lines:
-        name: str | None = None
-        pieces: list[str] = []
-        for number, line in enumerate(lines, 1):
-            if line.startswith(">"):
-                if name is not None:
-                    yield name, "".join(pieces)
-                name, pieces = (line[1:].split() or [""])[0], []
-                continue
-            text = line.strip()
-            if not text or text.startswith(";"):
-                continue
-            if name is None:
-                raise InputError(f"{path}, row {number}: {shorten(text)} stands before the first '>' line; "
-                                 "a FASTA record begins with one")  # fmt: skip
-            pieces.append(text.replace(" ", ""))
-        if name is not None:
-            yield name, "".join(pieces)
-
-
-def read_single_sequence(path_or_sequence: str) -> str:
-    """A sequence given as itself, or as the first record of a FASTA file."""
-    if is_fasta(path_or_sequence):
-        for _, sequence in iterate_fasta(path_or_sequence):
-            return sequence
-        raise InputError(f"{path_or_sequence}: has no records; it needs one sequence")
-    return path_or_sequence
-
-
-def find_column(
-    table: pd.DataFrame, path: str | Path, given: str | None, names: Sequence[str], what: str, option: str
-) -> str | None:
-    """The column `given` by the user (an error if absent), else the first of `names` present in any case.
-
-    Raises:
-        InputError: `given` is not a column.
-    """
-    columns = list(table.columns)
-    if given is not None:
-        if given not in columns:
-            raise InputError(
-                f"{path}: {what} column {shorten(given)} is missing; {option} must be one of: {listed(columns)}"
-            )
-        return given
-    lower = {column.lower(): column for column in reversed(columns)}
-    return next((lower[name.lower()] for name in names if name.lower() in lower), None)
-
-
-def require_column(
-    table: pd.DataFrame, path: str | Path, given: str | None, names: Sequence[str], what: str, option: str
-) -> str:
-    """`find_column`, with an error when nothing is found."""
-    column = find_column(table, path, given, names, what, option)
-    if column is None:
-        raise InputError(
-            f"{path}: no {what} column (looked for {', '.join(names)}); name it with {option}, "
-            f"one of: {listed(table.columns)}"
-        )
-    return column
 
 
 def listed(names: Sequence[str], limit: int = 8) -> str:
     """Names for an error message, the first few of them."""
-    names = [str(name) for name in names]
+    names = [name if len(name) <= 60 else name[:57] + "..." for name in map(str, names)]
     return ", ".join(names[:limit]) + (f", ... ({len(names)} in all)" if len(names) > limit else "")

@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+import re
+from collections import Counter
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
 from ..errors import InputError, shorten
+from .batches import IGNORED
+from .guesses import LABEL_SEPARATORS, Target, guess_task, is_number, other_notation, split_labels
 
 TASKS = ("regression", "classification", "token")
-MAX_NUMERIC_CLASSES = 20  # whole numbers with more distinct values than this are read as a regression target
-MISSING = frozenset({"", "na", "n/a", "nan", "null", "none", "#n/a"})
+MISSING = frozenset({
+    "", "na", "n/a", "nan", "null", "none", "<na>", "#n/a", "#div/0!", "#value!", "#ref!", "#num!", "#name?", "#null!",
+})  # fmt: skip
+LARGEST = 1e150  # whose square a float64 can hold
 
 
 @dataclass
@@ -25,155 +31,192 @@ class Targets:
             (one class per residue).
         classes: class names in the order of the model's outputs; empty for a regression.
         separator: what stands between the labels of residues in a cell ("" if each is one character).
+        positive: of two classes, the one whose F1 and AUPRC are told; None where there are not two.
+        unlabelled: labels that stand for a residue without one; it takes no part in the loss and the scores.
     """
 
     task: str
     classes: list[str] = field(default_factory=list)
     separator: str = ""
+    positive: str | None = None
+    unlabelled: list[str] = field(default_factory=list)
 
     @property
     def d_output(self) -> int:
         """Outputs of the model."""
         return max(1, len(self.classes))
 
+    @property
+    def positive_index(self) -> int:
+        """The index of the positive class; 1 where none is named."""
+        return 1 if self.positive is None else self.classes.index(self.positive)
+
     def to_json(self) -> dict[str, Any]:
-        return {"task": self.task, "classes": self.classes, "separator": self.separator}
+        return {
+            "task": self.task, "classes": self.classes, "separator": self.separator, "positive": self.positive,
+            "unlabelled": self.unlabelled,
+        }  # fmt: skip
 
-    def values(self, cells: Sequence[str], rows: Sequence[int], lengths: Sequence[int], where: str) -> list[np.ndarray]:
-        """Target arrays, one per row: () float32, () int64 or (L,) int64.
-
-        Args:
-            cells: the column's text.
-            rows: line numbers, for messages.
-            lengths: residues of each sequence (used by "token").
-            where: message prefix with a `{row}` in it.
+    def values(self, target: Target) -> list[np.ndarray]:
+        """Target arrays, one per row: () float64, () int64 or (L,) int64, IGNORED where a residue has no label.
 
         Raises:
-            InputError: a cell that is missing, not a number, not a known class, or of the wrong length.
+            InputError: a cell that is not a number, not a known class, or of the wrong length.
         """
         if self.task == "regression":
-            return [
-                np.asarray(_number(cell, where.format(row=row)), np.float32)
-                for cell, row in zip(cells, rows, strict=True)
-            ]
+            return [np.asarray(_number(cell, row, target)) for cell, row in zip(target.cells, target.rows, strict=True)]
         index = {name: i for i, name in enumerate(self.classes)}
+        if self.task == "token":
+            index |= dict.fromkeys(self.unlabelled, IGNORED)
         values = []
-        for cell, row, length in zip(cells, rows, lengths, strict=True):
-            place = where.format(row=row)
-            names = self.split(cell, length, place) if self.task == "token" else [_class_name(cell, place)]
+        for cell, row, length in zip(target.cells, target.rows, target.lengths, strict=True):
+            names = self.split(cell, row, length, target) if self.task == "token" else [cell.strip()]
             try:
                 tokens = np.array([index[name] for name in names], dtype=np.int64)
             except KeyError as error:
-                raise InputError(
-                    f"{place}: class {shorten(error.args[0])} is unknown; it must be one of: {', '.join(self.classes)}"
+                raise target.refuse(
+                    row, f"class {shorten(error.args[0])} is unknown; it must be one of: {', '.join(self.classes)}"
                 ) from None
             values.append(tokens if self.task == "token" else tokens.reshape(()))
         return values
 
-    def split(self, cell: str, length: int, place: str) -> list[str]:
+    def split(self, cell: str, row: int, length: int, target: Target) -> list[str]:
         """The labels of one sequence's residues; as many as residues, or an InputError."""
         labels = split_labels(cell, self.separator)
         if len(labels) != length:
-            raise InputError(
-                f"{place}: has {len(labels)} labels for a sequence of {length} residues; there must be one for each"
+            raise target.refuse(
+                row, f"has {len(labels)} labels for a sequence of {length} residues; there must be one for each"
             )
         return labels
 
 
-def split_labels(cell: str, separator: str) -> list[str]:
-    cell = cell.strip()
-    if not separator:
-        return list(cell)
-    return [label.strip() for label in cell.split(separator)] if cell else []
+def is_missing(na: str | None) -> Callable[[str], bool]:
+    """Which cells stand for no value: empty ones, and those of `na`, texts between commas; None takes the usual "
+    "ones."""
+    if na is None:
+        return lambda cell: cell.strip().lower() in MISSING
+    texts = {text.strip() for text in na.split(",")} | {""}
+    numbers = {float(text) for text in texts if is_number(text)}
+    return lambda cell: cell.strip() in texts or (bool(numbers) and is_number(cell) and float(cell) in numbers)
 
 
-def detect(cells: Sequence[str], rows: Sequence[int], lengths: Sequence[int], where: str, task: str | None) -> Targets:
-    """Finds the task (unless given) and the classes from a target column.
-
-    One label per residue in at least half of the rows is "token"; numbers in at least half are "regression",
-    or "classification" if they are few whole numbers; other text is "classification".
+def points(target: Target) -> list[str]:
+    """Cells with the decimal commas of numbers as points.
 
     Raises:
-        InputError: an empty cell, or only one class.
+        InputError: a cell has a point, which there may be a thousands separator.
+    """
+    for cell, row in zip(target.cells, target.rows, strict=True):
+        if "." in cell:
+            raise target.refuse(row, f"value {shorten(cell)} has a point, and --decimal comma; write all numbers alike")
+    return [cell.replace(",", ".") if is_number(cell.replace(",", ".", 1)) else cell for cell in target.cells]
+
+
+def same_numbers(cells: Sequence[str]) -> tuple[list[str], str]:
+    """Cells in which 1.0 is called 1 where the column has both, as a program leaves them that wrote some as decimals.
+
+    Returns:
+        the cells, and what was done, "" if nothing.
+    """
+    names = {cell.strip() for cell in cells}
+    whole = {name: match[1] for name in names if (match := re.fullmatch(r"([+-]?\d+)\.0*", name))}
+    if not any(number in names for number in whole.values()):
+        return list(cells), ""
+    example = min(name for name, number in whole.items() if number in names)
+    return [whole.get(cell.strip(), cell) for cell in cells], f"{example} and {whole[example]} are one class"
+
+
+def alike(classes: Sequence[str]) -> list[str]:
+    """Two classes that people may have meant to be one: the same number, or the same word in upper and lower case."""
+    groups: dict[object, list[str]] = {}
+    for name in classes:
+        groups.setdefault(float(name) if is_number(name) else name.casefold(), []).append(name)
+    return next((names for names in groups.values() if len(names) > 1), [])
+
+
+def detect(target: Target, task: str | None, *, unlabelled: str = "-", na: str | None = None) -> tuple[Targets, str]:
+    """Finds the task (unless given) and the classes from a target column; see `guesses.guess_task`.
+
+    Args:
+        unlabelled: the label of residues without one; "" if all have one. Empty labels and those that `na` says
+            are missing (see `is_missing`) stand for none, too, where labels have a separator.
+
+    Returns:
+        the targets and the reason for the task, "" if it was given.
+
+    Raises:
+        InputError: only one class, or no task can be told from the cells.
     """
     if task is not None and task not in TASKS:
         raise InputError(f"--task {shorten(task)}: must be one of {', '.join(TASKS)}")
-    for cell, row in zip(cells, rows, strict=True):
-        if cell.strip().lower() in MISSING:
-            raise InputError(
-                f"{where.format(row=row)}: value is {shorten(cell) if cell else 'empty'}; fill it in or remove the row"
-            )
-    separator = _separator(cells, lengths)
+    reason, separator = "", None
     if task is None:
-        task = _guess(cells, separator)
+        task, separator, reason = guess_task(target)
     if task == "regression":
-        return Targets(task)
+        return Targets(task), reason
+    without: list[str] = []
     if task == "token":
-        separator = separator if separator is not None else ("," if any("," in cell for cell in cells) else "")
-        names = {label for cell in cells for label in split_labels(cell, separator)}
+        separator = _label_separator(target) if separator is None else separator
+        counts = Counter(label for cell in target.cells for label in split_labels(cell, separator))
+        missing = is_missing(na)
+        without = sorted(label for label in counts if label == unlabelled or (separator and missing(label)))
+        if separator == "" and unlabelled and len(unlabelled) > 1:
+            raise InputError(f"--unlabelled {shorten(unlabelled)}: must be one character, as the labels are")
     else:
         separator = ""
-        names = {_class_name(cell, "") for cell in cells}
-    classes = sorted(names, key=_class_order)
+        counts = Counter(cell.strip() for cell in target.cells)
+    classes = sorted((name for name in counts if name not in without), key=_class_order)
     if len(classes) < 2:
-        raise InputError(
-            f"{where.split(', row')[0]}{where.split('{row}')[-1]}: every row has the one class "
-            f"{shorten(classes[0])}; "
-            "a classifier needs at least two"
+        more = f" ({', '.join(map(shorten, without))} stands for none; --unlabelled '' makes it one)" if without else ""
+        what = f"every row has the one class {shorten(classes[0])}" if classes else "no residue has a class"
+        raise target.refuse(None, f"{what}{more}; a classifier needs at least two")
+    if without:
+        residues = sum(counts[label] for label in without)
+        reason += f"; {residues:,} residues have no label ({', '.join(map(shorten, without))})"
+    return Targets(task, classes, separator, unlabelled=without), reason.removeprefix("; ")
+
+
+def _label_separator(target: Target) -> str:
+    """The separator of labels where the task is given: the one that most rows speak for."""
+    fits = {
+        separator: sum(
+            len(split_labels(cell, separator)) == length
+            for cell, length in zip(target.cells, target.lengths, strict=True)
         )
-    return Targets(task, classes, separator)
+        for separator in LABEL_SEPARATORS
+    }
+    best = max(fits, key=lambda separator: fits[separator])
+    return best if fits[best] else "," if any("," in cell for cell in target.cells) else ""
 
 
-def _guess(cells: Sequence[str], separator: str | None) -> str:
-    if separator is not None:
-        return "token"
-    numbers = [number for number in map(_try_number, cells) if number is not None]
-    if 2 * len(numbers) < len(cells):
-        return "classification"
-    whole = len(numbers) == len(cells) and all(number.is_integer() for number in numbers)
-    return "classification" if whole and len(set(numbers)) <= MAX_NUMERIC_CLASSES else "regression"
+def choose_positive(targets: Targets, given: str | None, counts: Counter[int]) -> str | None:
+    """The class whose F1 is told: of two, the one given, else the rarer in training, of equals the second.
+
+    Raises:
+        InputError: `given` is no class, or there are not two.
+    """
+    if given is not None and len(targets.classes) != 2:
+        what = f"{len(targets.classes)} classes" if targets.classes else "a number for a target"
+        raise InputError(f"--positive {shorten(given)}: has no effect with {what}; leave it out")
+    if given is not None and given not in targets.classes:
+        raise InputError(f"--positive {shorten(given)}: must be one of {', '.join(targets.classes)}")
+    if len(targets.classes) != 2 or given is not None:
+        return given
+    return targets.classes[0 if counts[0] < counts[1] else 1]
 
 
-def _separator(cells: Sequence[str], lengths: Sequence[int]) -> str | None:
-    """The separator under which at least half of the rows have one label per residue, if there is one."""
-    for separator in (",", " ", ";", ""):
-        fits = sum(
-            len(split_labels(cell, separator)) == length and length > 1 and not (separator == "" and _is_decimal(cell))
-            for cell, length in zip(cells, lengths, strict=True)
-        )
-        if len(cells) and 2 * fits >= len(cells):
-            return separator
-    return None
-
-
-def _is_decimal(cell: str) -> bool:
-    """A number that is more than digits: its characters are no labels."""
-    return _try_number(cell) is not None and not cell.strip().isdigit()
-
-
-def _try_number(cell: str) -> float | None:
-    try:
-        number = float(cell)
-    except ValueError:
-        return None
-    return number if math.isfinite(number) else None
-
-
-def _number(cell: str, place: str) -> float:
-    number = _try_number(cell)
-    if number is None or abs(number) > np.finfo(np.float32).max:
-        raise InputError(
-            f"{place}: value {shorten(cell)} is not a finite number; correct it, remove the row, or give --task"
+def _number(cell: str, row: int, target: Target) -> float:
+    number = float(cell) if is_number(cell) else math.nan
+    if abs(number) > LARGEST:
+        raise target.refuse(row, f"value {shorten(cell)} is beyond {LARGEST:g}; give the target in a larger unit")
+    if math.isnan(number):
+        what = other_notation(cell)
+        looks = f" (it has {what})" if what else ""
+        raise target.refuse(
+            row, f"value {shorten(cell)} is not a finite number{looks}; correct it, remove the row, or give --task"
         )
     return number
 
 
-def _class_name(cell: str, place: str) -> str:
-    """A class's name; 1, 1.0 and " 1" are the same class."""
-    number = _try_number(cell)
-    return str(int(number)) if number is not None and number.is_integer() and abs(number) < 1e15 else cell.strip()
-
-
 def _class_order(name: str) -> tuple[int, float, str]:
-    number = _try_number(name)
-    return (1, 0.0, name) if number is None else (0, number, name)
+    return (0, float(name), name) if is_number(name) else (1, 0.0, name)

@@ -1,0 +1,103 @@
+"""What a model was trained on, and where new sequences are something else."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from ..alphabets import PROTEIN, Alphabet
+from .guesses import count_letters, judge_letters
+
+FAR = 2  # times shorter or longer than any training sequence is far outside
+ENOUGH = 20  # letters that tell nucleotides from amino acids
+NUCLEOTIDES = re.compile(rf"[ACGTUNacgtun.-]{{{ENOUGH},}}")
+
+
+@dataclass(frozen=True)
+class Coverage:
+    """The training sequences in short; part of a model's metadata.
+
+    Attributes:
+        letters: those that occurred, the unknown letter included.
+        shortest, longest: their lengths.
+    """
+
+    letters: str
+    shortest: int
+    longest: int
+
+    @classmethod
+    def of(cls, tokens: np.ndarray, lengths: np.ndarray, alphabet: Alphabet) -> Coverage:
+        return cls(alphabet.decode(np.unique(tokens)), int(lengths.min()), int(lengths.max()))
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+class Strangers:
+    """Watches sequences for what a model never saw in training."""
+
+    def __init__(self, alphabet: Alphabet, coverage: Coverage | None) -> None:
+        """`coverage` None, as in models of earlier versions, watches the kind of sequence alone."""
+        self.alphabet, self.coverage = alphabet, coverage
+        self.letters = np.zeros(26, dtype=np.int64)
+        self.unseen: dict[str, tuple[int, int]] = {}  # letter: how often, first row
+        self.nucleic: tuple[int, int] = (0, 0)  # how many sequences of nucleotides, first row
+        self.odd: dict[str, tuple[int, int, int]] = {}  # "shorter" or "longer": how many, first row, its length
+
+    def watch(self, sequences: list[str], rows: list[int], tokens: np.ndarray, offsets: np.ndarray) -> None:
+        """Takes sequences, their row numbers, and their encoding."""
+        self.letters += count_letters(sequences)
+        if self.alphabet.name == PROTEIN.name:
+            these = [row for row, text in zip(rows, sequences, strict=True) if NUCLEOTIDES.fullmatch(text)]
+            self.nucleic = self.nucleic[0] + len(these), self.nucleic[1] or (these[0] if these else 0)
+        if self.coverage is None or not rows:
+            return
+        lengths = np.diff(offsets)
+        for token in np.unique(tokens):
+            letter = self.alphabet.decode([int(token)])
+            if letter not in self.coverage.letters:
+                at = np.flatnonzero(tokens == token)
+                row = rows[int(np.searchsorted(offsets, at[0], side="right")) - 1]
+                count, first = self.unseen.get(letter, (0, row))
+                self.unseen[letter] = count + len(at), first
+        outside = {
+            "shorter": np.flatnonzero(lengths * FAR < self.coverage.shortest),
+            "longer": np.flatnonzero(lengths > self.coverage.longest * FAR),
+        }
+        for what, found in outside.items():
+            if len(found):
+                count, row, length = self.odd.get(what, (0, rows[found[0]], int(lengths[found[0]])))
+                self.odd[what] = count + len(found), row, length
+
+    def warnings(self) -> list[str]:
+        """One line for each way in which the sequences are not what the model knows."""
+        found = []
+        trained = judge_letters(count_letters([self.coverage.letters]))[0] if self.coverage else self.alphabet
+        kind, reason = judge_letters(self.letters)
+        if self.alphabet.name != PROTEIN.name and kind is PROTEIN and self.letters.sum() >= ENOUGH:
+            name = self.alphabet.name.upper()
+            found.append(f"these look like proteins ({reason}), and the model was trained on {name}")
+        count, row = self.nucleic
+        if count and (trained is None or trained.name == PROTEIN.name):
+            which = (
+                f"{count:,} sequences, the first in row {row}, look"
+                if count > 1
+                else f"the sequence in row {row} looks"
+            )
+            found.append(f"{which} like nucleotides, and the model was trained on proteins; translate them first")
+        for letter, (count, row) in self.unseen.items():
+            times = f"{count:,} times, first" if count > 1 else "once,"
+            found.append(f"letter {letter} never occurred in training; it is here {times} in row {row}")
+        for what, (count, row, length) in self.odd.items():
+            assert self.coverage is not None
+            many = f"{count:,} sequences are" if count > 1 else "a sequence is"
+            found.append(
+                f"{many} far {what} than those of training ({self.coverage.shortest:,} to {self.coverage.longest:,} "
+                "letters), "
+                f"such as row {row} with {length:,}"
+            )
+        return found

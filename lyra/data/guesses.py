@@ -1,0 +1,355 @@
+"""Every rule by which something is guessed that a user did not say: columns, alphabet, task.
+
+A rule looks at the whole table, gives its reason, and refuses where the evidence is thin: a wrong guess costs more than
+a question. (The separator's rule is in `tables`, the encoding's in `sources`.)
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from ..alphabets import DNA, PROTEIN, RNA, Alphabet, to_bytes
+from ..errors import InputError, shorten
+from .tables import listed
+
+# --- columns ---------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Role:
+    """What a column may be for.
+
+    Attributes:
+        what, option: how messages call it, and the option that names the column.
+        names: what such a column is usually called, in any case.
+        weak: names that count only where none of `names` is there.
+        ranked: whether an earlier name beats a later one; else two of them are a question.
+    """
+
+    what: str
+    option: str
+    names: tuple[str, ...]
+    weak: tuple[str, ...] = ()
+    ranked: bool = False
+
+    @property
+    def all_names(self) -> str:
+        return ", ".join(self.names + self.weak)
+
+
+SEQUENCE = Role("sequence", "--sequence", ("seq", "sequence", "mutated_sequence"), ("x",))
+TARGET = Role("target", "--target", ("label", "labels", "DMS_score", "target", "score"), ("y",))
+MUTANT = Role("mutant", "--mutant", ("mutant", "mutants", "variant"), ranked=True)
+SPLIT = Role("split", "--split", ("set", "split"))
+VALIDATION = Role("validation", "--split", ("validation",))
+NAME = Role("id", "", ("id", "name", "entry", "accession", *MUTANT.names), ranked=True)
+
+
+def find_column(columns: Sequence[str], path: object, given: str | None, role: Role) -> str | None:
+    """The column `given` by the user, else the one with a usual name.
+
+    Raises:
+        InputError: `given` is not a column, or two columns have usual names.
+    """
+    columns = list(columns)
+    if given is not None and not given.strip():
+        raise InputError(f"{path}: {role.option} is empty; it must be one of: {listed(columns)}")
+    if given is not None:
+        if given.strip() not in columns:
+            raise InputError(
+                f"{path}: {role.what} column {shorten(given)} is missing; {role.option} must be one of: "
+                f"{listed(columns)}"
+            )
+        return given.strip()
+    for names in (role.names, role.weak):
+        found = [column for name in names for column in columns if column.lower() == name.lower()]
+        if len(found) > 1 and not role.ranked:
+            raise InputError(
+                f"{path}: {len(found)} columns may be the {role.what} column: {listed(found)}; choose one with "
+                f"{role.option}"
+            )
+        if found:
+            return found[0]
+    return None
+
+
+def require_column(columns: Sequence[str], path: object, given: str | None, role: Role) -> str:
+    """`find_column`, with an error when nothing is found."""
+    column = find_column(columns, path, given, role)
+    if column is None:
+        raise InputError(
+            f"{path}: no {role.what} column (looked for {role.all_names}); name it with {role.option}, "
+            f"one of: {listed(columns)}"
+        )
+    return column
+
+
+# --- alphabet --------------------------------------------------------------------------------------------------------
+
+NUCLEIC = "ACGTUN"
+AMBIGUOUS = "RYSWKMBDHVX"  # IUPAC codes for one of several nucleotides; most are amino acids, too
+MOSTLY = 0.9  # share of ACGTUN from which letters are nucleotides whatever else is there
+RARELY = 0.5  # share up to which they are amino acids; those of real proteins are about a quarter
+LETTERS = np.frombuffer(b"ABCDEFGHIJKLMNOPQRSTUVWXYZ", dtype=np.uint8)
+
+
+def count_letters(sequences: Iterable[str]) -> np.ndarray:
+    """(26,) how often each letter from A to Z occurs, upper and lower case together."""
+    raw = np.frombuffer(to_bytes("".join(sequences)), dtype=np.uint8)
+    counts = np.bincount(raw, minlength=256)
+    return counts[LETTERS] + counts[LETTERS + 32]
+
+
+def judge_letters(counts: np.ndarray) -> tuple[Alphabet | None, str]:
+    """The alphabet that letters speak for and why; None where they do not say.
+
+    RNA has U and no T; gaps, digits and other characters are no evidence.
+    """
+    seen = {chr(letter): int(count) for letter, count in zip(LETTERS, counts, strict=True) if count}
+    total = sum(seen.values())
+    nucleic = RNA if "U" in seen and "T" not in seen else DNA
+    share = sum(count for letter, count in seen.items() if letter in NUCLEIC) / total if total else 1.0
+    others = {letter: count for letter, count in seen.items() if letter not in NUCLEIC}
+    foreign = {letter: count for letter, count in others.items() if letter not in AMBIGUOUS}
+    if not others:
+        return nucleic, f"letters {''.join(seen)}"
+    if share >= MOSTLY and not foreign:
+        return nucleic, f"{share:.1%} of the letters are ACGTUN; {', '.join(others)} as IUPAC codes"
+    if share <= RARELY or (foreign and share < MOSTLY):
+        telling = foreign or others
+        return PROTEIN, f"{', '.join(list(telling)[:4])} are no nucleotides"
+    if foreign:
+        most = ", ".join(f"{letter} ({count:,} times)" for letter, count in list(foreign.items())[:4])
+        return None, f"{share:.1%} of the letters are nucleotides, but {most} is none"
+    return None, f"{share:.0%} of the letters are ACGTUN, the others IUPAC codes that are amino acids, too"
+
+
+def guess_alphabet(
+    sequences: Sequence[str], where: object = "sequences", rows: Sequence[int] | None = None
+) -> tuple[Alphabet, str]:
+    """The alphabet and the reason; `rows` are the sequences' line numbers, for the message.
+
+    Raises:
+        InputError: the letters do not say.
+    """
+    alphabet, reason = judge_letters(count_letters(sequences))
+    if alphabet is None:
+        if rows is not None:
+            forms = (re.compile(rf"[^{NUCLEIC}{AMBIGUOUS}\W\d_]", re.I), re.compile(rf"[{AMBIGUOUS}]", re.I))
+            places = ((row, found) for form in forms for row, text in zip(rows, sequences, strict=True)
+                      if (found := form.search(text)))  # fmt: skip
+            row, found = next(places)
+            reason += f" (the first is {found[0]} in row {row}, position {found.start() + 1})"
+        raise InputError(f"{where}: protein or nucleic acid? {reason}; correct the letters, or give --alphabet")
+    return alphabet, reason
+
+
+# --- task ------------------------------------------------------------------------------------------------------------
+
+MAX_NUMERIC_CLASSES = 20  # whole numbers with more distinct values than this are measurements
+LARGEST_CODE = 1000  # whole numbers beyond are no codes of classes
+FEW = 4  # classes that a table of any size may have
+MAX_RESIDUE_LABELS = 10  # distinct characters of labels without a separator; words have more
+NUMBER = re.compile(r"[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?", re.ASCII)
+OTHER_NOTATIONS = (  # what looks like a number to people; the first that fits names it
+    (re.compile(r"[+-]?[1-9]\d{0,2}(?:,\d{3})+(?:\.\d+)?"), "a thousands separator"),
+    (re.compile(r"[+-]?\d{1,3}(?:\.\d{3})+,\d+"), "a thousands separator and a decimal comma"),
+    (re.compile(r"[+-]?\d*,\d+(?:[eE][+-]?\d+)?"), "a decimal comma"),
+    (re.compile(r"[+-]?\d{1,3}(?:[ '\u00a0\u202f\u2019]\d{3})+(?:[.,]\d+)?"), "a thousands separator"),
+    (re.compile(r"[+-]?[\d.,]+\s*%"), "a percent sign"),
+    (
+        re.compile(r"[<>~\u2264\u2265\u2248=]+\s*[+-]?\d[\d.,]*(?:[eE][+-]?\d+)?\s*(?:%|[^\W\d_]\S{0,9})?"),
+        "a sign for below, above or about",
+    ),
+    (re.compile(r"[\u2212\u2013]\s*[\d.,]+(?:[eE][+-]?\d+)?"), "a minus sign that is a dash"),
+    (re.compile(r"[+-]?[\d.,]+\s*(?:\u00b1|\+/-|\+-)\s*[\d.,]+"), "an error of measurement behind it"),
+    (re.compile(r"[+-]?[\d.,]+\s*[x*\u00d7\u00b7]\s*10\s*(?:\^|\*\*)?\s*[-+\u2212]?\d+"), "a power of ten written out"),
+    (re.compile(r"[+-]?[\d.,]+[eEdD][+\u2212-]?\d+[dDfF]?"), "an exponent that cannot be read"),
+    (re.compile(r"[<>~\u2264\u2265]?\s*[\d.,]+\s*[-\u2013]\s*[\d.,]+\s*%?"), "a range"),
+    (re.compile(r"['`][+-]?[\d.,]+"), "a quotation mark before it"),
+    (re.compile(r"[<>~\u2264\u2265]?\s*[+-]?\d[\d.,]*(?:[eE][+-]?\d+)?\s+[^\W\d_]\S{0,9}"), "a unit"),
+    (
+        re.compile(r"[+-]?[\d.,]+\s*(?:[pnum\u00b5\u03bc]?M|mol/l|kcal/mol|kJ/mol|h|min|s|\u00b0C|K|nm|AU|RFU)"),
+        "a unit",
+    ),
+    (re.compile(r"[$\u20ac\u00a3]\s*[\d.,]+"), "a sign before it"),
+)
+LABEL_SEPARATORS = (",", " ", ";", "|", "")
+
+
+def is_number(cell: str) -> bool:
+    return NUMBER.fullmatch(cell.strip()) is not None
+
+
+def other_notation(cell: str) -> str | None:
+    """What keeps a cell from being read as the number that it looks like; None where it looks like none."""
+    text = cell.strip()
+    return None if is_number(text) else next((what for form, what in OTHER_NOTATIONS if form.fullmatch(text)), None)
+
+
+def split_labels(cell: str, separator: str) -> list[str]:
+    cell = cell.strip()
+    if not separator:
+        return list(cell)
+    if cell.startswith("[") and cell.endswith("]"):  # as Python and JSON write lists
+        return [label.strip().strip("'\"") for label in cell[1:-1].split(separator)]
+    return [label.strip() for label in cell.split(separator)] if cell else []
+
+
+@dataclass
+class Target:
+    """A target column without its missing cells.
+
+    Attributes:
+        cells: the text; rows: their line numbers; lengths: residues of their sequences.
+        where: message prefix with a `{row}` in it.
+    """
+
+    cells: Sequence[str]
+    rows: Sequence[int]
+    lengths: Sequence[int]
+    where: str
+
+    def refuse(self, row: int | None, problem: str) -> InputError:
+        """An error about one row, or about the column."""
+        place = self.where.replace(", row {row}", "") if row is None else self.where.format(row=row)
+        return InputError(f"{place}: {problem}")
+
+
+def guess_task(target: Target) -> tuple[str, str | None, str]:
+    """The task, for "token" the separator of its labels, and the reason.
+
+    In this order: numbers in another notation are refused; one label for each residue is "token"; numbers are
+    "regression", or "classification" where they are few whole numbers; words are "classification".
+
+    Raises:
+        InputError: the cells do not say.
+    """
+    refuse_numbers_for_people(target)
+    found = per_residue(target)
+    if found is not None:
+        return "token", found[0], found[1]
+    numbers = [float(cell) for cell in target.cells if is_number(cell)]
+    if 2 * len(numbers) >= len(target.cells):
+        return _numbers(target, numbers)
+    return _words(target)
+
+
+def refuse_numbers_for_people(target: Target) -> None:
+    """Raises InputError where at least half of the cells are numbers, but not all as a program writes them."""
+    odd = [
+        (row, cell, what) for row, cell in zip(target.rows, target.cells, strict=True) if (what := other_notation(cell))
+    ]
+    plain = sum(map(is_number, target.cells))
+    if odd and 2 * (len(odd) + plain) >= len(target.cells):
+        row, cell, what = odd[0]
+        if any(kind == "a decimal comma" for _, _, kind in odd) and what == "a thousands separator":
+            what = "a decimal comma"
+        remedy = "give --decimal comma" if what == "a decimal comma" else "write it like 1234.5"
+        raise target.refuse(
+            row, f"value {shorten(cell)} is not a finite number to a program, but looks like one with {what}; "
+            f"{remedy}, or "
+            "give --task classification if these are names",
+        )  # fmt: skip
+
+
+def per_residue(target: Target) -> tuple[str, str] | None:
+    """The separator under which the cells hold one label for each residue and the reason; None where they do not.
+
+    Words may be as long as sequences by chance, so it takes more than length: nearly every cell its own, or more
+    different cells than labels, or lengths that differ and always agree.
+
+    Raises:
+        InputError: numbers for each residue, or cells that could as well be words or numbers.
+    """
+    for separator in LABEL_SEPARATORS:
+        counts = [cell.count(separator) + 1 if separator else len(cell.strip()) for cell in target.cells]
+        fits = [i for i, count in enumerate(counts) if count == target.lengths[i] > 1]
+        if separator == "":
+            fits = [i for i in fits if not is_number(target.cells[i]) or target.cells[i].strip().isdigit()]
+        if not fits or 2 * len(fits) < len(target.cells):
+            continue
+        names = Counter(label for i in fits for label in split_labels(target.cells[i], separator))
+        distinct, every = len({target.cells[i].strip() for i in fits}), len(fits) == len(target.cells)
+        agree = every and len({target.lengths[i] for i in fits}) > 2
+        if not (agree or 2 * distinct > len(fits) or (every and distinct > len(names))):
+            if separator == "" and every and len(names) <= FEW:
+                raise _word_or_labels(target, fits[0], len(names))
+            continue
+        decimals = any(is_number(name) and not name.lstrip("+-").isdigit() for name in names)
+        if separator and (decimals or sum(map(is_number, names)) > MAX_NUMERIC_CLASSES):
+            raise target.refuse(
+                target.rows[fits[0]],
+                f"value {shorten(target.cells[fits[0]])} holds a number for each residue, which no task here "
+                "predicts; give "
+                "classes for residues, or one number for each sequence",
+            )
+        if separator == "":
+            _refuse_thin_labels(target, fits, len(names), agree)
+        how = "one character" if separator == "" else f"{shorten(separator)} between labels,"
+        return separator, f"{how} for each residue in {len(fits):,} of {len(target.cells):,} rows"
+    return None
+
+
+def _refuse_thin_labels(target: Target, fits: list[int], names: int, agree: bool) -> None:
+    """Cells as long as their sequences that are perhaps numbers or words."""
+    cells = [target.cells[i].strip() for i in fits]
+    zeros = any(cell.startswith("0") for cell in cells) and names <= FEW
+    if all(cell.isdigit() for cell in cells) and not agree and not zeros:
+        raise target.refuse(
+            target.rows[fits[0]],
+            f"value {shorten(cells[0])} may be a number, or a digit for each residue; say which with --task "
+            "regression, "
+            "classification or token",
+        )
+    if names > MAX_RESIDUE_LABELS:
+        raise _word_or_labels(target, fits[0], names)
+
+
+def _word_or_labels(target: Target, at: int, names: int) -> InputError:
+    return target.refuse(
+        target.rows[at],
+        f"value {shorten(target.cells[at])} may be a word, or a letter for each residue ({names} different ones); "
+        "say which "
+        "with --task classification or token",
+    )
+
+
+def _numbers(target: Target, numbers: list[float]) -> tuple[str, None, str]:
+    whole = len(numbers) == len(target.cells) and all(number.is_integer() for number in numbers)
+    distinct = len(set(numbers))
+    if not whole or max(map(abs, numbers)) > LARGEST_CODE:
+        return "regression", None, "numbers"
+    if distinct > MAX_NUMERIC_CLASSES:
+        return "regression", None, f"{distinct:,} different whole numbers"
+    if distinct > max(FEW, len(numbers) / 2):
+        raise target.refuse(
+            None, f"{distinct} different whole numbers in {len(numbers)} rows may be measurements or classes; say "
+            "which with "
+            "--task regression or classification",
+        )  # fmt: skip
+    return "classification", None, f"{distinct} different whole numbers"
+
+
+def _words(target: Target) -> tuple[str, None, str]:
+    distinct = len({cell.strip() for cell in target.cells})
+    numbers = {cell.strip() for cell in target.cells if is_number(cell)}
+    if len(numbers) > FEW:
+        row, word = next((r, c) for r, c in zip(target.rows, target.cells, strict=True) if not is_number(c))
+        raise target.refuse(
+            row,
+            f"value {shorten(word)} is no number, as {len(numbers)} different others are; if it stands for none, give "
+            f"--na {shorten(word)} --on-missing skip, else --task classification",
+        )
+    if distinct > max(FEW, len(target.cells) / 2):
+        raise target.refuse(
+            None, f"{distinct} different words in {len(target.cells)} rows, such as {shorten(target.cells[0])}, are "
+            "hardly "
+            "classes; choose another --target, or give --task classification",
+        )  # fmt: skip
+    return "classification", None, f"{distinct} different words"

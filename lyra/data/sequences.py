@@ -1,0 +1,214 @@
+"""The sequences of a table: where they stand, how they are checked and encoded, and when two are the same."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+
+from .. import alphabets
+from ..alphabets import INVALID, Alphabet
+from ..errors import InputError, shorten
+from . import guesses, mutants, targets
+from .fasta import read_single_sequence
+from .guesses import find_column
+from .mutants import mutated_sequences
+from .tables import listed
+
+if TYPE_CHECKING:
+    from .options import DataOptions
+
+THREE_LETTERS = re.compile(f"(?:{'|'.join(mutants.THREE_LETTERS)}){{2,}}")
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Where sequences come from: a column of them, or mutations of a wild type.
+
+    Attributes:
+        wild_type: what the mutations refer to; offset: the number of its first residue.
+    """
+
+    column: str
+    mutant: bool = False
+    wild_type: str | None = None
+    offset: int = 1
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self) if self.mutant else {"column": self.column, "mutant": False}
+
+
+def find_origin(columns: Sequence[str], where: object, options: DataOptions, wild_type: str | None) -> Origin:
+    """The column of sequences, or, with a wild type or `options.mutant`, that of mutations.
+
+    Raises:
+        InputError: there is none, or mutations without a wild type.
+    """
+    if options.mutant is None and (options.sequence is not None or wild_type is None):
+        column = find_column(columns, where, options.sequence, guesses.SEQUENCE)
+        if column is not None:
+            return Origin(column)
+    mutant = find_column(columns, where, options.mutant, guesses.MUTANT)
+    if mutant is None and wild_type is not None:
+        raise InputError(
+            f"{where}: --wild-type has no effect without a column of mutations (looked for "
+            f"{guesses.MUTANT.all_names}); name "
+            f"it with --mutant, or leave --wild-type out"
+        )
+    if mutant is None:
+        raise InputError(
+            f"{where}: no sequence column (looked for {guesses.SEQUENCE.all_names} and {guesses.MUTANT.all_names}); "
+            f"name it with --sequence, one of: {listed(columns)}"
+        )
+    if wild_type is None:
+        raise InputError(
+            f"{where}, column {mutant}: mutations need the sequence they refer to; give --wild-type SEQUENCE "
+            f"(and --offset, the number of its first residue), or --sequence {mutant} if these are whole sequences"
+        )
+    return Origin(mutant, True, wild_type, options.offset)
+
+
+def read_sequences(table: pd.DataFrame, where: object, origin: Origin) -> list[str]:
+    """The sequences of the rows.
+
+    Raises:
+        InputError: a cell is empty, or holds no mutations of the wild type; names the row.
+    """
+    absent = missing_sequences(table[origin.column], origin)
+    if absent.any():
+        row, cell = table.index[absent.argmax()], table[origin.column].iloc[int(absent.argmax())].strip()
+        what = ("mutation" if origin.mutant else "sequence") + (
+            f" is missing ({shorten(cell)})" if cell else " is empty"
+        )
+        remedy = "write WT for the wild type, or remove the row" if origin.mutant else "fill it in or remove the row"
+        raise InputError(f"{where}, row {row}, column {origin.column}: the {what}; {remedy}")
+    cells = table[origin.column].str.strip().tolist()
+    if origin.mutant:
+        assert origin.wild_type is not None
+        place = f"{where}, row {{row}}, column {origin.column}"
+        return mutated_sequences(zip(table.index, cells, strict=True), origin.wild_type, origin.offset, place)
+    if cells and all(map(THREE_LETTERS.fullmatch, cells)):
+        raise InputError(
+            f"{where}, row {table.index[0]}, column {origin.column}: {shorten(cells[0])} is written in three-letter "
+            "codes; "
+            "write one letter for each residue"
+        )
+    return cells
+
+
+def missing_sequences(cells: pd.Series, origin: Origin) -> np.ndarray:
+    """(N,) bool, cells without a sequence: empty, gaps alone, or a word for "missing" where no other is as short."""
+    texts = cells.str.strip().tolist()
+    words = [not text.strip("-.*") or text.lower() in targets.MISSING for text in texts]
+    if origin.mutant or not any(words):
+        return np.array([not text for text in texts], dtype=bool)
+    lengths = {len(text) for text, word in zip(texts, words, strict=True) if not word}
+    return np.array(
+        [word and (not text.strip("-.*") or len(text) not in lengths) for text, word in zip(texts, words, strict=True)],
+        dtype=bool,
+    )
+
+
+def check_mutations_unused(table: pd.DataFrame, where: object, sequences: list[str]) -> None:
+    """Raises InputError where sequences repeat with other mutations: they are wild types, and the mutations would "
+    "be lost."""
+    mutant = find_column(table.columns, where, None, guesses.MUTANT)
+    if mutant is None:
+        return
+    pairs = set(zip(sequences, table[mutant], strict=True))
+    if 2 * len(set(sequences)) <= len(pairs):
+        raise InputError(
+            f"{where}: sequences repeat while column {mutant} differs: are these wild types? give mutated sequences, "
+            "or "
+            f"--mutant {mutant} and the one --wild-type, or --sequence to take the sequences as they are"
+        )
+
+
+def read_wild_type(given: str | None) -> str | None:
+    """The wild type from itself or its file, without a stop codon's final '*'."""
+    if given is None:
+        return None
+    sequence = read_single_sequence(given)
+    return sequence.rstrip("*") if sequence.strip("*") else sequence
+
+
+def choose_alphabet(
+    name: str | None, sequences: Sequence[str], where: object, rows: Sequence[int] | None = None
+) -> tuple[Alphabet, str]:
+    """The alphabet given, or the one that the letters speak for and why."""
+    if name is None:
+        return guesses.guess_alphabet(sequences, where, rows)
+    if name.lower() not in alphabets.ALPHABETS:
+        raise InputError(f"--alphabet {shorten(name)}: must be one of {', '.join(alphabets.ALPHABETS)}")
+    return alphabets.ALPHABETS[name.lower()], "as given"
+
+
+def without_stops(
+    sequences: list[str], alphabet: Alphabet, cells: list[str], warn: Callable[[str], None], where: object
+) -> list[str]:
+    """Proteins without the '*' that a translation ends with.
+
+    Where a '*' stands inside of a sequence, too, it is a mutation, and all stay; so they do where every residue and the
+    stop has a label in `cells`.
+    """
+    if alphabet.name != "protein":
+        return sequences
+    trimmed = [sequence[:-1] if sequence.endswith("*") and len(sequence) > 1 else sequence for sequence in sequences]
+    count = sum(map(len, sequences)) - sum(map(len, trimmed))
+    if not count or any("*" in sequence for sequence in trimmed):
+        return sequences
+    counts = ({len(cell.strip()), *(cell.count(sep) + 1 for sep in guesses.LABEL_SEPARATORS if sep)} for cell in cells)
+    if all(len(sequence) in count for sequence, count in zip(sequences, counts, strict=True)):
+        return sequences
+    warn(f"{where}: {count:,} sequences end in '*', a stop codon, which is taken off")
+    return trimmed
+
+
+def encode_checked(
+    sequences: list[str], rows: pd.Index | Sequence[int], alphabet: Alphabet, on_invalid: str, path: object, column: str
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Tokens end to end, offsets, and which sequences were kept (all but those skipped).
+
+    Raises:
+        InputError: letters outside the alphabet while `on_invalid` is "error".
+    """
+    keep = np.ones(len(sequences), dtype=bool)
+    tokens, offsets = alphabet.encode_many(sequences, unknown=on_invalid == "unknown")
+    bad = np.flatnonzero(tokens == INVALID)
+    if len(bad) == 0:
+        return tokens, offsets, keep
+    owners = np.unique(np.searchsorted(offsets, bad, side="right") - 1)
+    if on_invalid == "error":
+        first = int(owners[0])
+        where = f"{path}, row {rows[first]}, column {column}"
+        remedy = "give another --alphabet, or --on-invalid skip or unknown"
+        raise letter_error(where, sequences[first], int(bad[0] - offsets[first]), alphabet, remedy)
+    keep[owners] = False
+    return *select(tokens, offsets, keep), keep
+
+
+def select(tokens: np.ndarray, offsets: np.ndarray, keep: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Tokens end to end and offsets of the sequences to keep."""
+    lengths = np.diff(offsets)
+    return tokens[np.repeat(keep, lengths)], np.concatenate([[0], np.cumsum(lengths[keep])])
+
+
+def letter_error(where: str, sequence: str, position: int, alphabet: Alphabet, remedy: str) -> InputError:
+    """The error of a letter outside the alphabet; `position` counts from 0, the message from 1."""
+    return InputError(
+        f"{where}: letter {shorten(sequence[position])} at position {position + 1} is not in the {alphabet.name} "
+        f"alphabet {alphabet.describe()}; correct it, {remedy}"
+    )
+
+
+def read_keys(tokens: np.ndarray, offsets: np.ndarray) -> list[bytes]:
+    """What makes two sequences the same one: that the model reads the same (upper and lower case, U and T, '.' and "
+    "'-')."""
+    raw = np.ascontiguousarray(tokens).tobytes()
+    ends = offsets.tolist()
+    return [raw[start:stop] for start, stop in pairwise(ends)]
