@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -36,7 +37,9 @@ class RegressionOutput(nn.Module):
     def fit(cls, kind: str, values: np.ndarray) -> RegressionOutput:
         """Takes the scaling from the training targets."""
         values = np.asarray(values, dtype=np.float64)
-        mean, std = float(values.mean()), float(values.std())
+        mean = float(values.mean())
+        spread = float(np.abs(values - mean).max())  # squares of what is divided by it neither vanish nor overflow
+        std = spread * float(((values - mean) / spread).std())
         low, high = (np.quantile(values, [0.01, 0.99]) - mean) / std
         return cls(kind, mean, std, low, high)
 
@@ -47,11 +50,18 @@ class RegressionOutput(nn.Module):
         return self.low + (self.high - self.low) * torch.sigmoid(raw)
 
     def standardise(self, targets: Tensor) -> Tensor:
-        return ((targets.double() - self.mean) / self.std).to(targets.dtype)
+        """float64 targets centred and scaled, and only then rounded to float32."""
+        return ((targets.double() - self.mean) / self.std).float()
 
     def predict(self, raw: Tensor) -> Tensor:
         """Predictions in the target's units, in float64."""
         return self(raw).double() * self.std + self.mean
+
+    @property
+    def digits(self) -> int:
+        """Significant digits that show a prediction to a millionth of the targets' spread."""
+        offset = max(abs(float(self.mean)) / float(self.std), 1.0)
+        return min(7 + math.floor(math.log10(offset)), 17)
 
     def to_json(self) -> dict[str, Any]:
         """All that `from_json` needs, for a model's metadata."""

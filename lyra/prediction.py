@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from .alphabets import Alphabet
 from .data.batches import SequenceDataset, SortedSampler, max_tokens_per_batch
+from .data.coverage import Coverage
 from .data.targets import Targets
 from .errors import InputError
 from .outputs import RegressionOutput
@@ -43,19 +44,19 @@ def predict_encoded(
     results: list[Any] = [None] * len(dataset)
     for rows in SortedSampler(dataset.lengths, batch_size, max_tokens_per_batch(batch_size)):
         batch = dataset[rows].to(device)
-        predictions = convert(model(batch.tokens, lengths=batch.lengths)).float().cpu().numpy()
+        predictions = convert(model(batch.tokens, lengths=batch.lengths)).cpu().numpy()
         for row, prediction in zip(rows, predictions, strict=True):
             results[row] = prediction[: dataset.lengths[row]] if per_token else prediction
     if per_token:
         return results
-    return np.stack(results) if results else np.zeros(0, dtype=np.float32)
+    return np.stack(results) if results else np.zeros(0)
 
 
 def converter(targets: Targets, output: RegressionOutput | None) -> Callable[[Tensor], Tensor]:
-    """From raw outputs (..., d_output) to numbers in the target's units, or to class probabilities."""
+    """From raw outputs (..., d_output) to numbers in the target's units, or to class probabilities, in float64."""
     if output is not None:
         return lambda raw: output.predict(raw.float()[..., 0])
-    return lambda raw: torch.softmax(raw.float(), dim=-1)
+    return lambda raw: torch.softmax(raw.double(), dim=-1)
 
 
 class Predictor:
@@ -65,6 +66,7 @@ class Predictor:
         model: the network, in evaluation mode.
         alphabet, targets: what it reads and what it predicts.
         source: the columns, and the wild type if any, of the table it was trained on.
+        coverage: the letters and lengths of the sequences it was trained on; None in models of earlier versions.
     """
 
     def __init__(self, model: nn.Module, metadata: dict[str, Any], where: str = "metadata") -> None:
@@ -80,6 +82,8 @@ class Predictor:
             output = metadata.get("output")
             self.output = RegressionOutput.from_json(output).eval() if output else None
             self.source: dict[str, Any] = metadata.get("source", {})
+            coverage = metadata.get("coverage")
+            self.coverage = Coverage(**coverage) if coverage else None
         except (KeyError, TypeError, ValueError) as error:
             raise InputError(
                 f"{where}: has no usable alphabet, targets and output ({error}); "
@@ -135,7 +139,7 @@ class Predictor:
         Raises:
             InputError: a letter outside the model's alphabet.
         """
-        from .data.loading import encode_checked
+        from .data.sequences import encode_checked
 
         rows = range(len(sequences))
         on_invalid = "unknown" if unknown else "error"
@@ -147,13 +151,18 @@ class Predictor:
         classes = self.targets.classes
         for prediction in predictions:
             if self.targets.task == "regression":
-                yield {"prediction": f"{float(prediction):.7g}"}
+                yield {"prediction": f"{float(prediction):.{self.digits}g}"}
             elif self.targets.task == "token":
                 labels = [classes[i] for i in prediction.argmax(-1)]
                 yield {"prediction": self.targets.separator.join(labels)}
             else:
                 probabilities = {f"p_{name}": f"{float(p):.6g}" for name, p in zip(classes, prediction, strict=True)}
                 yield {"prediction": classes[int(prediction.argmax())], **probabilities}
+
+    @property
+    def digits(self) -> int:
+        """Significant digits of a number in the target's units."""
+        return 7 if self.output is None else self.output.digits
 
     @property
     def columns(self) -> list[str]:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 NAMES = {
     "r2": "R²", "spearman": "Spearman", "pearson": "Pearson", "rmse": "RMSE",
-    "accuracy": "Accuracy", "mcc": "MCC", "auroc": "AUROC", "f1": "F1",
+    "accuracy": "Accuracy", "mcc": "MCC", "auroc": "AUROC", "auprc": "AUPRC", "f1": "F1",
     "epistasis_r2": "Epistasis R²", "epistasis_pearson": "Epistasis Pearson",
 }  # fmt: skip
 
@@ -40,17 +40,26 @@ def score_rows(results: Results) -> list[tuple[str, str, dict[str, float | None]
     return rows
 
 
-def number(value: float | None) -> str:
-    return "" if value is None else f"{value:.3f}"
+def score_name(name: str, positive: str | None) -> str:
+    """What a score is called; those of one class name it."""
+    shown = NAMES.get(name, name)
+    return f"{shown} ({positive})" if positive is not None and name in ("auprc", "f1") else shown
+
+
+def number(name: str, value: float | None) -> str:
+    """A score as it is shown: to three digits behind the point, or, with the target's units, to four in all."""
+    if value is None:
+        return ""
+    return f"{value:.4g}" if name == "rmse" else f"{value:.3f}"
 
 
 def _score_table(results: Results) -> str:
     rows = score_rows(results)
     metrics = list(dict.fromkeys(name for _, _, scores in rows for name in scores))
-    head = "".join(f"<th>{escape(NAMES.get(name, name))}</th>" for name in metrics)
+    head = "".join(f"<th>{escape(score_name(name, results.positive))}</th>" for name in metrics)
     body = "".join(
         f"<tr><td>{part}</td><td>{model}</td>"
-        + "".join(f'<td class="number">{number(scores.get(name))}</td>' for name in metrics)
+        + "".join(f'<td class="number">{number(name, scores.get(name))}</td>' for name in metrics)
         + "</tr>"
         for part, model, scores in rows
     )
@@ -79,10 +88,14 @@ def write_report(
         "task": f"{data.targets.task} of {data.source['target']}",
         "alphabet": data.alphabet.name,
         "parameters": f"{results.parameters:,}",
-        "training": f"{results.epochs} epochs in {results.seconds:.0f} s; epoch {results.best_epoch} is "
-        "kept, chosen on "
-        "the validation part",
+        "training": f"{results.epochs} epochs in {results.seconds:.0f} s; epoch {results.best_epoch} is kept, chosen "
+        f"{results.chosen}",
+        "rows": str(data.rows_read),
     }
+    if data.guesses:
+        facts["guessed"] = "; ".join(data.guesses)
+    for part, name in results.one_class.items():
+        facts[f"{part} part"] = f"every prediction is {name}"
     settings = {name: value for name, value in recipe.to_json().items() if value is not None}
     parts = [
         _score_table(results),

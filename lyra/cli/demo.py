@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from pathlib import Path
 from typing import Annotated
@@ -24,18 +23,17 @@ def demo(
     The same as `lyra train` with its defaults on the data that ships with the package.
     """
     start = time.monotonic()
-    from rich.console import Console
-
-    from ..data.loading import DataOptions
+    from ..data.options import DataOptions
     from ..datasets import GB1_OFFSET, GB1_WILD_TYPE, gb1_path
     from ..training import Hardware, Recipe, train
+    from . import consoles
     from .tables import print_scores
 
     options = DataOptions(wild_type=GB1_WILD_TYPE, offset=GB1_OFFSET, seed=seed)
     title = "Protein G B1 domain: double mutants (Olson et al. 2014)"
     results = train(
         gb1_path(), out, options, Recipe(epochs=epochs, seed=seed), Hardware(),
-        resume=resume, overwrite=overwrite, console=Console(file=sys.stderr), title=title,
+        resume=resume, overwrite=overwrite, console=consoles.messages(), title=title,
     )  # fmt: skip
     if results is not None:
         print_scores(results)

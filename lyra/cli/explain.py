@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from .options import given
+
 DATA, OUTPUT, MACHINE = "Data", "What is explained", "Machine"
 
 
 def explain(
+    ctx: typer.Context,
     model: Annotated[Path, typer.Argument(help="Model folder that `lyra train` wrote.")],
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder to write.")],
     data: Annotated[
-        Path | None, typer.Argument(help="CSV, TSV or FASTA, plain or gzip \\[the wild type].", show_default=False)
+        str | None,
+        typer.Argument(help="CSV, TSV or FASTA, plain or gzip; - is standard input \\[the wild type].",
+                       show_default=False),
     ] = None,
     positions: Annotated[
         str | None, typer.Option(help="Positions such as 10-60,72, in the numbering of --offset \\[all].")
@@ -59,11 +63,15 @@ def explain(
     ] = None,
     wild_type: Annotated[
         str | None,
-        typer.Option(help="Sequence, or FASTA file with it, to explain if there is no DATA; the one that mutations "
+        typer.Option(help="Sequence, or file with it, to explain if there is no DATA; the one that mutations "
                      "refer to \\[the model's].", rich_help_panel=DATA),
     ] = None,
     offset: Annotated[
         int | None, typer.Option(help="Number of the first residue \\[the model's].", rich_help_panel=DATA)
+    ] = None,
+    separator: Annotated[
+        str | None,
+        typer.Option(help="Between cells: comma, tab, semicolon, space, pipe \\[found].", rich_help_panel=DATA),
     ] = None,
     on_invalid: Annotated[
         str,
@@ -84,12 +92,11 @@ def explain(
 
     Without DATA it explains the wild type that the model was trained with.
     """
-    from rich.console import Console
-
     from ..explain.folder import Contents, explain_file
     from ..explain.options import ExplainOptions
     from ..prediction import Predictor
-    from ..prediction_files import InputOptions
+    from ..prediction_inputs import InputOptions
+    from . import consoles
     from .progress import Bar
     from .tables import print_explanation
 
@@ -97,18 +104,20 @@ def explain(
         positions=positions, class_name=class_name, at=at, scale=scale, baseline=baseline, steps=steps,
         pair_samples=pair_samples, seed=seed, batch_size=batch_size,
     )  # fmt: skip
-    inputs = InputOptions(sequence, mutant, wild_type, offset, on_invalid, batch_size)
+    options.check()
+    contents = Contents(mutagenesis, attributions, pairs, pictures)
+    inputs = InputOptions(sequence, mutant, wild_type, offset, separator, on_invalid, batch_size)
     predictor = Predictor.from_pretrained(model, device)
-    console = Console(file=sys.stderr)
+    console = consoles.messages()
 
     def say(text: str) -> None:
-        console.print(text, highlight=False, markup=False, soft_wrap=True)
+        console.print(text, soft_wrap=True)
 
     try:
         with Bar(console, "explaining") as bar:
             explanations = explain_file(
-                predictor, data, out, inputs, options, Contents(mutagenesis, attributions, pairs, pictures),
-                overwrite=overwrite, title=str(model), say=say, progress=bar.update,
+                predictor, data, out, inputs, options, contents,
+                overwrite=overwrite, given=given(ctx), title=str(model), say=say, progress=bar.update,
             )  # fmt: skip
     except KeyboardInterrupt:
         say(f"interrupted; {out} is as it was")

@@ -7,10 +7,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rich import box
-from rich.console import Console
 from rich.table import Table
 
-from ..report import NAMES, number, score_rows
+from ..report import number, score_name, score_rows
+from . import consoles
+from .consoles import heading
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -26,31 +27,25 @@ def print_scores(results: Results) -> None:
     """The scores of a run beside the baseline's, one line per model, on standard output."""
     rows = score_rows(results)
     metrics = [name for name in dict.fromkeys(name for _, _, scores in rows for name in scores) if name not in LEFT_OUT]
+    console = consoles.results()
     table = Table(box=box.SIMPLE, pad_edge=False)
-    for heading in ("part", "model"):
-        table.add_column(heading, no_wrap=True)
+    for title in ("part", "model"):
+        table.add_column(title, no_wrap=True)
     for name in metrics:
-        heading = NAMES.get(name, name)
-        table.add_column(heading, justify="right", min_width=max(map(len, heading.split())))
+        shown = heading(score_name(name, results.positive), console)
+        table.add_column(shown, justify="right", min_width=max(map(len, shown.split())))
     previous = rows[0][0]
     for part, model, scores in rows:
         if part != previous:
             table.add_section()
         previous = part
-        table.add_row(part, model, *(number(scores.get(name)) for name in metrics))
-    console = wide_console()
+        table.add_row(part, model, *(number(name, scores.get(name)) for name in metrics))
     console.print(table)
     console.print(
         f"{results.parameters:,} parameters; {results.epochs} epochs in {results.seconds:.0f} s, "
-        f"epoch {results.best_epoch} kept; everything is in {results.out}",
-        highlight=False, soft_wrap=True,
+        f"epoch {results.best_epoch} kept, chosen {heading(results.chosen, console)}; everything is in {results.out}",
+        soft_wrap=True,
     )  # fmt: skip
-
-
-def wide_console() -> Console:
-    """Standard output; a pipe or a file has no width that a table would have to fit."""
-    console = Console()
-    return console if console.is_terminal else Console(width=120)
 
 
 SHOWN = 3  # sequences that the terminal tells about
@@ -58,32 +53,32 @@ SHOWN = 3  # sequences that the terminal tells about
 
 def print_explanation(explanations: Sequence[Explanation], out: Path) -> None:
     """What matters most in the first sequences, on standard output."""
-    console = wide_console()
+    console = consoles.results()
     for explanation in explanations[:SHOWN]:
         facts = explanation.facts
-        heading = f"{facts['id']}, {facts['length']:,} letters"
+        first = f"{facts['id']}, {facts['length']:,} letters"
         if "predicted" in facts:
             named = f", {facts['class']}" if explanation.unit.endswith("the predicted class") else ""
-            heading += f": predicted {facts['predicted']:.4g} ({explanation.unit}{named})"
-        console.print(heading, highlight=False, markup=False)
+            first += f": predicted {facts['predicted']:.{explanation.digits}g} ({explanation.unit}{named})"
+        console.print(first)
         if explanation.sensitive is not None:
             console.print(_sensitive_table(explanation))
-            console.print(f"lowest: {_changes(explanation.lowest)}", highlight=False, soft_wrap=True)
-            console.print(f"highest: {_changes(explanation.highest)}", highlight=False, soft_wrap=True)
+            console.print(f"lowest: {_changes(explanation.lowest)}", soft_wrap=True)
+            console.print(f"highest: {_changes(explanation.highest)}", soft_wrap=True)
         if explanation.pairs is not None:
             strongest = "; ".join(
                 f"{pair.position_1}-{pair.position_2} (rms {pair.rms:.3g})"
                 for pair in explanation.pairs.head(5).itertuples()
             )
-            console.print(f"most epistasis between positions {strongest}", highlight=False, soft_wrap=True)
+            console.print(f"most epistasis between positions {strongest}", soft_wrap=True)
         if "completeness_error" in facts:
             console.print(
                 f"attributions sum to {facts['predicted'] - facts['baseline_predicted']:.4g}, the difference from the "
                 f"baseline, within {facts['completeness_error']:.2g}",
-                highlight=False, soft_wrap=True,
+                soft_wrap=True,
             )  # fmt: skip
     where = f"everything is in {out}; open {out / 'explanation.html'}"
-    console.print(where, highlight=False, markup=False, soft_wrap=True)
+    console.print(where, soft_wrap=True)
 
 
 def _changes(frame: pd.DataFrame | None) -> str:
@@ -93,8 +88,8 @@ def _changes(frame: pd.DataFrame | None) -> str:
 
 def _sensitive_table(explanation: Explanation) -> Table:
     table = Table(box=box.SIMPLE, pad_edge=False, title_justify="left")
-    for heading in ("position", "mean change", "rms", "lowest", "", "highest", ""):
-        table.add_column(heading, justify="right", no_wrap=True)
+    for title in ("position", "mean change", "rms", "lowest", "", "highest", ""):
+        table.add_column(title, justify="right", no_wrap=True)
     assert explanation.sensitive is not None
     for row in explanation.sensitive.itertuples():
         table.add_row(

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from .options import given
+
 DATA, MODEL, FIT, MACHINE = "Data", "Model", "Training", "Machine"
 
 
 def train(
-    data: Annotated[Path, typer.Argument(help="CSV or TSV (plain or gzip) with sequences and a target.")],
+    ctx: typer.Context,
+    data: Annotated[
+        str, typer.Argument(help="CSV or TSV, plain or gzip, with sequences and a target; - is standard input.")
+    ],
     out: Annotated[Path, typer.Option(help="Folder for the model, scores, predictions and pictures.")],
     sequence: Annotated[
         str | None,
@@ -20,20 +24,28 @@ def train(
     ] = None,
     target: Annotated[
         str | None,
-        typer.Option(help="Target column \\[found: label, DMS_score, y, target, score].", rich_help_panel=DATA),
+        typer.Option(help="Target column \\[found: label, DMS_score, target, score, y].", rich_help_panel=DATA),
     ] = None,
     split: Annotated[
         str | None,
-        typer.Option(help="Column that says train, val or test \\[found: set, split].", rich_help_panel=DATA),
+        typer.Option(
+            help="Column that says train, val or test \\[found: set, split; and validation]; none ignores them.",
+            rich_help_panel=DATA,
+        ),
     ] = None,
     mutant: Annotated[
         str | None, typer.Option(help="Column of mutations such as A24G:T30K \\[found: mutant].", rich_help_panel=DATA)
     ] = None,
     wild_type: Annotated[
         str | None,
-        typer.Option(help="Sequence that the mutations refer to, or a FASTA file with it.", rich_help_panel=DATA),
+        typer.Option(help="Sequence that the mutations refer to, or a file with it.", rich_help_panel=DATA),
     ] = None,
     offset: Annotated[int, typer.Option(help="Number of the wild type's first residue.", rich_help_panel=DATA)] = 1,
+    separator: Annotated[
+        str | None,
+        typer.Option(help="Between cells: comma, tab, semicolon, space, pipe \\[found].", rich_help_panel=DATA),
+    ] = None,
+    decimal: Annotated[str, typer.Option(help="Of numbers: point or comma.", rich_help_panel=DATA)] = "point",
     alphabet: Annotated[
         str | None, typer.Option(help="protein, dna or rna \\[found from the letters].", rich_help_panel=DATA)
     ] = None,
@@ -44,6 +56,23 @@ def train(
             rich_help_panel=DATA,
         ),
     ] = None,
+    positive: Annotated[
+        str | None,
+        typer.Option(help="Of two classes, the one of F1 and AUPRC \\[the rarer one].", rich_help_panel=DATA),
+    ] = None,
+    na: Annotated[
+        str | None,
+        typer.Option(
+            help="Target cells without value, texts between commas \\[empty, NA, NaN, None, null]; '' is empty alone.",
+            rich_help_panel=DATA,
+        ),
+    ] = None,
+    on_missing: Annotated[
+        str, typer.Option(help="Rows without a target: error, or skip the row.", rich_help_panel=DATA)
+    ] = "error",
+    unlabelled: Annotated[
+        str, typer.Option(help="Label of residues without one; '' if all have one.", rich_help_panel=DATA)
+    ] = "-",
     on_invalid: Annotated[
         str,
         typer.Option(
@@ -120,16 +149,17 @@ def train(
     Writes model/, metrics.json, predictions.csv (the test part), history.csv, pictures and report.html. The best
     epoch is chosen on the validation part; the test part is read once, at the end.
     """
-    from rich.console import Console
-
-    from ..data.loading import DataOptions
+    from ..data.options import DataOptions
     from ..training import Hardware, Recipe
     from ..training import train as run
+    from . import consoles
     from .tables import print_scores
 
     data_options = DataOptions(
-        sequence, target, split, mutant, wild_type, offset, alphabet, task, on_invalid, val_fraction, test_fraction,
-        seed, deduplicate,
+        sequence=sequence, target=target, split=split, mutant=mutant, wild_type=wild_type, offset=offset,
+        separator=separator, decimal=decimal, alphabet=alphabet, task=task, positive=positive, na=na,
+        on_missing=on_missing, unlabelled=unlabelled, on_invalid=on_invalid, val_fraction=val_fraction,
+        test_fraction=test_fraction, seed=seed, deduplicate=deduplicate,
     )  # fmt: skip
     recipe = Recipe(
         model=model, d_model=d_model, d_state=d_state, dropout=dropout, pgc_layers=pgc_layers, s4_layers=s4_layers,
@@ -137,12 +167,15 @@ def train(
         batch_size=batch_size, lr=lr, weight_decay=weight_decay, s4_lr=s4_lr, patience=patience, seed=seed,
     )  # fmt: skip
     hardware = Hardware(accelerator, devices, strategy, precision)
-    console = Console(file=sys.stderr)
+    console = consoles.messages()
     try:
-        results = run(data, out, data_options, recipe, hardware, resume=resume, overwrite=overwrite, console=console)
+        results = run(
+            data, out, data_options, recipe, hardware, resume=resume, overwrite=overwrite, console=console,
+            given=given(ctx),
+        )  # fmt: skip
     except KeyboardInterrupt:
         message = f"interrupted; the same command with --resume goes on after the last finished epoch in {out}"
-        console.print(message, highlight=False, soft_wrap=True)
+        console.print(message, soft_wrap=True)
         raise
     if results is not None:
         print_scores(results)

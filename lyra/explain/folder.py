@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -13,10 +13,10 @@ from typing import IO, Any
 import numpy as np
 import pandas as pd
 
-from ..errors import InputError
-from ..files import atomic_path, check_folder, write_json
+from ..errors import InputError, refuse_without_effect
+from ..files import atomic_path, check_folder, check_outside, write_json
 from ..prediction import Predictor
-from ..prediction_files import InputOptions
+from ..prediction_inputs import InputOptions
 from . import pictures
 from .gradients import COST, integrated_gradients
 from .inputs import Inputs, Item
@@ -26,6 +26,7 @@ from .pairs import as_matrix, check_output, count_doubles, count_positions, pair
 from .subject import Progress, Score, Subject, substitutable
 from .substitutions import sensitive_positions, substitutions
 
+OWN = re.compile(r"explanation\.(json|html)|(mutagenesis|attributions|epistasis)(_.*)?\.(csv|png)")
 SUMMARY = "explanation.json"  # by which a folder is known as one of these
 PAGE = "explanation.html"
 SUMMARISED = 3  # sequences that are summed up even without pictures
@@ -45,6 +46,13 @@ class Contents:
     pairs: bool = False
     pictures: int = 10
 
+    def check_effects(self, given: Collection[str]) -> None:
+        """Raises InputError for one of the settings `given` that makes no difference to what is written."""
+        if not self.attributions:
+            refuse_without_effect(given, ("steps", "baseline"), "without attributions")
+        if not self.pairs:
+            refuse_without_effect(given, ("pair_samples", "seed"), "without --pairs")
+
 
 @dataclass
 class Explanation:
@@ -52,7 +60,7 @@ class Explanation:
 
     Attributes:
         facts: id, length, offset, and as far as they apply class, predicted, baseline_predicted, completeness_error.
-        unit: what the predictions are.
+        unit: what the predictions are; digits: how many of one are worth showing.
         sensitive: `sensitive_positions` of its substitutions, or None.
         lowest, highest: the substitutions that lower and raise the prediction most, or None.
         pairs: the pairs of positions with the most epistasis, or None.
@@ -61,6 +69,7 @@ class Explanation:
 
     facts: dict[str, Any]
     unit: str
+    digits: int = 4
     sensitive: pd.DataFrame | None = None
     lowest: pd.DataFrame | None = None
     highest: pd.DataFrame | None = None
@@ -104,6 +113,7 @@ def explain_file(
     contents: Contents,
     *,
     overwrite: bool = False,
+    given: Collection[str] = (),
     title: str = "model",
     say: Callable[[str], None] = lambda text: None,
     progress: Callable[[int, int], None] = lambda done, total: None,
@@ -114,6 +124,7 @@ def explain_file(
 
     Args:
         out: the folder; `overwrite` replaces an earlier one of this kind.
+        given: names of the settings that the user gave, of which each must have an effect.
         title: what the page calls the model.
         say: told how much there is to do, and what was left out.
         progress: called with the work done and the work in all, in predictions.
@@ -125,6 +136,9 @@ def explain_file(
         InputError: anything that a user can put right.
     """
     out = usable_folder(out, overwrite)
+    for option, read in (("", path), ("--wild-type ", inputs.wild_type)):
+        if read is not None:
+            check_outside(out, str(read), option)
     score = Score(predictor, options)
     if contents.pairs:
         check_output(score)
@@ -135,8 +149,15 @@ def explain_file(
         contents = Contents(contents.mutagenesis, False, contents.pairs, contents.pictures)
     if not (contents.mutagenesis or contents.attributions or contents.pairs):
         raise InputError("nothing to write; leave one of --no-mutagenesis and --no-attributions out, or give --pairs")
+    contents.check_effects(given)
     items = Inputs(predictor, path, inputs, options)
     work = count_work(items, predictor, contents)
+    if items.given is not None:
+        if items.given.remarks:
+            say(f"guessed: {'; '.join(items.given.remarks)}")
+        for warning in items.given.warnings():
+            say(f"warning: {warning}")
+        say(f"rows: {items.given.count}")
     say(work.describe(options))
     done = 0
 
@@ -147,7 +168,7 @@ def explain_file(
 
     with atomic_path(out) as folder, ExitStack() as stack:
         folder.mkdir()
-        tables = Tables(folder, stack)
+        tables = Tables(folder, stack, predictor.digits)
         shown, facts = [], []
         for number, item in enumerate(items, 1):
             explanation = explain_one(score, item, tables, contents, number, advance)
@@ -174,10 +195,10 @@ def warn_of_errors(facts: list[dict[str, Any]], say: Callable[[str], None]) -> N
 
 def usable_folder(out: str | Path, overwrite: bool) -> Path:
     """The folder's full path; an InputError if it may not be written."""
-    path = Path(os.path.abspath(out))
+    path = Path(os.path.realpath(out))  # behind a link, the folder that it leads to
     if Path.cwd().is_relative_to(path):
         raise InputError(f"{out}: is the folder you are in, or one above; --out must name a new one")
-    check_folder(path, SUMMARY, overwrite, "--overwrite replaces it")
+    check_folder(path, SUMMARY, OWN, overwrite, "--overwrite replaces it")
     return path
 
 
@@ -211,18 +232,19 @@ def count_work(items: Inputs, predictor: Predictor, contents: Contents) -> Work:
 class Tables:
     """The CSV files of a folder, written sequence by sequence."""
 
-    def __init__(self, folder: Path, stack: ExitStack) -> None:
+    def __init__(self, folder: Path, stack: ExitStack, digits: int) -> None:
         self.folder, self.stack = folder, stack
+        self.numbers = f"%.{digits}g"
         self.files: dict[str, IO[str]] = {}
 
     def add(self, name: str, id: str, frame: pd.DataFrame) -> None:
         """Adds rows to NAME.csv, with the sequence's id before them."""
         first = name not in self.files
         if first:
-            file = open(self.folder / f"{name}.csv", "w", encoding="utf-8", newline="")
+            file = open(self.folder / f"{name}.csv", "w", encoding="utf-8", newline="", errors="backslashreplace")
             self.files[name] = self.stack.enter_context(file)
         frame.insert(0, "id", id)
-        frame.to_csv(self.files[name], index=False, header=first, float_format="%.7g", lineterminator="\n")
+        frame.to_csv(self.files[name], index=False, header=first, float_format=self.numbers, lineterminator="\n")
 
 
 def explain_one(
@@ -231,7 +253,9 @@ def explain_one(
     """Everything about one sequence: rows into the tables, pictures, and what the summary says."""
     options = item.options
     subject = Subject(score, item.sequence, options, item.where)
-    explanation = Explanation({"id": item.id, "length": subject.length, "offset": options.offset}, score.unit)
+    explanation = Explanation(
+        {"id": item.id, "length": subject.length, "offset": options.offset}, score.unit, score.digits
+    )
     if not score.own:
         if score.by_class:
             explanation.facts["class"] = subject.class_names(np.zeros(1, dtype=np.int64))[0]
@@ -256,8 +280,9 @@ def explain_one(
         for name in ("baseline_predicted", "completeness_error", "sum_of_absolutes"):
             explanation.facts[name] = frame.attrs[name]
         title = (
-            f"{item.id}: what leads from {frame.attrs['baseline_predicted']:.4g} (baseline: {options.baseline}) "
-            f"to the predicted {frame.attrs['predicted']:.4g}"
+            f"{item.id}: what leads from {frame.attrs['baseline_predicted']:.{score.digits}g} (baseline: "
+            f"{options.baseline}) "
+            f"to the predicted {frame.attrs['predicted']:.{score.digits}g}"
         )
         draw("attributions", frame, title, pictures.attributions)
         tables.add("attributions", item.id, frame)

@@ -8,14 +8,13 @@ from pathlib import Path
 
 import pandas as pd
 
-from ..data.loading import encode_checked
-from ..data.tables import MUTANT_COLUMNS, find_column, read_single_sequence
-from ..errors import InputError
+from ..data import guesses
+from ..data.guesses import find_column
+from ..data.sequences import encode_checked, read_wild_type
+from ..errors import InputError, refuse_without_effect
 from ..prediction import Predictor
-from ..prediction_files import Block, InputOptions, read_blocks
+from ..prediction_inputs import Block, Encoded, Input, InputOptions
 from .options import ExplainOptions
-
-ID_COLUMNS = ("id", "name", "entry", "accession", *MUTANT_COLUMNS)  # what a row is called by, the first that is there
 
 
 @dataclass
@@ -37,28 +36,35 @@ class Inputs:
     """All sequences to explain; may be read several times.
 
     Attributes:
-        skipped: how many the last reading left out for letters outside the alphabet.
+        given: the file, or None where it is the wild type.
     """
 
     def __init__(
         self, predictor: Predictor, path: str | Path | None, options: InputOptions, explain: ExplainOptions
     ) -> None:
-        """`path` None stands for the wild type: that of `options`, else the model's."""
+        """`path` None stands for the wild type: that of `options`, else the model's.
+
+        Raises:
+            InputError: the file cannot be read, or an option has no effect on it.
+        """
         self.predictor, self.path, self.options, self.explain = predictor, path, options, explain
-        self.skipped = 0
+        self.given: Input | None = None
+        options.check()
+        if path is None:
+            refuse_without_effect(options.given, ("sequence", "mutant", "separator"), "no file is given")
+        else:
+            self.given = Input(path, predictor, options, numbered=True)
+
+    @property
+    def skipped(self) -> int:
+        """How many the last reading left out for letters outside the alphabet."""
+        return self.given.skipped if self.given else 0
 
     def __iter__(self) -> Iterator[Item]:
         """Raises InputError: anything that a user can put right."""
-        self.options.check()
-        self.skipped = 0
         alphabet = self.predictor.alphabet
         seen: set[str] = set()
-        where = "--wild-type" if self.path is None else self.path
-        for block in self.blocks():
-            tokens, offsets, keep = encode_checked(
-                block.sequences, block.table.index, alphabet, self.options.on_invalid, where, block.column
-            )
-            self.skipped += int((~keep).sum())
+        for block, tokens, offsets, keep in self.given.encoded() if self.given else self.wild_type():
             table = block.table[keep]
             for number, (row, name) in enumerate(zip(table.index, self.names(table), strict=True)):
                 sequence = alphabet.decode(tokens[offsets[number] : offsets[number + 1]])
@@ -66,21 +72,21 @@ class Inputs:
                 place = name if self.path is None else f"{self.path}, row {row} ({name})"
                 yield Item(name, sequence, place, self.numbered(len(sequence), block))
 
-    def blocks(self) -> Iterator[Block]:
-        if self.path is not None:
-            yield from read_blocks(self.path, self.predictor, self.options)
-            return
+    def wild_type(self) -> Iterator[Encoded]:
         given = self.options.wild_type
-        wild_type = self.predictor.source.get("wild_type") if given is None else read_single_sequence(given)
+        wild_type = self.predictor.source.get("wild_type") if given is None else read_wild_type(given)
         if wild_type is None:
             raise InputError("this model knows no wild type; give a file of sequences, or --wild-type SEQUENCE")
-        if not wild_type:
-            raise InputError("--wild-type: the sequence is empty; give its letters, or a FASTA file")
-        yield Block(pd.DataFrame({"id": ["wild type"]}, index=[1]), [wild_type], "sequence")
+        block = Block(pd.DataFrame({"id": ["wild type"]}, index=[1]), [wild_type], "sequence")
+        rows, on_invalid = block.table.index, self.options.on_invalid
+        yield (
+            block,
+            *encode_checked(block.sequences, rows, self.predictor.alphabet, on_invalid, "--wild-type", block.column),
+        )
 
     def names(self, table: pd.DataFrame) -> list[str]:
         """What each row is called: its name or mutations, else its line number."""
-        column = find_column(table, str(self.path), None, ID_COLUMNS, "id", "")
+        column = find_column(table.columns, self.path, None, guesses.NAME)
         names = table[column].str.strip() if column is not None else [""] * len(table)
         return [name or f"row {row}" for row, name in zip(table.index, names, strict=True)]
 

@@ -31,7 +31,11 @@ def write_explanation(
         parts.append(f"<p>The first {len(shown):,} sequences are shown; the tables beside this page have all.</p>")
     for explanation in shown:
         parts.append(f"<h2>{escape(str(explanation.facts['id']))}</h2>")
-        named = {NAMES.get(name, name): number(value) for name, value in explanation.facts.items() if name != "id"}
+        named = {
+            NAMES.get(name, name): number(value, explanation.digits if name.endswith("predicted") else 4)
+            for name, value in explanation.facts.items()
+            if name != "id"
+        }
         parts.append(fact_table(named))
         parts += [picture(caption, folder / name) for caption, name in explanation.pictures.items()]
         if explanation.sensitive is not None:
@@ -44,8 +48,8 @@ def write_explanation(
     write_page(path, f"What {title} makes of its sequences", parts)
 
 
-def number(value: Any) -> str:
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
+def number(value: Any, digits: int = 4) -> str:
+    return f"{value:.{digits}g}" if isinstance(value, float) else str(value)
 
 
 def frame_table(frame: pd.DataFrame) -> str:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ..alphabets import INVALID, Alphabet
 from ..data.batches import max_tokens_per_batch
-from ..data.loading import letter_error
+from ..data.sequences import letter_error
 from ..errors import InputError, shorten
 from ..prediction import Predictor
 from .options import SCALES, ExplainOptions
@@ -66,6 +66,11 @@ class Score:
             "target": target, "latent": f"{target} before the sigmoid",
             "log-odds": f"log-odds of {of}", "probability": f"probability of {of}",
         }[self.scale]  # fmt: skip
+
+    @property
+    def digits(self) -> int:
+        """Significant digits of a score that are worth showing to people."""
+        return self.predictor.digits - 3 if self.scale == "target" else 4
 
     def __call__(self, raw: Tensor, classes: Tensor) -> Tensor:
         """(B, d_output) raw outputs, and for a classifier the class of each (B,), to (B,) float64."""

@@ -26,6 +26,7 @@ from rich.progress import (
 
 from ..files import atomic_path, atomic_text
 from ..metrics import METRICS
+from ..report import number
 from .module import LyraModule
 
 
@@ -114,7 +115,9 @@ class EpochProgress(Callback):
 
     def on_train_epoch_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         assert isinstance(pl_module, LyraModule)
-        scores = "  ".join(f"{name} {value:.3f}" for name, value in pl_module.scores.items() if value is not None)
+        scores = "  ".join(
+            f"{name} {number(name, value)}" for name, value in pl_module.scores.items() if value is not None
+        )
         epoch = f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}"
         if self.progress is not None:
             self.progress.update(self.task, description=epoch, scores=f"validation {scores}")
@@ -143,3 +146,22 @@ class FiniteLoss(Callback):
     def on_train_epoch_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         if not math.isfinite(float(trainer.callback_metrics["train_loss"])):
             self.fail(f"the loss is not finite after epoch {trainer.current_epoch + 1}; try a lower --lr")
+
+
+class AfterFirstEpoch(Callback):
+    """Calls a function once, when the first epoch is over and its checkpoint is written."""
+
+    def __init__(self, function: Callable[[], None]) -> None:
+        self.function: Callable[[], None] | None = function
+
+    def on_train_epoch_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        if trainer.current_epoch > 0:
+            self._call()
+
+    def on_train_end(self, *_: Any) -> None:
+        self._call()
+
+    def _call(self) -> None:
+        if self.function is not None:
+            self.function()
+            self.function = None

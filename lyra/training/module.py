@@ -13,12 +13,13 @@ from torch.utils.data import DataLoader
 
 from ..data.batches import IGNORED, Batch, BucketSampler, SequenceDataset, SortedSampler, max_tokens_per_batch
 from ..data.targets import Targets
-from ..metrics import MONITORED, evaluate
+from ..metrics import evaluate
 from ..outputs import RegressionOutput
 from ..prediction import converter
+from . import selection
 from .recipe import Recipe
 
-MONITOR = "val_score"
+MONITOR = "best"  # grows with each epoch that is better than all before, and is 0 for the others
 
 
 class LyraModule(lightning.LightningModule):
@@ -43,6 +44,7 @@ class LyraModule(lightning.LightningModule):
         self.class_weights: Tensor | None
         self.register_buffer("class_weights", class_weights, persistent=False)
         self.scores: dict[str, float | None] = {}
+        self._best: list[selection.Key] = []  # each epoch that was better than all before
         self._validation: list[tuple[np.ndarray, np.ndarray, float]] = []
 
     def loss(self, raw: Tensor, targets: Tensor | None) -> Tensor:
@@ -76,10 +78,21 @@ class LyraModule(lightning.LightningModule):
         predictions, targets, losses = zip(*self._validation, strict=True)
         self._validation = []
         weights = [len(part) for part in targets]
-        self.scores = evaluate(self.targets.task, np.concatenate(predictions), np.concatenate(targets))
-        score = self.scores[MONITORED[self.targets.task]]
-        self.log("val_loss", float(np.average(losses, weights=weights)))
-        self.log(MONITOR, float("-inf") if score is None else score)
+        task, positive = self.targets.task, self.targets.positive_index
+        self.scores = evaluate(task, np.concatenate(predictions), np.concatenate(targets), positive)
+        loss = float(np.average(losses, weights=weights))
+        self.log("val_loss", loss)
+        key = selection.key(task, {"val_loss": loss, **{f"val_{name}": value for name, value in self.scores.items()}})
+        better = not self._best or key > self._best[-1]
+        if better:
+            self._best.append(key)
+        self.log(MONITOR, float(len(self._best)) if better else 0.0)
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        checkpoint["best"] = [list(key) for key in self._best]
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        self._best = [(score, loss) for score, loss in checkpoint["best"]]
 
     def configure_optimizers(self) -> Any:
         from ..models import parameter_groups

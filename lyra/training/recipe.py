@@ -6,7 +6,7 @@ import math
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from ..errors import InputError, shorten
+from ..errors import InputError, option, shorten
 from ..outputs import KINDS
 
 MODELS = ("paper", "layered")
@@ -72,8 +72,10 @@ class Recipe:
             raise InputError(f"--d-state {self.d_state}: must be even, since modes come in conjugate pairs")
         if not 0 <= self.dropout < 1:
             raise InputError(f"--dropout {self.dropout}: must be at least 0 and below 1")
-        if self.weight_decay < 0:
-            raise InputError(f"--weight-decay {self.weight_decay}: must not be negative")
+        if not (math.isfinite(self.weight_decay) and self.weight_decay >= 0):
+            raise InputError(f"--weight-decay {self.weight_decay}: must not be negative, and a finite number")
+        if self.seed >= 2**32:
+            raise InputError(f"--seed {self.seed}: must be below {2**32:,}")
         if min(self.pgc_layers, self.s4_layers) < 0 or self.seed < 0:
             raise InputError("--pgc-layers, --s4-layers and --seed must not be negative")
 
@@ -104,8 +106,3 @@ class Hardware:
     devices: str = "auto"
     strategy: str = "auto"
     precision: str = "32-true"
-
-
-def option(name: str) -> str:
-    """A setting's name on the command line."""
-    return "--" + name.replace("_", "-")

@@ -11,12 +11,14 @@ import numpy as np
 from safetensors import SafetensorError
 
 from .. import baselines, plots, report
-from ..data.batches import SequenceDataset
+from ..data.batches import IGNORED, SequenceDataset
 from ..data.loading import LabelledData
 from ..errors import InputError
 from ..files import atomic_path, atomic_text, write_json
-from ..metrics import METRICS, evaluate
+from ..metrics import METRICS, MONITORED, evaluate
 from ..prediction import Predictor
+from ..report import score_name
+from . import selection
 from .callbacks import History
 from .module import LyraModule
 from .recipe import Recipe
@@ -34,7 +36,9 @@ class Results:
         baselines: scores of the models of `lyra.baselines` on the same parts, {model: {part: {metric: value}}}, for
             a regression on sequences of one length; else empty.
         seconds: spent in training.
-        epochs, best_epoch: how many were run, and which one is kept.
+        epochs, best_epoch: how many were run, and which one is kept; chosen: by what.
+        positive: of two classes, the one whose F1 and AUPRC these are.
+        one_class: {part: class} where the model predicts nothing else.
     """
 
     out: Path
@@ -43,10 +47,16 @@ class Results:
     seconds: float = 0.0
     epochs: int = 0
     best_epoch: int = 0
+    chosen: str = ""
+    positive: str | None = None
+    one_class: dict[str, str] = field(default_factory=dict)
     parameters: int = 0
 
     def to_json(self) -> dict[str, Any]:
-        values = {"best_epoch": self.best_epoch, "epochs": self.epochs, "seconds": round(self.seconds, 1)}
+        values = {
+            "best_epoch": self.best_epoch, "chosen": self.chosen, "epochs": self.epochs,
+            "seconds": round(self.seconds, 1), "positive": self.positive,
+        }  # fmt: skip
         return {
             **self.scores,
             "baselines": self.baselines,
@@ -62,8 +72,11 @@ def write_results(
     metadata = describe_model(module, data)
     save_model(out / "model", module.model, metadata)
     predictor = Predictor(module.model, metadata)
+    task = data.targets.task
     results = Results(
-        out, {}, seconds=history.seconds(), epochs=len(history.rows), best_epoch=best_epoch(history, module),
+        out, {}, seconds=history.seconds(), epochs=len(history.rows),
+        best_epoch=selection.best_epoch(task, history.rows),
+        chosen=selection.reason(task, history.rows, score_name(MONITORED[task], None)), positive=data.targets.positive,
         parameters=sum(parameter.numel() for parameter in module.model.parameters()),
     )  # fmt: skip
     predictions = {}
@@ -73,9 +86,10 @@ def write_results(
             continue
         dataset = SequenceDataset(data.tokens, data.offsets, rows)
         predictions[part] = predictor.predict_dataset(dataset)
-        results.scores[name] = evaluate(
-            data.targets.task, flat(predictions[part]), flat([data.values[i] for i in rows])
-        )
+        predicted, true = scored(data, predictions[part], rows)
+        results.scores[name] = evaluate(task, predicted, true, data.targets.positive_index)
+        if data.targets.classes and len(only := np.unique(predicted.argmax(-1))) == 1:
+            results.one_class[name] = data.targets.classes[only[0]]
     additive = compare_with_baselines(results, data, predictions)
     write_json(out / "metrics.json", results.to_json())
     shown = "test" if "test" in predictions else "val"
@@ -92,14 +106,13 @@ def flat(values: Any) -> np.ndarray:
     return np.concatenate(values) if values[0].ndim else np.stack(values)
 
 
-def best_epoch(history: History, module: LyraModule) -> int:
-    """The epoch with the best validation score, the first of several."""
-    from ..metrics import MONITORED
-
-    name = f"val_{MONITORED[module.targets.task]}"
-    found = [row[name] for row in history.rows]
-    scores = [float("-inf") if score is None else score for score in found]
-    return int(np.argmax(scores)) + 1
+def scored(data: LabelledData, predictions: Any, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Predictions and targets of a part as they are scored: residues end to end, those without a label left out."""
+    predicted, true = flat(predictions), flat([data.values[i] for i in rows])
+    if data.targets.task == "token":
+        real = true != IGNORED
+        return predicted[real], true[real]
+    return predicted, true
 
 
 def describe_model(module: LyraModule, data: LabelledData) -> dict[str, Any]:
@@ -116,6 +129,7 @@ def describe_model(module: LyraModule, data: LabelledData) -> dict[str, Any]:
         "targets": data.targets.to_json(),
         "output": module.output.to_json() if module.output is not None else None,
         "source": data.source,
+        "coverage": data.coverage().to_json(),
     }  # fmt: skip
 
 
@@ -186,7 +200,7 @@ def draw(
 ) -> dict[str, Path]:
     """The run's pictures; returns {caption: file}."""
     name = PARTS[part]
-    values = flat([data.values[i] for i in data.rows(part)])
+    predicted, values = scored(data, predictions, data.rows(part))
     scores = results.scores[name]
     pictures = {}
     if data.targets.task == "regression":
@@ -203,7 +217,7 @@ def draw(
             pictures["What an additive model leaves over, and what this model makes of it"] = path
     else:
         path = out / "confusion.png"
-        plots.confusion(path, flat(predictions).argmax(-1), values, data.targets.classes, name)
+        plots.confusion(path, predicted.argmax(-1), values, data.targets.classes, name)
         pictures[f"Predicted against true class, {len(values):,} of the {name} part"] = path
     path = out / "learning_curve.png"
     plots.learning_curve(path, history.rows, METRICS[data.targets.task][:2], results.best_epoch)

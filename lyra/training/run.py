@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
+import contextlib
 import json
 import logging
+import re
 import shutil
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any, cast
 
@@ -20,18 +21,32 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from rich.console import Console
 
 from ..data.batches import SequenceDataset
-from ..data.loading import DataOptions, LabelledData, load_labelled
-from ..data.tables import readable
+from ..data.loading import LabelledData, load_labelled
+from ..data.options import DataOptions
+from ..data.sources import Source
 from ..data.targets import Targets
 from ..errors import InputError
-from ..files import check_folder, write_json
+from ..files import (
+    check_folder,
+    check_no_file,
+    check_outside,
+    claimed_folder,
+    remove_unfinished,
+    replaced_content,
+    write_json,
+)
 from ..models import Lyra, LyraForTokenClassification
 from ..outputs import RegressionOutput
-from .callbacks import AtomicCheckpointIO, EpochProgress, FiniteLoss, History
+from . import effects, selection
+from .callbacks import AfterFirstEpoch, AtomicCheckpointIO, EpochProgress, FiniteLoss, History
 from .module import MONITOR, LyraDataModule, LyraModule
 from .recipe import Hardware, Recipe
 from .results import REPORT, Results, write_results
 
+OWN = re.compile(  # all that a run leaves in its folder, and what is in there while it goes on
+    r"model|checkpoints|(run|metrics)\.json|(history|predictions)\.csv|report\.html|\.previous|\..*\.(unfinished|old)|"
+    r"(learning_curve|confusion|epistasis|summary|predicted_vs_measured)\.png"
+)
 CHECKPOINTS = "checkpoints"
 SETTINGS = "run.json"
 
@@ -47,6 +62,7 @@ def train(
     overwrite: bool = False,
     console: Console | None = None,
     title: str | None = None,
+    given: Collection[str] = (),
 ) -> Results | None:
     """Trains on a table and writes model, scores, predictions, history, pictures and report into `out`.
 
@@ -56,6 +72,7 @@ def train(
         resume: go on from the last finished epoch of the same run in `out`.
         overwrite: replace what is in `out`.
         title: heading of the report; the data's name by default.
+        given: names of the settings that the user gave, of which each must have an effect.
 
     Returns:
         the results, or None in a process that is not the first of several.
@@ -66,65 +83,67 @@ def train(
     """
     out, console = Path(out), console or Console(stderr=True)
     quiet = getattr(rank_zero_only, "rank", 0) != 0
-    say: Callable[[str], None] = (
-        (lambda text: None) if quiet else (lambda text: console.print(text, highlight=False, soft_wrap=True))
-    )
+
+    def say(text: str) -> None:
+        if not quiet:
+            console.print(text, highlight=False, markup=False, emoji=False, soft_wrap=True)
+
     recipe.check()
-    settings = {"data": fingerprint(path), "data_options": data_options.to_json(), "recipe": recipe.to_json()}
-    if not quiet:
-        prepare_folder(out, settings, resume, overwrite)
-    data = load_labelled(path, data_options, lambda text: say(f"warning: {text}"))
-    say(describe(data))
+    data_options.check()
+    effects.check_before_reading(given, recipe)
+    check_no_file(out)
+    with contextlib.nullcontext() if quiet else claimed_folder(out):
+        if not quiet and not resume:
+            check_folder(out, SETTINGS, OWN, overwrite, "--resume goes on with it, --overwrite replaces it")
+        source = Source(path)
+        settings = {
+            "data": {"name": Path(source.name).name, "sha256": source.sha256()},
+            "data_options": data_options.to_json(),
+            "recipe": recipe.to_json(),
+        }
+        if not quiet and resume:
+            check_resumable(out, settings)
+        data = load_labelled(source, data_options, lambda text: say(f"warning: {text}"))
+        effects.check_with_data(given, data, data_options.unlabelled)
+        describe(data, say)
 
-    lightning.seed_everything(recipe.seed, verbose=False)
-    module, loaders = build_module(data, recipe)
-    steps_per_epoch = len(loaders.train) // loaders.batch_size + 1
-    epochs = recipe.resolved_epochs(steps_per_epoch)
-    n_parameters = sum(p.numel() for p in module.model.parameters())
-    say(
-        f"model: {recipe.model}, {n_parameters:,} parameters; at most {epochs} epochs of batches of "
-        f"{loaders.batch_size}"
-    )
-    history = History(out / "history.csv")
-    trainer = make_trainer(out, recipe, hardware, epochs, history, console)
-    if not quiet:
-        write_json(out / SETTINGS, settings)
-    last = out / CHECKPOINTS / "last.ckpt"
-    fit(trainer, module, loaders, last if resume and last.exists() else None)
-    if not trainer.is_global_zero:
-        return None
+        lightning.seed_everything(recipe.seed, verbose=False)
+        module, loaders = build_module(data, recipe)
+        epochs = recipe.resolved_epochs(len(loaders.train) // loaders.batch_size + 1)
+        parameters = sum(parameter.numel() for parameter in module.model.parameters())
+        size = loaders.batch_size
+        say(f"model: {recipe.model}, {parameters:,} parameters; at most {epochs} epochs of batches of {size}")
+        history = History(out / "history.csv")
+        trainer = make_trainer(out, recipe, hardware, epochs, history, console)
+        if source.stream and trainer.world_size > 1:
+            raise InputError(f"{source}: can be read by one process only; give a file, or --devices 1")
+        last = out / CHECKPOINTS / "last.ckpt"
+        if quiet or resume:
+            if not quiet:
+                remove_unfinished(out)
+            fit(trainer, module, loaders, last if resume and last.exists() else None)
+        else:
+            for option, read in (("", source.file()), ("--wild-type ", data_options.wild_type or "")):
+                check_outside(out, read, option)
+            with replaced_content(out) as commit:
+                trainer.callbacks.append(AfterFirstEpoch(commit))  # type: ignore[attr-defined]
+                write_json(out / SETTINGS, settings)
+                fit(trainer, module, loaders, None)
+        if not trainer.is_global_zero:
+            return None
 
-    assert isinstance(trainer.checkpoint_callback, ModelCheckpoint)
-    best = trainer.checkpoint_callback.best_model_path
-    module.load_state_dict(torch.load(best, map_location="cpu", weights_only=True)["state_dict"])
-    results = write_results(out, module.cpu().eval(), data, recipe, history, title or Path(path).name)
-    shutil.rmtree(out / CHECKPOINTS, ignore_errors=True)
-    return results
-
-
-def fingerprint(path: str | Path) -> dict[str, str]:
-    """Name and contents of the data, so that a run is only resumed on the same."""
-    with readable(path) as file:
-        return {"name": file.name, "sha256": hashlib.sha256(file.read_bytes()).hexdigest()}
-
-
-def prepare_folder(out: Path, settings: dict[str, Any], resume: bool, overwrite: bool) -> None:
-    """Sees to it that no other run's files are mixed with this one's.
-
-    Raises:
-        InputError: `out` holds another run and neither `resume` nor `overwrite` was given, or there is nothing to
-            resume, or the settings differ from those of the run to resume.
-    """
-    if resume and not out.is_file():
-        check_resumable(out, settings)
-        return
-    check_folder(out, SETTINGS, overwrite, "--resume goes on with it, --overwrite replaces it")
-    if out.is_dir() and any(out.iterdir()):
-        shutil.rmtree(out)
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(f"{out}: cannot be made: {error.strerror}; give another --out") from None
+        assert isinstance(trainer.checkpoint_callback, ModelCheckpoint)
+        best = trainer.checkpoint_callback.best_model_path
+        module.load_state_dict(torch.load(best, map_location="cpu", weights_only=True)["state_dict"])
+        results = write_results(out, module.cpu().eval(), data, recipe, history, title or Path(source.name).name)
+        for part, name in results.one_class.items():
+            say(
+                f"warning: on the {part} part every prediction is {name}, so MCC is 0 or undefined; AUROC and AUPRC "
+                "tell "
+                "whether the probabilities rank the classes all the same"
+            )
+        shutil.rmtree(out / CHECKPOINTS, ignore_errors=True)
+        return results
 
 
 def check_resumable(out: Path, settings: dict[str, Any]) -> None:
@@ -144,14 +163,18 @@ def check_resumable(out: Path, settings: dict[str, Any]) -> None:
             )
 
 
-def describe(data: LabelledData) -> str:
+def describe(data: LabelledData, say: Callable[[str], None]) -> None:
+    """Says what was read, what was guessed, and what there is to train on, a line each."""
+    say(f"rows: {data.rows_read}")
+    if data.guesses:
+        say(f"guessed: {'; '.join(data.guesses)}")
     sizes = ", ".join(f"{len(data.rows(part)):,} {part}" for part in ("train", "val", "test"))
     lengths = np.diff(data.offsets)
     span = f"{lengths.min()}" if lengths.min() == lengths.max() else f"{lengths.min()} to {lengths.max()}"
     classes = f" with {len(data.targets.classes)} classes" if data.targets.classes else ""
-    return (
-        f"data: {sizes}; {data.alphabet.name}, length {span}; {data.targets.task}{classes} of {data.source['target']}"
-    )
+    say(f"data: {sizes}; {data.alphabet.name}, length {span}; {data.targets.task}{classes} of {data.source['target']}")
+    if (problem := selection.undefined_because(data.targets.task, data.labels("val"))) is not None:
+        say(f"warning: {problem}, so the epoch to keep is chosen by the validation loss")
 
 
 def build_module(data: LabelledData, recipe: Recipe) -> tuple[LyraModule, LyraDataModule]:
@@ -159,7 +182,7 @@ def build_module(data: LabelledData, recipe: Recipe) -> tuple[LyraModule, LyraDa
     parts = {
         name: SequenceDataset(data.tokens, data.offsets, data.rows(name), data.values) for name in ("train", "val")
     }
-    training = np.concatenate([np.atleast_1d(data.values[i]) for i in data.rows("train")])
+    training = data.labels("train")
     output = weights = None
     if data.targets.task == "regression":
         output = RegressionOutput.fit(recipe.output, training)

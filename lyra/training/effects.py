@@ -1,0 +1,44 @@
+"""Options that have no effect in a run: an error, for who gave one expected something of it."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+from ..data.loading import LabelledData
+from ..errors import refuse_without_effect, shorten
+from .recipe import Recipe
+
+LAYERS = ("pgc_layers", "s4_layers")
+
+
+def check_before_reading(given: Collection[str], recipe: Recipe) -> None:
+    """Raises InputError for one of the options `given` that this recipe does not look at."""
+    if recipe.model == "paper":
+        refuse_without_effect(
+            given, LAYERS, "the paper's model has its own number of layers (--model layered has them)"
+        )
+    elif recipe.s4_layers == 0:
+        refuse_without_effect(given, ("d_state", "s4_lr", "bidirectional"), "there are no state space layers")
+
+
+def check_with_data(given: Collection[str], data: LabelledData, unlabelled: str) -> None:
+    """Raises InputError for one of the options `given` that makes no difference on these data."""
+    task, source = data.targets.task, data.source
+    if task == "regression":
+        refuse_without_effect(given, ("class_weights", "positive"), "the target is a number")
+    else:
+        refuse_without_effect(given, ("output", "decimal"), f"the task is {task}, whose target is no number")
+    if task != "token":
+        refuse_without_effect(given, ("unlabelled",), f"the task is {task}, without labels of residues")
+    else:
+        refuse_without_effect(given, ("pool",), "a class per residue needs no pooling")
+        if unlabelled and unlabelled not in data.targets.unlabelled:
+            refuse_without_effect(given, ("unlabelled",), f"no residue has the label {shorten(unlabelled)}")
+    if not source["mutant"]:
+        refuse_without_effect(given, ("offset",), f"column {source['column']} holds whole sequences, no mutations")
+    if source["split"] is not None:
+        refuse_without_effect(given, ("test_fraction",), f"column {source['split']} says which rows are the test part")
+    if source["val_column"] is not None:
+        refuse_without_effect(
+            given, ("val_fraction",), f"column {source['val_column']} says which rows are the validation part"
+        )
