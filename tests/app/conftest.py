@@ -53,6 +53,17 @@ def one_thread():
     torch.set_num_threads(threads)
 
 
+@pytest.fixture(autouse=True)
+def without_pictures(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pictures of a run are empty, unless the test is marked as one about pictures."""
+    from PIL import Image
+
+    from lyra import plots
+
+    if request.node.get_closest_marker("pictures") is None:
+        monkeypatch.setattr(plots, "save_figure", lambda figure, path: Image.new("L", (1, 1)).save(path, format="png"))
+
+
 def random_sequences(count: int, shortest: int, longest: int, letters: str = "ACGT", seed: int = 0) -> list[str]:
     rng = np.random.default_rng(seed)
     lengths = rng.integers(shortest, longest + 1, size=count)

@@ -39,7 +39,7 @@ TRAIN = [
     Case("blank lines only", "\n\n", ("{data}",)),
     Case("folder", None, ("is a folder; give a CSV",), file="."),
     Case("FASTA", ">a\nACGT\n", ("{data}: FASTA has no targets", "CSV"), file="data.fa"),
-    Case("irregular", changed(5, "ACGT,1,2,3"), ("{data}: not a regular table", "line 5", "as many fields")),
+    Case("irregular", changed(5, "ACGT,1,2,3"), ("{data}, row 5: has 4 fields, the header 2", "as many fields")),
     Case("not text", b"seq,label\n\xff\xfe\x80,1\n", ("{data}: cannot be read as text", "UTF-8")),
     Case("broken gzip", gzip.compress(GOOD.encode())[:60], ("{data}: cannot be read",), file="data.csv.gz"),
     Case("no sequence column", GOOD.replace("seq", "residues"),
@@ -49,7 +49,7 @@ TRAIN = [
     Case("wrong --target", GOOD, ("{data}: target column 'fitness' is missing",), ("--target", "fitness")),
     Case("wrong --split", GOOD, ("{data}: split column 'fold' is missing",), ("--split", "fold")),
     Case("unknown letter", changed(7, "ACGTA5GTAC,1.5"),
-         ("{data}, row 7, column seq: letter '5' at position 6 is not in the protein alphabet ACDEF",
+         ("{data}, row 7, column seq: letter '5' at position 6 is not in the dna alphabet ACGT",
           "--on-invalid skip")),
     Case("letter outside a given alphabet", changed(4, "ACGTLCGTAC,1.5"),
          ("{data}, row 4, column seq: letter 'L' at position 5 is not in the rna alphabet",), ("--alphabet", "rna")),
@@ -143,7 +143,8 @@ def test_invalid_letters_on_request(lyra, tmp_path, policy, rows):
     assert outcome.code == 0, outcome.err
     sizes = re.search(r"data: (\d+) train, (\d+) val, (\d+) test", outcome.err)
     assert sum(map(int, sizes.groups())) == rows
-    assert ("skipped 1 of 17 rows" in outcome.err) == (policy == "skip")
+    says = "rows: 17 read, 16 used, 1 set aside (1 with letters outside the dna alphabet)"
+    assert (says in outcome.err) == (policy == "skip")
 
 
 def test_duplicates_across_parts(lyra, tmp_path):

@@ -104,14 +104,15 @@ def test_demo(lyra, tmp_path):
 MEASURE = """
 import re, sys
 from lyra.prediction import Predictor
-from lyra.prediction_files import InputOptions, predict_file
+from lyra.prediction_files import predict_file
+from lyra.prediction_inputs import InputOptions
 def memory(name):
     return int(re.search(rf"{name}:\\s+(\\d+) kB", open("/proc/self/status").read())[1]) / 1024
 predictor = Predictor.from_pretrained(sys.argv[1], "cpu")
 def run(path):
     open("/proc/self/clear_refs", "w").write("5")  # the peak starts anew
     before = memory("VmRSS")
-    print(*predict_file(predictor, path, path + ".out", InputOptions()))
+    print(*predict_file(predictor, path, path + ".out.csv", InputOptions()))
     return memory("VmHWM") - before
 run(sys.argv[2])
 small, large = run(sys.argv[2]), run(sys.argv[3])

@@ -10,13 +10,14 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lyra import alphabets
 from lyra.alphabets import DNA, PROTEIN, RNA
 from lyra.data import BucketSampler, DataOptions, SequenceDataset, load_labelled, read_table
 from lyra.data.batches import IGNORED, SortedSampler
+from lyra.data.fasta import iterate_fasta
+from lyra.data.guesses import guess_alphabet
 from lyra.data.mutants import apply_mutations, matching_offsets
 from lyra.data.splits import draw_parts
-from lyra.data.tables import iterate_fasta, iterate_table
+from lyra.data.tables import iterate_table
 from lyra.datasets import GB1_OFFSET, GB1_WILD_TYPE, gb1_path, load_gb1
 from lyra.errors import InputError
 
@@ -41,7 +42,7 @@ def load(path, **options):
     ],
 )
 def test_alphabet_is_found(sequences, expected):
-    assert alphabets.detect(sequences) is expected
+    assert guess_alphabet(sequences)[0] is expected
 
 
 def test_letters_become_tokens():

@@ -1,0 +1,420 @@
+"""Where results go and what commands meet there: pipes, devices, links, other runs, names of any kind, failures."""
+
+from __future__ import annotations
+
+import gzip
+import io
+import json
+import os
+import re
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from lyra.errors import InputError
+from lyra.files import atomic_text, claimed_folder, table_separator
+
+from .conftest import SMALL, classification_rows, read_csv, regression_rows, token_rows, write_table
+
+CASES = Path(__file__).parent / "cases"
+ONE = "seq\nACGTACGTAC\n"
+
+
+@pytest.fixture
+def one(tmp_path) -> Path:
+    path = tmp_path / "one.csv"
+    path.write_text(ONE)
+    return path
+
+
+def test_a_pipe_is_written_to(lyra, trained, tmp_path, one):
+    pipe, got = tmp_path / "pipe", []
+    os.mkfifo(pipe)
+    reader = threading.Thread(target=lambda: got.append(pipe.read_text()))
+    reader.start()
+    outcome = lyra("predict", trained["regression"], one, "-o", pipe)
+    reader.join(30)
+    assert outcome.code == 0, outcome.err
+    assert got[0].startswith("seq,prediction\nACGTACGTAC,") and pipe.is_fifo()
+
+
+def test_a_device_is_written_to(lyra, trained, one):
+    assert lyra("predict", trained["regression"], one, "-o", "/dev/null").code == 0
+    assert Path("/dev/null").is_char_device()
+
+
+@pytest.mark.parametrize("there", [True, False], ids=["to a file", "to nothing yet"])
+def test_a_link_stays_one(lyra, trained, tmp_path, one, there):
+    (tmp_path / "far").mkdir()
+    real, link = tmp_path / "far" / "real.csv", tmp_path / "link.csv"
+    if there:
+        real.write_text("old")
+    link.symlink_to(real)
+    assert lyra("predict", trained["regression"], one, "-o", link).code == 0
+    assert link.is_symlink() and real.read_text().startswith("seq,prediction\n")
+    assert [path.name for path in real.parent.iterdir()] == ["real.csv"]
+
+
+def test_a_link_to_the_input_is_the_input(lyra, trained, tmp_path, one):
+    (tmp_path / "link.csv").symlink_to(one)
+    outcome = lyra("predict", trained["regression"], one, "-o", tmp_path / "link.csv")
+    assert outcome.code == 2 and "is the file to read" in outcome.err
+    assert one.read_text() == ONE
+
+
+def test_standard_input_and_output(trained, tmp_path):
+    """Packed input through a pipe; output behind what a file holds already, by each of its names."""
+    (tmp_path / "one.csv").write_text(ONE)
+    code = (
+        "import sys\nfrom lyra.cli import main\nmodel, table = sys.argv[1:]\n"
+        "for given, out in (('/dev/stdin', '-'), (table, '/dev/stdout'), (table, '/dev/fd/1')):\n"
+        "    sys.argv = ['lyra', 'predict', model, given, '-o', out]\n"
+        "    try:\n        main()\n    except SystemExit as stop:\n        assert not stop.code, stop.code\n"
+    )
+    command = f"gzip -c one.csv | '{sys.executable}' -c \"{code}\" '{trained['regression']}' one.csv >> all.csv"
+    (tmp_path / "all.csv").write_text("kept\n")
+    run = subprocess.run(["bash", "-c", command], cwd=tmp_path, capture_output=True, text=True, timeout=120)
+    assert run.returncode == 0, run.stderr
+    lines = (tmp_path / "all.csv").read_text().splitlines()
+    assert lines[0] == "kept" and lines[1::2] == ["seq,prediction"] * 3
+    assert len(set(lines[2::2])) == 1 and lines[2].startswith("ACGTACGTAC,")
+
+
+def test_a_pipe_is_read(lyra, trained, tmp_path):
+    """A pipe gives its content once; `explain` and the search for the separator read it several times."""
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    for command, out in (("predict", "p.csv"), ("explain", "x")):
+        writer = threading.Thread(target=lambda: pipe.write_text(ONE))
+        writer.start()
+        outcome = lyra(command, trained["regression"], pipe, "-o", tmp_path / out)
+        writer.join(30)
+        assert outcome.code == 0, outcome.err
+    assert (tmp_path / "p.csv").read_text().startswith("seq,prediction\nACGTACGTAC,")
+    assert len(read_csv(tmp_path / "x" / "mutagenesis.csv")) == 30
+
+
+def test_training_from_standard_input(lyra, tmp_path, monkeypatch):
+    rows = "seq,label\n" + "".join(f"{s},{y}\n" for s, y in regression_rows(60))
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(rows.encode())))
+    outcome = lyra("train", "-", "--out", tmp_path / "run", *SMALL)
+    assert outcome.code == 0 and "rows: 60 read, 60 used, 0 set aside" in outcome.err, outcome.err
+
+
+@pytest.mark.parametrize(
+    ("name", "separator"),
+    [("a.csv", ","), ("a.TSV", "\t"), ("a.tab", "\t"), ("a", ","), ("a.csv.gz", ","), ("a.tsv.gz", "\t"), ("-", ",")],
+)
+def test_the_name_decides_the_format(name, separator):
+    assert table_separator(name) == separator
+
+
+@pytest.mark.parametrize("name", ["a.xlsx", "a.json", "a.parquet", "a.fasta", "a.csv.zip", "a.csv.bz2", "a.txt"])
+def test_other_formats_are_refused(lyra, trained, tmp_path, one, name):
+    outcome = lyra("predict", trained["regression"], one, "-o", tmp_path / name)
+    assert outcome.code == 2 and "must end in .csv, .tsv" in outcome.err
+    assert not (tmp_path / name).exists()
+
+
+def test_tabs_are_written(lyra, trained, tmp_path, one):
+    one.write_text('name,seq\n"a, b",ACGT\n')
+    assert lyra("predict", trained["regression"], one, "-o", tmp_path / "p.tsv").code == 0
+    lines = [line.split("\t") for line in (tmp_path / "p.tsv").read_text().splitlines()]
+    assert lines[0] == ["name", "seq", "prediction"] and lines[1][:2] == ["a, b", "ACGT"]
+
+
+@pytest.mark.parametrize("content", ["fasta", "letters"])
+def test_a_wild_type_that_is_a_file_is_a_file(lyra, trained, tmp_path, monkeypatch, content):
+    """Whatever it is called, even as a sequence might be."""
+    monkeypatch.chdir(tmp_path)
+    Path("ACGA").write_text(">wt\nGGTT\nAC\n" if content == "fasta" else "GGTTAC\n")
+    assert lyra("explain", trained["regression"], "--wild-type", "ACGA", "-o", "x").code == 0
+    facts = json.loads(Path("x/explanation.json").read_text())["sequences"]
+    assert [fact["length"] for fact in facts] == [6]
+
+
+def test_a_wild_type_file_has_one_sequence(lyra, trained, tmp_path):
+    (tmp_path / "two.fa").write_text(">a\nACGT\n>b\nACGA\n")
+    for given, says in ((tmp_path / "two.fa", "has 2 records"), ("there/is.none", "there is no such file")):
+        outcome = lyra("explain", trained["regression"], "--wild-type", given, "-o", tmp_path / "x")
+        assert outcome.code == 2 and says in outcome.err
+
+
+def test_fasta_whatever_it_is_called(lyra, trained, tmp_path):
+    for name in ("a.csv", "a.fsa", "a"):
+        (tmp_path / name).write_text("\n>one\nACGTAC\n")
+        assert lyra("predict", trained["regression"], tmp_path / name, "-o", tmp_path / "p.csv").code == 0
+        assert [row["id"] for row in read_csv(tmp_path / "p.csv")] == ["one"]
+    (tmp_path / "table.fa").write_text(ONE)
+    assert lyra("predict", trained["regression"], tmp_path / "table.fa", "-o", tmp_path / "p.csv").code == 0
+    assert [row["seq"] for row in read_csv(tmp_path / "p.csv")] == ["ACGTACGTAC"]
+
+
+@pytest.fixture
+def table(tmp_path) -> Path:
+    return write_table(tmp_path / "t.csv", ["seq", "label"], regression_rows(60))
+
+
+def test_overwriting_through_a_link(lyra, tmp_path, table):
+    real, link = tmp_path / "real", tmp_path / "link"
+    real.mkdir()
+    link.symlink_to(real)
+    for options in ((), ("--overwrite",)):
+        assert lyra("train", table, "--out", link, *SMALL, *options).code == 0
+    assert link.is_symlink() and (real / "report.html").exists()
+    for options in ((), ("--overwrite",)):
+        outcome = lyra("explain", link, "--wild-type", "ACGT", "-o", tmp_path / "x", *options)
+        assert outcome.code == 0, outcome.err
+        if not options:
+            (tmp_path / "x").rename(tmp_path / "elsewhere")
+            (tmp_path / "x").symlink_to(tmp_path / "elsewhere")
+    assert (tmp_path / "x").is_symlink() and (tmp_path / "elsewhere" / "explanation.html").exists()
+    (tmp_path / "nothing").symlink_to(tmp_path / "gone")
+    outcome = lyra("train", table, "--out", tmp_path / "nothing", *SMALL)
+    assert outcome.code == 2 and "is a symbolic link to nothing" in outcome.err
+
+
+def test_bad_data_cost_no_earlier_run(lyra, tmp_path, table):
+    run = tmp_path / "run"
+    assert lyra("train", table, "--out", run, *SMALL).code == 0
+    before = (run / "metrics.json").read_text()
+    (tmp_path / "bad.csv").write_text("seq,label\nACGT,1.5\nACGT\n")
+    assert lyra("train", tmp_path / "bad.csv", "--out", run, *SMALL, "--overwrite").code == 2
+    assert (run / "metrics.json").read_text() == before
+    outcome = lyra("train", run / "predictions.csv", "--target", "label", "--out", run, *SMALL, "--overwrite")
+    assert outcome.code == 2 and "is in the folder that --overwrite replaces" in outcome.err
+    assert (run / "predictions.csv").exists()
+
+
+@pytest.mark.parametrize("options", [(), ("--overwrite",), ("--resume",)], ids=["plain", "overwrite", "resume"])
+def test_one_run_in_a_folder(lyra, tmp_path, options):
+    """The second is refused before it reads its data, which here are not even there."""
+    with claimed_folder(tmp_path / "run"):
+        outcome = lyra("train", tmp_path / "no.csv", "--out", tmp_path / "run", *SMALL, *options)
+    assert outcome.code == 2 and "another run is writing here" in outcome.err
+    assert not (tmp_path / "run").exists(), "nobody wrote anything"
+
+
+def test_a_refused_run_leaves_no_folder(lyra, tmp_path):
+    assert lyra("train", tmp_path / "no.csv", "--out", tmp_path / "run", *SMALL).code == 2
+    assert list(tmp_path.iterdir()) == []
+
+
+NAMES = [
+    "growth rate [/h]",
+    "[bold]x",
+    "$a$ and $b",
+    "x[/]",
+    "\u03b1\u2192\u03b2 \U0001f9ec",
+    "a" * 200,
+    ":smile: $\\frac{$",
+]
+
+
+@pytest.mark.pictures
+@pytest.mark.parametrize(
+    ("task", "name"), [(("regression", "classification")[i % 2], name) for i, name in enumerate(NAMES)]
+)
+def test_names_are_text(lyra, tmp_path, task, name):
+    """Column, class and folder names reach terminal, pictures, page and tables as they are."""
+    rows = regression_rows(60) if task == "regression" else [(s, y + name) for s, y in classification_rows(60)]
+    data = write_table(tmp_path / "t.csv", ["seq", name], rows)
+    run = tmp_path / f"run {name[:30].replace('/', '|')}"
+    outcome = lyra("train", data, "--target", name, "--out", run, *SMALL)
+    assert outcome.code == 0, outcome.err
+    assert f"of {name}" in outcome.err
+    assert name in json.loads((run / "model" / "config.json").read_text())["metadata"]["source"]["target"]
+    assert list(read_csv(run / "predictions.csv")[0])[2] == name
+    quick = ("--steps", "4", "--positions", "1-2")
+    assert lyra("explain", run, "--wild-type", "ACGTAC", "-o", tmp_path / "x", *quick).code == 0
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1"])
+def test_terminals_without_unicode(lyra, monkeypatch, tmp_path, table, encoding):
+    from lyra.cli import main
+
+    out = io.TextIOWrapper(io.BytesIO(), encoding=encoding)
+    monkeypatch.setattr("sys.stdout", out)
+    monkeypatch.setattr("sys.argv", ["lyra", "train", str(table), "--out", str(tmp_path / "\u03b1"), *SMALL])
+    with pytest.raises(SystemExit) as stop:
+        main()
+    assert not stop.value.code
+    text = out.buffer.getvalue()
+    assert b"\\u03b1" in text and b"R2" in text
+
+
+def test_what_nobody_expected_is_one_line_and_a_file(lyra, tmp_path, table, monkeypatch):
+    def broken(*_: object) -> None:
+        raise KeyError("a fault\nof two lines")
+
+    monkeypatch.setattr("lyra.training.run.build_module", broken)
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "kept"))
+    (tmp_path / "kept").mkdir()
+    outcome = lyra("train", table, "--out", tmp_path / "run", *SMALL)
+    assert outcome.code == 1 and "Traceback" not in outcome.err
+    line = outcome.err.splitlines()[-1]
+    assert line.startswith("lyra: error: KeyError: 'a fault\\nof two lines' (this is a fault of lyra")
+    kept = Path(re.search(r"the traceback is in (.+\.txt)\)", line)[1])
+    assert "in broken" in kept.read_text() and "Traceback" in kept.read_text()
+
+
+def test_output_that_cannot_be_written_is_one_line(trained, tmp_path):
+    table = write_table(tmp_path / "t.csv", ["seq"], [(s,) for s, _ in regression_rows(9000)])
+    command = f"'{sys.executable}' -m lyra.cli predict '{trained['regression']}' '{table}' -o - | head -c 10"
+    run = subprocess.run(["bash", "-c", command], capture_output=True, text=True, timeout=120)
+    assert "Traceback" not in run.stderr and "Broken pipe" in run.stderr and run.stderr.count("lyra: error") == 1
+    if Path("/dev/full").exists():
+        run = subprocess.run(
+            ["bash", "-c", f"'{sys.executable}' -m lyra.cli --help > /dev/full"],
+            capture_output=True,
+            text=True,
+            timeout=60,
+        )
+        assert run.returncode == 2 and run.stderr.splitlines() == [
+            "lyra: error: standard output: cannot be written: No space left on device"
+        ]
+
+
+def test_the_input_is_never_the_output(lyra, trained, tmp_path, one):
+    """Not by way of a folder that is not there, either."""
+    outcome = lyra("predict", trained["regression"], one, "-o", tmp_path / "x" / ".." / "one.csv")
+    assert outcome.code == 2 and "is the file to read" in outcome.err
+    assert one.read_text() == ONE and not (tmp_path / "x").exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "code", "says"),
+    [
+        ("n" * 240 + ".csv", 0, ""),
+        ("n" * 260 + ".csv", 2, "cannot be written: File name too long"),
+        ("", 2, "is no name of a file"),
+        ("d.csv/", 2, "is no name of a file"),
+    ],
+    ids=["long", "too long", "empty", "folder"],
+)
+def test_names_of_files(lyra, trained, tmp_path, monkeypatch, one, name, code, says):
+    monkeypatch.chdir(tmp_path)
+    outcome = lyra("predict", trained["regression"], one, "-o", name)
+    assert outcome.code == code and says in outcome.err, outcome.err
+    assert len(list(tmp_path.iterdir())) == 1 + (code == 0)
+
+
+def test_links_that_promise_two_things(lyra, trained, tmp_path, one):
+    (tmp_path / "l.csv").symlink_to(tmp_path / "real.tsv")
+    (tmp_path / "plain").symlink_to(tmp_path / "real.tsv.gz")
+    (tmp_path / "loop.csv").symlink_to(tmp_path / "loop.csv")
+    for name, says in (("l.csv", "whose name promises another format"), ("loop.csv", "leads nowhere")):
+        outcome = lyra("predict", trained["regression"], one, "-o", tmp_path / name)
+        assert outcome.code == 2 and says in outcome.err
+        assert (tmp_path / name).is_symlink()
+    assert lyra("predict", trained["regression"], one, "-o", tmp_path / "plain").code == 0
+    assert gzip.decompress((tmp_path / "real.tsv.gz").read_bytes()).startswith(b"seq\tprediction\n")
+
+
+def test_what_no_run_wrote_is_not_replaced(lyra, trained, tmp_path, table, one):
+    """A user's file in the folder of a run or an explanation stays, and so does what is being read."""
+    run, x = tmp_path / "run", tmp_path / "x"
+    assert lyra("train", table, "--out", run, *SMALL).code == 0
+    explain = ("explain", trained["regression"], one, "-o", x, "--no-attributions", "--pictures", "0")
+    assert lyra(*explain).code == 0
+    for folder, command in ((run, ("train", table, "--out", run, *SMALL)), (x, explain)):
+        (folder / "notes.txt").write_text("mine")
+        outcome = lyra(*command, "--overwrite")
+        assert outcome.code == 2 and "holds notes.txt, which no run wrote" in outcome.err
+        assert (folder / "notes.txt").read_text() == "mine"
+        (folder / "notes.txt").unlink()
+        assert lyra(*command, "--overwrite").code == 0
+    (x / "mutagenesis.csv").write_text(ONE)
+    outcome = lyra("explain", trained["regression"], x / "mutagenesis.csv", "-o", x, "--overwrite")
+    assert outcome.code == 2 and "is in the folder that --overwrite replaces" in outcome.err
+    mutants = write_table(
+        tmp_path / "m.csv", ["mutant", "y"], [(f"A1{c}", f"{i}.5") for i, c in enumerate("CDEFGHIKLMNPQRSTVWY")]
+    )
+    (run / "history.csv").write_text("ACDEF\n")
+    outcome = lyra("train", mutants, "--wild-type", run / "history.csv", "--out", run, *SMALL, "--overwrite")
+    assert outcome.code == 2 and "--wild-type" in outcome.err and "is in the folder" in outcome.err
+
+
+def test_a_run_that_fails_at_once_costs_no_earlier_one(lyra, tmp_path, table):
+    run = tmp_path / "run"
+    assert lyra("train", table, "--out", run, *SMALL).code == 0
+    before = {path.relative_to(run): path.read_bytes() for path in run.rglob("*") if path.is_file()}
+    outcome = lyra("train", table, "--out", run, *SMALL, "--overwrite", "--lr", "1e30", "--output", "linear")
+    assert outcome.code == 2 and "the loss is not finite" in outcome.err
+    assert {path.relative_to(run): path.read_bytes() for path in run.rglob("*") if path.is_file()} == before
+    assert lyra("train", table, "--out", run, *SMALL, "--overwrite").code == 0
+    assert not list(run.rglob(".*"))
+
+
+def test_a_link_is_replaced_when_it_is_complete(tmp_path):
+    (tmp_path / "real.txt").write_text("old")
+    (tmp_path / "link.txt").symlink_to(tmp_path / "real.txt")
+    with pytest.raises(RuntimeError), atomic_text(tmp_path / "link.txt") as file:
+        file.write("half")
+        raise RuntimeError
+    assert (tmp_path / "real.txt").read_text() == "old"
+    with pytest.raises(InputError, match="cannot be written"), atomic_text(tmp_path / "real.txt" / "x.txt"):
+        pass
+
+
+STRANGE = {
+    "nucleotides": ("protein", "ACGTACGTACGTACGTACGTACGT", "the sequence in row 3 looks like nucleotides"),
+    "proteins": ("dna", "MKVSYHRDWBMKVSYHRDWB", "look like proteins"),
+    "letters": ("dna", "ACGTNACGT", "letter N never occurred in training; it is here once, in row 3"),
+    "long": ("dna", "ACGT" * 30, "far longer than those of training (6 to 14 letters), such as row 3 with 120"),
+    "short": ("dna", "AC", "far shorter than those of training"),
+    "stop": ("protein", "MKVWY*", "1 sequences end in '*', a stop codon, which is taken off"),
+}
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory) -> dict[str, Path]:
+    """A DNA and a protein model."""
+    from rich.console import Console
+
+    from lyra.data import DataOptions
+    from lyra.training import Hardware, Recipe, train
+
+    folder = tmp_path_factory.mktemp("models")
+    rows = [(s, f"{i / 8 + 0.01}") for i, (s, _) in enumerate(token_rows(60))]
+    swap = str.maketrans("ACGT", "MKWY")
+    for name, letters in {
+        "dna": rows,
+        "protein": [(s.translate(swap) + "DEFHIL"[i % 6], y) for i, (s, y) in enumerate(rows)],
+    }.items():
+        table = write_table(folder / f"{name}.csv", ["seq", "label"], letters)
+        train(table, folder / name, DataOptions(), Recipe(d_model=8, d_state=4, epochs=1), Hardware("cpu"),
+              console=Console(quiet=True))  # fmt: skip
+    return {name: folder / name for name in ("dna", "protein")}
+
+
+@pytest.mark.parametrize("kind", STRANGE)
+@pytest.mark.parametrize("command", ["predict", "explain"])
+def test_what_a_model_does_not_know_is_said(lyra, models, tmp_path, kind, command):
+    name, sequence, says = STRANGE[kind]
+    usual = "ACGTACGT" if name == "dna" else "MKWYMKWYD"
+    data = write_table(tmp_path / "t.csv", ["seq"], [(usual,), (sequence,)])
+    quick = ("--no-attributions", "--pictures", "0") if command == "explain" else ()
+    outcome = lyra(command, models[name], data, "-o", tmp_path / "out", *quick)
+    assert outcome.code == 0, outcome.err
+    warned = [line for line in outcome.err.splitlines() if line.startswith("warning: ")]
+    assert any(says in line for line in warned), outcome.err
+    write_table(data, ["seq"], [(usual,), (usual[::-1],)])
+    outcome = lyra(command, models[name], data, "-o", tmp_path / "known", *quick)
+    assert outcome.code == 0 and "warning" not in outcome.err, outcome.err
+
+
+def test_the_handed_nucleotides(lyra, models, tmp_path):
+    outcome = lyra("predict", models["protein"], CASES / "nucleotides.fna", "-o", tmp_path / "p.csv")
+    assert "warning" in outcome.err and "nucleotides" in outcome.err
+    outcome = lyra(
+        "explain", models["protein"], "--wild-type", CASES / "gb1.fsa", "-o", tmp_path / "x", "--positions", "1-2"
+    )
+    assert (
+        outcome.code == 0
+        and np.isfinite([float(r["change"]) for r in read_csv(tmp_path / "x" / "mutagenesis.csv")]).all()
+    )
