@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 PACKAGES = (
-    "numpy", "triton", "lightning", "torchmetrics", "pandas", "scipy", "safetensors", "huggingface_hub",
+    "numpy", "triton", "lightning", "pandas", "scipy", "safetensors", "huggingface_hub",
     "matplotlib", "typer", "rich",
 )  # fmt: skip
 
