@@ -76,7 +76,7 @@ def fail(message: str, code: int) -> NoReturn:
 
 def fail_usage(error: Any) -> NoReturn:
     """Says what is wrong with the command line; a command without anything behind it shows its help."""
-    if not error.message or type(error).__name__ == "NoArgsIsHelpError":
+    if type(error).__name__ == "NoArgsIsHelpError":
         error.show()
         sys.exit(error.exit_code)
     command = error.ctx.command_path if error.ctx is not None else "lyra"

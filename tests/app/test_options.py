@@ -132,9 +132,20 @@ def test_an_option_comes_once(lyra, arguments):
     assert len(outcome.err.splitlines()) == 1
 
 
-@pytest.mark.parametrize("options", [("--lr", "fast"), ("--nosuch",), ("--seed", "1.5")], ids=" ".join)
-def test_a_wrong_command_line_is_one_line(lyra, options):
-    outcome = lyra("train", "t.csv", "--out", "r", *options)
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("train", "t.csv", "--out", "r", "--lr", "fast"),
+        ("train", "t.csv", "--out", "r", "--nosuch"),
+        ("train", "t.csv", "--out", "r", "--seed", "1.5"),
+        ("train", "t.csv", "--out"),
+        ("predict", "m"),
+        ("fly",),
+    ],
+    ids=" ".join,
+)
+def test_a_wrong_command_line_is_one_line(lyra, arguments):
+    outcome = lyra(*arguments)
     assert outcome.code == 2 and outcome.err.startswith("lyra: error: ") and len(outcome.err.splitlines()) == 1
 
 
