@@ -50,7 +50,7 @@ def main() -> None:
         if isinstance(stream, io.TextIOWrapper):  # a name that the terminal cannot show is no reason to fail
             stream.reconfigure(errors="backslashreplace")
     try:
-        code = app(standalone_mode=False)  # so that every error comes here
+        code = app(standalone_mode=False, prog_name="lyra")  # so that every error comes here
         if sys.stdout is not None:
             sys.stdout.flush()
     except InputError as error:
