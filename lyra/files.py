@@ -28,6 +28,7 @@ from .errors import InputError
 TABLE_SUFFIXES = {".csv": ",", ".tsv": "\t", ".tab": "\t", "": ","}
 OPEN_FILE = re.compile(r"/dev/std(in|out|err)|(?:/dev/fd|/proc/self/fd)/(\d+)")
 PREVIOUS = ".previous"  # where a run that is replaced waits until the new one has got somewhere
+UNFINISHED = re.compile(r"\..+\.[0-9a-f]{8}\.\d+\.(unfinished|old)")
 LOCK = ".lyra.lock"  # in a folder that a run is writing
 
 
@@ -92,21 +93,24 @@ def check_folder(out: Path, marker: str, own: re.Pattern[str], overwrite: bool, 
     """Sees to it that a folder to write is absent, empty, or an earlier one of the same kind that may go.
 
     Args:
-        marker: the file by which a folder of this kind is known; own: names of all that may be in one.
+        marker: the file by which a folder of this kind is known; own: paths of all files that may be in one.
         overwrite: whether an earlier one may be replaced; advice: what to do where it may not.
 
     Raises:
         InputError: `out` is a file, or a folder with other things in it.
     """
     check_no_file(out)
-    names = sorted(path.name for path in out.iterdir() if path.name != LOCK) if out.is_dir() else []
+    names = [path.name for path in out.iterdir() if path.name != LOCK] if out.is_dir() else []
     if not names:
         return
-    if not (overwrite and marker in names):
-        raise InputError(f"{out}: is not empty; {advice if marker in names else 'give another folder'}")
-    foreign = [name for name in names if not own.fullmatch(name)]
-    if foreign:
-        raise InputError(f"{out}: holds {foreign[0]}, which no run wrote; move it, or give another folder")
+    ours = marker in names or PREVIOUS in names
+    if not (overwrite and ours):
+        raise InputError(f"{out}: is not empty; {advice if ours else 'give another folder'}")
+    for path in sorted(out.rglob("*")):
+        name = path.relative_to(out).as_posix().removeprefix(f"{PREVIOUS}/")
+        if name not in (LOCK, PREVIOUS) and (path.is_symlink() or not path.is_dir()):
+            if not (own.fullmatch(name) or UNFINISHED.fullmatch(path.name)):
+                raise InputError(f"{out}: holds {name}, which no run wrote; move it, or give another folder")
 
 
 def check_outside(folder: Path, what: str | Path, option: str) -> None:
@@ -166,26 +170,55 @@ def replaced_content(folder: Path) -> Iterator[Callable[[], None]]:
         done = True
         _remove(aside)
 
+    def restore() -> None:
+        """Puts back what is aside, in place of what has come since."""
+        moved = {path.name for path in aside.iterdir()}
+        for path in _content(folder):
+            if path.name in moved or complete:
+                _remove(path)
+        for path in aside.iterdir():
+            os.replace(path, folder / path.name)
+        aside.rmdir()
+
+    complete = True  # all of the old content is aside, so that whatever else is here is new
+    with _emptying(folder):
+        if aside.is_dir():  # a run that was to replace it was killed before it got anywhere
+            restore()
+        old = _content(folder)
     try:
-        old = [path for path in folder.iterdir() if path.name not in (LOCK, PREVIOUS)]
-        if old:
-            _remove(aside)
-            aside.mkdir()
-        for path in old:
-            os.replace(path, aside / path.name)
-    except OSError as error:
-        raise InputError(f"{folder}: cannot be emptied: {error.strerror or error}; give another --out") from None
-    try:
+        with _emptying(folder):
+            complete = False
+            if old:
+                aside.mkdir()
+            for path in old:
+                os.replace(path, aside / path.name)
+            complete = True
         yield commit
     finally:
         if old and not done:
-            for path in folder.iterdir():
-                if path.name not in (LOCK, PREVIOUS):
-                    _remove(path)
-            if aside.is_dir():
-                for path in aside.iterdir():
-                    os.replace(path, folder / path.name)
-                aside.rmdir()
+            with _emptying(folder):
+                restore()
+
+
+def _content(folder: Path) -> list[Path]:
+    return [path for path in folder.iterdir() if path.name not in (LOCK, PREVIOUS)]
+
+
+@contextmanager
+def _emptying(folder: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise InputError(
+            f"{folder}: cannot be emptied: {error.strerror or error}; give another --out (what was in it is there, "
+            "or in "
+            f"{PREVIOUS} inside)"
+        ) from None
+
+
+def commit_replacement(folder: Path) -> None:
+    """Removes what `replaced_content` had put aside, for a run that goes on after it was killed."""
+    _remove(folder / PREVIOUS)
 
 
 def _remove(path: Path) -> None:

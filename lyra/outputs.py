@@ -25,10 +25,7 @@ class RegressionOutput(nn.Module):
         if kind not in KINDS:
             raise ValueError(f"kind is {kind!r}; it must be one of {', '.join(KINDS)}")
         self.kind = kind
-        self.mean: Tensor
-        self.std: Tensor
-        self.register_buffer("mean", torch.tensor(mean, dtype=torch.float64))
-        self.register_buffer("std", torch.tensor(std, dtype=torch.float64))
+        self.mean, self.std = float(mean), float(std)  # no buffers, which follow the model to half precision
         if kind == "sigmoid":
             self.low = nn.Parameter(torch.tensor(float(low)))
             self.high = nn.Parameter(torch.tensor(float(high)))
@@ -60,13 +57,13 @@ class RegressionOutput(nn.Module):
     @property
     def digits(self) -> int:
         """Significant digits that show a prediction to a millionth of the targets' spread."""
-        offset = max(abs(float(self.mean)) / float(self.std), 1.0)
+        offset = max(abs(self.mean) / self.std, 1.0)
         return min(7 + math.floor(math.log10(offset)), 17)
 
     def to_json(self) -> dict[str, Any]:
         """All that `from_json` needs, for a model's metadata."""
         ends = {"low": self.low.item(), "high": self.high.item()} if self.kind == "sigmoid" else {}
-        return {"kind": self.kind, "mean": float(self.mean), "std": float(self.std), **ends}
+        return {"kind": self.kind, "mean": self.mean, "std": self.std, **ends}
 
     @classmethod
     def from_json(cls, values: dict[str, Any]) -> RegressionOutput:

@@ -30,7 +30,7 @@ from .errors import InputError, refuse_without_effect, shorten
 from .prediction import Predictor
 
 BLOCK_ROWS = 4096
-BLOCK_LETTERS = 4_000_000  # of a FASTA block, whose records may be genomes
+BLOCK_LETTERS = 4_000_000  # of a block whose records are genomes
 MUTATION_OPTIONS = ("wild_type", "offset")
 
 
@@ -178,7 +178,7 @@ class Input:
 
     def _table_blocks(self) -> Iterator[Block]:
         self.table.blank = 0
-        for table in self.table.blocks(BLOCK_ROWS):
+        for table in self.table.blocks(BLOCK_ROWS, BLOCK_LETTERS):
             if not table.empty:
                 sequences = read_sequences(table, self.source, self.origin)
                 yield Block(table, sequences, self.origin.column, self.origin.offset if self.origin.mutant else None)
@@ -224,8 +224,8 @@ def take_block(records: Iterator[tuple[int, tuple[str, str]]]) -> list[tuple[int
 
 
 def find_columns(columns: list[str], path: object, trained: dict[str, Any], options: InputOptions) -> Origin:
-    """Where the sequences are: what the user gave, else what the training table had if it is here, else the usual "
-    "names."""
+    """Where the sequences are: what the user gave, else what the training table had if it is here, else the usual
+    names."""
     column = trained.get("column")
     here = column if column in columns else None
     sequence, mutant, wild_type = options.sequence, options.mutant, read_wild_type(options.wild_type)

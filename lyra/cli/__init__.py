@@ -61,6 +61,10 @@ def main() -> None:
     except Exception as error:
         if hasattr(error, "format_message"):  # the command line itself is wrong
             fail_usage(error)
+        if type(error).__name__ == "Abort":  # what earlier versions of typer make of an interrupt
+            sys.exit(EXIT_INTERRUPTED)
+        if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+            fail("not enough memory; try a smaller --batch-size, or the CPU", EXIT_BAD_INPUT)
         if isinstance(error, OSError) and error.errno in (errno.EPIPE, errno.ENOSPC):
             silence_output()
             fail(f"standard output: cannot be written: {error.strerror}", EXIT_BAD_INPUT)

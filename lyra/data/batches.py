@@ -27,7 +27,7 @@ class Batch:
     Attributes:
         tokens: (B, L) int64, padded with 0.
         lengths: (B,) int64, or None when every sequence has length L.
-        targets: (B,) float32 or int64, or (B, L) int64 padded with IGNORED; None without targets.
+        targets: (B,) float32 (standardised) or int64, or (B, L) int64 padded with IGNORED; None without targets.
     """
 
     tokens: Tensor

@@ -10,7 +10,10 @@ from pathlib import Path
 from ..errors import InputError, shorten
 from .sources import Source
 
-FILE_NAME = re.compile(r"\.\w+$")  # the ending of one, which no sequence has
+FILE_NAME = re.compile(  # how one ends; a point alone may be a gap
+    r"\.(fa|fasta|fna|faa|ffn|frn|fas|fsa|fst|mfa|pep|prot|seq|aa|nt|dna|rna|txt|csv|tsv|gb|gbk|gbff|embl|pdb|gz)$",
+    re.I,
+)
 
 
 def first_character(source: Source) -> str:

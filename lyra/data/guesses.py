@@ -155,7 +155,8 @@ MAX_NUMERIC_CLASSES = 20  # whole numbers with more distinct values than this ar
 LARGEST_CODE = 1000  # whole numbers beyond are no codes of classes
 FEW = 4  # classes that a table of any size may have
 MAX_RESIDUE_LABELS = 10  # distinct characters of labels without a separator; words have more
-NUMBER = re.compile(r"[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?", re.ASCII)
+NUMBER = re.compile(r"[+-]?(?:\d+(?:\.\d*)?|\.\d+)(?:[eE][+-]?\d+)?", re.ASCII)
+LONGEST_NUMBER = 100  # characters; cells of labels have thousands
 OTHER_NOTATIONS = (  # what looks like a number to people; the first that fits names it
     (re.compile(r"[+-]?[1-9]\d{0,2}(?:,\d{3})+(?:\.\d+)?"), "a thousands separator"),
     (re.compile(r"[+-]?\d{1,3}(?:\.\d{3})+,\d+"), "a thousands separator and a decimal comma"),
@@ -183,22 +184,44 @@ LABEL_SEPARATORS = (",", " ", ";", "|", "")
 
 
 def is_number(cell: str) -> bool:
-    return NUMBER.fullmatch(cell.strip()) is not None
+    text = cell.strip()
+    return len(text) <= LONGEST_NUMBER and NUMBER.fullmatch(text) is not None
 
 
 def other_notation(cell: str) -> str | None:
     """What keeps a cell from being read as the number that it looks like; None where it looks like none."""
     text = cell.strip()
-    return None if is_number(text) else next((what for form, what in OTHER_NOTATIONS if form.fullmatch(text)), None)
+    if is_number(text) or len(text) > LONGEST_NUMBER:
+        return None
+    return next((what for form, what in OTHER_NOTATIONS if form.fullmatch(text)), None)
 
 
 def split_labels(cell: str, separator: str) -> list[str]:
+    """The labels of a cell; any white space where the separator is a space."""
     cell = cell.strip()
     if not separator:
         return list(cell)
     if cell.startswith("[") and cell.endswith("]"):  # as Python and JSON write lists
-        return [label.strip().strip("'\"") for label in cell[1:-1].split(separator)]
+        return [label.strip().strip("'\"") for label in split_labels(cell[1:-1], separator)]
+    if separator == " ":
+        return cell.split()
     return [label.strip() for label in cell.split(separator)] if cell else []
+
+
+def count_labels(cell: str, separator: str) -> int:
+    """How many labels a cell has; the same as len(split_labels), but quick."""
+    cell = cell.strip()
+    if separator == " ":
+        return len(split_labels(cell, separator))
+    return cell.count(separator) + 1 if separator and cell else len(cell)
+
+
+def label_counts(cells: Sequence[str], separator: str) -> Counter[str]:
+    """How often each label occurs."""
+    counts: Counter[str] = Counter()
+    for cell in cells:
+        counts.update(split_labels(cell, separator) if separator else cell.strip())
+    return counts
 
 
 @dataclass
@@ -268,13 +291,13 @@ def per_residue(target: Target) -> tuple[str, str] | None:
         InputError: numbers for each residue, or cells that could as well be words or numbers.
     """
     for separator in LABEL_SEPARATORS:
-        counts = [cell.count(separator) + 1 if separator else len(cell.strip()) for cell in target.cells]
+        counts = [count_labels(cell, separator) for cell in target.cells]
         fits = [i for i, count in enumerate(counts) if count == target.lengths[i] > 1]
         if separator == "":
             fits = [i for i in fits if not is_number(target.cells[i]) or target.cells[i].strip().isdigit()]
         if not fits or 2 * len(fits) < len(target.cells):
             continue
-        names = Counter(label for i in fits for label in split_labels(target.cells[i], separator))
+        names = label_counts([target.cells[i] for i in fits], separator)
         distinct, every = len({target.cells[i].strip() for i in fits}), len(fits) == len(target.cells)
         agree = every and len({target.lengths[i] for i in fits}) > 2
         if not (agree or 2 * distinct > len(fits) or (every and distinct > len(names))):

@@ -115,8 +115,8 @@ def missing_sequences(cells: pd.Series, origin: Origin) -> np.ndarray:
 
 
 def check_mutations_unused(table: pd.DataFrame, where: object, sequences: list[str]) -> None:
-    """Raises InputError where sequences repeat with other mutations: they are wild types, and the mutations would "
-    "be lost."""
+    """Raises InputError where sequences repeat with other mutations: they are wild types, and the mutations would
+    be lost."""
     mutant = find_column(table.columns, where, None, guesses.MUTANT)
     if mutant is None:
         return
@@ -162,7 +162,7 @@ def without_stops(
     count = sum(map(len, sequences)) - sum(map(len, trimmed))
     if not count or any("*" in sequence for sequence in trimmed):
         return sequences
-    counts = ({len(cell.strip()), *(cell.count(sep) + 1 for sep in guesses.LABEL_SEPARATORS if sep)} for cell in cells)
+    counts = ({guesses.count_labels(cell, separator) for separator in guesses.LABEL_SEPARATORS} for cell in cells)
     if all(len(sequence) in count for sequence, count in zip(sequences, counts, strict=True)):
         return sequences
     warn(f"{where}: {count:,} sequences end in '*', a stop codon, which is taken off")
@@ -207,8 +207,8 @@ def letter_error(where: str, sequence: str, position: int, alphabet: Alphabet, r
 
 
 def read_keys(tokens: np.ndarray, offsets: np.ndarray) -> list[bytes]:
-    """What makes two sequences the same one: that the model reads the same (upper and lower case, U and T, '.' and "
-    "'-')."""
+    """What makes two sequences the same one: that the model reads the same (upper and lower case, U and T, '.' and
+    '-')."""
     raw = np.ascontiguousarray(tokens).tobytes()
     ends = offsets.tolist()
     return [raw[start:stop] for start, stop in pairwise(ends)]

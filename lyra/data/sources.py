@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import codecs
 import contextlib
+import errno
 import gzip
 import hashlib
 import io
@@ -91,8 +92,14 @@ class Source:
                 given = sys.stdin.buffer
             else:
                 given = stack.enter_context(open(self._path, "rb"))
-            shutil.copyfileobj(given, copy, CHUNK)
-        copy.flush()
+            try:
+                shutil.copyfileobj(given, copy, CHUNK)
+                copy.flush()
+            except OSError as error:
+                if error.errno != errno.ENOSPC:
+                    raise
+                folder = tempfile.gettempdir()
+                raise InputError(f"{self.name}: no space to keep it in {folder}; set TMPDIR, or give a file") from None
         return copy
 
     @contextmanager

@@ -1,5 +1,5 @@
-"""Reading CSV and TSV tables, whole or in blocks: every row as it stands in the file, or an error that names the "
-"row."""
+"""Reading CSV and TSV tables, whole or in blocks: every row as it stands in the file, or an error that names the
+row."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ class _Lines(Iterator[str]):
             if self.pending >= LONGEST_RECORD or (self.whole and whole):
                 raise InputError(
                     f"{self.name}, row {self.row}: a quotation mark opens a cell that swallows row "
-                    f"{self.row + self.pending}; take the mark out, or double it inside of quotes"
+                    f"{self.row + self.pending}; take the mark out, or, if the cell is meant to have lines, their ends"
                 )
         self.pending += 1
         return line
@@ -107,9 +107,7 @@ class TableFile:
             lines = lines[given is not None :]
             if not lines:
                 raise InputError(
-                    f"{self.source}: has no sequences: the file has blank lines only; it needs a header line and "
-                    "rows, or "
-                    "FASTA records"
+                    f"{self.source}: has no sequences, blank lines only; it needs a header line and rows, or FASTA records"
                 )
             self.separator, self.reason = separator, GIVEN
             if separator is None:
@@ -208,8 +206,10 @@ class TableFile:
             f"as the header{more}"
         )
 
-    def blocks(self, rows: int | None) -> Iterator[pd.DataFrame]:
-        """The rows as text cells, at most `rows` at a time (None: all at once), indexed by their line numbers.
+    def blocks(self, rows: int | None, letters: int | None = None) -> Iterator[pd.DataFrame]:
+        """The rows as text cells, indexed by their line numbers.
+
+        A block ends after `rows` rows or `letters` characters, whichever comes first; None is no limit.
 
         Nothing is read as missing: "NA" and "" stay text for the caller to judge.
 
@@ -219,7 +219,7 @@ class TableFile:
         with self.source.reading(), self.source.open() as file:
             records = self._records(file)
             next(records)
-            while block := list(islice(records, rows)):
+            while block := list(_take(records, rows, letters)):
                 self._refuse_header(block)
                 kept = [(row, cells) for row, cells in block if any(cell.strip() for cell in cells)]
                 self.blank += len(block) - len(kept)
@@ -232,6 +232,18 @@ class TableFile:
         for row, cells in block:
             if cells[0].strip() == self.columns[0] and [cell.strip() for cell in cells] == self.columns:
                 raise InputError(f"{self.source}, row {row}: repeats the header; take the row out")
+
+
+def _take(
+    records: Iterator[tuple[int, list[str]]], rows: int | None, letters: int | None
+) -> Iterator[tuple[int, list[str]]]:
+    """The next records, up to both limits."""
+    taken = 0
+    for record in islice(records, rows):
+        yield record
+        taken += sum(map(len, record[1])) if letters else 0
+        if letters and taken >= letters:
+            return
 
 
 def iterate_table(path: str | Path | Source, rows: int | None, separator: str | None = None) -> Iterator[pd.DataFrame]:

@@ -13,7 +13,16 @@ import numpy as np
 
 from ..errors import InputError, shorten
 from .batches import IGNORED
-from .guesses import LABEL_SEPARATORS, Target, guess_task, is_number, other_notation, split_labels
+from .guesses import (
+    LABEL_SEPARATORS,
+    Target,
+    count_labels,
+    guess_task,
+    is_number,
+    label_counts,
+    other_notation,
+    split_labels,
+)
 
 TASKS = ("regression", "classification", "token")
 MISSING = frozenset({
@@ -91,8 +100,8 @@ class Targets:
 
 
 def is_missing(na: str | None) -> Callable[[str], bool]:
-    """Which cells stand for no value: empty ones, and those of `na`, texts between commas; None takes the usual "
-    "ones."""
+    """Which cells stand for no value: empty ones, and those of `na`, texts between commas; None takes the usual
+    ones."""
     if na is None:
         return lambda cell: cell.strip().lower() in MISSING
     texts = {text.strip() for text in na.split(",")} | {""}
@@ -157,7 +166,7 @@ def detect(target: Target, task: str | None, *, unlabelled: str = "-", na: str |
     without: list[str] = []
     if task == "token":
         separator = _label_separator(target) if separator is None else separator
-        counts = Counter(label for cell in target.cells for label in split_labels(cell, separator))
+        counts = label_counts(target.cells, separator)
         missing = is_missing(na)
         without = sorted(label for label in counts if label == unlabelled or (separator and missing(label)))
         if separator == "" and unlabelled and len(unlabelled) > 1:
@@ -180,8 +189,7 @@ def _label_separator(target: Target) -> str:
     """The separator of labels where the task is given: the one that most rows speak for."""
     fits = {
         separator: sum(
-            len(split_labels(cell, separator)) == length
-            for cell, length in zip(target.cells, target.lengths, strict=True)
+            count_labels(cell, separator) == length for cell, length in zip(target.cells, target.lengths, strict=True)
         )
         for separator in LABEL_SEPARATORS
     }

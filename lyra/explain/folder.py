@@ -223,7 +223,8 @@ def count_work(items: Inputs, predictor: Predictor, contents: Contents) -> Work:
             work.doubles += count_doubles(count_positions(here, item.where), letters, options)
             work.cost += singles
     if not work.sequences:
-        raise InputError(f"{items.path}: no sequence is left; correct the letters or give --on-invalid unknown")
+        where = "--wild-type" if items.path is None else items.path
+        raise InputError(f"{where}: no sequence is left; correct the letters or give --on-invalid unknown")
     work.skipped = items.skipped
     work.cost += work.substitutions + work.doubles
     return work

@@ -48,11 +48,11 @@ class LyraModule(lightning.LightningModule):
         self._validation: list[tuple[np.ndarray, np.ndarray, float]] = []
 
     def loss(self, raw: Tensor, targets: Tensor | None) -> Tensor:
-        """Mean squared error of standardised targets, or cross-entropy over the real positions."""
+        """Mean squared error of targets, which are standardised, or cross-entropy over the real positions."""
         assert targets is not None, "training and validation batches have targets"
         raw = raw.float()
         if self.output is not None:
-            return F.mse_loss(self.output(raw[..., 0]), self.output.standardise(targets))
+            return F.mse_loss(self.output(raw[..., 0]), targets.float())
         return F.cross_entropy(raw.flatten(0, -2), targets.flatten(), weight=self.class_weights, ignore_index=IGNORED)
 
     def training_step(self, batch: Batch, index: int) -> Tensor:
@@ -68,10 +68,13 @@ class LyraModule(lightning.LightningModule):
     def validation_step(self, batch: Batch, index: int) -> None:
         raw = self.model(batch.tokens, lengths=batch.lengths)
         loss = float(self.loss(raw, batch.targets))
-        predictions = converter(self.targets, self.output)(raw)
         assert batch.targets is not None
-        real = batch.targets != IGNORED if self.targets.task == "token" else slice(None)
-        self._validation.append((predictions[real].cpu().numpy(), batch.targets[real].cpu().numpy(), loss))
+        if self.output is not None:  # scored as standardised, which changes the RMSE alone
+            predictions, true = self.output(raw[..., 0].float()).double(), batch.targets.double()
+        else:
+            real = batch.targets != IGNORED if self.targets.task == "token" else slice(None)
+            predictions, true = converter(self.targets, None)(raw)[real], batch.targets[real]
+        self._validation.append((predictions.cpu().numpy(), true.cpu().numpy(), loss))
 
     def on_validation_epoch_end(self) -> None:
         # Every process validates on all of the data: the scores, and what follows from them, agree without talk.
@@ -80,7 +83,9 @@ class LyraModule(lightning.LightningModule):
         weights = [len(part) for part in targets]
         task, positive = self.targets.task, self.targets.positive_index
         self.scores = evaluate(task, np.concatenate(predictions), np.concatenate(targets), positive)
-        loss = float(np.average(losses, weights=weights))
+        if self.output is not None and self.scores["rmse"] is not None:
+            self.scores["rmse"] *= self.output.std
+        loss = float(np.float32(np.average(losses, weights=weights)))  # as Lightning hands it to the history
         self.log("val_loss", loss)
         key = selection.key(task, {"val_loss": loss, **{f"val_{name}": value for name, value in self.scores.items()}})
         better = not self._best or key > self._best[-1]

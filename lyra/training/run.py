@@ -9,6 +9,7 @@ import re
 import shutil
 import warnings
 from collections.abc import Callable, Collection
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -23,6 +24,7 @@ from rich.console import Console
 from ..data.batches import SequenceDataset
 from ..data.loading import LabelledData, load_labelled
 from ..data.options import DataOptions
+from ..data.sequences import read_wild_type
 from ..data.sources import Source
 from ..data.targets import Targets
 from ..errors import InputError
@@ -31,6 +33,7 @@ from ..files import (
     check_no_file,
     check_outside,
     claimed_folder,
+    commit_replacement,
     remove_unfinished,
     replaced_content,
     write_json,
@@ -44,8 +47,8 @@ from .recipe import Hardware, Recipe
 from .results import REPORT, Results, write_results
 
 OWN = re.compile(  # all that a run leaves in its folder, and what is in there while it goes on
-    r"model|checkpoints|(run|metrics)\.json|(history|predictions)\.csv|report\.html|\.previous|\..*\.(unfinished|old)|"
-    r"(learning_curve|confusion|epistasis|summary|predicted_vs_measured)\.png"
+    r"model/(config\.json|model\.safetensors|README\.md|\.gitattributes)|checkpoints/[^/]+\.ckpt|(run|metrics)\.json|"
+    r"(history|predictions)\.csv|report\.html|(learning_curve|confusion|epistasis|summary|predicted_vs_measured)\.png"
 )
 CHECKPOINTS = "checkpoints"
 SETTINGS = "run.json"
@@ -88,8 +91,13 @@ def train(
         if not quiet:
             console.print(text, highlight=False, markup=False, emoji=False, soft_wrap=True)
 
+    if resume and overwrite:
+        raise InputError("--resume --overwrite: go on with the run in --out, or replace it; leave one out")
     recipe.check()
     data_options.check()
+    wild_type_given = data_options.wild_type
+    if wild_type_given is not None:  # the sequence itself, in case that its file changes before a run is resumed
+        data_options = replace(data_options, wild_type=read_wild_type(wild_type_given))
     effects.check_before_reading(given, recipe)
     check_no_file(out)
     with contextlib.nullcontext() if quiet else claimed_folder(out):
@@ -121,9 +129,10 @@ def train(
         if quiet or resume:
             if not quiet:
                 remove_unfinished(out)
+                trainer.callbacks.append(AfterFirstEpoch(lambda: commit_replacement(out)))  # type: ignore[attr-defined]
             fit(trainer, module, loaders, last if resume and last.exists() else None)
         else:
-            for option, read in (("", source.file()), ("--wild-type ", data_options.wild_type or "")):
+            for option, read in (("", source.file()), ("--wild-type ", wild_type_given or "")):
                 check_outside(out, read, option)
             with replaced_content(out) as commit:
                 trainer.callbacks.append(AfterFirstEpoch(commit))  # type: ignore[attr-defined]
@@ -179,16 +188,15 @@ def describe(data: LabelledData, say: Callable[[str], None]) -> None:
 
 def build_module(data: LabelledData, recipe: Recipe) -> tuple[LyraModule, LyraDataModule]:
     """The model with its scaling from the training part, and the batches."""
-    parts = {
-        name: SequenceDataset(data.tokens, data.offsets, data.rows(name), data.values) for name in ("train", "val")
-    }
-    training = data.labels("train")
+    training, values = data.labels("train"), data.values
     output = weights = None
     if data.targets.task == "regression":
         output = RegressionOutput.fit(recipe.output, training)
+        values = list(output.standardise(torch.from_numpy(np.array(values))).numpy())
     elif recipe.class_weights == "balanced":
         counts = np.bincount(training, minlength=len(data.targets.classes))
         weights = torch.tensor(len(training) / (len(counts) * np.maximum(counts, 1)), dtype=torch.float32)
+    parts = {name: SequenceDataset(data.tokens, data.offsets, data.rows(name), values) for name in ("train", "val")}
     model = build_model(recipe, len(data.alphabet), data.targets)
     batch_size = recipe.resolved_batch_size(len(parts["train"]))
     loaders = LyraDataModule(parts["train"], parts["val"], batch_size, recipe.seed)

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 from lyra.errors import InputError
-from lyra.files import atomic_text, claimed_folder, table_separator
+from lyra.files import atomic_text, claimed_folder, commit_replacement, replaced_content, table_separator
 
 from .conftest import SMALL, classification_rows, read_csv, regression_rows, token_rows, write_table
 
@@ -315,6 +315,105 @@ def test_links_that_promise_two_things(lyra, trained, tmp_path, one):
     assert gzip.decompress((tmp_path / "real.tsv.gz").read_bytes()).startswith(b"seq\tprediction\n")
 
 
+@pytest.mark.parametrize("name", ["notes.txt", "model/notes.txt", "checkpoints/best.txt", ".notes.old"])
+def test_no_file_of_the_users_is_replaced(tmp_path, name):
+    """Wherever it is in the folder of a run."""
+    from lyra.files import check_folder
+    from lyra.training.run import OWN, SETTINGS
+
+    for own in (
+        "run.json",
+        "model/config.json",
+        "checkpoints/best.ckpt",
+        ".previous/run.json",
+        ".x.csv.0123abcd.77.unfinished",
+    ):
+        (tmp_path / own).parent.mkdir(exist_ok=True)
+        (tmp_path / own).write_text("")
+    check_folder(tmp_path, SETTINGS, OWN, True, "")
+    (tmp_path / name).parent.mkdir(exist_ok=True)
+    (tmp_path / name).write_text("mine")
+    with pytest.raises(InputError, match=f"holds {re.escape(name)}, which no run wrote"):
+        check_folder(tmp_path, SETTINGS, OWN, True, "")
+
+
+class Killed(BaseException):
+    """Nothing cleans up after it in these tests."""
+
+
+def test_replacing_a_folder(tmp_path, monkeypatch):
+    """Until the new content is committed the old one comes back, after a kill or half-way through moving it, too."""
+    folder = tmp_path / "run"
+    folder.mkdir()
+
+    def write(text: str) -> None:
+        for name in ("a", "b", "c"):
+            (folder / name).write_text(text)
+
+    def content() -> dict[str, str]:
+        return {path.relative_to(folder).as_posix(): path.read_text() for path in folder.rglob("*") if path.is_file()}
+
+    old = dict.fromkeys("abc", "old")
+    write("old")
+    with pytest.raises(RuntimeError), replaced_content(folder):
+        assert content() == {f".previous/{name}": "old" for name in "abc"}
+        (folder / "a").write_text("new")
+        (folder / "d").write_text("new")
+        raise RuntimeError
+    assert content() == old
+    real, calls = os.replace, []
+
+    def fails_at_second(source, target):
+        calls.append(source)
+        if len(calls) == 2:
+            raise PermissionError(1, "Operation not permitted")
+        real(source, target)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "replace", fails_at_second)
+        with pytest.raises(InputError, match="cannot be emptied: Operation not permitted"), replaced_content(folder):
+            pass
+    assert content() == old
+    killed = replaced_content(folder)
+    killed.__enter__()
+    (folder / "a").write_text("stub")
+    with pytest.raises(RuntimeError), replaced_content(folder):
+        raise RuntimeError
+    assert content() == old, "the second attempt protects the run, not the first one's stub"
+    with replaced_content(folder) as commit:
+        (folder / "a").write_text("new")
+        commit()
+    assert content() == {"a": "new"}
+    killed = replaced_content(folder)
+    killed.__enter__()
+    commit_replacement(folder)
+    assert content() == {}
+
+
+def test_a_resumed_replacement_keeps_no_earlier_run(lyra, tmp_path, table):
+    """Killed in its second epoch, an --overwrite is resumed: what it replaced is gone with its first epoch."""
+    run = tmp_path / "run"
+    assert lyra("train", table, "--out", run, *SMALL).code == 0
+    from lyra.training.module import LyraModule
+
+    original = LyraModule.training_step
+
+    def training_step(self, batch, index):
+        if self.current_epoch == 1:
+            raise KeyboardInterrupt
+        return original(self, batch, index)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(LyraModule, "training_step", training_step)
+        assert lyra("train", table, "--out", run, *SMALL, "--overwrite").code == 130
+    (run / ".previous").mkdir(exist_ok=True)  # as a kill in the first epoch would have left it
+    (run / ".report.html.0123abcd.99.unfinished").write_text("")
+    outcome = lyra("train", table, "--out", run, *SMALL, "--resume", "--overwrite")
+    assert outcome.code == 2 and "--resume --overwrite" in outcome.err
+    assert lyra("train", table, "--out", run, *SMALL, "--resume").code == 0
+    assert not list(run.rglob(".*"))
+
+
 def test_what_no_run_wrote_is_not_replaced(lyra, trained, tmp_path, table, one):
     """A user's file in the folder of a run or an explanation stays, and so does what is being read."""
     run, x = tmp_path / "run", tmp_path / "x"
@@ -406,6 +505,33 @@ def test_what_a_model_does_not_know_is_said(lyra, models, tmp_path, kind, comman
     write_table(data, ["seq"], [(usual,), (usual[::-1],)])
     outcome = lyra(command, models[name], data, "-o", tmp_path / "known", *quick)
     assert outcome.code == 0 and "warning" not in outcome.err, outcome.err
+
+
+def test_coverage_is_of_the_training_part(lyra, tmp_path):
+    """A letter and a length of the test part alone were never trained on."""
+    rows = [(s, y, "train" if i < 40 else "val") for i, (s, y) in enumerate(regression_rows(60))]
+    data = write_table(tmp_path / "t.csv", ["seq", "label", "set"], [*rows, ("ACGTN" * 9, "0.5", "test")])
+    assert lyra("train", data, "--out", tmp_path / "run", *SMALL).code == 0
+    outcome = lyra("predict", tmp_path / "run", data, "-o", tmp_path / "p.csv")
+    assert "letter N never occurred in training; it is here 9 times, first in row 62" in outcome.err
+    assert "far longer than those of training (10 to 10 letters), such as row 62 with 45" in outcome.err
+
+
+def test_explain_counts_rows_once(lyra, trained, tmp_path):
+    """It reads its input twice."""
+    (tmp_path / "t.csv").write_text("name,seq\na,ACGT\n,\nb,ACGA\n,\n")
+    command = (
+        "explain",
+        trained["regression"],
+        tmp_path / "t.csv",
+        "-o",
+        tmp_path / "x",
+        "--no-attributions",
+        "--pictures",
+        "0",
+    )
+    outcome = lyra(*command)
+    assert "rows: 4 read, 2 used, 2 set aside (2 without anything in them)" in outcome.err, outcome.err
 
 
 def test_the_handed_nucleotides(lyra, models, tmp_path):

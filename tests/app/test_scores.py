@@ -127,8 +127,8 @@ def test_classification_scores_do_not_know_names(seed, classes, data):
 
 
 def test_a_model_that_learned_nothing_has_no_correlation():
-    """One class for everything: MCC 0, F1 of the class never predicted 0; the epsilon of a library once made it "
-    "0.96."""
+    """One class for everything: MCC 0, F1 of the class never predicted 0; the epsilon of a library once made it
+    0.96."""
     targets = np.array([0] * 39 + [1])
     never = np.tile([0.9, 0.1], (40, 1))
     scores = evaluate("classification", never, targets, positive=1)
@@ -224,6 +224,21 @@ def test_without_a_score_the_loss_decides(lyra, tmp_path, measured, says):
     assert (facts["validation"]["rmse"] / float(std)) ** 2 == pytest.approx(min(losses), rel=1e-4)
 
 
+@pytest.mark.parametrize("precision", ["32-true", "bf16-true"])
+def test_the_validation_loss_is_that_of_the_rows(lyra, tmp_path, precision):
+    """In batches of unequal sizes, and of targets far from zero in half precision."""
+    rows = [
+        (s, f"{float(y) + 1e6}", "train" if i < 24 else "val") for i, (s, y) in enumerate(regression_rows(324, 4, 12))
+    ]
+    table = write_table(tmp_path / "t.csv", ["seq", "label", "set"], rows)
+    outcome = lyra("train", table, "--out", tmp_path / "run", *SMALL, "--output", "linear", "--precision", precision)
+    assert outcome.code == 0, outcome.err
+    std = RegressionOutput.fit("linear", np.array([float(y) for _, y, part in rows if part == "train"])).std
+    for row in read_csv(tmp_path / "run" / "history.csv"):
+        loss = (float(row["val_rmse"]) / std) ** 2
+        assert float(row["val_loss"]) == pytest.approx(loss, rel=1e-4 if precision == "32-true" else 0.02)
+
+
 def run_of(lyra, folder, name, factor=1.0, shift=0.0):
     """A run on a target in other units: what metrics.json says, and the predictions in the first units."""
     rows = [(s, repr(float(y) * factor + shift)) for s, y in regression_rows(60)]
@@ -235,8 +250,8 @@ def run_of(lyra, folder, name, factor=1.0, shift=0.0):
 
 
 def test_units_change_nothing(lyra, tmp_path):
-    """A run on a target in other units, or far from zero, is the same run: scores, epoch, predictions in those "
-    "units."""
+    """A run on a target in other units, or far from zero, is the same run: scores, epoch, predictions in those
+    units."""
     first, predicted = run_of(lyra, tmp_path, "plain")
     for scale, offset in ((1e-9, 0.0), (1e-2, 1e6), (1e12, 0.0)):
         second, again = run_of(lyra, tmp_path, f"scaled by {scale}", scale, offset)
