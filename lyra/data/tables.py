@@ -107,7 +107,7 @@ class TableFile:
             lines = lines[given is not None :]
             if not lines:
                 raise InputError(
-                    f"{self.source}: has no sequences, blank lines only; it needs a header line and rows, or FASTA records"
+                    f"{self.source}: has no sequences, blank lines only; give a header line and rows, or FASTA records"
                 )
             self.separator, self.reason = separator, GIVEN
             if separator is None:
