@@ -79,7 +79,11 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
                 raise InputError(f"{given}: is a folder; give the name of a file")
             old = _unfinished(path, "old")
             os.replace(path, old)
-            os.replace(unfinished, path)
+            try:
+                os.replace(unfinished, path)
+            except OSError:
+                os.replace(old, path)
+                raise
             _remove(old)
         else:
             os.replace(unfinished, path)
@@ -211,8 +215,7 @@ def _emptying(folder: Path) -> Iterator[None]:
     except OSError as error:
         raise InputError(
             f"{folder}: cannot be emptied: {error.strerror or error}; give another --out (what was in it is there, "
-            "or in "
-            f"{PREVIOUS} inside)"
+            f"or in {PREVIOUS} inside)"
         ) from None
 
 

@@ -55,8 +55,7 @@ class InputOptions:
         if self.sequence is not None and self.mutant is not None:
             raise InputError(
                 f"--sequence {shorten(self.sequence)} --mutant {shorten(self.mutant)}: sequences come from the one "
-                "or the "
-                "other; leave one out"
+                "or the other; leave one out"
             )
 
     @property
@@ -133,8 +132,7 @@ class Input:
         ):  # fmt: skip
             raise InputError(
                 f"{self.source}, row {self.table.header_row}: {shorten(columns[0])} stands before the first '>' "
-                "line; a "
-                "FASTA record begins with one, and a table with the names of its columns"
+                "line; a FASTA record begins with one, and a table with the names of its columns"
             )
 
     def _column_remarks(self) -> list[str]:

@@ -97,7 +97,6 @@ class Strangers:
             many = f"{count:,} sequences are" if count > 1 else "a sequence is"
             found.append(
                 f"{many} far {what} than those of training ({self.coverage.shortest:,} to {self.coverage.longest:,} "
-                "letters), "
-                f"such as row {row} with {length:,}"
+                f"letters), such as row {row} with {length:,}"
             )
         return found

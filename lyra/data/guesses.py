@@ -276,8 +276,7 @@ def refuse_numbers_for_people(target: Target) -> None:
         remedy = "give --decimal comma" if what == "a decimal comma" else "write it like 1234.5"
         raise target.refuse(
             row, f"value {shorten(cell)} is not a finite number to a program, but looks like one with {what}; "
-            f"{remedy}, or "
-            "give --task classification if these are names",
+            f"{remedy}, or give --task classification if these are names",
         )  # fmt: skip
 
 
@@ -309,8 +308,7 @@ def per_residue(target: Target) -> tuple[str, str] | None:
             raise target.refuse(
                 target.rows[fits[0]],
                 f"value {shorten(target.cells[fits[0]])} holds a number for each residue, which no task here "
-                "predicts; give "
-                "classes for residues, or one number for each sequence",
+                "predicts; give classes for residues, or one number for each sequence",
             )
         if separator == "":
             _refuse_thin_labels(target, fits, len(names), agree)
@@ -327,8 +325,7 @@ def _refuse_thin_labels(target: Target, fits: list[int], names: int, agree: bool
         raise target.refuse(
             target.rows[fits[0]],
             f"value {shorten(cells[0])} may be a number, or a digit for each residue; say which with --task "
-            "regression, "
-            "classification or token",
+            "regression, classification or token",
         )
     if names > MAX_RESIDUE_LABELS:
         raise _word_or_labels(target, fits[0], names)
@@ -338,8 +335,7 @@ def _word_or_labels(target: Target, at: int, names: int) -> InputError:
     return target.refuse(
         target.rows[at],
         f"value {shorten(target.cells[at])} may be a word, or a letter for each residue ({names} different ones); "
-        "say which "
-        "with --task classification or token",
+        "say which with --task classification or token",
     )
 
 
@@ -353,8 +349,7 @@ def _numbers(target: Target, numbers: list[float]) -> tuple[str, None, str]:
     if distinct > max(FEW, len(numbers) / 2):
         raise target.refuse(
             None, f"{distinct} different whole numbers in {len(numbers)} rows may be measurements or classes; say "
-            "which with "
-            "--task regression or classification",
+            "which with --task regression or classification",
         )  # fmt: skip
     return "classification", None, f"{distinct} different whole numbers"
 
@@ -372,7 +367,6 @@ def _words(target: Target) -> tuple[str, None, str]:
     if distinct > max(FEW, len(target.cells) / 2):
         raise target.refuse(
             None, f"{distinct} different words in {len(target.cells)} rows, such as {shorten(target.cells[0])}, are "
-            "hardly "
-            "classes; choose another --target, or give --task classification",
+            "hardly classes; choose another --target, or give --task classification",
         )  # fmt: skip
     return "classification", None, f"{distinct} different words"

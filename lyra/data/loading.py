@@ -186,9 +186,8 @@ def without_missing(
         row, cell = table.index[absent.argmax()], table[column].iloc[int(absent.argmax())]
         name = "; --na '' if that is a class" if cell.strip() else ""
         raise InputError(
-            f"{where}, row {row}, column {column}: value is {shorten(cell) if cell.strip() else 'empty'}; fill it in "
-            "or remove "
-            f"the row, or --on-missing skip{name}"
+            f"{where}, row {row}, column {column}: value is {shorten(cell) if cell.strip() else 'empty'}; fill it "
+            f"in or remove the row, or --on-missing skip{name}"
         )
     count.aside["without a target"] = int(absent.sum())
     if absent.all():

@@ -89,8 +89,7 @@ def apply_mutations(mutant: str, wild_type: str, offset: int = 1) -> str:
         position, named = number - offset, f"{old}{number}{new}"
         if not 0 <= position < len(wild_type):
             raise ValueError(
-                f"{named} is outside the wild type, which has residues {offset} to "
-                f"{offset + len(wild_type) - 1}; "
+                f"{named} is outside the wild type, which has residues {offset} to {offset + len(wild_type) - 1}; "
                 "check --offset (the number of its first residue)"
             )
         if wild_type[position].upper() != old.upper():

@@ -66,8 +66,7 @@ class DataOptions:
             option = "--mutant" if self.mutant else "--wild-type"
             raise InputError(
                 f"--sequence {shorten(self.sequence)} {option} {shorten(given)}: sequences come from the one or the "
-                "other; "
-                "leave one out"
+                "other; leave one out"
             )
         sequences.choose_alphabet(self.alphabet, [], "")
         parse_separator(self.separator)

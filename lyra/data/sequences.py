@@ -57,8 +57,7 @@ def find_origin(columns: Sequence[str], where: object, options: DataOptions, wil
     if mutant is None and wild_type is not None:
         raise InputError(
             f"{where}: --wild-type has no effect without a column of mutations (looked for "
-            f"{guesses.MUTANT.all_names}); name "
-            f"it with --mutant, or leave --wild-type out"
+            f"{guesses.MUTANT.all_names}); name it with --mutant, or leave --wild-type out"
         )
     if mutant is None:
         raise InputError(
@@ -95,8 +94,7 @@ def read_sequences(table: pd.DataFrame, where: object, origin: Origin) -> list[s
     if cells and all(map(THREE_LETTERS.fullmatch, cells)):
         raise InputError(
             f"{where}, row {table.index[0]}, column {origin.column}: {shorten(cells[0])} is written in three-letter "
-            "codes; "
-            "write one letter for each residue"
+            "codes; write one letter for each residue"
         )
     return cells
 
@@ -123,9 +121,9 @@ def check_mutations_unused(table: pd.DataFrame, where: object, sequences: list[s
     pairs = set(zip(sequences, table[mutant], strict=True))
     if 2 * len(set(sequences)) <= len(pairs):
         raise InputError(
-            f"{where}: sequences repeat while column {mutant} differs: are these wild types? give mutated sequences, "
-            "or "
-            f"--mutant {mutant} and the one --wild-type, or --sequence to take the sequences as they are"
+            f"{where}: sequences repeat while column {mutant} differs: are these wild types? give mutated "
+            f"sequences, or --mutant {mutant} and the one --wild-type, or --sequence to take the sequences as they "
+            "are"
         )
 
 

@@ -177,8 +177,7 @@ class Source:
             except UnicodeError:
                 raise InputError(
                     f"{self.name}: cannot be read as text: it begins as {encoding.upper()}, and is something else "
-                    "from about "
-                    f"row {lines.total + 1} on; save the file as UTF-8"
+                    f"from about row {lines.total + 1} on; save the file as UTF-8"
                 ) from None
             if found := CONTROL_CHARACTER.search(text):
                 raise self._no_text(lines.row(text, found.start()), ord(found[0]))
@@ -215,8 +214,7 @@ class Source:
         if ambiguous:
             raise InputError(
                 f"{self.name}: cannot be read as text: row {row} has a byte 0x{byte:02x}, which is not UTF-8, and "
-                "other "
-                "bytes are not Latin-1; save the file as UTF-8"
+                "other bytes are not Latin-1; save the file as UTF-8"
             )
         self.latin1_row = row
         return "latin-1"

@@ -144,8 +144,7 @@ def find_parts(
     elif split is None and marks:
         raise InputError(
             f"{where}, column {extra}: does it say which rows are the validation part? --split {extra} if so, "
-            "--split none if "
-            "not"
+            "--split none if not"
         )
     if split is not None:
         cells, rows = table[split].tolist(), table.index.tolist()
@@ -174,14 +173,12 @@ def settle_duplicates(
             other = sum(not np.array_equal(values[i], values[kept[key]]) for i, key in enumerate(keys) if not once[i])
             warn(
                 f"{where}: removed {int((~once).sum())} duplicate rows ({len(across)} sequences stood in several "
-                "parts; "
-                f"{other} rows had another target than the one that is kept)"
+                f"parts; {other} rows had another target than the one that is kept)"
             )
         return once
     if across:
         warn(
-            f"{where}: {len(across)} sequences, such as {shorten(sequences[across[0]])}, stand in more than one "
-            "of train, val and test, "
-            "so scores are too good; --deduplicate keeps one copy of each"
+            f"{where}: {len(across)} sequences, such as {shorten(sequences[across[0]])}, stand in more than one of "
+            "train, val and test, so scores are too good; --deduplicate keeps one copy of each"
         )
     return np.ones(len(parts), dtype=bool)

@@ -189,8 +189,7 @@ class TableFile:
         except csv.Error as error:
             raise InputError(
                 f"{self.source}, row {lines.row}: a quotation mark is not closed, or not doubled inside of quotes "
-                f"({error}); "
-                "correct it"
+                f"({error}); correct it"
             ) from None
 
     def _irregular(self, row: int, cells: list[str], width: int) -> InputError:
@@ -202,8 +201,7 @@ class TableFile:
         plural = "" if len(cells) == 1 else "s"
         return InputError(
             f"{self.source}, row {row}: has {len(cells)} field{plural}, the header {width}; every row needs as many "
-            "fields "
-            f"as the header{more}"
+            f"fields as the header{more}"
         )
 
     def blocks(self, rows: int | None, letters: int | None = None) -> Iterator[pd.DataFrame]:

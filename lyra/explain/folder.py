@@ -282,8 +282,7 @@ def explain_one(
             explanation.facts[name] = frame.attrs[name]
         title = (
             f"{item.id}: what leads from {frame.attrs['baseline_predicted']:.{score.digits}g} (baseline: "
-            f"{options.baseline}) "
-            f"to the predicted {frame.attrs['predicted']:.{score.digits}g}"
+            f"{options.baseline}) to the predicted {frame.attrs['predicted']:.{score.digits}g}"
         )
         draw("attributions", frame, title, pictures.attributions)
         tables.add("attributions", item.id, frame)

@@ -148,8 +148,7 @@ def train(
         for part, name in results.one_class.items():
             say(
                 f"warning: on the {part} part every prediction is {name}, so MCC is 0 or undefined; AUROC and AUPRC "
-                "tell "
-                "whether the probabilities rank the classes all the same"
+                "tell whether the probabilities rank the classes all the same"
             )
         shutil.rmtree(out / CHECKPOINTS, ignore_errors=True)
         return results

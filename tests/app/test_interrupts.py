@@ -198,6 +198,19 @@ def test_a_folder_is_whole_or_absent(tmp_path):
         (unfinished / "weights").write_text("third")
         raise RuntimeError
     assert (path / "weights").read_text() == "second" and list(tmp_path.iterdir()) == [path]
+    real, calls = os.replace, []
+
+    def fails_at_second(source, target):
+        calls.append(source)
+        if len(calls) == 2:
+            raise OSError(5, "Input/output error")
+        real(source, target)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "replace", fails_at_second)
+        with pytest.raises(InputError, match="cannot be written: Input/output error"), atomic_path(path) as unfinished:
+            unfinished.mkdir()
+    assert (path / "weights").read_text() == "second" and list(tmp_path.iterdir()) == [path]
 
 
 def test_json_has_no_nan(tmp_path):
