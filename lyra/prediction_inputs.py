@@ -175,7 +175,6 @@ class Input:
         return self.count.aside[self._outside]
 
     def _table_blocks(self) -> Iterator[Block]:
-        self.table.blank = 0
         for table in self.table.blocks(BLOCK_ROWS, BLOCK_LETTERS):
             if not table.empty:
                 sequences = read_sequences(table, self.source, self.origin)

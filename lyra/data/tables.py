@@ -89,7 +89,7 @@ class TableFile:
     Attributes:
         columns: names in the header, without spaces around them.
         separator: what stands between cells; reason: how that was found.
-        blank: rows read so far whose cells are all empty; they are set aside.
+        blank: rows of the reading under way, or the last, whose cells are all empty; they are set aside.
     """
 
     def __init__(self, path: str | Path | Source, separator: str | None = None) -> None:
@@ -214,6 +214,7 @@ class TableFile:
         Raises:
             InputError: a row with more or fewer cells than the header, or a stray quotation mark; names the row.
         """
+        self.blank = 0
         with self.source.reading(), self.source.open() as file:
             records = self._records(file)
             next(records)
