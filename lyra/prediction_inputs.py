@@ -23,6 +23,7 @@ from .data.sequences import (
     find_origin,
     read_sequences,
     read_wild_type,
+    without_stop,
 )
 from .data.sources import Source
 from .data.tables import TableFile, parse_separator
@@ -186,7 +187,7 @@ class Input:
         known = coverage is None or "*" in coverage.letters
         if self.predictor.alphabet.name != "protein" or known or block.offset is not None:
             return block.sequences
-        trimmed = [text[:-1] if text.endswith("*") and len(text) > 1 else text for text in block.sequences]
+        trimmed = list(map(without_stop, block.sequences))
         self.stops += sum(map(len, block.sequences)) - sum(map(len, trimmed))
         return trimmed
 

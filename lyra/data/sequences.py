@@ -131,8 +131,7 @@ def read_wild_type(given: str | None) -> str | None:
     """The wild type from itself or its file, without a stop codon's final '*'."""
     if given is None:
         return None
-    sequence = read_single_sequence(given)
-    return sequence.rstrip("*") if sequence.strip("*") else sequence
+    return without_stop(read_single_sequence(given))
 
 
 def choose_alphabet(
@@ -146,17 +145,22 @@ def choose_alphabet(
     return alphabets.ALPHABETS[name.lower()], "as given"
 
 
+def without_stop(sequence: str) -> str:
+    """A protein without the '*' that a translation ends with."""
+    return sequence[:-1] if sequence.endswith("*") and len(sequence) > 1 else sequence
+
+
 def without_stops(
     sequences: list[str], alphabet: Alphabet, cells: list[str], warn: Callable[[str], None], where: object
 ) -> list[str]:
-    """Proteins without the '*' that a translation ends with.
+    """All proteins `without_stop`.
 
     Where a '*' stands inside of a sequence, too, it is a mutation, and all stay; so they do where every residue and the
     stop has a label in `cells`.
     """
     if alphabet.name != "protein":
         return sequences
-    trimmed = [sequence[:-1] if sequence.endswith("*") and len(sequence) > 1 else sequence for sequence in sequences]
+    trimmed = list(map(without_stop, sequences))
     count = sum(map(len, sequences)) - sum(map(len, trimmed))
     if not count or any("*" in sequence for sequence in trimmed):
         return sequences
