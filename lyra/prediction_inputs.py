@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -91,7 +91,7 @@ class Input:
 
     Attributes:
         count: rows of the last reading so far, used and set aside.
-        remarks: what was guessed of the file.
+        remarks: what was guessed of the file; notes: warnings about how it is read.
     """
 
     def __init__(
@@ -107,6 +107,7 @@ class Input:
         self._outside = f"with letters outside the {predictor.alphabet.name} alphabet"
         self.count = RowCount()
         self.stops = 0
+        self.notes: list[str] = []
         self.strangers = Strangers(predictor.alphabet, predictor.coverage)
         self.fasta = is_fasta(self.source)
         mutation_options = ("wild_type",) if numbered else MUTATION_OPTIONS
@@ -116,7 +117,7 @@ class Input:
         else:
             self.table = TableFile(self.source, parse_separator(options.separator))
             self._check_header()
-            self.origin = find_columns(self.table.columns, self.source, predictor.source, options)
+            self.origin = find_columns(self.table.columns, self.source, predictor.source, options, self.notes.append)
             if not self.origin.mutant:
                 reason = f"column {shorten(self.origin.column)} holds whole sequences, no mutations"
                 refuse_without_effect(options.given, mutation_options, reason)
@@ -194,7 +195,7 @@ class Input:
     def warnings(self) -> list[str]:
         """What to tell about the sequences read, each a line."""
         found = [f"{self.stops:,} sequences end in '*', a stop codon, which is taken off"] if self.stops else []
-        return [f"{self.source}: {text}" for text in (*found, *self.strangers.warnings())]
+        return [*self.notes, *(f"{self.source}: {text}" for text in (*found, *self.strangers.warnings()))]
 
 
 def fasta_blocks(source: Source) -> Iterator[Block]:
@@ -221,12 +222,14 @@ def take_block(records: Iterator[tuple[int, tuple[str, str]]]) -> list[tuple[int
     return block
 
 
-def find_columns(columns: list[str], path: object, trained: dict[str, Any], options: InputOptions) -> Origin:
+def find_columns(
+    columns: list[str], path: object, trained: dict[str, Any], options: InputOptions, warn: Callable[[str], None]
+) -> Origin:
     """Where the sequences are: what the user gave, else what the training table had if it is here, else the usual
     names."""
     column = trained.get("column")
     here = column if column in columns else None
-    sequence, mutant, wild_type = options.sequence, options.mutant, read_wild_type(options.wild_type)
+    sequence, mutant, wild_type = options.sequence, options.mutant, read_wild_type(options.wild_type, warn)
     if sequence is None and mutant is None:
         if trained.get("mutant"):
             mutant = here

@@ -101,7 +101,7 @@ def load_labelled(path: str | Path | Source, options: DataOptions, warn: Callabl
     count.aside["without anything in them"] = file.blank
     guessed = [text for text in (source.remark, file.remark) if text]
 
-    origin = find_origin(table.columns, source, options, read_wild_type(options.wild_type))
+    origin = find_origin(table.columns, source, options, read_wild_type(options.wild_type, warn))
     column = require_column(table.columns, source, options.target, guesses.TARGET)
     if options.target is None and column in guesses.TARGET.weak and "x" in table.columns and origin.column != "x":
         raise InputError(f"{source}: is column {column} the target or, beside x, a coordinate? say with --target")

@@ -127,11 +127,14 @@ def check_mutations_unused(table: pd.DataFrame, where: object, sequences: list[s
         )
 
 
-def read_wild_type(given: str | None) -> str | None:
-    """The wild type from itself or its file, without a stop codon's final '*'."""
+def read_wild_type(given: str | None, warn: Callable[[str], None]) -> str | None:
+    """The wild type from itself or its file, without a stop codon's final '*', which is said."""
     if given is None:
         return None
-    return without_stop(read_single_sequence(given))
+    sequence = read_single_sequence(given)
+    if without_stop(sequence) != sequence:
+        warn("--wild-type: ends in '*', a stop codon, which is taken off")
+    return without_stop(sequence)
 
 
 def choose_alphabet(

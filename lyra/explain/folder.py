@@ -152,6 +152,8 @@ def explain_file(
     contents.check_effects(given)
     items = Inputs(predictor, path, inputs, options)
     work = count_work(items, predictor, contents)
+    for note in items.notes:
+        say(f"warning: {note}")
     if items.given is not None:
         if items.given.remarks:
             say(f"guessed: {'; '.join(items.given.remarks)}")

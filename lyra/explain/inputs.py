@@ -36,7 +36,7 @@ class Inputs:
     """All sequences to explain; may be read several times.
 
     Attributes:
-        given: the file, or None where it is the wild type.
+        given: the file, or None where it is the wild type; notes: warnings about that.
     """
 
     def __init__(
@@ -49,6 +49,7 @@ class Inputs:
         """
         self.predictor, self.path, self.options, self.explain = predictor, path, options, explain
         self.given: Input | None = None
+        self.notes: list[str] = []
         options.check()
         if path is None:
             refuse_without_effect(options.given, ("sequence", "mutant", "separator"), "no file is given")
@@ -74,7 +75,9 @@ class Inputs:
 
     def wild_type(self) -> Iterator[Encoded]:
         given = self.options.wild_type
-        wild_type = self.predictor.source.get("wild_type") if given is None else read_wild_type(given)
+        self.notes.clear()  # it is read more than once
+        trained = self.predictor.source.get("wild_type")
+        wild_type = trained if given is None else read_wild_type(given, self.notes.append)
         if wild_type is None:
             raise InputError("this model knows no wild type; give a file of sequences, or --wild-type SEQUENCE")
         block = Block(pd.DataFrame({"id": ["wild type"]}, index=[1]), [wild_type], "sequence")

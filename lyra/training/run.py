@@ -91,13 +91,16 @@ def train(
         if not quiet:
             console.print(text, highlight=False, markup=False, emoji=False, soft_wrap=True)
 
+    def warn(text: str) -> None:
+        say(f"warning: {text}")
+
     if resume and overwrite:
         raise InputError("--resume --overwrite: go on with the run in --out, or replace it; leave one out")
     recipe.check()
     data_options.check()
     wild_type_given = data_options.wild_type
     if wild_type_given is not None:  # the sequence itself, in case that its file changes before a run is resumed
-        data_options = replace(data_options, wild_type=read_wild_type(wild_type_given))
+        data_options = replace(data_options, wild_type=read_wild_type(wild_type_given, warn))
     effects.check_before_reading(given, recipe)
     check_no_file(out)
     with contextlib.nullcontext() if quiet else claimed_folder(out):
@@ -111,7 +114,7 @@ def train(
         }
         if not quiet and resume:
             check_resumable(out, settings)
-        data = load_labelled(source, data_options, lambda text: say(f"warning: {text}"))
+        data = load_labelled(source, data_options, warn)
         effects.check_with_data(given, data, data_options.unlabelled)
         describe(data, say)
 
@@ -146,8 +149,8 @@ def train(
         module.load_state_dict(torch.load(best, map_location="cpu", weights_only=True)["state_dict"])
         results = write_results(out, module.cpu().eval(), data, recipe, history, title or Path(source.name).name)
         for part, name in results.one_class.items():
-            say(
-                f"warning: on the {part} part every prediction is {name}, so MCC is 0 or undefined; AUROC and AUPRC "
+            warn(
+                f"on the {part} part every prediction is {name}, so MCC is 0 or undefined; AUROC and AUPRC "
                 "tell whether the probabilities rank the classes all the same"
             )
         shutil.rmtree(out / CHECKPOINTS, ignore_errors=True)

@@ -507,6 +507,23 @@ def test_what_a_model_does_not_know_is_said(lyra, models, tmp_path, kind, comman
     assert outcome.code == 0 and "warning" not in outcome.err, outcome.err
 
 
+@pytest.mark.parametrize("command", ["train", "predict", "explain"])
+def test_a_stop_behind_the_wild_type_is_said(lyra, models, tmp_path, command):
+    mutants = write_table(
+        tmp_path / "m.csv", ["mutant", "y"], [(f"M1{c}", f"{i}.5") for i, c in enumerate("ACDEFGHIKL")]
+    )
+    (tmp_path / "wt.fa").write_text(">wt\nMKWY\nMKWYD*\n")
+    out, model = tmp_path / "out", models["protein"]
+    arguments = {
+        "train": (mutants, "--out", out, *SMALL),
+        "predict": (model, mutants, "-o", tmp_path / "out.csv", "--mutant", "mutant"),
+        "explain": (model, "-o", out, "--no-attributions", "--pictures", "0"),
+    }[command]
+    outcome = lyra(command, *arguments, "--wild-type", tmp_path / "wt.fa")
+    assert outcome.code == 0, outcome.err
+    assert outcome.err.count("warning: --wild-type: ends in '*', a stop codon, which is taken off") == 1
+
+
 def test_coverage_is_of_the_training_part(lyra, tmp_path):
     """A letter and a length of the test part alone were never trained on."""
     rows = [(s, y, "train" if i < 40 else "val") for i, (s, y) in enumerate(regression_rows(60))]
