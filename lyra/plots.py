@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -27,7 +28,9 @@ def new_figure(width: float, height: float) -> Figure:
 
 def save_figure(figure: Figure, path: Path) -> None:
     drawn = io.BytesIO()
-    figure.savefig(drawn, dpi=DPI, format="png")
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph")  # a letter of a name that the font lacks is an empty box
+        figure.savefig(drawn, dpi=DPI, format="png")
     # 256 colours are enough for a plot, and a third of the bytes.
     image = Image.open(drawn).convert("RGB").quantize(256, method=Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE)
     with atomic_path(path) as unfinished:

@@ -337,10 +337,6 @@ def test_no_file_of_the_users_is_replaced(tmp_path, name):
         check_folder(tmp_path, SETTINGS, OWN, True, "")
 
 
-class Killed(BaseException):
-    """Nothing cleans up after it in these tests."""
-
-
 def test_replacing_a_folder(tmp_path, monkeypatch):
     """Until the new content is committed the old one comes back, after a kill or half-way through moving it, too."""
     folder = tmp_path / "run"
@@ -352,6 +348,11 @@ def test_replacing_a_folder(tmp_path, monkeypatch):
 
     def content() -> dict[str, str]:
         return {path.relative_to(folder).as_posix(): path.read_text() for path in folder.rglob("*") if path.is_file()}
+
+    def leave_as_killed() -> None:
+        (folder / ".previous").mkdir()
+        for path in [path for path in folder.iterdir() if path.is_file()]:
+            path.rename(folder / ".previous" / path.name)
 
     old = dict.fromkeys("abc", "old")
     write("old")
@@ -374,8 +375,7 @@ def test_replacing_a_folder(tmp_path, monkeypatch):
         with pytest.raises(InputError, match="cannot be emptied: Operation not permitted"), replaced_content(folder):
             pass
     assert content() == old
-    killed = replaced_content(folder)
-    killed.__enter__()
+    leave_as_killed()
     (folder / "a").write_text("stub")
     with pytest.raises(RuntimeError), replaced_content(folder):
         raise RuntimeError
@@ -384,8 +384,7 @@ def test_replacing_a_folder(tmp_path, monkeypatch):
         (folder / "a").write_text("new")
         commit()
     assert content() == {"a": "new"}
-    killed = replaced_content(folder)
-    killed.__enter__()
+    leave_as_killed()
     commit_replacement(folder)
     assert content() == {}
 
