@@ -157,6 +157,7 @@ FEW = 4  # classes that a table of any size may have
 MAX_RESIDUE_LABELS = 10  # distinct characters of labels without a separator; words have more
 NUMBER = re.compile(r"[+-]?(?:\d+(?:\.\d*)?|\.\d+)(?:[eE][+-]?\d+)?", re.ASCII)
 LONGEST_NUMBER = 100  # characters; cells of labels have thousands
+RANGE = "a range"
 OTHER_NOTATIONS = (  # what looks like a number to people; the first that fits names it
     (re.compile(r"[+-]?[1-9]\d{0,2}(?:,\d{3})+(?:\.\d+)?"), "a thousands separator"),
     (re.compile(r"[+-]?\d{1,3}(?:\.\d{3})+,\d+"), "a thousands separator and a decimal comma"),
@@ -171,7 +172,7 @@ OTHER_NOTATIONS = (  # what looks like a number to people; the first that fits n
     (re.compile(r"[+-]?[\d.,]+\s*(?:\u00b1|\+/-|\+-)\s*[\d.,]+"), "an error of measurement behind it"),
     (re.compile(r"[+-]?[\d.,]+\s*[x*\u00d7\u00b7]\s*10\s*(?:\^|\*\*)?\s*[-+\u2212]?\d+"), "a power of ten written out"),
     (re.compile(r"[+-]?[\d.,]+[eEdD][+\u2212-]?\d+[dDfF]?"), "an exponent that cannot be read"),
-    (re.compile(r"[<>~\u2264\u2265]?\s*[\d.,]+\s*[-\u2013]\s*[\d.,]+\s*%?"), "a range"),
+    (re.compile(r"\d+(?:\.\d+)?\s*[-\u2013]\s*\d+(?:\.\d+)?\s*%?"), RANGE),
     (re.compile(r"['`][+-]?[\d.,]+"), "a quotation mark before it"),
     (re.compile(r"[<>~\u2264\u2265]?\s*[+-]?\d[\d.,]*(?:[eE][+-]?\d+)?\s+[^\W\d_]\S{0,9}"), "a unit"),
     (
@@ -266,7 +267,10 @@ def guess_task(target: Target) -> tuple[str, str | None, str]:
 def refuse_numbers_for_people(target: Target) -> None:
     """Raises InputError where at least half of the cells are numbers, but not all as a program writes them."""
     odd = [
-        (row, cell, what) for row, cell in zip(target.rows, target.cells, strict=True) if (what := other_notation(cell))
+        (row, cell, what)
+        for row, cell, length in zip(target.rows, target.cells, target.lengths, strict=True)
+        if (what := other_notation(cell))
+        and not (what == RANGE and len(cell.strip()) == length)  # labels such as 01-10
     ]
     plain = sum(map(is_number, target.cells))
     if odd and 2 * (len(odd) + plain) >= len(target.cells):

@@ -221,7 +221,9 @@ def _number(cell: str, row: int, target: Target) -> float:
         what = other_notation(cell)
         looks = f" (it has {what})" if what else ""
         raise target.refuse(
-            row, f"value {shorten(cell)} is not a finite number{looks}; correct it, remove the row, or give --task"
+            row,
+            f"value {shorten(cell)} is not a finite number{looks}; correct it, remove the row (--na {shorten(cell)} "
+            "--on-missing skip if it stands for none), or give --task",
         )
     return number
 
