@@ -50,9 +50,15 @@ class Inputs:
         self.predictor, self.path, self.options, self.explain = predictor, path, options, explain
         self.given: Input | None = None
         self.notes: list[str] = []
+        self.sequence: str | None = None  # the wild type, where it is what is explained
         options.check()
         if path is None:
             refuse_without_effect(options.given, ("sequence", "mutant", "separator"), "no file is given")
+            self.sequence = predictor.source.get("wild_type")
+            if options.wild_type is not None:
+                self.sequence = read_wild_type(options.wild_type, self.notes.append)
+            if self.sequence is None:
+                raise InputError("this model knows no wild type; give a file of sequences, or --wild-type SEQUENCE")
         else:
             self.given = Input(path, predictor, options, numbered=True)
 
@@ -74,13 +80,8 @@ class Inputs:
                 yield Item(name, sequence, place, self.numbered(len(sequence), block))
 
     def wild_type(self) -> Iterator[Encoded]:
-        given = self.options.wild_type
-        self.notes.clear()  # it is read more than once
-        trained = self.predictor.source.get("wild_type")
-        wild_type = trained if given is None else read_wild_type(given, self.notes.append)
-        if wild_type is None:
-            raise InputError("this model knows no wild type; give a file of sequences, or --wild-type SEQUENCE")
-        block = Block(pd.DataFrame({"id": ["wild type"]}, index=[1]), [wild_type], "sequence")
+        assert self.sequence is not None
+        block = Block(pd.DataFrame({"id": ["wild type"]}, index=[1]), [self.sequence], "sequence")
         rows, on_invalid = block.table.index, self.options.on_invalid
         yield (
             block,
