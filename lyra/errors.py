@@ -31,3 +31,9 @@ def refuse_without_effect(given: Collection[str], names: Iterable[str], reason: 
     for name in names:
         if name in given:
             raise InputError(f"{option(name)}: has no effect, {reason}; leave it out")
+
+
+def check_choice(name: str, value: object, allowed: Collection[str]) -> None:
+    """Raises InputError if a setting is none of the values that it may have."""
+    if value not in allowed:
+        raise InputError(f"{option(name)} {shorten(value)}: must be one of {', '.join(allowed)}")

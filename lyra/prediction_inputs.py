@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -26,8 +25,8 @@ from .data.sequences import (
     without_stop,
 )
 from .data.sources import Source
-from .data.tables import TableFile, parse_separator
-from .errors import InputError, refuse_without_effect, shorten
+from .data.tables import TableFile, parse_separator, take
+from .errors import InputError, check_choice, refuse_without_effect, shorten
 from .prediction import Predictor
 
 BLOCK_ROWS = 4096
@@ -48,8 +47,7 @@ class InputOptions:
     batch_size: int = 256
 
     def check(self) -> None:
-        if self.on_invalid not in ON_INVALID:
-            raise InputError(f"--on-invalid {shorten(self.on_invalid)}: must be one of {', '.join(ON_INVALID)}")
+        check_choice("on_invalid", self.on_invalid, ON_INVALID)
         if self.batch_size < 1:
             raise InputError(f"--batch-size {self.batch_size}: must be above 0")
         parse_separator(self.separator)
@@ -201,7 +199,7 @@ class Input:
 def fasta_blocks(source: Source) -> Iterator[Block]:
     """Blocks of records; their table has the column `id`."""
     records = enumerate(iterate_fasta(source), 1)
-    while block := take_block(records):
+    while block := list(take(records, BLOCK_ROWS, BLOCK_LETTERS)):
         index = [number for number, _ in block]
         names, sequences = zip(*(record for _, record in block), strict=True)
         for number, name, sequence in zip(index, names, sequences, strict=True):
@@ -212,21 +210,10 @@ def fasta_blocks(source: Source) -> Iterator[Block]:
         yield Block(pd.DataFrame({"id": names}, index=index), list(sequences), "sequence")
 
 
-def take_block(records: Iterator[tuple[int, tuple[str, str]]]) -> list[tuple[int, tuple[str, str]]]:
-    block, letters = [], 0
-    for record in islice(records, BLOCK_ROWS):
-        block.append(record)
-        letters += len(record[1][1])
-        if letters >= BLOCK_LETTERS:
-            break
-    return block
-
-
 def find_columns(
     columns: list[str], path: object, trained: dict[str, Any], options: InputOptions, warn: Callable[[str], None]
 ) -> Origin:
-    """Where the sequences are: what the user gave, else what the training table had if it is here, else the usual
-    names."""
+    """Where the sequences are: as the user says, else as in the training table, else by the usual names."""
     column = trained.get("column")
     here = column if column in columns else None
     sequence, mutant, wild_type = options.sequence, options.mutant, read_wild_type(options.wild_type, warn)

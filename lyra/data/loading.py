@@ -78,9 +78,8 @@ class LabelledData:
 
     def coverage(self) -> Coverage:
         """What the model will have seen."""
-        rows = self.rows("train")
-        inside = np.concatenate([self.tokens[self.offsets[i] : self.offsets[i + 1]] for i in rows])
-        return Coverage.of(inside, np.diff(self.offsets)[rows], self.alphabet)
+        tokens, offsets = select(self.tokens, self.offsets, self.parts == "train")
+        return Coverage.of(tokens, np.diff(offsets), self.alphabet)
 
 
 def load_labelled(path: str | Path | Source, options: DataOptions, warn: Callable[[str], None]) -> LabelledData:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from ..errors import InputError, shorten
+from ..errors import InputError, check_choice, shorten
 from . import sequences, targets
 from .tables import parse_separator
 
@@ -57,11 +57,9 @@ class DataOptions:
     def check(self) -> None:
         """Raises InputError for an option that no table could follow."""
         for name, allowed in (("on_invalid", ON_INVALID), ("on_missing", ON_MISSING), ("decimal", DECIMALS)):
-            value = getattr(self, name)
-            if value not in allowed:
-                raise InputError(f"--{name.replace('_', '-')} {shorten(value)}: must be one of {', '.join(allowed)}")
-        if self.task is not None and self.task not in targets.TASKS:
-            raise InputError(f"--task {shorten(self.task)}: must be one of {', '.join(targets.TASKS)}")
+            check_choice(name, getattr(self, name), allowed)
+        if self.task is not None:
+            check_choice("task", self.task, targets.TASKS)
         if self.sequence is not None and (given := self.mutant or self.wild_type) is not None:
             option = "--mutant" if self.mutant else "--wild-type"
             raise InputError(

@@ -13,7 +13,7 @@ import pandas as pd
 
 from .. import alphabets
 from ..alphabets import INVALID, Alphabet
-from ..errors import InputError, shorten
+from ..errors import InputError, check_choice, shorten
 from . import guesses, mutants, targets
 from .fasta import read_single_sequence
 from .guesses import find_column
@@ -113,8 +113,7 @@ def missing_sequences(cells: pd.Series, origin: Origin) -> np.ndarray:
 
 
 def check_mutations_unused(table: pd.DataFrame, where: object, sequences: list[str]) -> None:
-    """Raises InputError where sequences repeat with other mutations: they are wild types, and the mutations would
-    be lost."""
+    """Raises InputError where sequences repeat with other mutations: wild types, whose mutations would be lost."""
     mutant = find_column(table.columns, where, None, guesses.MUTANT)
     if mutant is None:
         return
@@ -144,7 +143,7 @@ def choose_alphabet(
     if name is None:
         return guesses.guess_alphabet(sequences, where, rows)
     if name.lower() not in alphabets.ALPHABETS:
-        raise InputError(f"--alphabet {shorten(name)}: must be one of {', '.join(alphabets.ALPHABETS)}")
+        check_choice("alphabet", name, alphabets.ALPHABETS)
     return alphabets.ALPHABETS[name.lower()], "as given"
 
 
@@ -212,8 +211,7 @@ def letter_error(where: str, sequence: str, position: int, alphabet: Alphabet, r
 
 
 def read_keys(tokens: np.ndarray, offsets: np.ndarray) -> list[bytes]:
-    """What makes two sequences the same one: that the model reads the same (upper and lower case, U and T, '.' and
-    '-')."""
+    """What makes two sequences one: that the model reads the same (in any case, U as T, '.' as '-')."""
     raw = np.ascontiguousarray(tokens).tobytes()
     ends = offsets.tolist()
     return [raw[start:stop] for start, stop in pairwise(ends)]

@@ -126,10 +126,9 @@ class Source:
         """Whether `other` is the very file that is read."""
         if self.stream:
             return False
-        same = os.path.exists(other) and self._path.samefile(other)
-        return same or os.path.realpath(other) == os.path.realpath(
-            self._path
-        )  # also by way of a folder that is not there
+        if os.path.exists(other) and self._path.samefile(other):
+            return True
+        return os.path.realpath(other) == os.path.realpath(self._path)  # by way of a folder that is not there
 
     def sha256(self) -> str:
         """Of the bytes as they are, compressed or not."""

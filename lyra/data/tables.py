@@ -1,5 +1,4 @@
-"""Reading CSV and TSV tables, whole or in blocks: every row as it stands in the file, or an error that names the
-row."""
+"""Reading CSV and TSV tables, whole or in blocks: every row as it stands in the file, or an error with the row."""
 
 from __future__ import annotations
 
@@ -10,7 +9,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from itertools import islice, pairwise
 from pathlib import Path
-from typing import IO
+from typing import IO, TypeVar
 
 import pandas as pd
 
@@ -218,7 +217,7 @@ class TableFile:
         with self.source.reading(), self.source.open() as file:
             records = self._records(file)
             next(records)
-            while block := list(_take(records, rows, letters)):
+            while block := list(take(records, rows, letters)):
                 self._refuse_header(block)
                 kept = [(row, cells) for row, cells in block if any(cell.strip() for cell in cells)]
                 self.blank += len(block) - len(kept)
@@ -233,10 +232,11 @@ class TableFile:
                 raise InputError(f"{self.source}, row {row}: repeats the header; take the row out")
 
 
-def _take(
-    records: Iterator[tuple[int, list[str]]], rows: int | None, letters: int | None
-) -> Iterator[tuple[int, list[str]]]:
-    """The next records, up to both limits."""
+Record = TypeVar("Record", bound=tuple[int, Sequence[str]])  # its number, its texts
+
+
+def take(records: Iterator[Record], rows: int | None, letters: int | None) -> Iterator[Record]:
+    """The next records, up to both limits; None is no limit."""
     taken = 0
     for record in islice(records, rows):
         yield record

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..errors import InputError, shorten
+from ..errors import InputError, check_choice, shorten
 
 SCALES = {"regression": ("target", "latent"), "classification": ("log-odds", "probability")}
 SCALES["token"] = SCALES["classification"]
@@ -48,8 +48,7 @@ class ExplainOptions:
 
     def check(self) -> None:
         """Raises InputError for what no model could do."""
-        if self.baseline not in BASELINES:
-            raise InputError(f"--baseline {shorten(self.baseline)}: must be one of {', '.join(BASELINES)}")
+        check_choice("baseline", self.baseline, BASELINES)
         for name in ("steps", "pair_samples", "batch_size"):
             if getattr(self, name) < 1:
                 raise InputError(f"--{name.replace('_', '-')} {getattr(self, name)}: must be above 0")

@@ -6,7 +6,7 @@ import math
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from ..errors import InputError, option, shorten
+from ..errors import InputError, check_choice, option
 from ..outputs import KINDS
 
 MODELS = ("paper", "layered")
@@ -62,8 +62,7 @@ class Recipe:
             ("output", KINDS),
             ("class_weights", CLASS_WEIGHTS),
         ):
-            if getattr(self, name) not in allowed:
-                raise InputError(f"{option(name)} {shorten(getattr(self, name))}: must be one of {', '.join(allowed)}")
+            check_choice(name, getattr(self, name), allowed)
         for name in ("d_model", "d_state", "epochs", "batch_size", "patience", "lr", "s4_lr"):
             value = getattr(self, name)
             if value is not None and not (math.isfinite(value) and value > 0):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -62,6 +63,19 @@ def without_pictures(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyP
 
     if request.node.get_closest_marker("pictures") is None:
         monkeypatch.setattr(plots, "save_figure", lambda figure, path: Image.new("L", (1, 1)).save(path, format="png"))
+
+
+def fail_second_replace(patch: pytest.MonkeyPatch, error: OSError) -> None:
+    """The second os.replace from here on raises the error, every other one works."""
+    real, calls = os.replace, []
+
+    def replace(source: Path, target: Path) -> None:
+        calls.append(source)
+        if len(calls) == 2:
+            raise error
+        real(source, target)
+
+    patch.setattr(os, "replace", replace)
 
 
 def random_sequences(count: int, shortest: int, longest: int, letters: str = "ACGT", seed: int = 0) -> list[str]:

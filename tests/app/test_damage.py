@@ -18,7 +18,15 @@ import pytest
 from lyra.errors import InputError
 from lyra.files import atomic_text, claimed_folder, commit_replacement, replaced_content, table_separator
 
-from .conftest import SMALL, classification_rows, read_csv, regression_rows, token_rows, write_table
+from .conftest import (
+    SMALL,
+    classification_rows,
+    fail_second_replace,
+    read_csv,
+    regression_rows,
+    token_rows,
+    write_table,
+)
 
 CASES = Path(__file__).parent / "cases"
 ONE = "seq\nACGTACGTAC\n"
@@ -96,6 +104,15 @@ def test_a_pipe_is_read(lyra, trained, tmp_path):
         assert outcome.code == 0, outcome.err
     assert (tmp_path / "p.csv").read_text().startswith("seq,prediction\nACGTACGTAC,")
     assert len(read_csv(tmp_path / "x" / "mutagenesis.csv")) == 30
+
+
+def test_a_wild_type_from_standard_input(lyra, trained, tmp_path, monkeypatch):
+    """It can be read once."""
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(b">wt\nACGTAC\n")))
+    command = ("explain", trained["regression"], "--wild-type", "-", "-o", tmp_path / "x", "--pictures", "0")
+    outcome = lyra(*command, "--no-attributions")
+    assert outcome.code == 0, outcome.err
+    assert len(read_csv(tmp_path / "x" / "mutagenesis.csv")) == 18
 
 
 def test_training_from_standard_input(lyra, tmp_path, monkeypatch):
@@ -362,16 +379,8 @@ def test_replacing_a_folder(tmp_path, monkeypatch):
         (folder / "d").write_text("new")
         raise RuntimeError
     assert content() == old
-    real, calls = os.replace, []
-
-    def fails_at_second(source, target):
-        calls.append(source)
-        if len(calls) == 2:
-            raise PermissionError(1, "Operation not permitted")
-        real(source, target)
-
     with monkeypatch.context() as patch:
-        patch.setattr(os, "replace", fails_at_second)
+        fail_second_replace(patch, PermissionError(1, "Operation not permitted"))
         with pytest.raises(InputError, match="cannot be emptied: Operation not permitted"), replaced_content(folder):
             pass
     assert content() == old

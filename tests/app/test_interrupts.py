@@ -19,7 +19,7 @@ from safetensors.numpy import load_file
 from lyra.errors import InputError
 from lyra.files import atomic_path, atomic_text, write_json
 
-from .conftest import SMALL, read_csv, regression_rows, write_table
+from .conftest import SMALL, fail_second_replace, read_csv, regression_rows, write_table
 
 OPTIONS = ("--dropout", "0.1", "--d-model", "8", "--d-state", "4", "--epochs", "4", "--accelerator", "cpu")
 
@@ -198,16 +198,8 @@ def test_a_folder_is_whole_or_absent(tmp_path):
         (unfinished / "weights").write_text("third")
         raise RuntimeError
     assert (path / "weights").read_text() == "second" and list(tmp_path.iterdir()) == [path]
-    real, calls = os.replace, []
-
-    def fails_at_second(source, target):
-        calls.append(source)
-        if len(calls) == 2:
-            raise OSError(5, "Input/output error")
-        real(source, target)
-
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(os, "replace", fails_at_second)
+        fail_second_replace(patch, OSError(5, "Input/output error"))
         with pytest.raises(InputError, match="cannot be written: Input/output error"), atomic_path(path) as unfinished:
             unfinished.mkdir()
     assert (path / "weights").read_text() == "second" and list(tmp_path.iterdir()) == [path]
