@@ -2,18 +2,35 @@
 
 from __future__ import annotations
 
-import importlib
 import time
 from collections import deque
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from .cases import DIRECTIONS
 from .children import Lost, Worker
 
 Row = dict[str, Any]
 CASE_SECONDS = 90.0  # no case needs longer, except to hang
 PRIVATE = ("module", "skip", "only", "tiny")  # what a spec holds beyond the identity of its rows
+
+
+def state(spec: Row, rows: list[Row], commit: str) -> int:
+    """How far a case is in results: 0 not through, 1 through at other commits only, 2 at this commit.
+
+    A case is through when its last direction has a row, or something of it has failed.
+    """
+    only = spec.get("only")
+    identity = {name: value for name, value in spec.items() if name not in PRIVATE}
+    found = 0
+    for row in rows:
+        side = row.get("side", "")
+        mine = side in only if only else "compile" not in side
+        through = row.get("direction") == DIRECTIONS[-1] or "failed" in row
+        if mine and through and all(row.get(name) == value for name, value in identity.items()):
+            found = max(found, 2 if row.get("commit") == commit else 1)
+    return found
 
 
 class Timer:
@@ -36,10 +53,6 @@ class Timer:
         if self.worker is not None:
             self.worker.close()
             self.worker = None
-
-    def run(self, module: str, tiny: bool, limit: float) -> str:
-        """Goes through the cases of a module within `limit` seconds; returns as `cases` does."""
-        return self.cases([{"module": module, **spec} for spec in importlib.import_module(module).specs(tiny)], limit)
 
     def cases(self, specs: list[Row], limit: float) -> str:
         """Goes through specs, each with its "module", within `limit` seconds.

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import contextlib
 import importlib
+import time
+from collections import deque
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -15,19 +17,25 @@ from typing import Any
 from . import children
 from .cards import Card
 from .cases import Answers, Context, Pace, Row, Say
+from .results import FINISHED
 from .timed import Timer
 
 MODULES = ("benchmarks.gpu.layers", "benchmarks.gpu.ops")
 NOT_COMPILED = ("eager", "attention", "transformer", "reference")
 
 
-def specs(tiny: bool) -> list[Row]:
-    """The cases of all modules, those for torch.compile first: they take longest."""
+def timed_specs(tiny: bool) -> list[Row]:
+    """The cases of all modules, each with its "module"."""
+    return [{"module": name, **case} for name in MODULES for case in importlib.import_module(name).specs(tiny)]
+
+
+def specs(timed: list[Row]) -> list[Row]:
+    """How cases are asked of a worker for warming up: those for torch.compile first, since each takes longest."""
     found = [
-        {"module": "benchmarks.gpu.warm", "stage": "warm-up", "of": name, "case": case}
-        for name in MODULES
-        for case in importlib.import_module(name).specs(tiny)
-    ]
+        {"module": "benchmarks.gpu.warm", "stage": "warm-up", "of": case["module"],
+         "case": {name: value for name, value in case.items() if name != "module"}}
+        for case in timed
+    ]  # fmt: skip
     return sorted(found, key=lambda spec: "only" not in spec["case"])
 
 
@@ -47,14 +55,26 @@ def run(spec: Row, card: Card, pace: Pace, say: Say) -> None:
                 card.synchronize()
 
 
-def warm_up(kind: str, tiny: bool, limit: float, log: Path, processes: int) -> str:
-    """Goes through the cases; returns the stage's outcome."""
-    waiting = specs(tiny)
+def warm_up(kind: str, specs: list[Row], limit: float, log: Path, processes: int) -> str:
+    """Goes through the cases, each taken by whoever is free; returns the stage's outcome."""
+    deadline = time.monotonic() + limit
+    waiting = deque(specs)
     timers = [Timer(kind, log, ignore) for _ in range(min(processes, len(waiting)))]
+
+    def work(timer: Timer) -> int:
+        """How many cases were begun and not got through."""
+        left = 0
+        while not timer.stopped and time.monotonic() < deadline:
+            try:
+                spec = waiting.popleft()
+            except IndexError:
+                break
+            left += timer.cases([spec], deadline - time.monotonic()) != FINISHED
+        return left
+
     pool = ThreadPoolExecutor(len(timers))
     try:
-        parts = [waiting[start :: len(timers)] for start in range(len(timers))]
-        outcomes = list(pool.map(lambda timer, part: timer.cases(part, limit), timers, parts))
+        left = sum(pool.map(work, timers)) + len(waiting)
     except BaseException:
         for timer in timers:
             timer.stopped = True
@@ -64,7 +84,7 @@ def warm_up(kind: str, tiny: bool, limit: float, log: Path, processes: int) -> s
         pool.shutdown()
         for timer in timers:
             timer.close()
-    return next((outcome for outcome in outcomes if outcome != "finished"), "finished")
+    return f"stopped by its limit of {limit:.0f} s with {left} of {len(specs)} cases left" if left else FINISHED
 
 
 def ignore(row: dict[str, Any]) -> None:

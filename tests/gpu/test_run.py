@@ -144,8 +144,9 @@ def test_no_stage_takes_the_time_of_those_behind_it(tmp_path, monkeypatch):
 
     monkeypatch.setattr(stages.Run, "stage", spend)
     monkeypatch.setattr(stages.time, "monotonic", lambda: clock[0])
-    stages.Run(StandIn(), tmp_path, 580.0, {"commit": "x", "date": "y"}).go()
-    assert clock[0] == pytest.approx(580.0)
+    total = float(sum(stages.SHARES.values()))
+    stages.Run(StandIn(), tmp_path, total, {"commit": "x", "date": "y"}).go()
+    assert clock[0] == pytest.approx(total)
     assert all(limits[name] >= stages.SHARES[name] - 1e-6 for name in limits) and limits["demo"] > stages.SHARES["demo"]
 
 
@@ -191,3 +192,15 @@ def test_choices_of_configurations_do_not_outlast_the_run(tmp_path, monkeypatch)
     assert seen["tests"] == seen["warm-up"] == seen["sanitizer"] != seen["ops"] == seen["demo"]
     assert "the user's" not in seen.values() and os.environ["LYRA_CACHE"] == "the user's"
     assert not any(Path(folder).parent.exists() for folder in seen.values())
+
+
+def test_the_next_run_begins_with_what_this_one_left_out(tmp_path):
+    run = stages.Run(StandIn(), tmp_path, 60.0, {"commit": "new", "date": "y"})
+    specs = [{"stage": "ops", "subject": name} for name in ("measured", "measured before", "cut off", "not reached")]
+    run.old = [
+        {**specs[0], "direction": "training", "side": "ours", "commit": "new"},
+        {**specs[1], "direction": "training", "side": "ours", "commit": "old"},
+        {**specs[2], "direction": "forward", "side": "ours", "commit": "new"},
+    ]
+    order = [spec["subject"] for spec in run.missing_first(specs)]
+    assert order == ["cut off", "not reached", "measured before", "measured"]

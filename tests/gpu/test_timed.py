@@ -17,12 +17,16 @@ from . import faulty
 FAULTY = "tests.gpu.faulty"
 
 
+def faulty_cases() -> list[Row]:
+    return [{"module": FAULTY, **spec} for spec in faulty.specs(True)]
+
+
 @pytest.fixture(scope="module")
 def rows(tmp_path_factory: pytest.TempPathFactory) -> dict[tuple, Row]:
     """What the faulty cases leave, by subject and side."""
     found: list[Row] = []
     timer = timed.Timer("cpu", tmp_path_factory.mktemp("log") / "log", found.append, case_seconds=15.0)
-    assert timer.run(FAULTY, True, 300.0) == "finished"
+    assert timer.cases(faulty_cases(), 300.0) == "finished"
     timer.close()
     keys = [(row["subject"], row.get("side")) for row in found]
     assert len(set(keys)) == len(keys), "a row came twice"
@@ -78,7 +82,7 @@ def test_what_is_not_reached_has_no_row(tmp_path):
     found: list[Row] = []
     timer = timed.Timer("cpu", tmp_path / "log", found.append)
     try:
-        assert timer.run(FAULTY, True, 0.5).endswith(
+        assert timer.cases(faulty_cases(), 0.5).endswith(
             f"with {len(faulty.SUBJECTS)} of {len(faulty.SUBJECTS)} cases left"
         )
     finally:
@@ -90,7 +94,7 @@ def test_a_worker_that_cannot_start_fails_each_case_once(tmp_path, monkeypatch):
     monkeypatch.setattr(faulty, "SUBJECTS", ("last",))
     found: list[Row] = []
     timer = timed.Timer("no such kind", tmp_path / "log", found.append)
-    assert timer.run(FAULTY, True, 120.0) == "finished"
+    assert timer.cases(faulty_cases(), 120.0) == "finished"
     assert len(found) == 1 and "KeyError" in found[0]["failed"]
 
 
@@ -199,9 +203,39 @@ def test_warming_up_runs_what_compiles_and_hides_what_fails(monkeypatch):
 
 
 def test_what_compiles_longest_is_compiled_first():
-    whole = warm.specs(False)
+    whole = warm.specs(warm.timed_specs(False))
     assert [("only" in spec["case"]) for spec in whole[:7]] == [True] * 6 + [False]
     assert len(whole) == len(ops.specs(False)) + len(layers.specs(False))
+
+
+def test_warming_up_goes_through_all_cases_and_says_how_many_it_left(tmp_path):
+    specs = faulty_cases()[-1:] * 3
+    assert warm.warm_up("cpu", specs, 120.0, tmp_path / "log", 2) == "finished"
+    assert warm.warm_up("cpu", specs, 0.0, tmp_path / "log", 2) == "stopped by its limit of 0 s with 3 of 3 cases left"
+
+
+OLD, NEW = "0000000", "1111111"
+
+
+@pytest.mark.parametrize(
+    ("rows", "only", "expected"),
+    [
+        ([], None, 0),
+        ([{"direction": "forward", "side": "ours", "commit": NEW}], None, 0),
+        ([{"direction": "training", "side": "ours", "commit": OLD}], None, 1),
+        ([{"direction": "training", "side": s, "commit": c} for s, c in (("ours", NEW), ("cuda", OLD))], None, 2),
+        ([{"failed": "the worker was lost", "commit": NEW}], None, 2),
+        ([{"direction": "training", "side": "compile", "commit": NEW}], None, 0),
+        ([{"direction": "training", "side": "ours", "commit": NEW}], ["compile"], 0),
+        ([{"direction": "training", "side": "compile", "commit": NEW}], ["compile"], 2),
+    ],
+)
+def test_how_far_a_case_is(rows, only, expected):
+    identity = layers.spec("S4D", (8, 2048, 64), "float32")
+    rows = [{**identity, **row} for row in rows]
+    rows += [{**identity, "shape": [1, 1, 1], "direction": "training", "side": "compile", "commit": NEW}]
+    spec = {**identity, "module": "any", **({"only": only} if only else {})}
+    assert timed.state(spec, rows, NEW) == expected
 
 
 def test_nothing_is_compiled_while_it_is_timed(monkeypatch):
