@@ -115,7 +115,7 @@ def code_flags(chosen: list[tuple[str, bool]]) -> list[str]:
 
 
 def code_names(chosen: list[tuple[str, bool]]) -> str:
-    """What a build has code for, as ``lyra_kernels.cuda_architectures`` reads it: "sm_80, sm_90, compute_90"."""
+    """What a build has code for, as ``backends.cuda.architectures`` reads it: "sm_80, sm_90, compute_90"."""
     return ", ".join(kind + number for number, ptx in chosen for kind in (("sm_", "compute_") if ptx else ("sm_",)))
 
 

@@ -3,18 +3,21 @@
 Functions take activations ``(batch, length, channels)``; layers keep the published shapes and names.
 """
 
-__version__ = "0.1.0"
-
-from .backends import available_backends, env_report, use_backend
+from .backends import available_backends, dispatcher, use_backend
 from .decompositions import decompositions
+from .environment import env_report
 from .layers import PGC, S4D, RMSNorm, S4DKernel
 from .ops import causal_conv, fft_conv, gated_conv, gelu_glu, pgc, rms_norm, s4d_conv, s4d_kernel
+from .version import __version__
+
+dispatcher.register()
 
 __all__ = [
     "PGC",
     "S4D",
     "RMSNorm",
     "S4DKernel",
+    "__version__",
     "available_backends",
     "causal_conv",
     "decompositions",

@@ -13,22 +13,28 @@ from collections.abc import Callable
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch._ops import OpOverload
 
 from . import reference
-from .ops.schemas import OPS, _fake_s4d_scan
-from .reference._layout import compute_dtype, fill_padding, sequence_mask
+from ._torch import OpOverload
+from .layout import compute_dtype, fill_padding, sequence_mask
 from .reference.s4d import _by_direction, discretize_real
+from .schemas import CONTRACTS, OPS, Contract
 
 _CHUNK = 64
 _PACKED = "packed batches (cu_seqlens) have no decomposition: their longest sequence is not known. Use lengths."
 
 
-def _dense(function: Callable, cu_seqlens: int) -> Callable:
+def _decomposition(contract: Contract, formula: Callable) -> Callable:
+    """The op by a formula of dense and padded batches, in the op's own signature."""
+
     def decomposed(*args):
-        if args[cu_seqlens] is not None:
+        if contract.cu_seqlens is not None and args[contract.cu_seqlens] is not None:
             raise ValueError(_PACKED)
-        return function(*args)
+        out = formula(*contract.formula_arguments(args))
+        if not contract.kept:
+            return out
+        kept = contract.fake(*args)[len(contract.outputs) :]  # for a backward that there is not
+        return *out, *(args[0].new_zeros(empty.shape, dtype=empty.dtype) for empty in kept)
 
     return decomposed
 
@@ -122,12 +128,6 @@ def _s4d(u, log_dt, log_A_real, A_imag, C, D, lengths, cu_seqlens, initial_state
     return fill_padding(y, mask).to(u.dtype), torch.stack((final_re, final_im), dim=-1)
 
 
-def _s4d_scan(*args):
-    y, state = _dense(_s4d, 7)(*args[:-1])
-    checkpoints = _fake_s4d_scan(*args)[2]  # for a backward that there is not
-    return y, state, args[0].new_zeros(checkpoints.shape, dtype=checkpoints.dtype)
-
-
 def _s4d_fft(u, log_dt, log_A_real, A_imag, C, D, lengths, cu_seqlens):
     kernels = [reference.s4d_kernel_real(log_dt, log_A_real, A_imag, each, u.shape[1]) for each in C]
     return _convolve(u, kernels[0], kernels[1] if len(kernels) == 2 else None, D, lengths, cu_seqlens)
@@ -144,13 +144,13 @@ def decompositions() -> dict[OpOverload, Callable]:
     """
     table: dict[str, Callable] = {
         "rms_norm": reference.rms_norm,
-        "gated_conv": _dense(reference.gated_conv, 5),
-        "pgc": _dense(reference.pgc, 10),
-        "gelu_glu": _dense(reference.gelu_glu, 6),
+        "gated_conv": reference.gated_conv,
+        "pgc": reference.pgc,
+        "gelu_glu": reference.gelu_glu,
         "s4d_kernel": reference.s4d_kernel_real,
-        "causal_conv": _dense(_convolve, 5),
-        "fft_conv": _dense(_convolve, 5),
-        "s4d_fft": _dense(_s4d_fft, 7),
-        "s4d_scan": _s4d_scan,
+        "causal_conv": _convolve,
+        "fft_conv": _convolve,
+        "s4d_fft": _s4d_fft,
+        "s4d_scan": _s4d,
     }
-    return {OPS[name]: function for name, function in table.items()}
+    return {OPS[name]: _decomposition(CONTRACTS[name], formula) for name, formula in table.items()}

@@ -11,11 +11,13 @@ sees "cuda".
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import functools
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 from unittest import mock
 
+import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -23,7 +25,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from lyra_kernels import backends
-from lyra_kernels.ops.schemas import OPS, SCHEMAS
+from lyra_kernels.schemas import OPS, SCHEMAS
 
 CARD = torch.device("cuda", 0)
 _INDEXING = ("aten::index.Tensor", "aten::index_put_", "aten::index_put")
@@ -199,7 +201,7 @@ def _interpret(kernel: Any, grid: Any, args: tuple, constants: dict[str, Any], c
     """A launch of a Triton kernel on the card, in the interpreter."""
     from triton.runtime.interpreter import InterpretedFunction
 
-    from lyra_kernels.triton import _launch
+    from lyra_kernels.backends.triton import _launch
 
     for i, x in enumerate(args):
         if isinstance(kernel, InterpretedFunction) and isinstance(x, Tensor) and not isinstance(x, OnCard):
@@ -210,7 +212,7 @@ def _interpret(kernel: Any, grid: Any, args: tuple, constants: dict[str, Any], c
 @contextlib.contextmanager
 def card_of_the_interpreter() -> Iterator[None]:
     """Inside, there is a card of one processor, whose Triton kernels run in the interpreter."""
-    from lyra_kernels.triton import _launch, _scan_rows, fft_conv
+    from lyra_kernels.backends.triton import _launch, _scan_rows, fft_conv
 
     with _launch.in_place_of_launches(_interpret), contextlib.ExitStack() as stack:
         for module in (_scan_rows, fft_conv):
@@ -255,6 +257,13 @@ def card_tensors() -> Iterator[None]:
             yield
     finally:
         torch.__future__.set_overwrite_module_params_on_conversion(overwrite)
+
+
+def redescribe(monkeypatch: pytest.MonkeyPatch, backend: str, **changes: Any) -> None:
+    """Has a backend say something else of itself until the test ends."""
+    row = dataclasses.replace(backends._BACKENDS[backend], **changes)
+    monkeypatch.setitem(backends._BACKENDS, backend, row)
+    backends.availability.cache_clear()
 
 
 @contextlib.contextmanager

@@ -8,7 +8,10 @@ import pytest
 import torch
 
 from lyra_kernels import backends
-from lyra_kernels.cuda_architectures import is_supported
+from lyra_kernels.backends import native
+from lyra_kernels.backends.cuda.architectures import is_supported
+
+from .card import redescribe
 
 USUAL = ("sm_75", "sm_80", "sm_90", "sm_100", "sm_120", "compute_120")
 
@@ -53,13 +56,13 @@ def card(monkeypatch):
         return backends.availability()["cuda"]
 
     monkeypatch.setattr(
-        backends,
-        "_native",
+        native,
+        "MODULE",
         SimpleNamespace(
             cuda_architectures=lambda: "sm_90", cpu_isa=lambda: "baseline", available_cpu_isas=lambda: ["baseline"]
         ),
     )
-    monkeypatch.setattr(backends, "_triton_availability", lambda: (False, "not today"))
+    redescribe(monkeypatch, "triton", availability=lambda: (False, "not today"))
     monkeypatch.setattr(torch.ops, "lyra_cuda", SimpleNamespace(gated_conv=None))
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda *_: "A Card")
@@ -86,8 +89,8 @@ def test_a_card_that_it_has_none_for(card, capability, reason):
     assert backends.default_backend(torch.device("cuda")) == "reference"
 
 
-@pytest.mark.skipif(backends._native is None, reason="the native kernels are not built")
+@pytest.mark.skipif(native.MODULE is None, reason="the native kernels are not built")
 def test_the_library_knows_what_it_was_built_for():
-    built = backends._native.cuda_architectures()
+    built = native.MODULE.cuda_architectures()
     assert bool(built) == hasattr(torch.ops.lyra_cuda, "gated_conv")
     assert all(name.startswith(("sm_", "compute_")) for name in built.split(", ") if built)

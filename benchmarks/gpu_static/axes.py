@@ -5,8 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from lyra_kernels.triton import causal_conv, fft_conv, gated_conv, gelu_glu, pgc, rms_norm, s4d_kernel, s4d_scan
-from lyra_kernels.triton._launch import next_power_of_2
+from lyra_kernels.backends.triton import (
+    causal_conv,
+    fft_conv,
+    gated_conv,
+    gelu_glu,
+    pgc,
+    rms_norm,
+    s4d_kernel,
+    s4d_scan,
+)
+from lyra_kernels.backends.triton._launch import next_power_of_2
 
 from .calls import (
     ALIGNED,

@@ -17,8 +17,8 @@ from torch import Tensor
 
 import lyra_kernels as lk
 from lyra import Lyra, LyraForTokenClassification
-from lyra_kernels.triton import gated_conv
-from lyra_kernels.triton._launch import MOST_ROWS
+from lyra_kernels.backends.triton import gated_conv
+from lyra_kernels.backends.triton._launch import MOST_ROWS
 
 TYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 HUGE = 2**31 + 5  # tokens that no longer count in 32 bits

@@ -147,7 +147,7 @@ def cases(which: str) -> list[Case]:
 @contextlib.contextmanager
 def on_a_card(segment: int | None, rows: int | None = None) -> Iterator[None]:
     """The scan's rows as long, and the FFT's groups of rows as large as a card makes them."""
-    from lyra_kernels.triton import fft_conv, s4d_scan, s4d_scan_backward
+    from lyra_kernels.backends.triton import fft_conv, s4d_scan, s4d_scan_backward
 
     with contextlib.ExitStack() as patches:
         if segment is not None:
@@ -165,7 +165,7 @@ def size(values: Any) -> int:
 
 def run_forward(case: Case, args: list[Any]) -> tuple[tuple, int]:
     """The op's outputs, and the bytes of its inputs and outputs, each once."""
-    from lyra_kernels.triton import IMPLEMENTATIONS
+    from lyra_kernels.backends.triton import IMPLEMENTATIONS
 
     more = [False] if case.op == "s4d_scan" else []
     out = IMPLEMENTATIONS[case.op](*args, *more)
@@ -175,7 +175,7 @@ def run_forward(case: Case, args: list[Any]) -> tuple[tuple, int]:
 
 def backward_arguments(case: Case, args: list[Any], out: tuple) -> list[Any]:
     """The arguments of the op's backward."""
-    from lyra_kernels.triton import IMPLEMENTATIONS
+    from lyra_kernels.backends.triton import IMPLEMENTATIONS
 
     grad = torch.randn(out[0].shape).to(out[0].dtype)
     if case.op == "s4d_scan":
@@ -190,6 +190,6 @@ def backward_arguments(case: Case, args: list[Any], out: tuple) -> list[Any]:
 
 def run_backward(case: Case, args: list[Any]) -> int:
     """Run the backward; the bytes of its inputs and outputs, each once."""
-    from lyra_kernels.triton import IMPLEMENTATIONS
+    from lyra_kernels.backends.triton import IMPLEMENTATIONS
 
     return size(args) + size(IMPLEMENTATIONS[f"{case.op}_backward"](*args))

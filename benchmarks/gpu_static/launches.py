@@ -23,8 +23,9 @@ from torch._subclasses import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from lyra_kernels import backends
+from lyra_kernels.backends.reference import as_tuple
+from lyra_kernels.backends.triton import _launch, _scan_rows, fft_conv
 from lyra_kernels.ops import _autograd
-from lyra_kernels.triton import _launch, _scan_rows, fft_conv
 
 from .guard import allow_cuda_tensors
 from .record import Launch, describe
@@ -103,7 +104,7 @@ def _no_gradients(outputs: Any, inputs: Sequence[Tensor], *rest: Any, **options:
 def _step(op: _autograd.Op, backend: str, args: tuple, backwards: int) -> Any:
     """An op, and its backward: with a gradient of its first output, then of the first two, ... as often as asked."""
     out = _autograd._call(op.name, backend, args)
-    outputs = _autograd._as_tuple(out)
+    outputs = as_tuple(out)
     grads = [torch.empty_like(o) for o in outputs[: op.outputs]]
     for used in range(1, 1 + min(backwards, op.outputs)):
         if used == 1 or grads[used - 1].numel():

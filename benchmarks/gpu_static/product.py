@@ -16,7 +16,7 @@ from pathlib import Path
 from torch._subclasses.fake_tensor import DataDependentOutputException
 
 from lyra_kernels import reference
-from lyra_kernels.triton._launch import MOST_PROGRAMS
+from lyra_kernels.backends.triton._launch import MOST_PROGRAMS
 
 from .aot import Job
 from .axes import ops

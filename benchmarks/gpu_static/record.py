@@ -16,7 +16,7 @@ import triton.language as tl
 from torch import Tensor
 from triton.runtime.interpreter import InterpreterBuilder
 
-from lyra_kernels.triton import _launch
+from lyra_kernels.backends.triton import _launch
 
 _TYPES = {
     torch.float32: "fp32",

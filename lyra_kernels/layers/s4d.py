@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from .. import ops
+from ..layout import compute_dtype, count_sequences
 from ..ops.s4d_conv import ALGORITHMS
 from .checks import boolean, choice, even_int, learning_rate, positive_float, positive_int, probability
 
@@ -165,7 +166,7 @@ class S4D(nn.Module):
         """The state before the first token: zeros ``(batch_size, H, d_state / 2, 2)``."""
         if self.bidirectional:
             raise ValueError("a bidirectional S4D has no state: its output depends on tokens yet to come")
-        dtype = torch.float64 if self.D.dtype == torch.float64 else torch.float32
+        dtype = compute_dtype(self.D)
         return torch.zeros(batch_size, self.d_model, self.d_state // 2, 2, dtype=dtype, device=self.D.device)
 
     def forward(
@@ -218,7 +219,7 @@ class S4D(nn.Module):
             algorithm=self.algorithm,
         )
         y, state = result if isinstance(result, tuple) else (result, None)
-        sequences = u.shape[0] if cu_seqlens is None else cu_seqlens.shape[0] - 1
+        sequences = count_sequences(u, cu_seqlens)
         linear = cast(nn.Conv1d, self.output_linear[0])
         y = ops.gelu_glu(
             y,
@@ -248,7 +249,7 @@ class S4D(nn.Module):
         """What each sequence's channels are multiplied by, ``(S, H)``; None in evaluation mode."""
         if not self.dropout.training or self.dropout.p == 0.0:
             return None
-        dtype = torch.float64 if u.dtype == torch.float64 else torch.float32
+        dtype = compute_dtype(u)
         return self.dropout(torch.ones(sequences, self.d_model, dtype=dtype, device=u.device))
 
     def extra_repr(self) -> str:

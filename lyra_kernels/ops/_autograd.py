@@ -1,6 +1,6 @@
 """One way to differentiate every op.
 
-An :class:`Op` names a dispatcher op, the arguments that have gradients, and the reference formula. From that come
+An :class:`Op` is the contract of a dispatcher op and its reference formula. From these come
 
 * ``Op.Function``, the autograd Function that the public functions call: its forward and backward are the dispatcher
   ops ``lyra::name`` and ``lyra::name_backward``; it has vmap (activations merge into the batch) and jvp rules;
@@ -18,9 +18,11 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
-from .. import backends
+from .. import _torch, backends
+from ..backends.reference import as_tuple
+from ..layout import fill_padding, sequence_mask
+from ..schemas import CONTRACTS, LIBRARY, OPS
 from ._checks import autocast_enabled
-from .schemas import LIBRARY, OPS, compute_dtype
 
 Arguments = tuple[Any, ...]
 _vjp: Callable[..., tuple[Any, Callable[..., Any]]] = cast(Any, torch.func.vjp)
@@ -30,7 +32,7 @@ def _call(name: str, backend: str | None, args: Sequence[Any]) -> Any:
     """Run an op beneath autograd: through the dispatcher, or on the backend that was asked for."""
     if backend is not None:
         return backends.implementation(name, backend)(*args)
-    with torch._C._AutoDispatchBelowAutograd():
+    with _torch.below_autograd():
         return OPS[name](*args)
 
 
@@ -45,10 +47,6 @@ def _save(ctx: Any, values: Sequence[Any]) -> tuple[Tensor | None, ...]:
 def _saved(ctx: Any) -> Arguments:
     tensors = ctx.saved_tensors
     return tuple(c if t is None else t for t, c in zip(tensors, ctx.constants, strict=True))
-
-
-def _as_tuple(x: Any) -> tuple[Tensor, ...]:
-    return tuple(x) if isinstance(x, (tuple, list)) else (x,)
 
 
 def _select(x: Any, dim: int | None, i: int) -> Any:
@@ -69,7 +67,7 @@ def _exact(formula: Callable) -> Callable:
 
 def needs_graph(args: Sequence[Any]) -> bool:
     """Whether a call must be recorded: by autograd, forward-mode AD or a torch.func transform."""
-    if torch._C._are_functorch_transforms_active() or torch.autograd.forward_ad._current_level >= 0:
+    if _torch.transforms_active() or _torch.forward_mode_active():
         return True
     return torch.is_grad_enabled() and any(isinstance(a, Tensor) and a.requires_grad for a in args)
 
@@ -78,48 +76,21 @@ class Op:
     """How one op is differentiated.
 
     Args:
-        name: dispatcher op ``lyra::name``; its backward is ``lyra::name_backward``.
-        reference: the formula, called with the op's own arguments.
-        differentiable: positions of the arguments with a gradient, in the order in which the backward op returns
-            them.
-        outputs: how many outputs are differentiable; those after are kept for the backward.
-        batched: positions of the arguments whose first dimension is the batch.
-        lengths, cu_seqlens: positions of those arguments, if the op has them.
+        name: dispatcher op ``lyra::name``, which has a contract; its backward is ``lyra::name_backward``.
+        formula: the reference.
     """
 
-    def __init__(
-        self,
-        name: str,
-        reference: Callable,
-        differentiable: tuple[int, ...],
-        *,
-        outputs: int = 1,
-        batched: tuple[int, ...] = (0,),
-        lengths: int | None = None,
-        cu_seqlens: int | None = None,
-    ) -> None:
+    def __init__(self, name: str, formula: Callable) -> None:
         self.name = name
-        self.reference = _exact(reference)
-        self.differentiable = differentiable
-        self.outputs = outputs
-        self.batched = batched
-        self.lengths = lengths
-        self.cu_seqlens = cu_seqlens
+        self.contract = CONTRACTS[name]
+        self.outputs = len(self.contract.outputs)
+        self.reference = _exact(lambda *args: formula(*self.contract.formula_arguments(args)))
         self.Function, self.Gradients = _functions(self)
         _register_autograd(self)
 
-    # ---- what an op with an unusual signature overrides -----------------------------------------------------
-    def backward_arguments(self, grads: Arguments, args: Arguments, extra: Arguments) -> Arguments:
-        """The backward op's arguments, from gradients of the outputs, the forward's arguments and extra outputs."""
-        return (*grads, *args)
-
-    def split(self, backward_args: Arguments) -> tuple[Arguments, Arguments]:
-        """The gradients and the forward's arguments again, from the backward op's arguments."""
-        return backward_args[: self.outputs], backward_args[self.outputs :]
-
-    def results(self, gradients: Arguments, grads: Arguments, args: Arguments) -> Arguments:
-        """One gradient for each of `differentiable`, from what the backward op returned."""
-        return gradients
+    def prepared(self, grads: Arguments, args: Arguments) -> Arguments:
+        """The outputs' gradients as the backward op takes them; for an op that has more to say than its contract."""
+        return grads
 
     # ---- calling ---------------------------------------------------------------------------------------------
     def __call__(self, *args: Any) -> Any:
@@ -137,11 +108,11 @@ class Op:
 
     def backward(self, backend: str | None, values: Arguments, count: int, grads: Arguments) -> Arguments:
         """Gradients of all `count` arguments, from the saved values and the gradients of the outputs."""
-        args, extra = values[:count], values[count:]
+        args, kept = values[:count], values[count:]
         grads = tuple(g.contiguous() if g is not None else None for g in grads[: self.outputs])
         if all(g is None for g in grads):
             return (None,) * count
-        backward_args = self.backward_arguments(grads, args, extra)
+        backward_args = self.contract.backward_arguments(self.prepared(grads, args), args, kept)
         if torch.is_grad_enabled() and not torch.compiler.is_compiling():
             gradients = self.Gradients.apply(backend, *backward_args)
         elif torch.compiler.is_compiling():
@@ -149,14 +120,22 @@ class Op:
         else:
             gradients = _call(self.name + "_backward", backend, backward_args)
         out: list[Tensor | None] = [None] * count
-        for i, gradient in zip(self.differentiable, self.results(_as_tuple(gradients), grads, args), strict=True):
+        for i, gradient in zip(self.contract.returned, as_tuple(gradients), strict=True):
             if args[i] is not None:
                 out[i] = gradient
+        for i in self.contract.residuals:
+            if args[i] is not None:
+                out[i] = self._without_padding(grads[0], args)
         return tuple(out)
+
+    def _without_padding(self, grad: Tensor, args: Arguments) -> Tensor:
+        lengths = None if self.contract.lengths is None else args[self.contract.lengths]
+        return fill_padding(grad, sequence_mask(lengths, grad.shape[1]))
 
     # ---- through the reference formula -----------------------------------------------------------------------
     def present(self, args: Arguments) -> tuple[int, ...]:
-        return tuple(i for i in self.differentiable if i < len(args) and args[i] is not None)
+        """Positions of the differentiable arguments that are there."""
+        return tuple(i for i in self.contract.differentiable if args[i] is not None)
 
     def formula(self, args: Arguments) -> Callable[..., tuple[Tensor, ...]]:
         """The reference as a function of its differentiable arguments alone."""
@@ -166,7 +145,7 @@ class Op:
             full = list(args)
             for i, value in zip(present, values, strict=True):
                 full[i] = value
-            return _as_tuple(self.reference(*full))[: self.outputs]
+            return as_tuple(self.reference(*full))[: self.outputs]
 
         return function
 
@@ -174,21 +153,6 @@ class Op:
         """Gradients of the present differentiable arguments, by the reference."""
         outputs, vjp = _vjp(self.formula(args), *(args[i] for i in self.present(args)))
         return vjp(_cotangents(grads, outputs))
-
-    def reference_backward(self, *backward_args: Any) -> tuple[Tensor, ...]:
-        """What the backward op returns, by the reference and plain autograd: the fallback where no kernel serves."""
-        grads, args = self.split(backward_args)
-        leaves = [args[i].detach().requires_grad_() for i in self.present(args)]
-        pairs = [(o, g.to(o.dtype)) for o, g in zip(self.formula(args)(*leaves), grads, strict=True) if g is not None]
-        outputs, cotangents = zip(*pairs, strict=True)
-        found = torch.autograd.grad(outputs, leaves, cotangents, materialize_grads=True)
-        return self.backward_outputs(args, found)
-
-    def backward_outputs(self, args: Arguments, gradients: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-        """The backward op's outputs from gradients of the present arguments: absent ones have shape (0,)."""
-        found = dict(zip(self.present(args), gradients, strict=True))
-        empty = args[0].new_empty((0,), dtype=compute_dtype(args[0]))
-        return tuple(found[i].contiguous() if i in found else empty for i in self.differentiable)
 
     def jvp(self, args: Arguments, tangents: Arguments) -> tuple[Tensor, ...]:
         """Forward-mode derivative of the op."""
@@ -199,14 +163,15 @@ class Op:
         """Forward-mode derivative of the backward op."""
         function, positions = self.gradient_formula(backward_args)
         pushed = _pushforward(function, [backward_args[i] for i in positions], [tangents[i] for i in positions])
-        return self.backward_outputs(self.split(backward_args)[1], pushed)
+        args = self.contract.split(backward_args)[1]
+        return self.contract.gradients(args, dict(zip(self.present(args), pushed, strict=True)))
 
     def double_backward(self, backward_args: Arguments, cotangents: Arguments) -> Arguments:
         """Gradients of the backward op's arguments."""
         function, positions = self.gradient_formula(backward_args)
         outputs, vjp = _vjp(function, *(backward_args[i] for i in positions))
-        present = self.present(self.split(backward_args)[1])
-        wanted = tuple(c for i, c in zip(self.differentiable, cotangents, strict=False) if i in present)
+        present = self.present(self.contract.split(backward_args)[1])
+        wanted = tuple(c for i, c in zip(self.contract.returned, cotangents, strict=True) if i in present)
         out: list[Tensor | None] = [None] * len(backward_args)
         for i, gradient in zip(positions, vjp(_cotangents(wanted, outputs)), strict=True):
             out[i] = gradient
@@ -216,7 +181,7 @@ class Op:
         """`reference_gradients` as a function of what it is differentiable in, and those arguments' positions."""
         # One tensor may stand in two places, which views tell apart.
         backward_args = tuple(a.view_as(a) if isinstance(a, Tensor) else a for a in backward_args)
-        grads, args = self.split(backward_args)
+        grads, args = self.contract.split(backward_args)
         given = [i for i, g in enumerate(grads) if g is not None]
         present = self.present(args)
 
@@ -235,11 +200,12 @@ class Op:
     def vmap(self, size: int, in_dims: Arguments, backend: str | None, args: Arguments) -> tuple[Any, Any]:
         """Merge the mapped dimension into the batch where only activations have one, else one call an entry."""
         mapped = {i for i, dim in enumerate(in_dims) if isinstance(args[i], Tensor) and dim is not None}
-        packed = self.cu_seqlens is not None and args[self.cu_seqlens] is not None
-        if packed or not self.batched or not mapped <= {*self.batched, self.lengths}:
+        contract = self.contract
+        packed = contract.cu_seqlens is not None and args[contract.cu_seqlens] is not None
+        if packed or not contract.per_sequence or not mapped <= {*contract.per_sequence, contract.lengths}:
             return _loop(lambda *a: self.Function.apply(backend, *a), size, in_dims, args)
         merged = list(args)
-        for i in (*self.batched, self.lengths):
+        for i in (*contract.per_sequence, contract.lengths):
             if i is None or args[i] is None:
                 continue
             if i in mapped:
@@ -297,7 +263,7 @@ def _functions(op: Op) -> tuple[type[torch.autograd.Function], type[torch.autogr
         @staticmethod
         def setup_context(ctx: Any, inputs: Arguments, output: Any) -> None:
             ctx.backend, *args = inputs
-            extra = _as_tuple(output)[op.outputs :]
+            extra = as_tuple(output)[op.outputs :]
             ctx.count = len(args)
             ctx.mark_non_differentiable(*extra)
             ctx.set_materialize_grads(False)
@@ -354,7 +320,7 @@ def _register_autograd(op: Op) -> None:
     """The same derivatives on the dispatcher ops themselves."""
 
     def setup_context(ctx: Any, inputs: Arguments, output: Any) -> None:
-        extra = _as_tuple(output)[op.outputs :]
+        extra = as_tuple(output)[op.outputs :]
         ctx.count = len(inputs)
         ctx.mark_non_differentiable(*extra)
         _save(ctx, (*inputs, *extra))

@@ -8,6 +8,8 @@ from numbers import Real
 import torch
 from torch import Tensor
 
+from .. import _torch
+
 FLOATS = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
 
 
@@ -73,7 +75,7 @@ def _values_can_be_read(x: Tensor) -> bool:
     return (
         x.device.type == "cpu"
         and not torch.compiler.is_compiling()
-        and not torch._C._are_functorch_transforms_active()
+        and not _torch.transforms_active()
         and type(x) in (Tensor, torch.nn.Parameter)
     )
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 from torch import Tensor
 
 from .. import reference
+from ..layout import compute_dtype
 from . import _checks
 from ._autograd import Op
-from .schemas import compute_dtype
 
-causal_conv_op = Op("causal_conv", reference.causal_conv, (0, 1, 2, 3), lengths=4, cu_seqlens=5)
-fft_conv_op = Op("fft_conv", reference.fft_conv, (0, 1, 2, 3), lengths=4, cu_seqlens=5)
+causal_conv_op = Op("causal_conv", reference.causal_conv)
+fft_conv_op = Op("fft_conv", reference.fft_conv)
 
 
 def _convolve(

@@ -23,6 +23,8 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+from ..backends import Limits
+
 
 @dataclass(frozen=True)
 class Constants:
@@ -79,11 +81,6 @@ class Card:
 A100 = Card(bandwidth=2.039e12, tf32=156e12, half=312e12, processors=108, launch=3e-6, step=1e-6)
 """In the middle of the cards that there are: others move all three ways together."""
 
-ROWS, CHUNK = 16, 32  # a program's sequences, and tokens a step, in the kernels for scan and direct
-FUSED = 4096  # the longest sequence whose transforms one program does
-SCAN_MODES = 64  # more do not fit in registers: the scan is then plain PyTorch
-LEAST_ROW = {2: 1024, 4: 512}  # tokens of a part of a sequence in the scan, by bytes of an element
-
 
 def gpu_costs(
     batch: int,
@@ -93,13 +90,14 @@ def gpu_costs(
     directions: int = 1,
     size: int = 4,
     *,
-    triton: bool = True,
+    limits: Limits,
     card: Card = A100,
 ) -> dict[str, float]:
     """Predicted seconds of each algorithm in the forward, for activations of ``size`` bytes an element.
 
-    Without ``triton`` it is the CUDA C++ kernels that run: transforms of any length are torch.fft's, the direct way is
-    one too, and the scan takes any number of modes (its time is then a lower bound: it has no matrix products).
+    ``limits`` are those of the backend that would run. Without kernels for transforms, as CUDA C++, these are
+    torch.fft's and the direct way is one too; a scan of any number of modes has no matrix products: its time is a lower
+    bound.
 
     Operations of products count two a multiply-add; fp32 takes three TF32 products for one.
 
@@ -118,51 +116,52 @@ def gpu_costs(
     rate, times = (card.tf32, 3) if size == 4 else (card.half, 2)  # two 16-bit parts of each table
     padded = max(32, 1 << max(modes - 1, 0).bit_length())
     tokens = batch * length * channels
-    sixteens = -(-batch // ROWS)
-    blocks = max(-(-length // CHUNK), 1)
+    sixteens = -(-batch // limits.rows)
+    blocks = max(-(-length // limits.chunk), 1)
     moved = 2 * tokens * size
 
     def seconds(bytes_: float, flops: float, programs: float, steps: float) -> float:
         busy = min(max(programs, 1) / card.processors, 1.0)
         return max(bytes_ / card.bandwidth, times * flops / (rate * busy), steps * card.step)
 
-    wanted = max(-(-2 * card.processors // max(channels, 1)), 1) * ROWS
-    parts = min(wanted // max(batch, 1), length // LEAST_ROW[min(size, 4)])
+    wanted = max(-(-2 * card.processors // max(channels, 1)), 1) * limits.rows
+    parts = min(wanted // max(batch, 1), length // limits.segment[min(size, 4)])
     parts = 1 if parts < 4 else parts
-    rows = -(-batch * parts // ROWS)
-    per_token = 2 * CHUNK + 8 * padded
+    rows = -(-batch * parts // limits.rows)
+    per_token = 2 * limits.chunk + 8 * padded
     reads = tokens * size if parts > 1 else 0
     states = 16 * modes * batch * parts * channels if parts > 1 else 0
-    flops: float = rows * ROWS * -(-blocks // parts) * CHUNK * channels * (per_token + (4 * padded if parts > 1 else 0))
+    flops: float = rows * limits.rows * -(-blocks // parts) * limits.chunk * channels
+    flops *= per_token + (4 * padded if parts > 1 else 0)
     steps = -(-blocks // parts) * (2 if parts > 1 else 1)
     scan = (3 if parts == 1 else 5) * card.launch * directions
     scan = (
         math.inf
-        if triton and modes > SCAN_MODES
+        if modes > limits.scan_modes
         else scan + directions * seconds(moved + reads + states, flops, rows * channels, steps)
     )
 
     tiles = blocks * (blocks + 1) // 2 if directions == 1 else blocks * blocks
-    tile = ROWS * CHUNK * size + 4 * CHUNK * CHUNK * directions
-    flops = tiles * sixteens * ROWS * channels * 2 * CHUNK * CHUNK
+    tile = limits.rows * limits.chunk * size + 4 * limits.chunk * limits.chunk * directions
+    flops = tiles * sixteens * limits.rows * channels * 2 * limits.chunk * limits.chunk
     taps = length * channels
     kernel = directions * (card.launch + max(8 * taps / card.bandwidth, 12 * padded * taps / card.tf32))
     direct = kernel + 2 * card.launch
     direct += seconds(tiles * sixteens * channels * tile + tokens * size, flops, blocks * sixteens * channels, blocks)
 
     points = max(1 << max(length - 1, 0).bit_length(), 256)
-    if triton and length <= FUSED:
+    if length <= limits.transform:
         flops = (384 if points == 256 else 640) * points * channels * (batch + directions)
         flops += 4 * padded * points * channels * directions
         fft = card.launch + seconds(moved, flops, batch * channels, 4)
     else:
         fft = kernel + 7 * card.launch + (moved + 5 * 16 * tokens + 16 * taps * directions) / card.bandwidth
-    return {"direct": direct if triton else fft, "scan": scan, "fft": fft}
+    return {"direct": direct if limits.direct else fft, "scan": scan, "fft": fft}
 
 
 def choose_on_gpu(
-    batch: int, length: int, channels: int, modes: int, directions: int = 1, size: int = 4, *, triton: bool = True
+    batch: int, length: int, channels: int, modes: int, directions: int = 1, size: int = 4, *, limits: Limits
 ) -> str:
     """The algorithm with the smallest predicted time."""
-    predicted = gpu_costs(batch, length, channels, modes, directions, size, triton=triton)
+    predicted = gpu_costs(batch, length, channels, modes, directions, size, limits=limits)
     return min(predicted, key=lambda name: predicted[name])

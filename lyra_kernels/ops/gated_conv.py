@@ -5,11 +5,11 @@ from __future__ import annotations
 from torch import Tensor
 
 from .. import reference
+from ..layout import compute_dtype
 from . import _checks
 from ._autograd import Op
-from .schemas import compute_dtype
 
-_op = Op("gated_conv", reference.gated_conv, (0, 1, 2, 3), lengths=4, cu_seqlens=5)
+gated_conv_op = Op("gated_conv", reference.gated_conv)
 
 
 def check_width(conv_weight: Tensor, causal: bool) -> None:
@@ -68,4 +68,4 @@ def gated_conv(
     lengths, cu_seqlens = _checks.layout(xv, lengths, cu_seqlens, "xv")
     dtype = compute_dtype(xv)
     weights = [_checks.parameter(p, dtype) for p in parameters.values()]
-    return _op(xv.contiguous(), *weights, lengths, cu_seqlens, _checks.epsilon(eps), causal)
+    return gated_conv_op(xv.contiguous(), *weights, lengths, cu_seqlens, _checks.epsilon(eps), causal)

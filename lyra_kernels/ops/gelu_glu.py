@@ -2,45 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-import torch
 from torch import Tensor
 
 from .. import reference
+from ..layout import compute_dtype, count_sequences
 from . import _checks
-from ._autograd import Arguments, Op
-from .schemas import compute_dtype
+from ._autograd import Op
 
-
-def _zero_padding(grad: Tensor, lengths: Tensor | None) -> Tensor:
-    """Gradients without those at padded positions (a packed batch has none)."""
-    if lengths is None:
-        return grad
-    real = torch.arange(grad.shape[1], device=grad.device) < lengths.unsqueeze(-1)
-    return torch.where(real.unsqueeze(-1), grad, torch.zeros((), dtype=grad.dtype, device=grad.device))
-
-
-class _GeluGlu(Op):
-    """The residual only adds: its gradient is that of the output, and the backward op does not see it."""
-
-    def backward_arguments(self, grads: Arguments, args: Arguments, extra: Arguments) -> Arguments:
-        y, weight, bias, mask, _, lengths, cu_seqlens = args
-        return (*grads, y, weight, bias, mask, lengths, cu_seqlens)
-
-    def split(self, backward_args: Arguments) -> tuple[Arguments, Arguments]:
-        grad, y, weight, bias, mask, lengths, cu_seqlens = backward_args
-        return (grad,), (y, weight, bias, mask, None, lengths, cu_seqlens)
-
-    def results(self, gradients: Arguments, grads: Arguments, args: Arguments) -> Arguments:
-        residual: Any = None if args[4] is None else _zero_padding(grads[0], args[5])
-        return (*gradients, residual)
-
-    def backward_outputs(self, args: Arguments, gradients: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-        return super().backward_outputs(args, gradients)[:3]
-
-
-_op = _GeluGlu("gelu_glu", reference.gelu_glu, (0, 1, 2, 4), batched=(0, 3, 4), lengths=5, cu_seqlens=6)
+gelu_glu_op = Op("gelu_glu", reference.gelu_glu)
 
 
 def gelu_glu(
@@ -79,7 +48,7 @@ def gelu_glu(
     if bias is not None:
         _checks.size("bias", bias, "(2 * H,)", (2 * channels,), "to match y")
     lengths, cu_seqlens = _checks.layout(y, lengths, cu_seqlens, "y")
-    sequences = y.shape[0] if cu_seqlens is None else cu_seqlens.shape[0] - 1
+    sequences = count_sequences(y, cu_seqlens)
     if mask is not None:
         _checks.size("mask", mask, "(sequences, H)", (sequences, channels), "to match y")
         mask = mask.detach()
@@ -93,4 +62,4 @@ def gelu_glu(
     if residual is not None:
         residual = residual.to(y.dtype).contiguous()
     weights = [_checks.parameter(p, dtype) for p in (weight, bias, mask)]
-    return _op(y.contiguous(), *weights, residual, lengths, cu_seqlens)
+    return gelu_glu_op(y.contiguous(), *weights, residual, lengths, cu_seqlens)

@@ -5,12 +5,12 @@ from __future__ import annotations
 from torch import Tensor
 
 from .. import reference
+from ..layout import compute_dtype
 from . import _checks
 from ._autograd import Op
 from .gated_conv import check_width
-from .schemas import compute_dtype
 
-_op = Op("pgc", reference.pgc, tuple(range(9)), lengths=9, cu_seqlens=10)
+pgc_op = Op("pgc", reference.pgc)
 
 
 def pgc(
@@ -82,4 +82,4 @@ def pgc(
     lengths, cu_seqlens = _checks.layout(u, lengths, cu_seqlens)
     u = _checks.autocast(u)
     weights = [_checks.parameter(p, compute_dtype(u)) for p in parameters.values()]
-    return _op(u.contiguous(), *weights, lengths, cu_seqlens, _checks.epsilon(eps), causal)
+    return pgc_op(u.contiguous(), *weights, lengths, cu_seqlens, _checks.epsilon(eps), causal)

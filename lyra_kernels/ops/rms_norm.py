@@ -5,11 +5,11 @@ from __future__ import annotations
 from torch import Tensor
 
 from .. import reference
+from ..layout import compute_dtype
 from . import _checks
 from ._autograd import Op
-from .schemas import compute_dtype
 
-_op = Op("rms_norm", reference.rms_norm, (0, 1), batched=())
+rms_norm_op = Op("rms_norm", reference.rms_norm)
 
 
 def rms_norm(x: Tensor, weight: Tensor | None = None, eps: float = 1e-8) -> Tensor:
@@ -35,4 +35,4 @@ def rms_norm(x: Tensor, weight: Tensor | None = None, eps: float = 1e-8) -> Tens
     if weight is not None:
         _checks.size("weight", weight, "(channels,)", (x.shape[-1],), "to match x")
         _checks.same_device("weight", weight, "x", x)
-    return _op(x.contiguous(), _checks.parameter(weight, compute_dtype(x)), _checks.epsilon(eps))
+    return rms_norm_op(x.contiguous(), _checks.parameter(weight, compute_dtype(x)), _checks.epsilon(eps))

@@ -2,45 +2,33 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import Tensor
 
 from .. import backends, reference
+from ..layout import compute_dtype, count_sequences
 from . import _checks, cost_model
 from ._autograd import Arguments, Op, needs_graph
 from .conv import causal_conv_op, fft_conv_op
 from .s4d_kernel import check_parameters, s4d_kernel_op
-from .schemas import compute_dtype
 
 ALGORITHMS = ("auto", "fft", "direct", "scan")
 
 
-def _reference_scan(*args: Any) -> Any:
-    return reference.s4d_scan(*args[:9])  # without `save`
-
-
 class _S4DScan(Op):
-    """Keeps checkpoints of the state for its backward."""
+    """Two outputs with gradients, and checkpoints of the state that its backward needs."""
 
-    def backward_arguments(self, grads: Arguments, args: Arguments, extra: Arguments) -> Arguments:
-        grad_y, grad_state = grads
-        u, C, checkpoints = args[0], args[4], extra[0]
-        if not args[9] and u.numel():
+    def prepared(self, grads: Arguments, args: Arguments) -> Arguments:
+        u, save = args[0], args[self.contract.position("save")]
+        if not save and u.numel():
             raise RuntimeError("lyra::s4d_scan was called with save=False, so it has no backward")
-        if C.shape[0] == 2:
-            grad_state = None
-        return (torch.zeros_like(u) if grad_y is None else grad_y, grad_state, *args[:9], checkpoints)
-
-    def split(self, backward_args: Arguments) -> tuple[Arguments, Arguments]:
-        return backward_args[:2], (*backward_args[2:11], False)
+        grad_y, grad_state = grads
+        bidirectional = args[self.contract.position("C")].shape[0] == 2  # whose final state is empty
+        return torch.zeros_like(u) if grad_y is None else grad_y, None if bidirectional else grad_state
 
 
-s4d_scan_op = _S4DScan(
-    "s4d_scan", _reference_scan, (0, 1, 2, 3, 4, 5, 8), outputs=2, batched=(0, 8), lengths=6, cu_seqlens=7
-)
-s4d_fft_op = Op("s4d_fft", reference.s4d_fft, (0, 1, 2, 3, 4, 5), lengths=6, cu_seqlens=7)
+s4d_scan_op = _S4DScan("s4d_scan", reference.s4d_scan)
+s4d_fft_op = Op("s4d_fft", reference.s4d_fft)
 
 
 def _fuses_kernel_and_fft(u: Tensor) -> bool:
@@ -49,17 +37,21 @@ def _fuses_kernel_and_fft(u: Tensor) -> bool:
     return backend == "triton" or (backend is None and u.device.type == "cuda")
 
 
+def _limits(u: Tensor) -> backends.Limits:
+    """Those of the backend that will compute on u."""
+    return backends.limits(backends.forced() or backends.default_backend(u.device))
+
+
 def _choose(u: Tensor, modes: int, directions: int, cu_seqlens: Tensor | None, states: bool) -> str:
     """The algorithm for "auto"."""
     batch, length = u.shape[0], u.shape[1]
     if states or torch.jit.is_tracing():
         return "scan"  # it alone carries a state, and suits every length that a trace will be run with
     on_cpu = u.device.type in ("cpu", "meta")
-    triton = not on_cpu and (backends.forced() or backends.default_backend(u.device)) == "triton"
     unknown = torch.compiler.is_compiling() or not isinstance(length, int)
     if not on_cpu and (unknown or cu_seqlens is not None):
         # The other ways would go through as many lags as there are tokens in all.
-        return "fft" if triton and modes > cost_model.SCAN_MODES else "scan"
+        return "scan" if modes <= _limits(u).scan_modes else "fft"
     if unknown:
         from torch.fx.experimental.symbolic_shapes import statically_known_true  # slow to import, known by then
 
@@ -73,7 +65,8 @@ def _choose(u: Tensor, modes: int, directions: int, cu_seqlens: Tensor | None, s
         length = u.shape[1] if batch == 1 else length
     if on_cpu:
         return cost_model.choose(int(batch), length, modes, directions)
-    return cost_model.choose_on_gpu(int(batch), length, u.shape[2], modes, directions, u.element_size(), triton=triton)
+    limits = _limits(u)
+    return cost_model.choose_on_gpu(int(batch), length, u.shape[2], modes, directions, u.element_size(), limits=limits)
 
 
 def s4d_conv(
@@ -134,7 +127,7 @@ def s4d_conv(
         raise ValueError(f"algorithm must be one of {', '.join(ALGORITHMS)}, not {algorithm!r}")
     if states and algorithm in ("fft", "direct"):
         raise ValueError(f"algorithm {algorithm!r} carries no state: use 'scan' or 'auto'")
-    sequences = u.shape[0] if cu_seqlens is None else cu_seqlens.shape[0] - 1
+    sequences = count_sequences(u, cu_seqlens)
     if initial_state is not None:
         expected = (sequences, *log_A_real.shape, 2)
         _checks.size("initial_state", initial_state, "(sequences, H, M, 2)", expected, "to match u")

@@ -6,22 +6,11 @@ import torch
 from torch import Tensor
 
 from .. import reference
+from ..layout import compute_dtype
 from . import _checks
-from ._autograd import Arguments, Op
+from ._autograd import Op
 
-
-class _S4DKernel(Op):
-    """The length is not an argument of the backward op: the gradient has it."""
-
-    def backward_arguments(self, grads: Arguments, args: Arguments, extra: Arguments) -> Arguments:
-        return (*grads, *args[:4])
-
-    def split(self, backward_args: Arguments) -> tuple[Arguments, Arguments]:
-        grad, *parameters = backward_args
-        return (grad,), (*parameters, grad.shape[-1])
-
-
-s4d_kernel_op = _S4DKernel("s4d_kernel", reference.s4d_kernel, (0, 1, 2, 3), batched=())
+s4d_kernel_op = Op("s4d_kernel", reference.s4d_kernel)
 
 
 def check_parameters(log_dt: Tensor, log_A_real: Tensor, A_imag: Tensor, channels: int | None = None) -> None:
@@ -58,5 +47,5 @@ def s4d_kernel(log_dt: Tensor, log_A_real: Tensor, A_imag: Tensor, C: Tensor, le
         raise TypeError(f"length must be an integer, not {type(length).__name__}")
     if length < 0:
         raise ValueError(f"length must be 0 or more, not {length}")
-    dtype = torch.float64 if log_dt.dtype == torch.float64 else torch.float32
+    dtype = compute_dtype(log_dt)
     return s4d_kernel_op(*(_checks.parameter(p, dtype) for p in (log_dt, log_A_real, A_imag, C)), length)

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ._layout import compute_dtype, fill_padding, pack, sequence_mask, unpack
+from ..layout import compute_dtype, fill_padding, pack, sequence_mask, unpack
 
 
 def _resize(kernel: Tensor, length: int) -> Tensor:

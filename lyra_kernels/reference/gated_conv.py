@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor
 
-from ._layout import compute_dtype, fill_padding, pack, sequence_mask, unpack
+from ..layout import compute_dtype, fill_padding, pack, sequence_mask, unpack
 from .rms_norm import rms_norm
 
 

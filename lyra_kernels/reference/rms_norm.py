@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ._layout import compute_dtype
+from ..layout import compute_dtype
 
 
 def rms_norm(x: Tensor, weight: Tensor | None, eps: float) -> Tensor:

@@ -17,7 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ._layout import compute_dtype, fill_padding, pack, sequence_mask, unpack
+from ..layout import compute_dtype, fill_padding, pack, sequence_mask, unpack
 from .conv import fft_conv, toeplitz
 
 CHUNK = 64

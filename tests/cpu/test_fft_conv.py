@@ -7,7 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lyra_kernels import cpu_fft
+from lyra_kernels.backends.cpu import fft_conv as cpu_fft
 
 from .block_checks import DTYPES, LAYOUTS, check_op, check_threads
 from .test_causal_conv import arguments

@@ -10,7 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lyra_kernels import cuda, reference
+from lyra_kernels import reference
+from lyra_kernels.backends import cuda
 
 from .build import emulation
 

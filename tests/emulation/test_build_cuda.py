@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from lyra_kernels import cuda_architectures
+from lyra_kernels.backends.cuda import architectures as cuda_architectures
 
 from .build import ROOT
 

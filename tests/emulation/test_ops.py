@@ -13,9 +13,10 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import lyra_kernels as lk
-from lyra_kernels import backends, cuda, reference
-from lyra_kernels.cuda import KERNELS, gelu_glu_backward, transform_size
-from lyra_kernels.ops.schemas import OPS
+from lyra_kernels import backends, reference
+from lyra_kernels.backends import cuda
+from lyra_kernels.backends.cuda import KERNELS, gelu_glu_backward, transform_size
+from lyra_kernels.schemas import OPS
 
 from .support import check, compute_dtype, implementations, padding, relative_error
 

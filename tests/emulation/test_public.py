@@ -1,7 +1,7 @@
 """The tests of tests/ops that every backend has to pass, on the CUDA kernels under emulation.
 
 Ops without a CUDA kernel of their own (pgc, gelu_glu, causal_conv) are compositions around the kernels that exist, so
-a card without Triton serves every public function; see lyra_kernels/cuda.py.
+a card without Triton serves every public function; see lyra_kernels/backends/cuda.
 """
 
 from __future__ import annotations

@@ -6,7 +6,7 @@ import torch
 import triton.language as tl
 from torch import Tensor
 
-from lyra_kernels.triton._launch import Config, jit, launch
+from lyra_kernels.backends.triton._launch import Config, jit, launch
 
 
 @jit

@@ -17,7 +17,7 @@ pytest.importorskip("benchmarks.gpu_static.product")
 import lyra_kernels as lk
 from benchmarks.gpu_static import aot, axes, product, table
 from benchmarks.gpu_static.calls import ALIGNED, BOTH, Op, edges
-from lyra_kernels.triton import gated_conv, rms_norm, s4d_scan
+from lyra_kernels.backends.triton import gated_conv, rms_norm, s4d_scan
 
 from . import planted
 

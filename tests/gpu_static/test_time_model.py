@@ -163,7 +163,7 @@ def test_the_model_would_not_explain_a_card_whose_sectors_cost_nothing():
 
 def test_every_told_kernel_is_known():
     """What the model is told of a kernel must not outlive the kernel unseen."""
-    import lyra_kernels.triton as kernels
+    import lyra_kernels.backends.triton as kernels
 
     source = "".join(p.read_text() for p in (calibration.Path(kernels.__file__).parent).glob("*.py"))
     assert all(f"def {name}(" in source for name in time_model.TOLD)

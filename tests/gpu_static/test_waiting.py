@@ -17,8 +17,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 import lyra_kernels as lk
 from benchmarks.gpu_static.launches import fake_card
 from lyra import Lyra, LyraForTokenClassification
-from lyra_kernels import backends, cuda
-from lyra_kernels.ops.schemas import OPS
+from lyra_kernels import backends
+from lyra_kernels.backends import cuda
+from lyra_kernels.schemas import OPS
 
 WAITING = ("_local_scalar_dense", "nonzero", "masked_select", "unique", "is_nonzero", "equal", "repeat_interleave.T")
 """Operations whose result, or its shape, the host needs."""

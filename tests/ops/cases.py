@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 import lyra_kernels as lk
-from lyra_kernels.ops import s4d_fft_op
+from lyra_kernels.ops.s4d_conv import s4d_fft_op
 
 LAYOUTS = ("dense", "padded", "packed")
 DTYPES = (torch.float32, torch.float64, torch.float16, torch.bfloat16)

@@ -12,7 +12,7 @@ import torch
 import lyra_kernels as lk
 from lyra_kernels import backends
 
-from ..card import pretended_card
+from ..card import pretended_card, redescribe
 from ..conftest import BACKENDS, why_not
 from . import cases
 
@@ -55,8 +55,49 @@ def test_absent_backend_is_refused_not_replaced(monkeypatch):
 def test_backend_without_the_op_is_refused_not_replaced():
     assert backends.availability()["reference"][0]
     with pytest.raises(RuntimeError, match="backend 'triton' has no op 'nothing'"):
-        pytest.importorskip("lyra_kernels.triton")
+        pytest.importorskip("lyra_kernels.backends.triton")
         backends.implementation("nothing", "triton")
+
+
+@pytest.fixture
+def three_on_a_gpu(monkeypatch):
+    """Triton that has only rms_norm, CUDA C++ that has only that and pgc, and the reference: what serves rms_norm."""
+    tables = {"triton": {"rms_norm": object()}, "cuda": {"rms_norm": object(), "pgc": object()}}
+    for name, table in tables.items():
+        redescribe(monkeypatch, name, availability=lambda: (True, ""), operations=lambda table=table: table)
+    yield tables
+    backends.availability.cache_clear()
+
+
+def test_an_op_that_a_backend_lacks_is_served_by_the_next(three_on_a_gpu):
+    device = torch.device("cuda")
+    assert backends.serving("rms_norm", device) is three_on_a_gpu["triton"]["rms_norm"]
+    assert backends.serving("pgc", device) is three_on_a_gpu["cuda"]["pgc"]
+    assert backends.serving("gelu_glu", device) is backends.implementation("gelu_glu", "reference")
+    assert backends.default_backend(device) == "triton"
+
+
+def test_a_backend_that_does_not_work_serves_nothing(three_on_a_gpu, monkeypatch):
+    redescribe(monkeypatch, "triton", availability=lambda: (False, "no card"))
+    assert backends.serving("rms_norm", torch.device("cuda")) is three_on_a_gpu["cuda"]["rms_norm"]
+
+
+def test_a_new_backend_is_a_row(monkeypatch):
+    """What describes itself as a backend can be asked for, refuses other devices, and serves its ops and no others."""
+    new = backends.Backend("new", ("cpu",), lambda: (True, "here"), lambda: {"rms_norm": lambda x, weight, eps: x + 1})
+    monkeypatch.setitem(backends._BACKENDS, "new", new)
+    backends.availability.cache_clear()
+    try:
+        assert "new" in lk.available_backends()
+        x = torch.randn(2, 3, 4)
+        with lk.use_backend("new"):
+            torch.testing.assert_close(lk.rms_norm(x, None), x + 1)
+            with pytest.raises(ValueError, match="backend 'new' computes on the CPU, but the tensors are on meta"):
+                lk.rms_norm(x.to("meta"), None)
+            with pytest.raises(RuntimeError, match="backend 'new' has no op 'gelu_glu'"):
+                lk.gelu_glu(x, torch.randn(8, 4))
+    finally:
+        backends.availability.cache_clear()
 
 
 LAYERS = {

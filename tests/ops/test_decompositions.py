@@ -8,7 +8,7 @@ from torch.export import Dim
 
 import lyra_kernels as lk
 from lyra import Lyra, LyraForTokenClassification
-from lyra_kernels.ops.schemas import OPS
+from lyra_kernels.schemas import OPS
 from tests.ops import cases
 from tests.ops.test_compile import Module
 

@@ -26,7 +26,7 @@ def device(request: pytest.FixtureRequest) -> str:
 @pytest.fixture(autouse=True)
 def kernels(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> Iterator[None]:
     """Buffers that a launcher allocates hold NaN, amid NaN that must still be there; products are a card's."""
-    from lyra_kernels.triton._launch import interpreting
+    from lyra_kernels.backends.triton._launch import interpreting
 
     interpreter = request.node.get_closest_marker("interpreter")
     if interpreter and torch.cuda.is_available():

@@ -16,7 +16,8 @@ TF32x3     big = cvt.rna.tf32(x), small = x - big; small big + big small from ze
 IEEE       fp32 multiply-adds in the order of k
 =========  ==========================================================================================================
 
-16-bit operands reach the interpreter as fp32 values of at most 11 bits with IEEE (``lyra_kernels.triton._dot.dot16``).
+16-bit operands reach the interpreter as fp32 values of at most 11 bits with IEEE (``dot16`` in
+``lyra_kernels.backends.triton._dot``).
 
 Everything here is one of numpy's elementwise operations, or a sum of whole numbers that float64 holds: the same bits on
 every processor, and for a matrix as for a part of it.
@@ -144,8 +145,8 @@ def product(a: np.ndarray, b: np.ndarray, c: np.ndarray, precision: str, unit: U
 
 def install(monkeypatch: pytest.MonkeyPatch, unit: Unit = HOPPER) -> None:
     """Make the interpreter's ``tl.dot`` that of ``unit``. Compiled kernels are left alone."""
-    from lyra_kernels.triton import availability
-    from lyra_kernels.triton._launch import interpreting
+    from lyra_kernels.backends.triton import availability
+    from lyra_kernels.backends.triton._launch import interpreting
 
     if not interpreting():
         return

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch._subclasses import FakeTensor
 
 import lyra_kernels.reference as reference
-from lyra_kernels.triton import IMPLEMENTATIONS
+from lyra_kernels.backends.triton import IMPLEMENTATIONS
 
 GUARD = 256  # elements on either side of a buffer
 TOLERANCE = {torch.float32: 3e-6, torch.float16: 1e-3, torch.bfloat16: 3e-3}
@@ -44,7 +44,7 @@ def poison_allocations(monkeypatch: pytest.MonkeyPatch, guards: list[Tensor]) ->
 
 def poison_masked_loads(monkeypatch: pytest.MonkeyPatch) -> None:
     """In the interpreter a masked load without ``other`` gives 0; a card gives anything: make it NaN."""
-    from lyra_kernels.triton._launch import interpreting
+    from lyra_kernels.backends.triton._launch import interpreting
 
     if not interpreting():
         return
@@ -65,7 +65,7 @@ def poison_masked_loads(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def round_to_bf16(monkeypatch: pytest.MonkeyPatch) -> None:
     """The interpreter cuts fp32 to bf16; a card rounds, to nearest, and so does this."""
-    from lyra_kernels.triton._launch import interpreting
+    from lyra_kernels.backends.triton._launch import interpreting
 
     if not interpreting():
         return

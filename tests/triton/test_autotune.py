@@ -9,7 +9,7 @@ import pytest
 import torch
 from triton.runtime.errors import OutOfResources
 
-from lyra_kernels.triton import IMPLEMENTATIONS, _autotune, _launch, causal_conv, gelu_glu
+from lyra_kernels.backends.triton import IMPLEMENTATIONS, _autotune, _launch, causal_conv, gelu_glu
 
 SLOW, FAST = _launch.Config({"X": 1}, 4), _launch.Config({"X": 2}, 8)
 

@@ -12,8 +12,8 @@ import torch
 import triton
 from triton.runtime.errors import OutOfResources
 
-import lyra_kernels.triton as kernels
-from lyra_kernels.triton import _launch
+import lyra_kernels.backends.triton as kernels
+from lyra_kernels.backends.triton import _launch
 
 
 def test_triton_missing(monkeypatch):
@@ -132,7 +132,7 @@ def test_a_grid_beyond_the_card_is_refused():
 def test_many_short_sequences(op, monkeypatch):
     """More than a grid's second axis has room for."""
     grids, batch = [], 70_000 if op == "pgc" else 1_100_000
-    module = importlib.import_module(f"lyra_kernels.triton.{op}")
+    module = importlib.import_module(f"lyra_kernels.backends.triton.{op}")
 
     def launch(kernel, grid, args, constants, configs):
         grids.append(grid(configs[0]))

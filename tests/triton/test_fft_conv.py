@@ -8,8 +8,8 @@ import torch
 import lyra_kernels as lk
 import lyra_kernels.reference as reference
 from lyra_kernels import backends
-from lyra_kernels.triton import IMPLEMENTATIONS, _launch, fft_conv
-from lyra_kernels.triton._fft import advance, forward, inverse
+from lyra_kernels.backends.triton import IMPLEMENTATIONS, _launch, fft_conv
+from lyra_kernels.backends.triton._fft import advance, forward, inverse
 
 from .support import check, doubled, padding, relative_error, terms_of_log_dt
 from .test_s4d_kernel import parameters

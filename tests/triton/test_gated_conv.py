@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from lyra_kernels.triton import IMPLEMENTATIONS
-from lyra_kernels.triton.gated_conv import configurations
+from lyra_kernels.backends.triton import IMPLEMENTATIONS
+from lyra_kernels.backends.triton.gated_conv import configurations
 
 from .support import check, padding
 

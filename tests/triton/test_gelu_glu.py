@@ -6,7 +6,7 @@ import pytest
 import torch
 
 import lyra_kernels.reference as reference
-from lyra_kernels.triton import IMPLEMENTATIONS
+from lyra_kernels.backends.triton import IMPLEMENTATIONS
 
 from .support import TOLERANCE, doubled, guarded, padding, relative_error
 

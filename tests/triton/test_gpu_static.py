@@ -8,7 +8,7 @@ import torch
 pytest.importorskip("benchmarks.gpu_static.table")
 from benchmarks.gpu_static import cases, table
 from benchmarks.gpu_static.record import recording
-from lyra_kernels.triton import IMPLEMENTATIONS
+from lyra_kernels.backends.triton import IMPLEMENTATIONS
 
 
 @pytest.mark.interpreter

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from lyra_kernels.triton._launch import interpreting
+from lyra_kernels.backends.triton._launch import interpreting
 
 from . import matrix_unit
 from .matrix_unit import AMPERE, HOPPER, cut_tf32, fma_product, product, round_tf32, unit_product

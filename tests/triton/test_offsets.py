@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from lyra_kernels.triton import (
+from lyra_kernels.backends.triton import (
     _reduce,
     _scan_rows,
     causal_conv,

@@ -11,7 +11,7 @@ import torch
 import triton.language as tl
 from torch import Tensor
 
-from lyra_kernels.triton import IMPLEMENTATIONS, _launch
+from lyra_kernels.backends.triton import IMPLEMENTATIONS, _launch
 
 from .test_s4d_kernel import parameters
 

@@ -8,8 +8,8 @@ import pytest
 import torch
 
 import lyra_kernels.reference as reference
+from lyra_kernels.backends.triton import IMPLEMENTATIONS
 from lyra_kernels.reference.s4d import discretize
-from lyra_kernels.triton import IMPLEMENTATIONS
 
 from .support import guarded, relative_error
 
@@ -70,8 +70,8 @@ def test_far_taps(device):
 
 def _tail(log_dt, log_A_real, A_imag, C, length, device):
     """The last block of taps; the interpreter would take minutes for all."""
-    from lyra_kernels.triton import s4d_kernel as module
-    from lyra_kernels.triton._launch import interpreting
+    from lyra_kernels.backends.triton import s4d_kernel as module
+    from lyra_kernels.backends.triton._launch import interpreting
 
     args = [log_dt, log_A_real, A_imag, C]
     if not interpreting():

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 import lyra_kernels.reference as reference
-from lyra_kernels.triton import IMPLEMENTATIONS, _launch, s4d_scan, s4d_scan_backward
+from lyra_kernels.backends.triton import IMPLEMENTATIONS, _launch, s4d_scan, s4d_scan_backward
 
 from .support import TOLERANCE, doubled, guarded, padding, relative_error
 from .test_s4d_kernel import parameters
@@ -196,7 +196,7 @@ def test_segments_fill_a_card(monkeypatch):
     """Whole sequences where they fill a card, else rows as long as filling it takes, even, and not too short."""
     from types import SimpleNamespace
 
-    from lyra_kernels.triton import _scan_rows
+    from lyra_kernels.backends.triton import _scan_rows
 
     monkeypatch.setattr(_scan_rows, "_processors", lambda _: 132)
 

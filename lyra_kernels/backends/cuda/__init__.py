@@ -6,21 +6,25 @@ the kernels of ``csrc/cuda``.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from functools import partial
+from collections.abc import Callable
+from functools import cache, partial
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from . import composed
+from ...layout import compute_dtype, count_sequences, fill_padding, sequence_mask
+from ...schemas import absent
+from .. import composed, native
+from ..backend import Backend, Operations
+from . import architectures
 
 KERNELS = ("rms_norm", "gated_conv", "s4d_kernel", "s4d_scan")
 """Ops that are a kernel, and their backward another one."""
 
 
-def implementations(kernels: Any) -> Mapping[str, Callable]:
+def implementations(kernels: Any) -> Operations:
     """Op name to function, from a dispatcher namespace such as ``torch.ops.lyra_cuda``."""
     table: dict[str, Callable] = {}
     for name in KERNELS:
@@ -37,12 +41,28 @@ def implementations(kernels: Any) -> Mapping[str, Callable]:
     return table
 
 
-def _absent(like: Tensor) -> Tensor:
-    return like.new_empty((0,), dtype=_compute_dtype(like))
+def _built() -> bool:
+    return hasattr(torch.ops.lyra_cuda, "gated_conv")
 
 
-def _compute_dtype(x: Tensor) -> torch.dtype:
-    return torch.float64 if x.dtype == torch.float64 else torch.float32
+def availability() -> tuple[bool, str]:
+    """Whether the kernels were built for the card of this machine."""
+    if native.MODULE is None or not _built():
+        return False, "the CUDA C++ kernels were not built (no nvcc at build time)"
+    if not torch.cuda.is_available():
+        return False, "built, but PyTorch finds no CUDA device"
+    name, capability = torch.cuda.get_device_name(), torch.cuda.get_device_capability()
+    reason = architectures.why_not(name, capability, native.MODULE.cuda_architectures().split(", "))
+    return reason is None, reason or name
+
+
+@cache
+def operations() -> Operations:
+    """All ops, or none where the kernels were not built."""
+    return implementations(torch.ops.lyra_cuda) if _built() else {}
+
+
+BACKEND = Backend(name="cuda", devices=("cuda",), availability=availability, operations=operations)
 
 
 def _capturing(x: Tensor) -> bool:
@@ -91,7 +111,7 @@ class FftConv:
     @staticmethod
     def _longest(x: Tensor, cu_seqlens: Tensor | None) -> int:
         """Tokens of the longest sequence, or while a CUDA graph is captured a bound on it."""
-        sequences = None if cu_seqlens is None else cu_seqlens.shape[0] - 1
+        sequences = count_sequences(x, cu_seqlens)
         # A capture cannot wait for a value, and its replays may have other lengths: any sequence may have all tokens.
         # Elsewhere it is read: without it every sequence would take a transform, and memory, for all tokens.
         if cu_seqlens is None or sequences == 1 or (sequences and _capturing(x)):
@@ -113,7 +133,7 @@ class FftConv:
         length = self._longest(u, cu_seqlens)
         given = (kernel, reverse_kernel, D)
         if u.numel() == 0 or length == 0:
-            return torch.zeros_like(u), *(_absent(u) if p is None else torch.zeros_like(p) for p in given)
+            return torch.zeros_like(u), *(absent(u) if p is None else torch.zeros_like(p) for p in given)
         points = transform_size(length)
         spectrum = self._spectrum(kernel, reverse_kernel, length, points)
         of_grad = self._transform(grad, lengths, cu_seqlens, points)
@@ -122,8 +142,8 @@ class FftConv:
         lags = torch.fft.irfft(product, n=points)
         du = self._convolve(of_grad, spectrum, True, grad, D, lengths, cu_seqlens, points)
         dkernel = self._taps(lags[:, :length], kernel)
-        dreverse = _absent(u) if reverse_kernel is None else self._taps(lags.flip(-1)[:, : length - 1], reverse_kernel)
-        return du, dkernel, dreverse, _absent(u) if D is None else lags[:, 0].clone()
+        dreverse = absent(u) if reverse_kernel is None else self._taps(lags.flip(-1)[:, : length - 1], reverse_kernel)
+        return du, dkernel, dreverse, absent(u) if D is None else lags[:, 0].clone()
 
     @staticmethod
     def _taps(lags: Tensor, kernel: Tensor) -> Tensor:
@@ -154,10 +174,10 @@ class Pgc:
         self, grad, u, w_in, b_in, n_in, w_conv, b_conv, w_out, b_out, n_out, lengths, cu_seqlens, eps, causal
     ) -> tuple[Tensor, ...]:
         """lyra::pgc_backward, from recomputed activations; 16-bit ones in float32, whose rounding would add up."""
-        real = _without_padding(u, lengths).to(_compute_dtype(u))
+        real = _without_padding(u, lengths).to(compute_dtype(u))
         xv, gated = self._gated(real, w_in, b_in, n_in, w_conv, b_conv, lengths, cu_seqlens, eps, causal)
         grad = _without_padding(grad, lengths).to(real.dtype)
-        dn_out = _absent(u)
+        dn_out = absent(u)
         if n_out is not None:
             projected = _linear(gated, w_out, b_out)
             if lengths is not None:  # whose norm may not exist, and would make its zero gradient NaN
@@ -177,18 +197,15 @@ def _linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
 
 
 def _linear_backward(grad: Tensor, x: Tensor, weight: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
-    compute = _compute_dtype(x)
+    compute = compute_dtype(x)
     rows = grad.flatten(0, 1)
     dx = grad @ weight.to(grad.dtype)
     dweight = (rows.mT.to(compute) @ x.flatten(0, 1).to(compute)).contiguous()
-    return dx.contiguous(), dweight, _absent(x) if bias is None else rows.sum(0, dtype=compute)
+    return dx.contiguous(), dweight, absent(x) if bias is None else rows.sum(0, dtype=compute)
 
 
 def _without_padding(x: Tensor, lengths: Tensor | None, value: float = 0.0) -> Tensor:
-    if lengths is None:
-        return x
-    positions = torch.arange(x.shape[1], device=x.device)
-    return x.masked_fill((positions >= lengths.unsqueeze(-1)).unsqueeze(-1), value)
+    return fill_padding(x, sequence_mask(lengths, x.shape[1]), value)
 
 
 def _mask_of_tokens(mask: Tensor | None, y: Tensor, cu_seqlens: Tensor | None) -> Tensor | None:
@@ -201,7 +218,7 @@ def _mask_of_tokens(mask: Tensor | None, y: Tensor, cu_seqlens: Tensor | None) -
 
 def gelu_glu(y, weight, bias, mask, residual, lengths, cu_seqlens) -> Tensor:
     """lyra::gelu_glu, in the compute dtype."""
-    value = F.gelu(_without_padding(y, lengths).to(_compute_dtype(y)))
+    value = F.gelu(_without_padding(y, lengths).to(compute_dtype(y)))
     factor = _mask_of_tokens(mask, y, cu_seqlens)
     out = F.glu(F.linear(value if factor is None else value * factor, weight, bias), dim=-1)
     out = out if residual is None else out + residual
@@ -210,7 +227,7 @@ def gelu_glu(y, weight, bias, mask, residual, lengths, cu_seqlens) -> Tensor:
 
 def gelu_glu_backward(grad, y, weight, bias, mask, lengths, cu_seqlens) -> tuple[Tensor, ...]:
     """lyra::gelu_glu_backward, from recomputed activations."""
-    compute = _compute_dtype(y)
+    compute = compute_dtype(y)
     real, grad = (_without_padding(x, lengths).to(compute) for x in (y, grad))
     factor = _mask_of_tokens(mask, y, cu_seqlens)
     value = F.gelu(real) if factor is None else F.gelu(real) * factor

@@ -17,9 +17,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-import lyra_kernels.reference as reference
-
-from ._launch import Config, exact, jit, launch, next_power_of_2, reference_gradients
+from ..reference import operations as formulas
+from ._launch import Config, exact, jit, launch, next_power_of_2
 from ._modes import chain, hold, load_pair, modes, powers, round_to_nearest, split_turns
 
 
@@ -172,7 +171,7 @@ def configurations(length: int, backward: bool) -> list[Config]:
 def s4d_kernel(log_dt, log_A_real, A_imag, C, length) -> Tensor:
     """``torch.ops.lyra.s4d_kernel``."""
     if log_dt.dtype != torch.float32 or not A_imag.numel() or not length:
-        return reference.s4d_kernel(log_dt, log_A_real, A_imag, C, length).contiguous()
+        return formulas()["s4d_kernel"](log_dt, log_A_real, A_imag, C, length)
     channels, count = A_imag.shape
     out = log_dt.new_empty(channels, length)
     launch(
@@ -190,8 +189,7 @@ def s4d_kernel_backward(grad, log_dt, log_A_real, A_imag, C):
     channels, count = A_imag.shape
     length = grad.shape[-1]
     if log_dt.dtype != torch.float32 or not A_imag.numel() or not length:
-        args = (log_dt, log_A_real, A_imag, C, length)
-        return reference_gradients("s4d_kernel", (grad,), args, range(4))
+        return formulas()["s4d_kernel_backward"](grad, log_dt, log_A_real, A_imag, C)
     config = configurations(length, backward=True)
     blocks = triton.cdiv(length, config[0].blocks["I"] * config[0].blocks["J"])
     partial = log_dt.new_empty(blocks, channels, 4 * count)

@@ -1,4 +1,4 @@
-"""Launching: configurations, precision of products, and the way out to the reference."""
+"""Launching: configurations, precision of products, and the limits of a card."""
 
 from __future__ import annotations
 
@@ -13,8 +13,6 @@ import torch
 import triton
 from torch import Tensor
 from triton.runtime.errors import OutOfResources
-
-import lyra_kernels.reference as reference
 
 from . import _autotune
 
@@ -182,42 +180,3 @@ def exact() -> str:
 def supports(x: Tensor) -> bool:
     """Whether the kernels take activations of this dtype (else: the reference)."""
     return x.dtype in (torch.float32, torch.float16, torch.bfloat16)
-
-
-def reference_gradients(name: str, grads: tuple[Tensor | None, ...], args: tuple, wrt: Sequence[int]) -> tuple:
-    """Gradients of a reference op, empty ``(0,)`` for an absent argument.
-
-    Args:
-        name: the op's.
-        grads: of its outputs.
-        args: of the op.
-        wrt: which of them to differentiate.
-    """
-    with torch.enable_grad():
-        inputs = [
-            a.detach().requires_grad_(i in wrt and a.is_floating_point()) if isinstance(a, Tensor) else a
-            for i, a in enumerate(args)
-        ]
-        outputs = getattr(reference, name)(*inputs)
-        outputs = outputs if isinstance(outputs, tuple) else (outputs,)
-        pairs = [(o, g) for o, g in zip(outputs, grads, strict=False) if g is not None and o.requires_grad]
-        present = [inputs[i] for i in wrt if isinstance(inputs[i], Tensor)]
-        found = iter(torch.autograd.grad([o for o, _ in pairs], present, [g for _, g in pairs], allow_unused=True))
-    empty = args[wrt[0]].new_empty(0, dtype=_compute_dtype(args[wrt[0]]))
-    out = []
-    for i in wrt:
-        if not isinstance(args[i], Tensor):
-            out.append(empty)
-            continue
-        gradient = next(found)
-        out.append(torch.zeros_like(args[i]) if gradient is None else gradient.contiguous())
-    return tuple(out)
-
-
-def _compute_dtype(x: Tensor) -> torch.dtype:
-    return torch.float64 if x.dtype == torch.float64 else torch.float32
-
-
-def absent(x: Tensor) -> Tensor:
-    """The gradient of an argument that was None."""
-    return x.new_empty(0, dtype=_compute_dtype(x))

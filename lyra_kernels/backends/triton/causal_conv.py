@@ -12,11 +12,11 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from lyra_kernels.ops.schemas import count_sequences
-
-from . import _plain
+from ...layout import count_sequences
+from ...schemas import absent
+from ..reference import operations as formulas
 from ._dot import nearest
-from ._launch import MOST_PROGRAMS, MOST_ROWS, Config, absent, jit, launch, precision, supports
+from ._launch import MOST_PROGRAMS, MOST_ROWS, Config, jit, launch, precision, supports
 from ._scan_rows import CHUNK, Rows, rows
 
 CONFIG = Config({"R": 16, "T": 32}, 4, 1)
@@ -159,7 +159,7 @@ def _fits(u: Tensor, cu_seqlens: Tensor | None) -> bool:
 def causal_conv(u, kernel, reverse_kernel, D, lengths, cu_seqlens) -> Tensor:
     """``torch.ops.lyra.causal_conv``."""
     if not _fits(u, cu_seqlens):
-        return _plain.causal_conv(u, kernel, reverse_kernel, D, lengths, cu_seqlens)
+        return formulas()["causal_conv"](u, kernel, reverse_kernel, D, lengths, cu_seqlens)
     out = torch.zeros_like(u) if lengths is not None else torch.empty_like(u)
     row, blocks = _geometry(u, lengths, cu_seqlens)
     _product(u, kernel, reverse_kernel, D, out, row, blocks, transpose=False)
@@ -169,7 +169,7 @@ def causal_conv(u, kernel, reverse_kernel, D, lengths, cu_seqlens) -> Tensor:
 def causal_conv_backward(grad, u, kernel, reverse_kernel, D, lengths, cu_seqlens) -> tuple[Tensor, ...]:
     """``torch.ops.lyra.causal_conv_backward``."""
     if not _fits(u, cu_seqlens):
-        return _plain.causal_conv_backward(grad, u, kernel, reverse_kernel, D, lengths, cu_seqlens)
+        return formulas()["causal_conv_backward"](grad, u, kernel, reverse_kernel, D, lengths, cu_seqlens)
     du = torch.zeros_like(u) if lengths is not None else torch.empty_like(u)
     row, blocks = _geometry(u, lengths, cu_seqlens)
     _product(grad, kernel, reverse_kernel, D, du, row, blocks, transpose=True)

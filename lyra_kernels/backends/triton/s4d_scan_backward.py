@@ -32,8 +32,11 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from ...layout import count_sequences
+from ...schemas import absent
+from ..reference import operations as formulas
 from ._dot import dot16, nearest
-from ._launch import Config, absent, jit, launch, next_power_of_2, precision, reference_gradients
+from ._launch import Config, jit, launch, next_power_of_2, precision
 from ._modes import chain, hold, load_pair, modes, powers, split_turns
 from ._reduce import sum_rows
 from ._scan_rows import CHUNK, combine, load_base, rows, segment_length, tables
@@ -272,10 +275,10 @@ def s4d_scan_backward(
 ) -> tuple[Tensor, ...]:
     """``torch.ops.lyra.s4d_scan_backward``."""
     if not fits(u, A_imag, cu_seqlens):
-        args = (u, log_dt, log_A_real, A_imag, C, D, lengths, cu_seqlens, initial_state)
-        return reference_gradients("s4d_scan", (grad_y, grad_final_state), args, (0, 1, 2, 3, 4, 5, 8))
+        args = (u, log_dt, log_A_real, A_imag, C, D, lengths, cu_seqlens, initial_state, checkpoints)
+        return formulas()["s4d_scan_backward"](grad_y, grad_final_state, *args)
     directions, (channels, count) = C.shape[0], A_imag.shape
-    sequences = u.shape[0] if cu_seqlens is None else cu_seqlens.shape[0] - 1
+    sequences = count_sequences(u, cu_seqlens)
     spectrum = (log_dt, log_A_real, A_imag)
     config = configurations(count)[0]
     size = config.blocks["T"]

@@ -28,15 +28,17 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from . import _plain
+from ...schemas import absent
+from ..reference import operations as formulas
+from . import LIMITS
 from ._dot import add_product, joined, split
 from ._fft import advance, forward, inverse
-from ._launch import Config, absent, exact, jit, launch, next_power_of_2, precision, supports, tf32_allowed
+from ._launch import Config, exact, jit, launch, next_power_of_2, precision, supports, tf32_allowed
 from ._modes import hold, load_pair, modes, powers, split_turns
 from ._reduce import sum_rows
 from ._scan_rows import CHUNK, Rows, rows
 
-MAX_POINTS = 4096
+MAX_POINTS = LIMITS.transform
 SIDES = {256: (16, 1, 16), 512: (16, 16, 2), 1024: (16, 16, 4), 2048: (16, 16, 8), 4096: (16, 16, 16)}
 
 
@@ -440,7 +442,7 @@ def correlate(grad: Tensor, u: Tensor, both: bool, row: Rows) -> Tensor:
 def fft_conv(u, kernel, reverse_kernel, D, lengths, cu_seqlens) -> Tensor:
     """``torch.ops.lyra.fft_conv``."""
     if not fits(u):
-        return _plain.fft_conv(u, kernel, reverse_kernel, D, lengths, cu_seqlens)
+        return formulas()["fft_conv"](u, kernel, reverse_kernel, D, lengths, cu_seqlens)
     row = sequences(u, lengths, cu_seqlens)
     return convolve(u, kernel, reverse_kernel, D, None, row, cu_seqlens is not None)
 
@@ -448,7 +450,7 @@ def fft_conv(u, kernel, reverse_kernel, D, lengths, cu_seqlens) -> Tensor:
 def fft_conv_backward(grad, u, kernel, reverse_kernel, D, lengths, cu_seqlens) -> tuple[Tensor, ...]:
     """``torch.ops.lyra.fft_conv_backward``."""
     if not fits(u):
-        return _plain.fft_conv_backward(grad, u, kernel, reverse_kernel, D, lengths, cu_seqlens)
+        return formulas()["fft_conv_backward"](grad, u, kernel, reverse_kernel, D, lengths, cu_seqlens)
     row = sequences(u, lengths, cu_seqlens)
     du = convolve(grad, kernel, reverse_kernel, D, None, row, cu_seqlens is not None, adjoint=True)
     taps = correlate(grad, u, reverse_kernel is not None, row)

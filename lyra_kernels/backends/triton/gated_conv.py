@@ -23,9 +23,9 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-import lyra_kernels.reference as reference
-
-from ._launch import Config, absent, jit, launch, next_power_of_2, reference_gradients, supports
+from ...schemas import absent
+from ..reference import operations as formulas
+from ._launch import Config, jit, launch, next_power_of_2, supports
 from ._layout import sequence_of_token
 from ._reduce import sum_rows
 
@@ -311,7 +311,7 @@ def _geometry(width: int, causal: bool) -> tuple[int, int]:
 def gated_conv(xv, conv_weight, conv_bias, norm_weight, lengths, cu_seqlens, eps, causal) -> Tensor:
     """``torch.ops.lyra.gated_conv``."""
     if not _fits(xv, conv_weight):
-        return reference.gated_conv(xv, conv_weight, conv_bias, norm_weight, lengths, cu_seqlens, eps, causal)
+        return formulas()["gated_conv"](xv, conv_weight, conv_bias, norm_weight, lengths, cu_seqlens, eps, causal)
     (batch, length, _), (channels, _, width) = xv.shape, conv_weight.shape
     out = xv.new_empty(batch, length, channels)
     seq = sequence_of_token(cu_seqlens, length)
@@ -339,7 +339,7 @@ def gated_conv_backward(grad, xv, conv_weight, conv_bias, norm_weight, lengths, 
     """``torch.ops.lyra.gated_conv_backward``."""
     if not _fits(xv, conv_weight):
         args = (xv, conv_weight, conv_bias, norm_weight, lengths, cu_seqlens, eps, causal)
-        return reference_gradients("gated_conv", (grad,), args, range(4))
+        return formulas()["gated_conv_backward"](grad, *args)
     (batch, length, _), (channels, _, width) = xv.shape, conv_weight.shape
     dxv = torch.empty_like(xv)
     seq = sequence_of_token(cu_seqlens, length)

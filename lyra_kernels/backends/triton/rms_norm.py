@@ -10,8 +10,9 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from . import _plain
-from ._launch import Config, absent, jit, launch, next_power_of_2, supports
+from ...schemas import absent
+from ..reference import operations as formulas
+from ._launch import Config, jit, launch, next_power_of_2, supports
 from ._reduce import sum_rows
 
 MAX_CHANNELS = 8192  # in the registers of one program
@@ -91,7 +92,7 @@ def _fits(x: Tensor) -> bool:
 def rms_norm(x, weight, eps) -> Tensor:
     """``torch.ops.lyra.rms_norm``."""
     if not _fits(x):
-        return _plain.rms_norm(x, weight, eps)
+        return formulas()["rms_norm"](x, weight, eps)
     channels = x.shape[-1]
     rows = x.numel() // channels
     y = torch.empty_like(x)
@@ -108,7 +109,7 @@ def rms_norm(x, weight, eps) -> Tensor:
 def rms_norm_backward(grad, x, weight, eps) -> tuple[Tensor, Tensor]:
     """``torch.ops.lyra.rms_norm_backward``."""
     if not _fits(x):
-        return _plain.rms_norm_backward(grad, x, weight, eps)
+        return formulas()["rms_norm_backward"](grad, x, weight, eps)
     channels = x.shape[-1]
     rows = x.numel() // channels
     config = configurations(channels, backward=True)

@@ -19,7 +19,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
-from .ops.schemas import compute_dtype
+from ...layout import compute_dtype
 
 _SLAB = 1 << 17  # points of all rows of a slab: 0.5 MB of float32, and as much again for its spectrum
 _LONG = 512  # tokens from which torch transposes a whole contiguous matrix much faster than a part of one

@@ -23,45 +23,24 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
+from ..backend import Backend, Limits
+
 MINIMUM = (3, 6)
-_MODULES = {
-    "causal_conv": "causal_conv",
-    "causal_conv_backward": "causal_conv",
-    "pgc": "pgc",
-    "pgc_backward": "pgc",
-    "rms_norm": "rms_norm",
-    "rms_norm_backward": "rms_norm",
-    "fft_conv": "fft_conv",
-    "fft_conv_backward": "fft_conv",
-    "gelu_glu": "gelu_glu",
-    "gelu_glu_backward": "gelu_glu",
-    "gated_conv": "gated_conv",
-    "gated_conv_backward": "gated_conv",
-    "s4d_fft": "s4d_fft",
-    "s4d_fft_backward": "s4d_fft",
-    "s4d_kernel": "s4d_kernel",
-    "s4d_kernel_backward": "s4d_kernel",
-    "s4d_scan": "s4d_scan",
-    "s4d_scan_backward": "s4d_scan_backward",
-}
-_FAMILIES = (
-    "rms_norm",
-    "gated_conv",
-    "pgc",
-    "gelu_glu",
-    "s4d_kernel",
-    "causal_conv",
-    "fft_conv",
-    "s4d_fft",
-    "s4d_scan",
-)
+_OPS = (
+    "rms_norm", "gated_conv", "pgc", "gelu_glu", "s4d_kernel", "causal_conv", "fft_conv", "s4d_fft", "s4d_scan",
+)  # fmt: skip
+_ELSEWHERE = {"s4d_scan_backward": "s4d_scan_backward"}  # all others are in the module of their op
+
+
+def _interpreted() -> bool:
+    return os.environ.get("TRITON_INTERPRET") == "1"
 
 
 def availability() -> tuple[bool, str]:
     """Whether the kernels can be used here, and if not, why. Triton is not imported where there is no card for it."""
     if importlib.util.find_spec("triton") is None:
         return False, "triton is not installed (pip install triton)"
-    interpreter = os.environ.get("TRITON_INTERPRET") == "1"
+    interpreter = _interpreted()
     works, reason = (True, "triton interpreter") if interpreter else _device_availability()
     if not works:
         return False, reason
@@ -95,23 +74,34 @@ def _device_availability() -> tuple[bool, str]:
 
 
 class _Implementations(Mapping[str, Callable[..., Any]]):
-    """Op name to launcher; a family's module is imported when one of its ops is first asked for."""
+    """Op name to launcher; an op's module is imported when it is first asked for."""
 
     def __getitem__(self, name: str) -> Callable[..., Any]:
-        if name.removesuffix("_backward") not in _FAMILIES:
+        op = name.removesuffix("_backward")
+        if op not in _OPS:
             raise KeyError(name)
-        module = importlib.import_module(f"{__name__}.{_MODULES.get(name, '_plain')}")
-        return getattr(module, name)
+        return getattr(importlib.import_module(f"{__name__}.{_ELSEWHERE.get(name, op)}"), name)
 
     def __iter__(self) -> Iterator[str]:
-        for family in _FAMILIES:
-            yield family
-            yield f"{family}_backward"
+        for op in _OPS:
+            yield op
+            yield f"{op}_backward"
 
     def __len__(self) -> int:
-        return 2 * len(_FAMILIES)
+        return 2 * len(_OPS)
 
 
 IMPLEMENTATIONS: Mapping[str, Callable[..., Any]] = _Implementations()
 
-__all__ = ["IMPLEMENTATIONS", "MINIMUM", "availability"]
+LIMITS = Limits(scan_modes=64, transform=4096, direct=True, rows=16, chunk=32, segment={2: 1024, 4: 512})
+
+BACKEND = Backend(
+    name="triton",
+    devices=("cuda",),
+    availability=availability,
+    operations=lambda: IMPLEMENTATIONS,
+    also_takes=lambda: ("cpu",) if _interpreted() else (),
+    limits=LIMITS,
+)
+
+__all__ = ["BACKEND", "IMPLEMENTATIONS", "LIMITS", "MINIMUM", "availability"]

@@ -7,7 +7,7 @@ padded
 packed
     ``x (1, T, C)`` with ``cu_seqlens (S + 1,)``: sequence ``s`` is ``x[0, cu_seqlens[s]:cu_seqlens[s + 1]]``.
 
-The reference functions compute on dense and padded batches; a packed one is padded first.
+The reference functions compute on dense and padded batches; a packed one is padded first. And the dtype of arithmetic.
 """
 
 from __future__ import annotations
@@ -19,6 +19,11 @@ from torch import Tensor
 def compute_dtype(x: Tensor) -> torch.dtype:
     """The dtype that the arithmetic on ``x`` is done in: float64 for float64, else float32."""
     return torch.float64 if x.dtype == torch.float64 else torch.float32
+
+
+def count_sequences(x: Tensor, cu_seqlens: Tensor | None) -> int:
+    """How many there are in a dense, padded or packed batch."""
+    return x.shape[0] if cu_seqlens is None else cu_seqlens.shape[0] - 1
 
 
 def sequence_mask(lengths: Tensor | None, length: int) -> Tensor | None:

@@ -14,9 +14,10 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from . import _plain
+from ...schemas import absent
+from ..reference import operations as formulas
 from ._dot import nearest
-from ._launch import Config, absent, jit, launch, next_power_of_2, precision, supports
+from ._launch import Config, jit, launch, next_power_of_2, precision, supports
 from ._layout import sequence_of_token
 from .gated_conv import gated_conv, gated_conv_backward
 from .rms_norm import rms_norm, rms_norm_backward
@@ -139,7 +140,7 @@ def pgc(
     """``torch.ops.lyra.pgc``."""
     args = (u, in_weight, in_bias, in_norm_weight, conv_weight, conv_bias, out_weight, out_bias, out_norm_weight)
     if not supports(u) or not u.numel():
-        return _plain.pgc(*args, lengths, cu_seqlens, eps, causal)
+        return formulas()["pgc"](*args, lengths, cu_seqlens, eps, causal)
     (batch, length, inputs), (inner, _, width), outputs = u.shape, conv_weight.shape, out_weight.shape[0]
     config = configurations(inner, outputs, precision(u) == "tf32x3")
     if max(inputs, inner, outputs) > MAX_CHANNELS or width > config[0].blocks["BT"] // 2:  # mostly halo
@@ -200,7 +201,7 @@ def pgc_backward(
     args = (u, in_weight, in_bias, in_norm_weight, conv_weight, conv_bias, out_weight, out_bias, out_norm_weight)
     rest = (lengths, cu_seqlens, eps, causal)
     if not supports(u) or not u.numel():
-        return _plain.pgc_backward(grad, *args, *rest)
+        return formulas()["pgc_backward"](grad, *args, *rest)
     value, xv, gated, last, _ = _products(*args, *rest)
     real = _real(u, lengths)
     g = grad.float() if real is None else grad.float().masked_fill(~real, 0.0)

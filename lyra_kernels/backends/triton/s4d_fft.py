@@ -9,9 +9,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from ...schemas import absent
 from .. import composed
 from . import IMPLEMENTATIONS
-from ._launch import absent
 from .fft_conv import convolve, correlate, fits, sequences
 
 

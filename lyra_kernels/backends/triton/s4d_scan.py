@@ -19,15 +19,15 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-import lyra_kernels.reference as reference
-from lyra_kernels.ops.schemas import count_sequences
-
+from ...layout import count_sequences
+from ..reference import operations as formulas
+from . import LIMITS
 from ._dot import dot16, dot_table, nearest, operand, power_of_two
 from ._launch import MOST_ROWS, Config, jit, launch, next_power_of_2, precision, supports
 from ._modes import powers
 from ._scan_rows import CHUNK, Rows, Tables, combine, load_base, load_toeplitz, rows, segment_length, tables
 
-MAX_MODES = 64  # whose states fit in registers
+MAX_MODES = LIMITS.scan_modes  # whose states fit in registers
 
 
 @triton.jit
@@ -278,16 +278,14 @@ def run_scan(
 
 def s4d_scan(u, log_dt, log_A_real, A_imag, C, D, lengths, cu_seqlens, initial_state, save):
     """``torch.ops.lyra.s4d_scan``."""
+    if not fits(u, A_imag, cu_seqlens):
+        args = (u, log_dt, log_A_real, A_imag, C, D, lengths, cu_seqlens, initial_state)
+        return formulas()["s4d_scan"](*args, save)
     directions, (channels, count) = C.shape[0], A_imag.shape
     sequences = count_sequences(u, cu_seqlens)
     slots = u.shape[1] // CHUNK + sequences if cu_seqlens is not None else u.shape[0] * triton.cdiv(u.shape[1], CHUNK)
     shape = (slots, directions * channels * count * 2) if save else (0,)
-    dtype = torch.float64 if u.dtype == torch.float64 else torch.float32
-    checkpoints = torch.zeros(shape, dtype=dtype, device=u.device)
-    if not fits(u, A_imag, cu_seqlens):
-        args = (u, log_dt, log_A_real, A_imag, C, D, lengths, cu_seqlens, initial_state)
-        y, state = reference.s4d_scan(*args)
-        return y.contiguous(), state.contiguous(), checkpoints
+    checkpoints = torch.zeros(shape, dtype=torch.float32, device=u.device)
     config = configurations(count)[0]
     table = tables(log_dt, log_A_real, A_imag, C, config.blocks["T"])
     segment = segment_length(u, sequences, channels, config.blocks["R"])

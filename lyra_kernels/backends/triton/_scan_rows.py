@@ -15,10 +15,11 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from ...schemas import SCAN_CHUNK as CHUNK
+from . import LIMITS
 from ._launch import Config, jit, launch, next_power_of_2
 from ._modes import hold, load_pair, modes, powers, round_to_nearest, sincos64, split_turns
 
-CHUNK = 64  # tokens between two checkpoints: ops.schemas.SCAN_CHUNK
 COLUMNS = 5  # of the table of rows: first token, tokens, first checkpoint, sequence, 1 = its first row + 2 = its last
 
 
@@ -322,6 +323,6 @@ def segment_length(u: Tensor, sequences: int, channels: int, rows_per_program: i
     programs = 2 * (_processors(u.device) if u.is_cuda else 1)
     wanted = max(triton.cdiv(programs, channels), 1) * rows_per_program
     mean = u.shape[0] * length // max(sequences, 1)
-    least = 512 if u.element_size() == 4 else 1024
+    least = LIMITS.segment[u.element_size()]
     segments = min(wanted // max(sequences, 1), mean // least)
     return whole if segments < 4 else triton.cdiv(triton.cdiv(mean, segments), CHUNK) * CHUNK

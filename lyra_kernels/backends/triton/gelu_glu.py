@@ -16,9 +16,10 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from . import _plain
+from ...schemas import absent
+from ..reference import operations as formulas
 from ._dot import nearest
-from ._launch import Config, absent, jit, launch, next_power_of_2, precision, supports
+from ._launch import Config, jit, launch, next_power_of_2, precision, supports
 from ._layout import sequence_of_token
 from ._reduce import sum_rows
 
@@ -183,7 +184,7 @@ def _run(y, weight, bias, mask, residual, lengths, seq, grad, out, dz, a) -> Non
 def gelu_glu(y, weight, bias, mask, residual, lengths, cu_seqlens) -> Tensor:
     """``torch.ops.lyra.gelu_glu``."""
     if not supports(y) or not y.numel():
-        return _plain.gelu_glu(y, weight, bias, mask, residual, lengths, cu_seqlens)
+        return formulas()["gelu_glu"](y, weight, bias, mask, residual, lengths, cu_seqlens)
     out = torch.empty_like(y)
     seq = sequence_of_token(cu_seqlens, y.shape[1])
     _run(y, weight, bias, mask, residual, lengths, seq, None, out, None, None)
@@ -193,7 +194,7 @@ def gelu_glu(y, weight, bias, mask, residual, lengths, cu_seqlens) -> Tensor:
 def gelu_glu_backward(grad, y, weight, bias, mask, lengths, cu_seqlens) -> tuple[Tensor, Tensor, Tensor]:
     """``torch.ops.lyra.gelu_glu_backward``."""
     if not supports(y) or not y.numel():
-        return _plain.gelu_glu_backward(grad, y, weight, bias, mask, lengths, cu_seqlens)
+        return formulas()["gelu_glu_backward"](grad, y, weight, bias, mask, lengths, cu_seqlens)
     batch, length, channels = y.shape
     tokens = batch * length
     seq = sequence_of_token(cu_seqlens, length)

@@ -1,0 +1,72 @@
+"""What of PyTorch is used that it does not promise to keep: all of it is here, and nothing of it elsewhere.
+
+Each was there from torch 2.10 on; where a version does without one, this is the file to mend.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from typing import Any, TypeVar
+
+import torch
+from torch._ops import OpOverload
+
+__all__ = [
+    "OpOverload",
+    "as_outside_a_kernel",
+    "below_autograd",
+    "constant_when_compiled",
+    "forward_mode_active",
+    "has_kernel",
+    "transforms_active",
+]
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def below_autograd() -> AbstractContextManager:
+    """Inside, dispatcher ops go to the kernel of their device, past autograd."""
+    return torch._C._AutoDispatchBelowAutograd()
+
+
+def transforms_active() -> bool:
+    """Whether a transform of ``torch.func`` is under way."""
+    return torch._C._are_functorch_transforms_active()
+
+
+def forward_mode_active() -> bool:
+    """Whether forward-mode derivatives are taken."""
+    return torch.autograd.forward_ad._current_level >= 0
+
+
+def has_kernel(op: str, key: str) -> bool:
+    """Whether the dispatcher has a kernel of an op, such as "lyra::pgc", at a key, such as "CPU"."""
+    return torch._C._dispatch_has_kernel_for_dispatch_key(op, key)
+
+
+def _keys(*names: str) -> Any:
+    keys = torch._C.DispatchKeySet(getattr(torch._C.DispatchKey, names[0]))
+    for name in names[1:]:
+        keys = keys | torch._C.DispatchKeySet(getattr(torch._C.DispatchKey, name))
+    return keys
+
+
+# What a program starts with. Inside a kernel autograd is switched off, and under torch.compile much else is, lazy
+# conjugation among it: complex formulas would give wrong numbers there without a word.
+_INCLUDED = _keys("BackendSelect", "ADInplaceOrView")
+_EXCLUDED = _keys(*(name for name in dir(torch._C.DispatchKey) if name.startswith("Autocast")))
+
+
+def as_outside_a_kernel() -> AbstractContextManager:
+    """Inside a kernel, PyTorch as it is outside: autograd and lazy conjugation work, autocast does not interfere."""
+    return torch._C._ForceDispatchKeyGuard(_INCLUDED, _EXCLUDED)
+
+
+def constant_when_compiled(function: F) -> F:
+    """torch.compile runs the function once and keeps its result, without looking into it.
+
+    What torch.compiler.assume_constant_result does, which imports all of the compiler first: 3 seconds of every start.
+    """
+    function._dynamo_marked_constant = True  # type: ignore[attr-defined]
+    return function

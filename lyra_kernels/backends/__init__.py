@@ -1,0 +1,171 @@
+"""Which backends this machine has, and which one serves a call.
+
+========== ===========================================================================================
+triton     Triton kernels; NVIDIA and AMD GPUs
+cuda       CUDA C++ kernels; NVIDIA GPUs where Triton is not
+cpu        C++ kernels; every CPU
+reference  plain PyTorch; any device, any dtype, never fast
+========== ===========================================================================================
+
+By default a CPU tensor goes to ``cpu``, a CUDA tensor to ``triton``, else ``cuda``, and everything falls back to
+``reference``. :func:`use_backend` forces one. A backend is a module here with a ``BACKEND``, and a row in ``_ROWS``.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator
+from functools import cache
+
+import torch
+
+from .. import _torch
+from . import cpu, cuda, native, reference, triton
+from .backend import Backend, Limits, Operations
+from .cpu import available_cpu_isas, cpu_isa, use_cpu_isa
+
+_ROWS = (triton.BACKEND, cuda.BACKEND, cpu.BACKEND, reference.BACKEND)  # fastest first
+_BACKENDS = {backend.name: backend for backend in _ROWS}
+BACKENDS = tuple(_BACKENDS)
+
+_forced: str | None = None
+_registered: dict[str, Operations] = {}
+
+__all__ = [
+    "BACKENDS",
+    "Backend",
+    "Limits",
+    "Operations",
+    "availability",
+    "available_backends",
+    "available_cpu_isas",
+    "check_device",
+    "cpu_isa",
+    "default_backend",
+    "forced",
+    "implementation",
+    "limits",
+    "register",
+    "runs_reference",
+    "serving",
+    "use_backend",
+    "use_cpu_isa",
+]
+
+
+@cache
+def availability() -> dict[str, tuple[bool, str]]:
+    """For each backend, whether calls can be served by it here, and why not or how."""
+    return {
+        name: (True, "registered by the caller") if name in _registered else backend.availability()
+        for name, backend in _BACKENDS.items()
+    }
+
+
+def available_backends() -> tuple[str, ...]:
+    """The names of the backends that can serve a call on this machine, fastest first."""
+    return tuple(name for name, (works, _) in availability().items() if works)
+
+
+@_torch.constant_when_compiled
+def default_backend(device: torch.device) -> str:
+    """The backend that serves tensors on a device unless another is forced. A constant to torch.compile."""
+    for name, backend in _BACKENDS.items():
+        if device.type in backend.devices and availability()[name][0]:
+            return name
+    return "reference"
+
+
+def forced() -> str | None:
+    """The backend that :func:`use_backend` asked for, or None."""
+    return _forced
+
+
+def limits(backend: str) -> Limits:
+    """What the kernels of a backend take."""
+    return _BACKENDS[backend].limits
+
+
+def runs_reference(backend: str | None, device: torch.device) -> bool:
+    """Whether a call runs the plain formulas, with PyTorch's own autograd."""
+    if backend is not None:
+        return backend == "reference"
+    return device.type not in ("cuda", "meta") and (device.type != "cpu" or native.MODULE is None)
+
+
+def check_device(op: str, backend: str, device: torch.device) -> None:
+    """Refuse tensors that a forced backend cannot compute on.
+
+    Raises:
+        ValueError: the device is not the backend's; the message says what to do.
+    """
+    row = _BACKENDS[backend]
+    if device.type in (*row.devices, *row.also_takes()) or backend in _registered:
+        return
+    place, move = ("the CPU", ".cpu()") if "cpu" in row.devices else ("a GPU", '.to("cuda")')
+    raise ValueError(
+        f"{op}: backend {backend!r} computes on {place}, but the tensors are on {device}: "
+        f"move them there, and the layer, with {move}, or call outside use_backend({backend!r})"
+    )
+
+
+@contextlib.contextmanager
+def use_backend(name: str | None) -> Iterator[None]:
+    """Serve every call inside the ``with`` block by one backend, in the whole process; None restores the choice.
+
+    Raises:
+        ValueError: no such backend.
+        RuntimeError: that backend cannot work on this machine; the message says why.
+    """
+    global _forced
+    if name is not None:
+        _check_name(name)
+        works, reason = availability()[name]
+        if not works:
+            raise RuntimeError(f"backend {name!r} is not available here: {reason}")
+    previous, _forced = _forced, name
+    try:
+        yield
+    finally:
+        _forced = previous
+
+
+def _check_name(name: str) -> None:
+    if name not in _BACKENDS:
+        raise ValueError(f"backend {name!r} does not exist: it must be one of {', '.join(_BACKENDS)}")
+
+
+def register(backend: str, implementations: Operations) -> None:
+    """Provide ops of a backend in place of its own."""
+    _check_name(backend)
+    _registered[backend] = implementations
+    availability.cache_clear()
+
+
+def _operation(op: str, backend: str) -> Callable | None:
+    for table in (_registered.get(backend, {}), _BACKENDS[backend].operations()):
+        if op in table:
+            return table[op]
+    return None
+
+
+def implementation(op: str, backend: str) -> Callable:
+    """The function that computes a dispatcher op on a backend that was asked for.
+
+    Raises:
+        RuntimeError: that backend does not have the op.
+    """
+    function = _operation(op, backend)
+    if function is None:
+        raise RuntimeError(f"backend {backend!r} has no op {op!r}")
+    return function
+
+
+def serving(op: str, device: torch.device) -> Callable:
+    """The function that computes a dispatcher op on a device: of the fastest backend that works there and has it."""
+    for name, backend in _BACKENDS.items():
+        if device.type in backend.devices and availability()[name][0]:
+            function = _operation(op, name)
+            if function is not None:
+                return function
+    return implementation(op, "reference")

@@ -1,0 +1,79 @@
+"""The backend of CPUs: C++ kernels in csrc/cpu, compiled for several instruction sets; transforms are PyTorch's."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator
+from functools import cache, partial
+from typing import Any
+
+from ... import _torch
+from ...schemas import OPS
+from .. import composed, native
+from ..backend import Backend, Operations
+from . import fft_conv
+
+
+def _on_the_cpu(name: str) -> Callable[..., Any]:
+    """An op as the dispatcher serves it for CPU tensors."""
+    op = OPS[name]
+
+    def call(*args: Any) -> Any:
+        with _torch.below_autograd():
+            return op(*args)
+
+    return call
+
+
+@cache
+def operations() -> Operations:
+    """All of them: the dispatcher has a kernel of each, native or not."""
+    return {name: _on_the_cpu(name) for name in OPS}
+
+
+PYTHON: Operations = {
+    "fft_conv": fft_conv.fft_conv,
+    "fft_conv_backward": fft_conv.fft_conv_backward,
+    "s4d_fft": partial(composed.s4d_fft, _on_the_cpu),
+    "s4d_fft_backward": partial(composed.s4d_fft_backward, _on_the_cpu),
+}
+"""Ops whose kernel is written in Python."""
+
+
+def availability() -> tuple[bool, str]:
+    """Whether the C++ kernels are there, and which."""
+    if native.MODULE is None:
+        return False, f"lyra_kernels._C was not built or does not load: {native.ERROR}"
+    return True, f"instruction set {native.MODULE.cpu_isa()} (of {', '.join(native.MODULE.available_cpu_isas())})"
+
+
+BACKEND = Backend(name="cpu", devices=("cpu", "meta"), availability=availability, operations=operations)
+
+
+def cpu_isa() -> str | None:
+    """The instruction set that the C++ kernels use, or None where they are not built."""
+    return None if native.MODULE is None else native.MODULE.cpu_isa()
+
+
+def available_cpu_isas() -> tuple[str, ...]:
+    """Instruction sets that were built and that this CPU has, slowest first."""
+    return () if native.MODULE is None else tuple(native.MODULE.available_cpu_isas())
+
+
+@contextlib.contextmanager
+def use_cpu_isa(name: str) -> Iterator[None]:
+    """Run the C++ kernels with one instruction set inside the ``with`` block, in the whole process.
+
+    The environment variable ``LYRA_CPU_ISA`` does the same from the start.
+
+    Raises:
+        ValueError: that instruction set is not available; the message lists those that are.
+    """
+    previous = cpu_isa()
+    if native.MODULE is None or not native.MODULE.set_cpu_isa(name):
+        known = ", ".join(available_cpu_isas()) or "none (the C++ kernels are not built)"
+        raise ValueError(f"CPU instruction set {name!r} is not available; available: {known}")
+    try:
+        yield
+    finally:
+        native.MODULE.set_cpu_isa(previous)

@@ -1,0 +1,33 @@
+"""Gives every dispatcher op a kernel on every device, beside those that the native library has registered itself."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from torch import Tensor
+
+from .. import _torch, backends
+from ..schemas import LIBRARY, SCHEMAS
+from . import cpu, reference
+
+
+def _on_gpus(name: str) -> Callable[..., Any]:
+    """An op by whichever backend serves the device: known when it is called."""
+
+    def kernel(*args: Any) -> Any:
+        device = next(a.device for a in args if isinstance(a, Tensor))
+        return backends.serving(name, device)(*args)
+
+    return kernel
+
+
+def register() -> None:
+    """Once, when the package is imported."""
+    formulas = reference.operations()
+    for name in SCHEMAS:
+        if not _torch.has_kernel(f"lyra::{name}", "CPU"):
+            LIBRARY.impl(name, cpu.PYTHON.get(name, formulas[name]), "CPU")
+        LIBRARY.impl(name, _on_gpus(name), "CUDA")
+        for key in ("MPS", "XPU"):
+            LIBRARY.impl(name, formulas[name], key)
