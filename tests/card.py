@@ -11,13 +11,12 @@ sees "cuda".
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import functools
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager
 from typing import Any
 from unittest import mock
 
-import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -259,22 +258,18 @@ def card_tensors() -> Iterator[None]:
         torch.__future__.set_overwrite_module_params_on_conversion(overwrite)
 
 
-def redescribe(monkeypatch: pytest.MonkeyPatch, backend: str, **changes: Any) -> None:
-    """Has a backend say something else of itself until the test ends."""
-    row = dataclasses.replace(backends._BACKENDS[backend], **changes)
-    monkeypatch.setitem(backends._BACKENDS, backend, row)
-    backends.availability.cache_clear()
+def kernels_for_cuda(operations: backends.Operations) -> AbstractContextManager[None]:
+    """Inside, the backend "cuda" works here, with these kernels, on tensors of any device."""
+    return backends.redescribed(
+        "cuda",
+        availability=lambda: (True, "in a test"),
+        operations=lambda: operations,
+        also_takes=lambda: ("cpu", "meta"),
+    )
 
 
 @contextlib.contextmanager
 def pretended_card() -> Iterator[None]:
     """Inside, there is a card, and the backend "cuda" serves every call: with the kernels of the CPU."""
-    before = dict(backends._registered)
-    backends.register("cuda", {name: _served(name) for name in SCHEMAS})
-    try:
-        with backends.use_backend("cuda"), card_tensors():
-            yield
-    finally:
-        backends._registered.clear()
-        backends._registered.update(before)
-        backends.availability.cache_clear()
+    with kernels_for_cuda({name: _served(name) for name in SCHEMAS}), backends.use_backend("cuda"), card_tensors():
+        yield

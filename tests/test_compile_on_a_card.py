@@ -19,7 +19,7 @@ from benchmarks.gpu_static.guard import allow_cuda_tensors
 from lyra import Lyra, LyraForTokenClassification
 from lyra_kernels import backends
 
-from .card import card_tensors, redescribe
+from .card import card_tensors
 
 SMALL = {"d_input": 5, "d_model": 8, "num_pgc_layers": 1, "num_s4_layers": 1, "d_state": 6}
 MODULES: dict[str, Callable[[], nn.Module]] = {
@@ -46,13 +46,12 @@ CASES = [
 
 
 @pytest.fixture
-def card(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def card() -> Iterator[None]:
     """PyTorch takes CUDA tensors that are fake, and Triton says that it works."""
     allow_cuda_tensors()
-    redescribe(monkeypatch, "triton", availability=lambda: (True, "a card"))
     torch._dynamo.reset()
-    yield
-    backends.availability.cache_clear()
+    with backends.redescribed("triton", availability=lambda: (True, "a card")):
+        yield
 
 
 def arguments(module: nn.Module, layout: str, length: int) -> dict[str, Tensor]:

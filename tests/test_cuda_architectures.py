@@ -11,8 +11,6 @@ from lyra_kernels import backends
 from lyra_kernels.backends import native
 from lyra_kernels.backends.cuda.architectures import is_supported
 
-from .card import redescribe
-
 USUAL = ("sm_75", "sm_80", "sm_90", "sm_100", "sm_120", "compute_120")
 
 
@@ -52,7 +50,7 @@ def card(monkeypatch):
 
     def play(capability: tuple[int, int]) -> tuple[bool, str]:
         monkeypatch.setattr(torch.cuda, "get_device_capability", lambda *_: capability)
-        backends.availability.cache_clear()
+        backends.refresh()
         return backends.availability()["cuda"]
 
     monkeypatch.setattr(
@@ -62,12 +60,11 @@ def card(monkeypatch):
             cuda_architectures=lambda: "sm_90", cpu_isa=lambda: "baseline", available_cpu_isas=lambda: ["baseline"]
         ),
     )
-    redescribe(monkeypatch, "triton", availability=lambda: (False, "not today"))
     monkeypatch.setattr(torch.ops, "lyra_cuda", SimpleNamespace(gated_conv=None))
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda *_: "A Card")
-    yield play
-    backends.availability.cache_clear()
+    with backends.redescribed("triton", availability=lambda: (False, "not today")):
+        yield play
 
 
 def test_a_card_that_the_build_has_code_for(card):

@@ -14,8 +14,10 @@ By default a CPU tensor goes to ``cpu``, a CUDA tensor to ``triton``, else ``cud
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 from collections.abc import Callable, Iterator
 from functools import cache
+from typing import Any
 
 import torch
 
@@ -29,7 +31,6 @@ _BACKENDS = {backend.name: backend for backend in _ROWS}
 BACKENDS = tuple(_BACKENDS)
 
 _forced: str | None = None
-_registered: dict[str, Operations] = {}
 
 __all__ = [
     "BACKENDS",
@@ -45,7 +46,8 @@ __all__ = [
     "forced",
     "implementation",
     "limits",
-    "register",
+    "redescribed",
+    "refresh",
     "runs_reference",
     "serving",
     "use_backend",
@@ -56,10 +58,7 @@ __all__ = [
 @cache
 def availability() -> dict[str, tuple[bool, str]]:
     """For each backend, whether calls can be served by it here, and why not or how."""
-    return {
-        name: (True, "registered by the caller") if name in _registered else backend.availability()
-        for name, backend in _BACKENDS.items()
-    }
+    return {name: backend.availability() for name, backend in _BACKENDS.items()}
 
 
 def available_backends() -> tuple[str, ...]:
@@ -100,7 +99,7 @@ def check_device(op: str, backend: str, device: torch.device) -> None:
         ValueError: the device is not the backend's; the message says what to do.
     """
     row = _BACKENDS[backend]
-    if device.type in (*row.devices, *row.also_takes()) or backend in _registered:
+    if device.type in (*row.devices, *row.also_takes()):
         return
     place, move = ("the CPU", ".cpu()") if "cpu" in row.devices else ("a GPU", '.to("cuda")')
     raise ValueError(
@@ -135,18 +134,36 @@ def _check_name(name: str) -> None:
         raise ValueError(f"backend {name!r} does not exist: it must be one of {', '.join(_BACKENDS)}")
 
 
-def register(backend: str, implementations: Operations) -> None:
-    """Provide ops of a backend in place of its own."""
-    _check_name(backend)
-    _registered[backend] = implementations
+@contextlib.contextmanager
+def redescribed(name: str, **changes: Any) -> Iterator[None]:
+    """Change what a backend says of itself inside the ``with`` block: kernels to try out, a card that is not there.
+
+    Args:
+        changes: fields of :class:`Backend`.
+
+    Raises:
+        ValueError: no such backend.
+    """
+    _check_name(name)
+    before = _BACKENDS[name]
+    _BACKENDS[name] = dataclasses.replace(before, **changes)
+    refresh()
+    try:
+        yield
+    finally:
+        _BACKENDS[name] = before
+        refresh()
+
+
+def refresh() -> None:
+    """Ask every backend anew whether it works and what it has."""
     availability.cache_clear()
+    _operation.cache_clear()
 
 
+@cache
 def _operation(op: str, backend: str) -> Callable | None:
-    for table in (_registered.get(backend, {}), _BACKENDS[backend].operations()):
-        if op in table:
-            return table[op]
-    return None
+    return _BACKENDS[backend].operations().get(op)
 
 
 def implementation(op: str, backend: str) -> Callable:

@@ -13,10 +13,11 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import lyra_kernels as lk
-from lyra_kernels import backends, reference
+from lyra_kernels import reference
 from lyra_kernels.backends import cuda
 from lyra_kernels.backends.cuda import KERNELS, gelu_glu_backward, transform_size
 from lyra_kernels.schemas import OPS
+from tests.card import kernels_for_cuda
 
 from .support import check, compute_dtype, implementations, padding, relative_error
 
@@ -224,12 +225,10 @@ def test_gelu_glu(kind):
 
 
 @pytest.fixture
-def cuda_backend(monkeypatch):
+def cuda_backend():
     """The emulated ops in the place of the CUDA backend."""
-    monkeypatch.setattr(backends, "_registered", dict(backends._registered))
-    backends.register("cuda", implementations())
-    yield
-    backends.availability.cache_clear()
+    with kernels_for_cuda(implementations()):
+        yield
 
 
 def test_public_functions_on_the_cuda_backend(cuda_backend):

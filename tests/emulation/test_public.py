@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 import lyra_kernels as lk
 from lyra_kernels import backends
+from tests.card import kernels_for_cuda
 from tests.ops import cases
 
 from .support import implementations, in_every_order
@@ -21,13 +22,8 @@ from .support import implementations, in_every_order
 @pytest.fixture(scope="module", autouse=True)
 def cuda_backend():
     """The emulated ops in the place of the CUDA backend, which serves every call."""
-    before = dict(backends._registered)
-    backends.register("cuda", implementations())
-    with lk.use_backend("cuda"):
+    with kernels_for_cuda(implementations()), lk.use_backend("cuda"):
         yield
-    backends._registered.clear()
-    backends._registered.update(before)
-    backends.availability.cache_clear()
 
 
 @pytest.mark.parametrize("name, layout", cases.combos())

@@ -17,9 +17,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 import lyra_kernels as lk
 from benchmarks.gpu_static.launches import fake_card
 from lyra import Lyra, LyraForTokenClassification
-from lyra_kernels import backends
 from lyra_kernels.backends import cuda
 from lyra_kernels.schemas import OPS
+from tests.card import kernels_for_cuda
 
 WAITING = ("_local_scalar_dense", "nonzero", "masked_select", "unique", "is_nonzero", "equal", "repeat_interleave.T")
 """Operations whose result, or its shape, the host needs."""
@@ -66,10 +66,12 @@ class _Kernel:
 
 @pytest.fixture(params=["triton", "cuda"])
 def backend(request, monkeypatch):
-    if request.param == "cuda":
-        monkeypatch.setitem(backends._registered, "cuda", cuda.implementations(_kernels()))
-        monkeypatch.setattr(cuda, "_capturing", lambda x: True)
-    return request.param
+    if request.param == "triton":
+        yield "triton"
+        return
+    monkeypatch.setattr(cuda, "_capturing", lambda x: True)
+    with kernels_for_cuda(cuda.implementations(_kernels())):
+        yield "cuda"
 
 
 def _batch(layout: str) -> tuple[int, dict[str, Tensor]]:

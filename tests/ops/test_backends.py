@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import subprocess
 import sys
@@ -12,7 +13,7 @@ import torch
 import lyra_kernels as lk
 from lyra_kernels import backends
 
-from ..card import pretended_card, redescribe
+from ..card import kernels_for_cuda, pretended_card
 from ..conftest import BACKENDS, why_not
 from . import cases
 
@@ -60,13 +61,14 @@ def test_backend_without_the_op_is_refused_not_replaced():
 
 
 @pytest.fixture
-def three_on_a_gpu(monkeypatch):
+def three_on_a_gpu():
     """Triton that has only rms_norm, CUDA C++ that has only that and pgc, and the reference: what serves rms_norm."""
     tables = {"triton": {"rms_norm": object()}, "cuda": {"rms_norm": object(), "pgc": object()}}
-    for name, table in tables.items():
-        redescribe(monkeypatch, name, availability=lambda: (True, ""), operations=lambda table=table: table)
-    yield tables
-    backends.availability.cache_clear()
+    with contextlib.ExitStack() as stack:
+        for name, table in tables.items():
+            changes = {"availability": lambda: (True, ""), "operations": lambda table=table: table}
+            stack.enter_context(backends.redescribed(name, **changes))
+        yield tables
 
 
 def test_an_op_that_a_backend_lacks_is_served_by_the_next(three_on_a_gpu):
@@ -77,16 +79,16 @@ def test_an_op_that_a_backend_lacks_is_served_by_the_next(three_on_a_gpu):
     assert backends.default_backend(device) == "triton"
 
 
-def test_a_backend_that_does_not_work_serves_nothing(three_on_a_gpu, monkeypatch):
-    redescribe(monkeypatch, "triton", availability=lambda: (False, "no card"))
-    assert backends.serving("rms_norm", torch.device("cuda")) is three_on_a_gpu["cuda"]["rms_norm"]
+def test_a_backend_that_does_not_work_serves_nothing(three_on_a_gpu):
+    with backends.redescribed("triton", availability=lambda: (False, "no card")):
+        assert backends.serving("rms_norm", torch.device("cuda")) is three_on_a_gpu["cuda"]["rms_norm"]
 
 
 def test_a_new_backend_is_a_row(monkeypatch):
     """What describes itself as a backend can be asked for, refuses other devices, and serves its ops and no others."""
     new = backends.Backend("new", ("cpu",), lambda: (True, "here"), lambda: {"rms_norm": lambda x, weight, eps: x + 1})
     monkeypatch.setitem(backends._BACKENDS, "new", new)
-    backends.availability.cache_clear()
+    backends.refresh()
     try:
         assert "new" in lk.available_backends()
         x = torch.randn(2, 3, 4)
@@ -97,7 +99,7 @@ def test_a_new_backend_is_a_row(monkeypatch):
             with pytest.raises(RuntimeError, match="backend 'new' has no op 'gelu_glu'"):
                 lk.gelu_glu(x, torch.randn(8, 4))
     finally:
-        backends.availability.cache_clear()
+        backends.refresh()
 
 
 LAYERS = {
@@ -149,8 +151,8 @@ def test_nesting_and_restoring():
     assert backends.forced() is None
 
 
-def test_registered_backend_serves_calls(monkeypatch):
-    """What backends.register provides is what runs, forward and backward, and nothing else is asked."""
+def test_other_kernels_serve_calls():
+    """What a backend is said to have is what runs, forward and backward, and nothing else is asked."""
     calls = []
 
     def forward(x, weight, eps):
@@ -161,15 +163,10 @@ def test_registered_backend_serves_calls(monkeypatch):
         calls.append("backward")
         return torch.full_like(x, 5.0), torch.full_like(weight, 7.0)
 
-    monkeypatch.setattr(backends, "_registered", {})
-    backends.register("cuda", {"rms_norm": forward, "rms_norm_backward": backward})
-    try:
-        case = cases.make("rms_norm").leaves()
-        with lk.use_backend("cuda"):
-            y = case()[0]
-            y.sum().backward()
-    finally:
-        backends.availability.cache_clear()
+    case = cases.make("rms_norm").leaves()
+    with kernels_for_cuda({"rms_norm": forward, "rms_norm_backward": backward}), lk.use_backend("cuda"):
+        y = case()[0]
+        y.sum().backward()
     assert calls == ["forward", "backward"]
     assert (y == 3).all() and (case.tensors["x"].grad == 5).all() and (case.tensors["weight"].grad == 7).all()
 

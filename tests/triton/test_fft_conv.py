@@ -224,7 +224,7 @@ def test_s4d_conv_uses_it(bidirectional, device, monkeypatch):
     C_ = C if bidirectional else C[0]
     launched = []
     monkeypatch.setattr(fft_conv, "launch", lambda kernel, *rest: launched.append(_launch.launch(kernel, *rest)))
-    backends.availability.cache_clear()  # it may have been asked before the interpreter was chosen
+    backends.refresh()  # it may have been asked before the interpreter was chosen
     with lk.use_backend("triton"):
         y = lk.s4d_conv(u, *spectrum, C_, D, bidirectional=bidirectional, algorithm="fft")
         found = torch.autograd.grad(y.square().sum(), (u, *spectrum, C, D))
