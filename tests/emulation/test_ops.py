@@ -15,7 +15,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 import lyra_kernels as lk
 from lyra_kernels import reference
 from lyra_kernels.backends import cuda
-from lyra_kernels.backends.cuda import KERNELS, gelu_glu_backward, transform_size
+from lyra_kernels.backends.cuda import gelu_glu_backward, transform_size
 from lyra_kernels.schemas import OPS
 from tests.card import kernels_for_cuda
 
@@ -54,7 +54,9 @@ def _without_reading(call: Callable[[], Any]) -> Any:
 
 def test_schemas_are_those_of_the_library():
     assert implementations().keys() == OPS.keys()
-    for name in (*KERNELS, *(f"{name}_backward" for name in KERNELS)):
+    kernels = [name for name in OPS if hasattr(implementations()[name], "_schema")]
+    assert {"rms_norm", "gated_conv", "s4d_kernel", "s4d_scan"} < set(kernels)
+    for name in kernels:
         schema, expected = str(implementations()[name]._schema), str(OPS[name]._schema)
         assert schema[schema.index("(") :] == expected[expected.index("(") :], name
 

@@ -15,21 +15,16 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ...layout import compute_dtype, count_sequences, fill_padding, sequence_mask
-from ...schemas import absent
+from ...schemas import SCHEMAS, absent
 from .. import composed, native
 from ..backend import Backend, Operations
 from . import architectures
 
-KERNELS = ("rms_norm", "gated_conv", "s4d_kernel", "s4d_scan")
-"""Ops that are a kernel, and their backward another one."""
-
 
 def implementations(kernels: Any) -> Operations:
     """Op name to function, from a dispatcher namespace such as ``torch.ops.lyra_cuda``."""
-    table: dict[str, Callable] = {}
-    for name in KERNELS:
-        table[name] = getattr(kernels, name).default
-        table[name + "_backward"] = getattr(kernels, name + "_backward").default
+    # An op that is a kernel, and its backward another one, has its name there.
+    table: dict[str, Callable] = {name: getattr(kernels, name).default for name in SCHEMAS if hasattr(kernels, name)}
     convolution = FftConv(kernels)
     for name in ("fft_conv", "causal_conv"):
         table[name], table[name + "_backward"] = convolution.forward, convolution.backward
