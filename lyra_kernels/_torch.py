@@ -25,14 +25,11 @@ __all__ = [
 F = TypeVar("F", bound=Callable[..., Any])
 
 
-def below_autograd() -> AbstractContextManager:
-    """Inside, dispatcher ops go to the kernel of their device, past autograd."""
-    return torch._C._AutoDispatchBelowAutograd()
+below_autograd: Callable[[], AbstractContextManager] = torch._C._AutoDispatchBelowAutograd
+"""Inside, dispatcher ops go to the kernel of their device, past autograd."""
 
-
-def transforms_active() -> bool:
-    """Whether a transform of ``torch.func`` is under way."""
-    return torch._C._are_functorch_transforms_active()
+transforms_active: Callable[[], bool] = torch._C._are_functorch_transforms_active
+"""Whether a transform of ``torch.func`` is under way."""
 
 
 def forward_mode_active() -> bool:

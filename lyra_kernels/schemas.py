@@ -126,7 +126,7 @@ class Contract:
 
     def backward_arguments(self, grads: Sequence[Any], args: Sequence[Any], kept: Sequence[Any]) -> tuple[Any, ...]:
         """The backward's arguments, from the outputs' gradients, the op's arguments and the outputs kept for it."""
-        return (*grads, *(args[i] for i in self.passed), *kept)
+        return (*grads, *[args[i] for i in self.passed], *kept)
 
     def split(self, backward_args: Sequence[Any]) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
         """The gradients and the op's arguments again, from the backward's; what that does not take is None."""
