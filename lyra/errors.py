@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 
 
 class InputError(ValueError):
@@ -21,19 +23,43 @@ def shorten(text: object, limit: int = 40) -> str:
     return shown if len(shown) <= limit else shown[: limit - 4] + "...'"
 
 
-def option(name: str) -> str:
-    """A setting's name on the command line."""
-    return "--" + name.replace("_", "-")
+Spelling = Callable[[str, object], str]
+
+
+def in_python(name: str, value: object) -> str:
+    """`offset`, or with a value `offset=2`."""
+    return name if value is None else f"{name}={value!r}"
+
+
+_spelling: ContextVar[Spelling] = ContextVar("spelling", default=in_python)
+
+
+@contextmanager
+def arguments_spelled(spelling: Spelling) -> Iterator[None]:
+    """While the block runs, messages call arguments as `spelling(name, value)` does."""
+    token = _spelling.set(spelling)
+    try:
+        yield
+    finally:
+        _spelling.reset(token)
+
+
+def argument(name: str, value: object = None) -> str:
+    """An argument, alone or with a value to give it, as who reads the message would write it.
+
+    That is Python, unless the caller of the library has another language (see `arguments_spelled`).
+    """
+    return _spelling.get()(name, value)
 
 
 def refuse_without_effect(given: Collection[str], names: Iterable[str], reason: str) -> None:
     """Raises InputError if a setting was given that makes no difference here: who gave it expected something of it."""
     for name in names:
         if name in given:
-            raise InputError(f"{option(name)}: has no effect, {reason}; leave it out")
+            raise InputError(f"{argument(name)}: has no effect, {reason}; leave it out")
 
 
 def check_choice(name: str, value: object, allowed: Collection[str]) -> None:
     """Raises InputError if a setting is none of the values that it may have."""
     if value not in allowed:
-        raise InputError(f"{option(name)} {shorten(value)}: must be one of {', '.join(allowed)}")
+        raise InputError(f"{argument(name)} {shorten(value)}: must be one of {', '.join(allowed)}")

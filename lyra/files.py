@@ -23,7 +23,7 @@ from typing import IO, Any, BinaryIO
 
 from filelock import FileLock, Timeout
 
-from .errors import InputError
+from .errors import InputError, argument
 
 TABLE_SUFFIXES = {".csv": ",", ".tsv": "\t", ".tab": "\t", "": ","}
 OPEN_FILE = re.compile(r"/dev/std(in|out|err)|(?:/dev/fd|/proc/self/fd)/(\d+)")
@@ -117,17 +117,21 @@ def check_folder(out: Path, marker: str, own: re.Pattern[str], overwrite: bool, 
                 raise InputError(f"{out}: holds {name}, which no run wrote; move it, or give another folder")
 
 
-def check_outside(folder: Path, what: str | Path, option: str) -> None:
-    """Raises InputError for a file to read that is in a folder to replace."""
+def check_outside(folder: Path, what: str | Path, name: str | None) -> None:
+    """Raises InputError for a file to read, given as the argument `name`, that is in a folder to replace."""
     if os.path.exists(what) and Path(what).resolve().is_relative_to(folder.resolve()):
-        raise InputError(f"{option}{what}: is in the folder that --overwrite replaces; move it, or give another --out")
+        place = what if name is None else f"{argument(name)} {what}"
+        raise InputError(
+            f"{place}: is in the folder that {argument('overwrite', True)} replaces; move it, or give another "
+            f"{argument('out')}"
+        )
 
 
 def check_no_file(out: Path) -> None:
     """Raises InputError if a folder that is to be written is something else."""
     if (out.exists() or out.is_symlink()) and not out.is_dir():
         what = "is a file" if out.exists() else "is a symbolic link to nothing"
-        raise InputError(f"{out}: {what}; --out must name a folder")
+        raise InputError(f"{out}: {what}; {argument('out')} must name a folder")
 
 
 @contextmanager
@@ -143,11 +147,13 @@ def claimed_folder(out: Path) -> Iterator[None]:
         out.mkdir(parents=True, exist_ok=True)
         lock.acquire()
     except Timeout:
-        raise InputError(f"{out}: another run is writing here; wait for it, or give another --out") from None
+        raise InputError(
+            f"{out}: another run is writing here; wait for it, or give another {argument('out')}"
+        ) from None
     except NotImplementedError:  # a file system without locks
         pass
     except OSError as error:
-        raise InputError(f"{out}: cannot be made: {error.strerror or error}; give another --out") from None
+        raise InputError(f"{out}: cannot be made: {error.strerror or error}; give another {argument('out')}") from None
     try:
         yield
     finally:
@@ -214,7 +220,8 @@ def _emptying(folder: Path) -> Iterator[None]:
         yield
     except OSError as error:
         raise InputError(
-            f"{folder}: cannot be emptied: {error.strerror or error}; give another --out (what was in it is there, "
+            f"{folder}: cannot be emptied: {error.strerror or error}; give another {argument('out')} (what was in it "
+            "is there, "
             f"or in {PREVIOUS} inside)"
         ) from None
 
@@ -241,7 +248,9 @@ def table_separator(path: str | Path) -> str:
     """
     text = str(path)
     if not text or text.endswith(os.sep):
-        raise InputError(f"--out {text or repr(text)}: is no name of a file; give one that ends in .csv or .tsv")
+        raise InputError(
+            f"{argument('out')} {text or repr(text)}: is no name of a file; give one that ends in .csv or .tsv"
+        )
     suffix, _ = table_format(path)
     if suffix not in TABLE_SUFFIXES and not is_stream(path):
         raise InputError(f"{path}: cannot be written as {suffix}; the name must end in .csv, .tsv, .csv.gz or .tsv.gz")

@@ -16,7 +16,7 @@ from .alphabets import Alphabet
 from .data.batches import SequenceDataset, SortedSampler, max_tokens_per_batch
 from .data.coverage import Coverage
 from .data.targets import Targets
-from .errors import InputError
+from .errors import InputError, argument
 from .outputs import RegressionOutput
 
 BATCH_SIZE = 256
@@ -117,7 +117,9 @@ class Predictor:
             if self.output is not None:
                 self.output.to(device)
         except (RuntimeError, AssertionError) as error:
-            raise InputError(f"--device {device}: cannot be used ({str(error).splitlines()[0]}); try cpu") from None
+            raise InputError(
+                f"{argument('device')} {device}: cannot be used ({str(error).splitlines()[0]}); try cpu"
+            ) from None
         return self
 
     def predict_dataset(self, dataset: SequenceDataset, batch_size: int = BATCH_SIZE) -> list[np.ndarray] | np.ndarray:

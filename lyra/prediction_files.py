@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from .data.batches import SequenceDataset
-from .errors import InputError
+from .errors import InputError, argument
 from .files import atomic_text, is_stream, table_separator
 from .prediction import Predictor
 from .prediction_inputs import Input, InputOptions
@@ -42,7 +42,7 @@ def predict_file(
     separator = table_separator(out)
     given = Input(path, predictor, options)
     if not is_stream(out) and given.source.is_file(out):
-        raise InputError(f"{out}: is the file to read; give another name with --out")
+        raise InputError(f"{out}: is the file to read; give another name with {argument('out')}")
     if given.remarks:
         say(f"guessed: {'; '.join(given.remarks)}")
     with atomic_text(out) as file:

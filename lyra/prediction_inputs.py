@@ -26,7 +26,7 @@ from .data.sequences import (
 )
 from .data.sources import Source
 from .data.tables import TableFile, parse_separator, take
-from .errors import InputError, check_choice, refuse_without_effect, shorten
+from .errors import InputError, argument, check_choice, refuse_without_effect, shorten
 from .prediction import Predictor
 
 BLOCK_ROWS = 4096
@@ -49,11 +49,12 @@ class InputOptions:
     def check(self) -> None:
         check_choice("on_invalid", self.on_invalid, ON_INVALID)
         if self.batch_size < 1:
-            raise InputError(f"--batch-size {self.batch_size}: must be above 0")
+            raise InputError(f"{argument('batch_size')} {self.batch_size}: must be above 0")
         parse_separator(self.separator)
         if self.sequence is not None and self.mutant is not None:
             raise InputError(
-                f"--sequence {shorten(self.sequence)} --mutant {shorten(self.mutant)}: sequences come from the one "
+                f"{argument('sequence')} {shorten(self.sequence)} {argument('mutant')} {shorten(self.mutant)}: "
+                "sequences come from the one "
                 "or the other; leave one out"
             )
 

@@ -14,11 +14,11 @@ from typing import Any, NoReturn
 
 import typer
 
-from ..errors import InputError
+from ..errors import InputError, arguments_spelled
 from .demo import demo
 from .env import env
 from .explain import explain
-from .options import Command
+from .options import Command, option
 from .predict import predict
 from .train import train
 
@@ -50,7 +50,8 @@ def main() -> None:
         if isinstance(stream, io.TextIOWrapper):  # a name that the terminal cannot show is no reason to fail
             stream.reconfigure(errors="backslashreplace")
     try:
-        code = app(standalone_mode=False, prog_name="lyra")  # so that every error comes here
+        with arguments_spelled(option):
+            code = app(standalone_mode=False, prog_name="lyra")  # so that every error comes here
         if sys.stdout is not None:
             sys.stdout.flush()
     except InputError as error:

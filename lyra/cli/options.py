@@ -23,6 +23,19 @@ class Command(TyperCommand):
         return super().parse_args(ctx, args)
 
 
+OTHER_NAMES = {"class_name": "class"}  # arguments whose option has another name
+
+
+def option(name: str, value: object = None) -> str:
+    """An argument of the library as it is written here: --val-fraction, --split none, --pairs, --no-mutagenesis."""
+    words = OTHER_NAMES.get(name, name).replace("_", "-")
+    if value is False:
+        return f"--no-{words}"
+    if value is None or value is True:
+        return f"--{words}"
+    return f"--{words} {value}" if value != "" else f"--{words} ''"
+
+
 def given(ctx: typer.Context) -> frozenset[str]:
     """Names of the parameters that stand on the command line."""
     sources = ((name, ctx.get_parameter_source(name)) for name in ctx.params)

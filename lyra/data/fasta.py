@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from ..errors import InputError, shorten
+from ..errors import InputError, argument, shorten
 from .sources import Source
 
 FILE_NAME = re.compile(  # how one ends; a point alone may be a gap
@@ -69,43 +69,45 @@ def iterate_fasta(path: str | Path | Source) -> Iterator[tuple[str, str]]:
             yield name, "".join(pieces)
 
 
-def read_single_sequence(given: str, option: str = "--wild-type") -> str:
-    """A sequence given as itself, or as the file that holds it: a FASTA record, or letters alone.
+def read_single_sequence(given: str, name: str) -> str:
+    """A sequence given by itself, or by the file that holds it: a FASTA record, or letters alone.
 
-    Whatever names an existing file is that file. White space is taken off.
+    Whatever names an existing file is that file. White space is taken off. Messages call the argument `name`.
 
     Raises:
         InputError: it names a file that is not there, or one that does not hold exactly one sequence.
     """
     if given == "-" or (os.path.exists(given) and not os.path.isdir(given)):
-        return _from_file(Source(given), option)
+        return _from_file(Source(given), name)
     if os.path.isdir(given):
-        raise InputError(f"{option} {given}: is a folder; give a sequence, or a file with one")
+        raise InputError(f"{argument(name)} {given}: is a folder; give a sequence, or a file with one")
     if os.sep in given or FILE_NAME.search(given):
         raise InputError(
-            f"{option} {given}: there is no such file; check the name and the folder, or give the sequence"
+            f"{argument(name)} {given}: there is no such file; check the name and the folder, or give the sequence"
         )
     letters = "".join(given.split())
     if not letters:
-        raise InputError(f"{option}: the sequence is empty; give its letters, or a FASTA file")
+        raise InputError(f"{argument(name)}: the sequence is empty; give its letters, or a FASTA file")
     return letters
 
 
-def _from_file(source: Source, option: str) -> str:
+def _from_file(source: Source, name: str) -> str:
     if is_fasta(source):
         records = [sequence for _, sequence in iterate_fasta(source)]
         if len(records) != 1:
-            raise InputError(f"{source}: has {len(records):,} records; {option} needs a file with one sequence")
+            raise InputError(f"{source}: has {len(records):,} records; {argument(name)} needs a file with one sequence")
         sequence = records[0]
     else:
         with source.reading(), source.open() as file:
             lines = file.read().split()
         sequence = "".join(lines)
         if not sequence:
-            raise InputError(f"{source}: has no records; {option} needs one sequence")
+            raise InputError(f"{source}: has no records; {argument(name)} needs one sequence")
         wrapped = len({len(line) for line in lines[:-1]}) <= 1 and len(lines[-1]) <= len(lines[0])
         if not wrapped or not all(letter.isalpha() or letter in "*-." for letter in sequence):
-            raise InputError(f"{source}: is neither FASTA nor the letters of one sequence; {option} needs one of them")
+            raise InputError(
+                f"{source}: is neither FASTA nor the letters of one sequence; {argument(name)} needs one of them"
+            )
     if not sequence:
-        raise InputError(f"{source}: its record has no sequence; {option} needs one")
+        raise InputError(f"{source}: its record has no sequence; {argument(name)} needs one")
     return sequence

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..alphabets import DNA, PROTEIN, RNA, Alphabet, to_bytes
-from ..errors import InputError, shorten
+from ..errors import InputError, argument, shorten
 from .tables import listed
 
 # --- columns ---------------------------------------------------------------------------------------------------------
@@ -25,14 +25,14 @@ class Role:
     """What a column may be for.
 
     Attributes:
-        what, option: how messages call it, and the option that names the column.
+        what, argument: how messages call it, and the argument that names the column.
         names: what such a column is usually called, in any case.
         weak: names that count only where none of `names` is there.
         ranked: whether an earlier name beats a later one; else two of them are a question.
     """
 
     what: str
-    option: str
+    argument: str
     names: tuple[str, ...]
     weak: tuple[str, ...] = ()
     ranked: bool = False
@@ -42,11 +42,11 @@ class Role:
         return ", ".join(self.names + self.weak)
 
 
-SEQUENCE = Role("sequence", "--sequence", ("seq", "sequence", "mutated_sequence"), ("x",))
-TARGET = Role("target", "--target", ("label", "labels", "DMS_score", "target", "score"), ("y",))
-MUTANT = Role("mutant", "--mutant", ("mutant", "mutants", "variant"), ranked=True)
-SPLIT = Role("split", "--split", ("set", "split"))
-VALIDATION = Role("validation", "--split", ("validation",))
+SEQUENCE = Role("sequence", "sequence", ("seq", "sequence", "mutated_sequence"), ("x",))
+TARGET = Role("target", "target", ("label", "labels", "DMS_score", "target", "score"), ("y",))
+MUTANT = Role("mutant", "mutant", ("mutant", "mutants", "variant"), ranked=True)
+SPLIT = Role("split", "split", ("set", "split"))
+VALIDATION = Role("validation", "split", ("validation",))
 NAME = Role("id", "", ("id", "name", "entry", "accession", *MUTANT.names), ranked=True)
 
 
@@ -58,11 +58,11 @@ def find_column(columns: Sequence[str], path: object, given: str | None, role: R
     """
     columns = list(columns)
     if given is not None and not given.strip():
-        raise InputError(f"{path}: {role.option} is empty; it must be one of: {listed(columns)}")
+        raise InputError(f"{path}: {argument(role.argument)} is empty; it must be one of: {listed(columns)}")
     if given is not None:
         if given.strip() not in columns:
             raise InputError(
-                f"{path}: {role.what} column {shorten(given)} is missing; {role.option} must be one of: "
+                f"{path}: {role.what} column {shorten(given)} is missing; {argument(role.argument)} must be one of: "
                 f"{listed(columns)}"
             )
         return given.strip()
@@ -71,7 +71,7 @@ def find_column(columns: Sequence[str], path: object, given: str | None, role: R
         if len(found) > 1 and not role.ranked:
             raise InputError(
                 f"{path}: {len(found)} columns may be the {role.what} column: {listed(found)}; choose one with "
-                f"{role.option}"
+                f"{argument(role.argument)}"
             )
         if found:
             return found[0]
@@ -83,7 +83,7 @@ def require_column(columns: Sequence[str], path: object, given: str | None, role
     column = find_column(columns, path, given, role)
     if column is None:
         raise InputError(
-            f"{path}: no {role.what} column (looked for {role.all_names}); name it with {role.option}, "
+            f"{path}: no {role.what} column (looked for {role.all_names}); name it with {argument(role.argument)}, "
             f"one of: {listed(columns)}"
         )
     return column
@@ -145,7 +145,9 @@ def guess_alphabet(
                       if (found := form.search(text)))  # fmt: skip
             row, found = next(places)
             reason += f" (the first is {found[0]} in row {row}, position {found.start() + 1})"
-        raise InputError(f"{where}: protein or nucleic acid? {reason}; correct the letters, or give --alphabet")
+        raise InputError(
+            f"{where}: protein or nucleic acid? {reason}; correct the letters, or give {argument('alphabet')}"
+        )
     return alphabet, reason
 
 
@@ -277,10 +279,10 @@ def refuse_numbers_for_people(target: Target) -> None:
         row, cell, what = odd[0]
         if any(kind == "a decimal comma" for _, _, kind in odd) and what == "a thousands separator":
             what = "a decimal comma"
-        remedy = "give --decimal comma" if what == "a decimal comma" else "write it like 1234.5"
+        remedy = f"give {argument('decimal', 'comma')}" if what == "a decimal comma" else "write it like 1234.5"
         raise target.refuse(
             row, f"value {shorten(cell)} is not a finite number to a program, but looks like one with {what}; "
-            f"{remedy}, or give --task classification if these are names",
+            f"{remedy}, or give {argument('task', 'classification')} if these are names",
         )  # fmt: skip
 
 
@@ -328,7 +330,8 @@ def _refuse_thin_labels(target: Target, fits: list[int], names: int, agree: bool
     if all(cell.isdigit() for cell in cells) and not agree and not zeros:
         raise target.refuse(
             target.rows[fits[0]],
-            f"value {shorten(cells[0])} may be a number, or a digit for each residue; say which with --task "
+            f"value {shorten(cells[0])} may be a number, or a digit for each residue; say which with "
+            f"{argument('task')} "
             "regression, classification or token",
         )
     if names > MAX_RESIDUE_LABELS:
@@ -339,7 +342,7 @@ def _word_or_labels(target: Target, at: int, names: int) -> InputError:
     return target.refuse(
         target.rows[at],
         f"value {shorten(target.cells[at])} may be a word, or a letter for each residue ({names} different ones); "
-        "say which with --task classification or token",
+        f"say which with {argument('task')} classification or token",
     )
 
 
@@ -353,7 +356,7 @@ def _numbers(target: Target, numbers: list[float]) -> tuple[str, None, str]:
     if distinct > max(FEW, len(numbers) / 2):
         raise target.refuse(
             None, f"{distinct} different whole numbers in {len(numbers)} rows may be measurements or classes; say "
-            "which with --task regression or classification",
+            f"which with {argument('task')} regression or classification",
         )  # fmt: skip
     return "classification", None, f"{distinct} different whole numbers"
 
@@ -366,11 +369,12 @@ def _words(target: Target) -> tuple[str, None, str]:
         raise target.refuse(
             row,
             f"value {shorten(word)} is no number, as {len(numbers)} different others are; if it stands for none, give "
-            f"--na {shorten(word)} --on-missing skip, else --task classification",
+            f"{argument('na')} {shorten(word)} {argument('on_missing', 'skip')}, else "
+            f"{argument('task', 'classification')}",
         )
     if distinct > max(FEW, len(target.cells) / 2):
         raise target.refuse(
             None, f"{distinct} different words in {len(target.cells)} rows, such as {shorten(target.cells[0])}, are "
-            "hardly classes; choose another --target, or give --task classification",
+            f"hardly classes; choose another {argument('target')}, or give {argument('task', 'classification')}",
         )  # fmt: skip
     return "classification", None, f"{distinct} different words"

@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 from ..alphabets import Alphabet
-from ..errors import InputError, shorten
+from ..errors import InputError, argument, shorten
 from . import guesses, targets
 from .batches import IGNORED
 from .coverage import Coverage
@@ -103,7 +103,9 @@ def load_labelled(path: str | Path | Source, options: DataOptions, warn: Callabl
     origin = find_origin(table.columns, source, options, read_wild_type(options.wild_type, warn))
     column = require_column(table.columns, source, options.target, guesses.TARGET)
     if options.target is None and column in guesses.TARGET.weak and "x" in table.columns and origin.column != "x":
-        raise InputError(f"{source}: is column {column} the target or, beside x, a coordinate? say with --target")
+        raise InputError(
+            f"{source}: is column {column} the target or, beside x, a coordinate? say with {argument('target')}"
+        )
     table = without_missing(table, column, options, source, count)
     if options.on_missing == "skip" and (absent := missing_sequences(table[origin.column], origin)).any():
         count.aside["without a sequence"] = int(absent.sum())
@@ -121,7 +123,10 @@ def load_labelled(path: str | Path | Source, options: DataOptions, warn: Callabl
         count.aside[f"with letters outside the {alphabet.name} alphabet"] = int((~keep).sum())
         table, sequences = table[keep], [sequence for sequence, kept in zip(sequences, keep, strict=True) if kept]
         if not sequences:
-            raise InputError(f"{source}: no row is left; give the right --alphabet or --on-invalid unknown")
+            raise InputError(
+                f"{source}: no row is left; give the right {argument('alphabet')} or "
+                f"{argument('on_invalid', 'unknown')}"
+            )
 
     found, values, why = read_targets(table, column, np.diff(offsets), options, source)
     if found.task == "token" and not (labelled := np.array([(value != IGNORED).any() for value in values])).all():
@@ -183,14 +188,14 @@ def without_missing(
         return table
     if options.on_missing == "error":
         row, cell = table.index[absent.argmax()], table[column].iloc[int(absent.argmax())]
-        name = "; --na '' if that is a class" if cell.strip() else ""
+        name = f"; {argument('na', '')} if that is a class" if cell.strip() else ""
         raise InputError(
             f"{where}, row {row}, column {column}: value is {shorten(cell) if cell.strip() else 'empty'}; fill it "
-            f"in or remove the row, or --on-missing skip{name}"
+            f"in or remove the row, or {argument('on_missing', 'skip')}{name}"
         )
     count.aside["without a target"] = int(absent.sum())
     if absent.all():
-        raise InputError(f"{where}, column {column}: no row has a target; choose another --target")
+        raise InputError(f"{where}, column {column}: no row has a target; choose another {argument('target')}")
     return table[~absent]
 
 
@@ -215,7 +220,8 @@ def check_parts(data: LabelledData) -> None:
         if not (data.parts == part).any():
             remedy = "add rows" if data.source["split"] is None else f"mark rows in column {data.source['split']}"
             raise InputError(
-                f"{data.path}: the {part} part is empty, there is nothing {needed}; {remedy} or change --val-fraction"
+                f"{data.path}: the {part} part is empty, there is nothing {needed}; {remedy} or change "
+                f"{argument('val_fraction')}"
             )
     if len(np.unique(data.labels("train"))) < 2:
         what = "class" if data.targets.classes else "value"

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 
 from ..alphabets import to_bytes
-from ..errors import InputError, shorten
+from ..errors import InputError, argument, shorten
 
 WILD_TYPE_NAMES = frozenset({"", "wt", "_wt", "wildtype", "wild-type", "wild_type", "wild type", "=", "p.=", "p.(=)"})
 SEPARATOR = re.compile(r"\s*[:,;/+|]\s*|\s+")
@@ -90,11 +90,12 @@ def apply_mutations(mutant: str, wild_type: str, offset: int = 1) -> str:
         if not 0 <= position < len(wild_type):
             raise ValueError(
                 f"{named} is outside the wild type, which has residues {offset} to {offset + len(wild_type) - 1}; "
-                "check --offset (the number of its first residue)"
+                f"check {argument('offset')} (the number of its first residue)"
             )
         if wild_type[position].upper() != old.upper():
             raise ValueError(f"{named} starts from {old}, but residue {number} of the wild type is "
-                             f"{wild_type[position]}; check --wild-type and --offset")  # fmt: skip
+                             f"{wild_type[position]}; check {argument('wild_type')} and "
+                             f"{argument('offset')}")  # fmt: skip
         if new.upper() != old.upper():
             letters[position] = new
     return "".join(letters)
@@ -130,6 +131,6 @@ def mutated_sequences(mutants: Iterable[tuple[int, str]], wild_type: str, offset
             sequences.append(apply_mutations(mutant, wild_type, offset))
         except ValueError as error:
             fits = matching_offsets((text for _, text in pairs), wild_type)
-            hint = f" (every row fits --offset {fits[0]})" if len(fits) == 1 else ""
+            hint = f" (every row fits {argument('offset', fits[0])})" if len(fits) == 1 else ""
             raise InputError(f"{where.format(row=row)}: {error}{hint}") from None
     return sequences

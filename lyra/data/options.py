@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from ..errors import InputError, check_choice, shorten
+from ..errors import InputError, argument, check_choice, shorten
 from . import sequences, targets
 from .tables import parse_separator
 
@@ -61,9 +61,10 @@ class DataOptions:
         if self.task is not None:
             check_choice("task", self.task, targets.TASKS)
         if self.sequence is not None and (given := self.mutant or self.wild_type) is not None:
-            option = "--mutant" if self.mutant else "--wild-type"
+            other = argument("mutant" if self.mutant else "wild_type")
             raise InputError(
-                f"--sequence {shorten(self.sequence)} {option} {shorten(given)}: sequences come from the one or the "
+                f"{argument('sequence')} {shorten(self.sequence)} {other} {shorten(given)}: sequences come from the "
+                "one or the "
                 "other; leave one out"
             )
         sequences.choose_alphabet(self.alphabet, [], "")

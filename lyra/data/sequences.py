@@ -13,7 +13,7 @@ import pandas as pd
 
 from .. import alphabets
 from ..alphabets import INVALID, Alphabet
-from ..errors import InputError, check_choice, shorten
+from ..errors import InputError, argument, check_choice, shorten
 from . import guesses, mutants, targets
 from .fasta import read_single_sequence
 from .guesses import find_column
@@ -56,18 +56,20 @@ def find_origin(columns: Sequence[str], where: object, options: DataOptions, wil
     mutant = find_column(columns, where, options.mutant, guesses.MUTANT)
     if mutant is None and wild_type is not None:
         raise InputError(
-            f"{where}: --wild-type has no effect without a column of mutations (looked for "
-            f"{guesses.MUTANT.all_names}); name it with --mutant, or leave --wild-type out"
+            f"{where}: {argument('wild_type')} has no effect without a column of mutations (looked for "
+            f"{guesses.MUTANT.all_names}); name it with {argument('mutant')}, or leave {argument('wild_type')} out"
         )
     if mutant is None:
         raise InputError(
             f"{where}: no sequence column (looked for {guesses.SEQUENCE.all_names} and {guesses.MUTANT.all_names}); "
-            f"name it with --sequence, one of: {listed(columns)}"
+            f"name it with {argument('sequence')}, one of: {listed(columns)}"
         )
     if wild_type is None:
         raise InputError(
-            f"{where}, column {mutant}: mutations need the sequence they refer to; give --wild-type SEQUENCE "
-            f"(and --offset, the number of its first residue), or --sequence {mutant} if these are whole sequences"
+            f"{where}, column {mutant}: mutations need the sequence they refer to; give {argument('wild_type')} "
+            "SEQUENCE "
+            f"(and {argument('offset')}, the number of its first residue), or {argument('sequence', mutant)} if these "
+            "are whole sequences"
         )
     return Origin(mutant, True, wild_type, options.offset)
 
@@ -121,7 +123,8 @@ def check_mutations_unused(table: pd.DataFrame, where: object, sequences: list[s
     if 2 * len(set(sequences)) <= len(pairs):
         raise InputError(
             f"{where}: sequences repeat while column {mutant} differs: are these wild types? give mutated "
-            f"sequences, or --mutant {mutant} and the one --wild-type, or --sequence to take the sequences as they "
+            f"sequences, or {argument('mutant', mutant)} and the one {argument('wild_type')}, or "
+            f"{argument('sequence')} to take the sequences as they "
             "are"
         )
 
@@ -130,9 +133,9 @@ def read_wild_type(given: str | None, warn: Callable[[str], None]) -> str | None
     """The wild type from itself or its file, without a stop codon's final '*', which is said."""
     if given is None:
         return None
-    sequence = read_single_sequence(given)
+    sequence = read_single_sequence(given, "wild_type")
     if without_stop(sequence) != sequence:
-        warn("--wild-type: ends in '*', a stop codon, which is taken off")
+        warn(f"{argument('wild_type')}: ends in '*', a stop codon, which is taken off")
     return without_stop(sequence)
 
 
@@ -190,7 +193,7 @@ def encode_checked(
     if on_invalid == "error":
         first = int(owners[0])
         where = f"{path}, row {rows[first]}, column {column}"
-        remedy = "give another --alphabet, or --on-invalid skip or unknown"
+        remedy = f"give another {argument('alphabet')}, or {argument('on_invalid')} skip or unknown"
         raise letter_error(where, sequences[first], int(bad[0] - offsets[first]), alphabet, remedy)
     keep[owners] = False
     return *select(tokens, offsets, keep), keep

@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from ..errors import InputError, shorten
+from ..errors import InputError, argument, shorten
 from . import guesses
 from .guesses import find_column
 
 if TYPE_CHECKING:
     from .options import DataOptions
 
-NONE = "none"  # what `--split` is given to have no split column
+NONE = "none"  # given as the split column, where there is none
 PARTS = ("train", "val", "test")
 NAMES = {
     "train": "train", "training": "train", "tr": "train",
@@ -38,7 +38,7 @@ def parts_from_column(cells: Sequence[str], rows: Sequence[int], where: str) -> 
         if part is None:
             raise InputError(
                 f"{where.format(row=row)}: value {shorten(cell)} names no part; it must be train, val or test "
-                "(--split none if the column is about something else)"
+                f"({argument('split', NONE)} if the column is about something else)"
             )
         parts[i] = part
     return parts
@@ -60,18 +60,19 @@ def mark_validation(parts: np.ndarray, cells: Sequence[str], warn: Callable[[str
     return parts
 
 
-def check_fraction(value: float, option: str) -> None:
+def check_fraction(value: float, name: str) -> None:
     if not 0 <= value < 1:
-        raise InputError(f"{option} {value}: must be at least 0 and below 1")
+        raise InputError(f"{argument(name)} {value}: must be at least 0 and below 1")
 
 
 def draw_parts(keys: Sequence[Hashable], val_fraction: float, test_fraction: float, seed: int) -> np.ndarray:
     """Random parts in which rows with the same key always stay together."""
-    check_fraction(val_fraction, "--val-fraction")
-    check_fraction(test_fraction, "--test-fraction")
+    check_fraction(val_fraction, "val_fraction")
+    check_fraction(test_fraction, "test_fraction")
     if val_fraction + test_fraction >= 1:
         raise InputError(
-            f"--val-fraction {val_fraction} --test-fraction {test_fraction}: leave nothing to train on; "
+            f"{argument('val_fraction')} {val_fraction} {argument('test_fraction')} {test_fraction}: leave nothing to "
+            "train on; "
             "their sum must be below 1"
         )
     group = {key: i for i, key in enumerate(dict.fromkeys(keys))}
@@ -143,8 +144,9 @@ def find_parts(
         split = None  # asked for by name
     elif split is None and marks:
         raise InputError(
-            f"{where}, column {extra}: does it say which rows are the validation part? --split {extra} if so, "
-            "--split none if not"
+            f"{where}, column {extra}: does it say which rows are the validation part? {argument('split', extra)} if "
+            "so, "
+            f"{argument('split', NONE)} if not"
         )
     if split is not None:
         cells, rows = table[split].tolist(), table.index.tolist()
@@ -179,6 +181,6 @@ def settle_duplicates(
     if across:
         warn(
             f"{where}: {len(across)} sequences, such as {shorten(sequences[across[0]])}, stand in more than one of "
-            "train, val and test, so scores are too good; --deduplicate keeps one copy of each"
+            f"train, val and test, so scores are too good; {argument('deduplicate', True)} keeps one copy of each"
         )
     return np.ones(len(parts), dtype=bool)

@@ -13,7 +13,7 @@ from typing import IO, TypeVar
 
 import pandas as pd
 
-from ..errors import InputError, shorten
+from ..errors import InputError, argument, shorten
 from .sources import Source
 
 csv.field_size_limit(min(sys.maxsize, 2**31 - 1))  # a field may be a genome
@@ -29,7 +29,7 @@ def separator_name(separator: str) -> str:
 
 
 def parse_separator(given: str | None) -> str | None:
-    """The character that `--separator` asks for, by its name or itself.
+    """The character that a separator, given by its name or itself, stands for.
 
     Raises:
         InputError: it is neither a name nor one character.
@@ -38,7 +38,9 @@ def parse_separator(given: str | None) -> str | None:
         return None
     found = SEPARATORS.get(given.lower(), "\t" if given == "\\t" else given)
     if len(found) != 1 or found.isalnum() or found in "\"'\n\r+-.":
-        raise InputError(f"--separator {shorten(given)}: must be one of {', '.join(SEPARATORS)}, or one such character")
+        raise InputError(
+            f"{argument('separator')} {shorten(given)}: must be one of {', '.join(SEPARATORS)}, or one such character"
+        )
     return found
 
 
@@ -154,7 +156,7 @@ class TableFile:
             names = " or ".join(map(separator_name, consistent))
             raise InputError(
                 f"{self.source}, row {self.header_row}: the cells may be separated by {names}; say which with "
-                "--separator"
+                f"{argument('separator')}"
             )
         return (consistent[0], "every row fits") if consistent else (max(there, key=lambda s: fits[s]), "most rows fit")
 

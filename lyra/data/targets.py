@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import InputError, shorten
+from ..errors import InputError, argument, shorten
 from .batches import IGNORED
 from .guesses import (
     LABEL_SEPARATORS,
@@ -116,7 +116,9 @@ def points(target: Target) -> list[str]:
     """
     for cell, row in zip(target.cells, target.rows, strict=True):
         if "." in cell:
-            raise target.refuse(row, f"value {shorten(cell)} has a point, and --decimal comma; write all numbers alike")
+            raise target.refuse(
+                row, f"value {shorten(cell)} has a point, and {argument('decimal', 'comma')}; write all numbers alike"
+            )
     return [cell.replace(",", ".") if is_number(cell.replace(",", ".", 1)) else cell for cell in target.cells]
 
 
@@ -167,13 +169,19 @@ def detect(target: Target, task: str | None, *, unlabelled: str = "-", na: str |
         missing = is_missing(na)
         without = sorted(label for label in counts if label == unlabelled or (separator and missing(label)))
         if separator == "" and unlabelled and len(unlabelled) > 1:
-            raise InputError(f"--unlabelled {shorten(unlabelled)}: must be one character, as the labels are")
+            raise InputError(
+                f"{argument('unlabelled')} {shorten(unlabelled)}: must be one character, as the labels are"
+            )
     else:
         separator = ""
         counts = Counter(cell.strip() for cell in target.cells)
     classes = sorted((name for name in counts if name not in without), key=_class_order)
     if len(classes) < 2:
-        more = f" ({', '.join(map(shorten, without))} stands for none; --unlabelled '' makes it one)" if without else ""
+        more = (
+            f" ({', '.join(map(shorten, without))} stands for none; {argument('unlabelled', '')} makes it one)"
+            if without
+            else ""
+        )
         what = f"every row has the one class {shorten(classes[0])}" if classes else "no residue has a class"
         raise target.refuse(None, f"{what}{more}; a classifier needs at least two")
     if without:
@@ -202,9 +210,9 @@ def choose_positive(targets: Targets, given: str | None, counts: Counter[int]) -
     """
     if given is not None and len(targets.classes) != 2:
         what = f"{len(targets.classes)} classes" if targets.classes else "a number for a target"
-        raise InputError(f"--positive {shorten(given)}: has no effect with {what}; leave it out")
+        raise InputError(f"{argument('positive')} {shorten(given)}: has no effect with {what}; leave it out")
     if given is not None and given not in targets.classes:
-        raise InputError(f"--positive {shorten(given)}: must be one of {', '.join(targets.classes)}")
+        raise InputError(f"{argument('positive')} {shorten(given)}: must be one of {', '.join(targets.classes)}")
     if len(targets.classes) != 2 or given is not None:
         return given
     return targets.classes[0 if counts[0] < counts[1] else 1]
@@ -219,8 +227,9 @@ def _number(cell: str, row: int, target: Target) -> float:
         looks = f" (it has {what})" if what else ""
         raise target.refuse(
             row,
-            f"value {shorten(cell)} is not a finite number{looks}; correct it, remove the row (--na {shorten(cell)} "
-            "--on-missing skip if it stands for none), or give --task",
+            f"value {shorten(cell)} is not a finite number{looks}; correct it, remove the row ({argument('na')} "
+            f"{shorten(cell)} "
+            f"{argument('on_missing', 'skip')} if it stands for none), or give {argument('task')}",
         )
     return number
 

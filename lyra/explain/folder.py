@@ -13,7 +13,7 @@ from typing import IO, Any
 import numpy as np
 import pandas as pd
 
-from ..errors import InputError, refuse_without_effect
+from ..errors import InputError, argument, refuse_without_effect
 from ..files import atomic_path, check_folder, check_outside, write_json
 from ..prediction import Predictor
 from ..prediction_inputs import InputOptions
@@ -51,7 +51,7 @@ class Contents:
         if not self.attributions:
             refuse_without_effect(given, ("steps", "baseline"), "without attributions")
         if not self.pairs:
-            refuse_without_effect(given, ("pair_samples", "seed"), "without --pairs")
+            refuse_without_effect(given, ("pair_samples", "seed"), f"without {argument('pairs', True)}")
 
 
 @dataclass
@@ -136,19 +136,22 @@ def explain_file(
         InputError: anything that a user can put right.
     """
     out = usable_folder(out, overwrite)
-    for option, read in (("", path), ("--wild-type ", inputs.wild_type)):
+    for name, read in ((None, path), ("wild_type", inputs.wild_type)):
         if read is not None:
-            check_outside(out, str(read), option)
+            check_outside(out, str(read), name)
     score = Score(predictor, options)
     if contents.pairs:
         check_output(score)
     if contents.pictures < 0:
-        raise InputError(f"--pictures {contents.pictures}: must not be negative")
+        raise InputError(f"{argument('pictures')} {contents.pictures}: must not be negative")
     if contents.attributions and score.own:
-        say("no attributions: this model gives a class to each residue; --at chooses the one to attribute")
+        say(f"no attributions: this model gives a class to each residue; {argument('at')} chooses the one to attribute")
         contents = Contents(contents.mutagenesis, False, contents.pairs, contents.pictures)
     if not (contents.mutagenesis or contents.attributions or contents.pairs):
-        raise InputError("nothing to write; leave one of --no-mutagenesis and --no-attributions out, or give --pairs")
+        raise InputError(
+            f"nothing to write; leave one of {argument('mutagenesis', False)} and {argument('attributions', False)} "
+            f"out, or give {argument('pairs', True)}"
+        )
     contents.check_effects(given)
     items = Inputs(predictor, path, inputs, options)
     work = count_work(items, predictor, contents)
@@ -192,15 +195,15 @@ def warn_of_errors(facts: list[dict[str, Any]], say: Callable[[str], None]) -> N
     if off:
         whose = str(off[0]["id"]) if len(off) == 1 else f"{len(off):,} sequences, such as {off[0]['id']},"
         say(f"warning: the attributions of {whose} sum to the difference from the baseline within "
-            f"{off[0]['completeness_error']:.2g} only; raise --steps")  # fmt: skip
+            f"{off[0]['completeness_error']:.2g} only; raise {argument('steps')}")  # fmt: skip
 
 
 def usable_folder(out: str | Path, overwrite: bool) -> Path:
     """The folder's full path; an InputError if it may not be written."""
     path = Path(os.path.realpath(out))  # behind a link, the folder that it leads to
     if Path.cwd().is_relative_to(path):
-        raise InputError(f"{out}: is the folder you are in, or one above; --out must name a new one")
-    check_folder(path, SUMMARY, OWN, overwrite, "--overwrite replaces it")
+        raise InputError(f"{out}: is the folder you are in, or one above; {argument('out')} must name a new one")
+    check_folder(path, SUMMARY, OWN, overwrite, f"{argument('overwrite', True)} replaces it")
     return path
 
 
@@ -212,7 +215,7 @@ def count_work(items: Inputs, predictor: Predictor, contents: Contents) -> Work:
         options = item.options
         sites = options.sites(len(item.sequence), item.where)
         if options.at is not None:
-            options.index("--at", options.at, len(item.sequence), item.where)
+            options.index("at", options.at, len(item.sequence), item.where)
         here = np.array([site for site in sites if item.sequence[site] in open_letters], dtype=np.int64)
         singles = len(here) * (letters - 1)
         work.sequences += 1
@@ -225,8 +228,10 @@ def count_work(items: Inputs, predictor: Predictor, contents: Contents) -> Work:
             work.doubles += count_doubles(count_positions(here, item.where), letters, options)
             work.cost += singles
     if not work.sequences:
-        where = "--wild-type" if items.path is None else items.path
-        raise InputError(f"{where}: no sequence is left; correct the letters or give --on-invalid unknown")
+        where = argument("wild_type") if items.path is None else items.path
+        raise InputError(
+            f"{where}: no sequence is left; correct the letters or give {argument('on_invalid', 'unknown')}"
+        )
     work.skipped = items.skipped
     work.cost += work.substitutions + work.doubles
     return work

@@ -8,7 +8,7 @@ from torch.func import functional_call
 from torch.nn import functional as F
 
 from ..data.batches import max_tokens_per_batch
-from ..errors import InputError
+from ..errors import InputError, argument
 from ..prediction import Predictor
 from .options import ExplainOptions
 from .subject import Progress, Score, Subject, no_progress
@@ -44,7 +44,9 @@ def attributions(
     options = options or ExplainOptions()
     score = Score(predictor, options)
     if score.own:
-        raise InputError("attributions: this model gives a class to each residue; choose one of them with --at")
+        raise InputError(
+            f"attributions: this model gives a class to each residue; choose one of them with {argument('at')}"
+        )
     return integrated_gradients(Subject(score, sequence, options), progress)
 
 

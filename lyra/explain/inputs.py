@@ -11,7 +11,7 @@ import pandas as pd
 from ..data import guesses
 from ..data.guesses import find_column
 from ..data.sequences import encode_checked, read_wild_type
-from ..errors import InputError, refuse_without_effect
+from ..errors import InputError, argument, refuse_without_effect
 from ..prediction import Predictor
 from ..prediction_inputs import Block, Encoded, Input, InputOptions
 from .options import ExplainOptions
@@ -58,7 +58,9 @@ class Inputs:
             if options.wild_type is not None:
                 self.sequence = read_wild_type(options.wild_type, self.notes.append)
             if self.sequence is None:
-                raise InputError("this model knows no wild type; give a file of sequences, or --wild-type SEQUENCE")
+                raise InputError(
+                    f"this model knows no wild type; give a file of sequences, or {argument('wild_type')} SEQUENCE"
+                )
         else:
             self.given = Input(path, predictor, options, numbered=True)
 
@@ -85,7 +87,9 @@ class Inputs:
         rows, on_invalid = block.table.index, self.options.on_invalid
         yield (
             block,
-            *encode_checked(block.sequences, rows, self.predictor.alphabet, on_invalid, "--wild-type", block.column),
+            *encode_checked(
+                block.sequences, rows, self.predictor.alphabet, on_invalid, argument("wild_type"), block.column
+            ),
         )
 
     def names(self, table: pd.DataFrame) -> list[str]:

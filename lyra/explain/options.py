@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..errors import InputError, check_choice, shorten
+from ..errors import InputError, argument, check_choice, shorten
 
 SCALES = {"regression": ("target", "latent"), "classification": ("log-odds", "probability")}
 SCALES["token"] = SCALES["classification"]
@@ -51,9 +51,9 @@ class ExplainOptions:
         check_choice("baseline", self.baseline, BASELINES)
         for name in ("steps", "pair_samples", "batch_size"):
             if getattr(self, name) < 1:
-                raise InputError(f"--{name.replace('_', '-')} {getattr(self, name)}: must be above 0")
+                raise InputError(f"{argument(name)} {getattr(self, name)}: must be above 0")
         if self.seed < 0:
-            raise InputError(f"--seed {self.seed}: must not be negative")
+            raise InputError(f"{argument('seed')} {self.seed}: must not be negative")
         self.ranges()
 
     def ranges(self) -> list[tuple[int, int]] | None:
@@ -70,11 +70,12 @@ class ExplainOptions:
         for piece in self.positions.split(","):
             match = RANGE.fullmatch(piece)
             if match is None:
-                raise InputError(f"--positions {shorten(self.positions)}: {shorten(piece)} is no position and no "
+                raise InputError(f"{argument('positions')} {shorten(self.positions)}: {shorten(piece)} is no position "
+                                 "and no "
                                  "range; write it like 10-60,72")  # fmt: skip
             first, last = int(match[1]), int(match[2] or match[1])
             if last < first:
-                raise InputError(f"--positions {shorten(self.positions)}: {first}-{last} runs backwards; "
+                raise InputError(f"{argument('positions')} {shorten(self.positions)}: {first}-{last} runs backwards; "
                                  f"write {last}-{first}")  # fmt: skip
             ranges.append((first, last))
         return ranges
@@ -89,15 +90,16 @@ class ExplainOptions:
         if ranges is None:
             return np.arange(length)
         for first, last in ranges:
-            self.index("--positions", first, length, where)
-            self.index("--positions", last, length, where)
+            self.index("positions", first, length, where)
+            self.index("positions", last, length, where)
         spans = [np.arange(first, last + 1) - self.offset for first, last in ranges]
         return np.unique(np.concatenate(spans)) if spans else np.arange(0)
 
-    def index(self, option: str, position: int, length: int, where: str) -> int:
-        """The index, from 0, of a position; an InputError that names the option if there is none."""
+    def index(self, name: str, position: int, length: int, where: str) -> int:
+        """The index, from 0, of a position; an InputError that names the argument if there is none."""
         if not 0 <= position - self.offset < length:
-            raise InputError(f"{option} {position}: {where} has positions {self.offset} to "
-                             f"{self.offset + length - 1}; choose among them, or give --offset, the number of the "
+            raise InputError(f"{argument(name)} {position}: {where} has positions {self.offset} to "
+                             f"{self.offset + length - 1}; choose among them, or give {argument('offset')}, the "
+                             "number of the "
                              "first")  # fmt: skip
         return position - self.offset

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-from ..errors import InputError
+from ..errors import InputError, argument
 from ..prediction import Predictor
 from .options import ExplainOptions
 from .subject import Progress, Score, Subject, no_progress
@@ -47,7 +47,9 @@ def epistasis(
 def check_output(score: Score) -> None:
     """Raises InputError where two positions have no answer in common."""
     if score.own:
-        raise InputError("--pairs: this model gives a class to each residue; choose one of them with --at")
+        raise InputError(
+            f"{argument('pairs')}: this model gives a class to each residue; choose one of them with {argument('at')}"
+        )
 
 
 def count_positions(subject_sites: np.ndarray, where: str = "sequence") -> int:
@@ -58,10 +60,13 @@ def count_positions(subject_sites: np.ndarray, where: str = "sequence") -> int:
     """
     count = len(subject_sites)
     if count > MAX_POSITIONS:
-        raise InputError(f"--pairs: {where} has {count:,} positions, too many to pair; choose at most {MAX_POSITIONS} "
-                         "with --positions, such as --positions 10-60")  # fmt: skip
+        raise InputError(f"{argument('pairs')}: {where} has {count:,} positions, too many to pair; choose at most "
+                         f"{MAX_POSITIONS} "
+                         f"with {argument('positions')}, such as {argument('positions', '10-60')}")  # fmt: skip
     if count < 2:
-        raise InputError(f"--pairs: {where} has {count} position to pair; choose at least 2 that hold a letter")
+        raise InputError(
+            f"{argument('pairs')}: {where} has {count} position to pair; choose at least 2 that hold a letter"
+        )
     return count
 
 

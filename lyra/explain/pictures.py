@@ -14,6 +14,7 @@ from matplotlib import colormaps
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 
+from ..errors import argument
 from ..plots import new_figure, plain, save_figure
 from .pairs import as_matrix
 
@@ -157,7 +158,7 @@ def shown_stretch(table: pd.DataFrame, title: str) -> tuple[pd.DataFrame, str]:
     start = int(np.argmax(np.convolve(weight, np.ones(room), "valid")))
     part = table.iloc[:, start : start + room]
     where = f"positions {part.columns[0]:,} to {part.columns[-1]:,}, where most happens, of {table.shape[1]:,}"
-    return part, f"{title}\n{where}; --positions shows others"
+    return part, f"{title}\n{where}; {argument('positions')} shows others"
 
 
 def split_columns(positions: np.ndarray) -> list[np.ndarray]:

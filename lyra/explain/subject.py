@@ -11,7 +11,7 @@ from torch import Tensor
 from ..alphabets import INVALID, Alphabet
 from ..data.batches import max_tokens_per_batch
 from ..data.sequences import letter_error
-from ..errors import InputError, shorten
+from ..errors import InputError, argument, shorten
 from ..prediction import Predictor
 from .options import SCALES, ExplainOptions
 
@@ -46,20 +46,27 @@ class Score:
         self.own = task == "token" and options.at is None
         self.chosen: int | None = None
         if self.scale not in SCALES[task]:
-            raise InputError(f"--scale {shorten(self.scale)}: must be one of {', '.join(SCALES[task])} for this model, "
+            raise InputError(f"{argument('scale')} {shorten(self.scale)}: must be one of {', '.join(SCALES[task])} "
+                             "for this model, "
                              f"whose task is {task}")  # fmt: skip
         if options.at is not None and task != "token":
-            raise InputError(f"--at {options.at}: this model's task is {task}, with one answer for the whole "
-                             "sequence; leave --at out")  # fmt: skip
+            raise InputError(f"{argument('at')} {options.at}: this model's task is {task}, with one answer for the "
+                             "whole "
+                             f"sequence; leave {argument('at')} out")  # fmt: skip
         if options.class_name is not None:
             if not self.by_class:
-                raise InputError(f"--class {shorten(options.class_name)}: this model predicts a number, no class; "
-                                 "leave --class out")  # fmt: skip
+                raise InputError(f"{argument('class_name')} {shorten(options.class_name)}: this model predicts a "
+                                 "number, no class; "
+                                 f"leave {argument('class_name')} out")  # fmt: skip
             if options.class_name not in classes:
-                raise InputError(f"--class {shorten(options.class_name)}: must be one of {', '.join(classes)}")
+                raise InputError(
+                    f"{argument('class_name')} {shorten(options.class_name)}: must be one of {', '.join(classes)}"
+                )
             self.chosen = classes.index(options.class_name)
         if self.scale == "latent" and (predictor.output is None or predictor.output.kind != "sigmoid"):
-            raise InputError("--scale latent: this model has no sigmoid at its end; leave --scale out")
+            raise InputError(
+                f"{argument('scale')} latent: this model has no sigmoid at its end; leave {argument('scale')} out"
+            )
         target = predictor.source.get("target") or "prediction"
         of = "the predicted class" if self.chosen is None else classes[self.chosen]
         self.unit = {
@@ -112,7 +119,7 @@ class Subject:
         self.alternatives = substitutable(alphabet)
         self.sites = options.sites(self.length, where)
         self.open = self.sites[np.isin(encoded[self.sites], self.alternatives)]
-        self.at = None if options.at is None else options.index("--at", options.at, self.length, where)
+        self.at = None if options.at is None else options.index("at", options.at, self.length, where)
         self.device = next(predictor.model.parameters()).device
         self.tokens = torch.from_numpy(encoded.astype(np.int64)).to(self.device)
         self.batch = max(1, min(options.batch_size, max_tokens_per_batch(options.batch_size) // self.length))

@@ -24,6 +24,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
+from ..errors import argument
 from ..files import atomic_path, atomic_text
 from ..metrics import METRICS
 from ..report import number
@@ -145,7 +146,7 @@ class FiniteLoss(Callback):
 
     def on_train_epoch_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         if not math.isfinite(float(trainer.callback_metrics["train_loss"])):
-            self.fail(f"the loss is not finite after epoch {trainer.current_epoch + 1}; try a lower --lr")
+            self.fail(f"the loss is not finite after epoch {trainer.current_epoch + 1}; try a lower {argument('lr')}")
 
 
 class AfterFirstEpoch(Callback):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection
 
 from ..data.loading import LabelledData
-from ..errors import refuse_without_effect, shorten
+from ..errors import argument, refuse_without_effect, shorten
 from .recipe import Recipe
 
 LAYERS = ("pgc_layers", "s4_layers")
@@ -15,7 +15,7 @@ def check_before_reading(given: Collection[str], recipe: Recipe) -> None:
     """Raises InputError for one of the options `given` that this recipe does not look at."""
     if recipe.model == "paper":
         refuse_without_effect(
-            given, LAYERS, "the paper's model has its own number of layers (--model layered has them)"
+            given, LAYERS, f"the paper's model has its own number of layers ({argument('model', 'layered')} has them)"
         )
     elif recipe.s4_layers == 0:
         refuse_without_effect(given, ("d_state", "s4_lr", "bidirectional"), "there are no state space layers")

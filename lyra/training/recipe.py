@@ -6,7 +6,7 @@ import math
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from ..errors import InputError, check_choice, option
+from ..errors import InputError, argument, check_choice
 from ..outputs import KINDS
 
 MODELS = ("paper", "layered")
@@ -66,17 +66,21 @@ class Recipe:
         for name in ("d_model", "d_state", "epochs", "batch_size", "patience", "lr", "s4_lr"):
             value = getattr(self, name)
             if value is not None and not (math.isfinite(value) and value > 0):
-                raise InputError(f"{option(name)} {value}: must be above 0")
+                raise InputError(f"{argument(name)} {value}: must be above 0")
         if self.d_state % 2:
-            raise InputError(f"--d-state {self.d_state}: must be even, since modes come in conjugate pairs")
+            raise InputError(f"{argument('d_state')} {self.d_state}: must be even, since modes come in conjugate pairs")
         if not 0 <= self.dropout < 1:
-            raise InputError(f"--dropout {self.dropout}: must be at least 0 and below 1")
+            raise InputError(f"{argument('dropout')} {self.dropout}: must be at least 0 and below 1")
         if not (math.isfinite(self.weight_decay) and self.weight_decay >= 0):
-            raise InputError(f"--weight-decay {self.weight_decay}: must not be negative, and a finite number")
+            raise InputError(
+                f"{argument('weight_decay')} {self.weight_decay}: must not be negative, and a finite number"
+            )
         if self.seed >= 2**32:
-            raise InputError(f"--seed {self.seed}: must be below {2**32:,}")
+            raise InputError(f"{argument('seed')} {self.seed}: must be below {2**32:,}")
         if min(self.pgc_layers, self.s4_layers) < 0 or self.seed < 0:
-            raise InputError("--pgc-layers, --s4-layers and --seed must not be negative")
+            raise InputError(
+                f"{argument('pgc_layers')}, {argument('s4_layers')} and {argument('seed')} must not be negative"
+            )
 
     def resolved_batch_size(self, n_train: int) -> int:
         """128, halved while that leaves fewer than 16 batches an epoch, at least 8."""

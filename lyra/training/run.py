@@ -27,7 +27,7 @@ from ..data.options import DataOptions
 from ..data.sequences import read_wild_type
 from ..data.sources import Source
 from ..data.targets import Targets
-from ..errors import InputError
+from ..errors import InputError, argument
 from ..files import (
     check_folder,
     check_no_file,
@@ -95,7 +95,10 @@ def train(
         say(f"warning: {text}")
 
     if resume and overwrite:
-        raise InputError("--resume --overwrite: go on with the run in --out, or replace it; leave one out")
+        raise InputError(
+            f"{argument('resume', True)} {argument('overwrite', True)}: go on with the run in {argument('out')}, or "
+            "replace it; leave one out"
+        )
     recipe.check()
     data_options.check()
     wild_type_given = data_options.wild_type
@@ -105,7 +108,13 @@ def train(
     check_no_file(out)
     with contextlib.nullcontext() if quiet else claimed_folder(out):
         if not quiet and not resume:
-            check_folder(out, SETTINGS, OWN, overwrite, "--resume goes on with it, --overwrite replaces it")
+            check_folder(
+                out,
+                SETTINGS,
+                OWN,
+                overwrite,
+                f"{argument('resume', True)} goes on with it, {argument('overwrite', True)} replaces it",
+            )
         source = Source(path)
         settings = {
             "data": {"name": Path(source.name).name, "sha256": source.sha256()},
@@ -127,7 +136,7 @@ def train(
         history = History(out / "history.csv")
         trainer = make_trainer(out, recipe, hardware, epochs, history, console)
         if source.stream and trainer.world_size > 1:
-            raise InputError(f"{source}: can be read by one process only; give a file, or --devices 1")
+            raise InputError(f"{source}: can be read by one process only; give a file, or {argument('devices', 1)}")
         last = out / CHECKPOINTS / "last.ckpt"
         if quiet or resume:
             if not quiet:
@@ -135,8 +144,8 @@ def train(
                 trainer.callbacks.append(AfterFirstEpoch(lambda: commit_replacement(out)))  # type: ignore[attr-defined]
             fit(trainer, module, loaders, last if resume and last.exists() else None)
         else:
-            for option, read in (("", source.file()), ("--wild-type ", wild_type_given or "")):
-                check_outside(out, read, option)
+            for name, read in ((None, source.file()), ("wild_type", wild_type_given or "")):
+                check_outside(out, read, name)
             with replaced_content(out) as commit:
                 trainer.callbacks.append(AfterFirstEpoch(commit))  # type: ignore[attr-defined]
                 write_json(out / SETTINGS, settings)
@@ -161,16 +170,19 @@ def check_resumable(out: Path, settings: dict[str, Any]) -> None:
     try:
         before = json.loads((out / SETTINGS).read_text())
     except (OSError, ValueError):
-        raise InputError(f"{out}: has no run to resume; leave --resume out") from None
+        raise InputError(f"{out}: has no run to resume; leave {argument('resume', True)} out") from None
     if (out / REPORT).exists():
-        raise InputError(f"{out}: the run is finished; give another --out, or --overwrite instead of --resume")
+        raise InputError(
+            f"{out}: the run is finished; give another {argument('out')}, or {argument('overwrite', True)} instead of "
+            f"{argument('resume', True)}"
+        )
     for group in settings:
         old, new = before.get(group), settings[group]
         if old != new:
             names = [name for name in new if old.get(name) != new[name]] if isinstance(new, dict) else [group]
             raise InputError(
                 f"{out}: the run to resume had other settings ({', '.join(names)}); give the same ones, "
-                "or --overwrite instead of --resume"
+                f"or {argument('overwrite', True)} instead of {argument('resume', True)}"
             )
 
 
@@ -240,7 +252,10 @@ def make_trainer(
         )  # fmt: skip
     except (MisconfigurationException, ValueError, TypeError, RuntimeError) as error:
         reason = " ".join(str(error).split())
-        raise InputError(f"--accelerator, --devices, --strategy or --precision cannot be used: {reason}") from None
+        raise InputError(
+            f"{argument('accelerator')}, {argument('devices')}, {argument('strategy')} or {argument('precision')} "
+            f"cannot be used: {reason}"
+        ) from None
 
 
 def _devices(text: str) -> int | str:

@@ -11,9 +11,10 @@ from typing import Any
 import numpy as np
 import pytest
 
+from lyra.cli.options import option
 from lyra.data import DataOptions, LabelledData, load_labelled
 from lyra.data.batches import IGNORED
-from lyra.errors import InputError
+from lyra.errors import InputError, arguments_spelled
 
 from .conftest import random_sequences
 
@@ -306,7 +307,8 @@ def loaded(case: Case, folder: Path) -> tuple[LabelledData, list[str]]:
         path.write_bytes(case.data if isinstance(case.data, bytes) else case.data.encode())
     warned: list[str] = []
     options = {"val_fraction": 0.1, "test_fraction": 0.1} | case.options
-    return load_labelled(path, DataOptions(**options), warned.append), warned
+    with arguments_spelled(option):  # as `lyra train` says it
+        return load_labelled(path, DataOptions(**options), warned.append), warned
 
 
 @pytest.mark.parametrize("case", [*READING, *TASKS, *ALPHABETS, *ROWS], ids=lambda case: case.name)

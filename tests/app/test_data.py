@@ -224,5 +224,5 @@ def test_a_sequence_column_beats_mutations_unless_asked(tmp_path):
     rows = [("A1G", "GCDE", "0.5"), ("E4W", "ACDW", "1.5"), ("C2A", "AADE", "2.5")]
     path = write_table(tmp_path / "t.csv", ["mutant", "mutated_sequence", "DMS_score"], rows)
     assert load(path, val_fraction=0.34, test_fraction=0).sequences == ["GCDE", "ACDW", "AADE"]
-    with pytest.raises(InputError, match="--wild-type"):
+    with pytest.raises(InputError, match="give wild_type SEQUENCE"):
         load(path, mutant="mutant")

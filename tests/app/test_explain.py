@@ -242,7 +242,7 @@ def test_a_class_per_residue(predictors):
     assert found["attribution"].abs().idxmax() == 2, "the residue itself decides"
     assert len(epistasis(predictor, sequence, ExplainOptions(offset=offset, at=6, positions="5-8"))) == 6
     for function in (attributions, epistasis):
-        with pytest.raises(InputError, match="a class to each residue; choose one of them with --at"):
+        with pytest.raises(InputError, match="a class to each residue; choose one of them with at"):
             function(predictor, sequence)
 
 
@@ -490,9 +490,9 @@ def test_bad_sequences_in_python(additive):
         mutagenesis(predictor, "GAL")
     with pytest.raises(InputError, match="sequence: is empty"):
         attributions(predictor, "")
-    with pytest.raises(InputError, match="--positions 8: sequence has positions 1 to 7"):
+    with pytest.raises(InputError, match="positions 8: sequence has positions 1 to 7"):
         epistasis(predictor, SEQUENCE, ExplainOptions(positions=[1, 8]))
-    with pytest.raises(InputError, match="--scale latent: this model has no sigmoid"):
+    with pytest.raises(InputError, match="scale latent: this model has no sigmoid"):
         mutagenesis(predictor, SEQUENCE, ExplainOptions(scale="latent"))
     predictor.model.weight.data[0] = float("nan")
     with pytest.raises(InputError, match="sequence: the prediction is not a finite number"):

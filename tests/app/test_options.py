@@ -6,6 +6,10 @@ import re
 
 import pytest
 
+from lyra.cli.options import option
+from lyra.data import DataOptions, load_labelled
+from lyra.errors import InputError
+
 from .conftest import SMALL, classification_rows, regression_rows, token_rows, write_table
 
 TABLES = {
@@ -107,9 +111,9 @@ def test_attributions_that_are_left_out_take_no_options(lyra, trained, tmp_path)
 
 def test_columns_of_whole_sequences_know_no_wild_type(lyra, trained, tmp_path):
     (tmp_path / "t.csv").write_text("seq\nACGTAC\n")
-    for option, value in (("--offset", 3), ("--wild-type", "ACGT")):
-        outcome = lyra("predict", trained["regression"], tmp_path / "t.csv", "-o", tmp_path / "out.csv", option, value)
-        assert outcome.code == 2 and f"{option}" in outcome.err and "has no effect" in outcome.err, outcome.err
+    for name, value in (("--offset", 3), ("--wild-type", "ACGT")):
+        outcome = lyra("predict", trained["regression"], tmp_path / "t.csv", "-o", tmp_path / "out.csv", name, value)
+        assert outcome.code == 2 and f"{name}" in outcome.err and "has no effect" in outcome.err, outcome.err
     outcome = lyra("explain", trained["regression"], tmp_path / "t.csv", "-o", tmp_path / "x", "--offset", "3")
     assert outcome.code == 0, "there it numbers the positions"
 
@@ -149,7 +153,32 @@ def test_a_wrong_command_line_is_one_line(lyra, arguments):
     assert outcome.code == 2 and outcome.err.startswith("lyra: error: ") and len(outcome.err.splitlines()) == 1
 
 
-@pytest.mark.parametrize("option", ["--weight-decay nan", "--weight-decay inf", "--seed 99999999999999999999"])
-def test_numbers_that_no_run_could_use(lyra, tmp_path, option):
-    outcome = lyra("train", tmp_path / "t.csv", "--out", tmp_path / "r", *option.split())
+@pytest.mark.parametrize("name", ["--weight-decay nan", "--weight-decay inf", "--seed 99999999999999999999"])
+def test_numbers_that_no_run_could_use(lyra, tmp_path, name):
+    outcome = lyra("train", tmp_path / "t.csv", "--out", tmp_path / "r", *name.split())
     assert outcome.code == 2 and "must" in outcome.err, outcome.err
+
+
+def test_the_library_names_arguments_where_the_command_line_names_options(lyra, tmp_path):
+    """The same mistake, told to who writes Python and to who types a command."""
+    table = write_table(tmp_path / "t.csv", ["seq", "label"], [("ACGT", "1.5"), ("AGGT", "")])
+    with pytest.raises(InputError, match=r"is empty; fill it in or remove the row, or on_missing='skip'$"):
+        load_labelled(table, DataOptions(), print)
+    outcome = lyra("train", table, "--out", tmp_path / "run", *SMALL)
+    assert outcome.err.endswith("is empty; fill it in or remove the row, or --on-missing skip\n")
+
+
+@pytest.mark.parametrize(
+    ("argument", "says"),
+    [
+        (("val_fraction",), "--val-fraction"),
+        (("class_name",), "--class"),
+        (("split", "none"), "--split none"),
+        (("na", ""), "--na ''"),
+        (("offset", 3), "--offset 3"),
+        (("pairs", True), "--pairs"),
+        (("mutagenesis", False), "--no-mutagenesis"),
+    ],
+)
+def test_arguments_as_options(argument, says):
+    assert name(*argument) == says
