@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-KINDS = ("sigmoid", "linear")
+from .settings.training import OUTPUTS
 
 
 class RegressionOutput(nn.Module):
@@ -22,8 +22,8 @@ class RegressionOutput(nn.Module):
 
     def __init__(self, kind: str, mean: float, std: float, low: float = -2.0, high: float = 2.0) -> None:
         super().__init__()
-        if kind not in KINDS:
-            raise ValueError(f"kind is {kind!r}; it must be one of {', '.join(KINDS)}")
+        if kind not in OUTPUTS:
+            raise ValueError(f"kind is {kind!r}; it must be one of {', '.join(OUTPUTS)}")
         self.kind = kind
         self.mean, self.std = float(mean), float(std)  # no buffers, which follow the model to half precision
         if kind == "sigmoid":

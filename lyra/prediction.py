@@ -18,8 +18,7 @@ from .data.coverage import Coverage
 from .data.targets import Targets
 from .errors import InputError, argument
 from .outputs import RegressionOutput
-
-BATCH_SIZE = 256
+from .settings.data import BATCH_SIZE, DEVICE
 
 
 @torch.inference_mode()
@@ -91,7 +90,7 @@ class Predictor:
             ) from None
 
     @classmethod
-    def from_pretrained(cls, path: str | Path, device: str = "auto") -> Predictor:
+    def from_pretrained(cls, path: str | Path, device: str = DEVICE) -> Predictor:
         """Loads the folder that `lyra train` wrote (its output folder, or model/ inside).
 
         Weights are read with safetensors: nothing in the folder is executed.

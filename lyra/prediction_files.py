@@ -13,7 +13,8 @@ from .data.batches import SequenceDataset
 from .errors import InputError, argument
 from .files import atomic_text, is_stream, table_separator
 from .prediction import Predictor
-from .prediction_inputs import Input, InputOptions
+from .prediction_inputs import Input
+from .settings.data import InputOptions
 
 
 def predict_file(
@@ -21,6 +22,7 @@ def predict_file(
     path: str | Path,
     out: str | Path,
     options: InputOptions,
+    *,
     progress: Callable[[int], None] = lambda done: None,
     say: Callable[[str], None] = lambda text: None,
 ) -> tuple[int, int]:

@@ -14,7 +14,6 @@ from .data import guesses
 from .data.coverage import Strangers
 from .data.fasta import is_fasta, iterate_fasta
 from .data.guesses import find_column
-from .data.options import ON_INVALID, DataOptions
 from .data.rows import RowCount
 from .data.sequences import (
     Origin,
@@ -25,45 +24,13 @@ from .data.sequences import (
     without_stop,
 )
 from .data.sources import Source
-from .data.tables import TableFile, parse_separator, take
-from .errors import InputError, argument, check_choice, refuse_without_effect, shorten
+from .data.tables import TableFile, take
+from .errors import InputError, refuse_without_effect, shorten
 from .prediction import Predictor
+from .settings.data import MUTATION_OPTIONS, DataOptions, InputOptions, parse_separator
 
 BLOCK_ROWS = 4096
 BLOCK_LETTERS = 4_000_000  # of a block whose records are genomes
-MUTATION_OPTIONS = ("wild_type", "offset")
-
-
-@dataclass
-class InputOptions:
-    """How the file is read; None takes what the model was trained with. See `DataOptions`."""
-
-    sequence: str | None = None
-    mutant: str | None = None
-    wild_type: str | None = None
-    offset: int | None = None
-    separator: str | None = None
-    on_invalid: str = "error"
-    batch_size: int = 256
-
-    def check(self) -> None:
-        check_choice("on_invalid", self.on_invalid, ON_INVALID)
-        if self.batch_size < 1:
-            raise InputError(f"{argument('batch_size')} {self.batch_size}: must be above 0")
-        parse_separator(self.separator)
-        if self.sequence is not None and self.mutant is not None:
-            raise InputError(
-                f"{argument('sequence')} {shorten(self.sequence)} {argument('mutant')} {shorten(self.mutant)}: "
-                "sequences come from the one "
-                "or the other; leave one out"
-            )
-
-    @property
-    def given(self) -> list[str]:
-        """Names of the options that say where sequences come from, as far as they were given."""
-        return [
-            name for name in ("sequence", "mutant", "separator", *MUTATION_OPTIONS) if getattr(self, name) is not None
-        ]
 
 
 @dataclass

@@ -12,7 +12,7 @@ from .files import atomic_text
 
 if TYPE_CHECKING:
     from .data.loading import LabelledData
-    from .training.recipe import Recipe
+    from .settings.training import Recipe
     from .training.results import Results
 
 NAMES = {

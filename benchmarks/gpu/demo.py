@@ -61,7 +61,7 @@ def reached(out: Path, limit: float) -> str:
 def main(out: Path, rows: int, epochs: int) -> None:
     import gzip
 
-    from lyra.data.options import DataOptions
+    from lyra.data import DataOptions
     from lyra.datasets import GB1_OFFSET, GB1_WILD_TYPE, gb1_path
     from lyra.training import Hardware, Recipe, train
 

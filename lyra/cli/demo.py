@@ -8,11 +8,13 @@ from typing import Annotated
 
 import typer
 
+from ..settings import DataOptions, Hardware, Recipe
+
 
 def demo(
     out: Annotated[Path, typer.Option(help="Folder to write.")] = Path("demo"),
     epochs: Annotated[int | None, typer.Option(help="At most so many epochs \\[the recipe's].")] = None,
-    seed: Annotated[int, typer.Option(help="Of the weights, the order and dropout.")] = 0,
+    seed: Annotated[int, typer.Option(help="Of the weights, the order and dropout.")] = Recipe.seed,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with an interrupted demo.")] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an earlier demo.")] = False,
 ) -> None:
@@ -23,9 +25,8 @@ def demo(
     The same as `lyra train` with its defaults on the data that ships with the package.
     """
     start = time.monotonic()
-    from ..data.options import DataOptions
     from ..datasets import GB1_OFFSET, GB1_WILD_TYPE, gb1_path
-    from ..training import Hardware, Recipe, train
+    from ..training import train
     from . import consoles
     from .tables import print_scores
 

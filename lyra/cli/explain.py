@@ -7,31 +7,38 @@ from typing import Annotated
 
 import typer
 
-from .options import given
+from ..settings import Contents, ExplainOptions, InputOptions
+from ..settings.data import DEVICE
+from .options import MODEL_FOLDER, given, shared
 
 DATA, OUTPUT, MACHINE = "Data", "What is explained", "Machine"
 
 
 def explain(
     ctx: typer.Context,
-    model: Annotated[Path, typer.Argument(help="Model folder that `lyra train` wrote.")],
+    model: Annotated[Path, typer.Argument(help=MODEL_FOLDER)],
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder to write.")],
     data: Annotated[
         str | None,
-        typer.Argument(help="CSV, TSV or FASTA, plain or gzip; - is standard input \\[the wild type].",
-                       show_default=False),
+        typer.Argument(
+            help="CSV, TSV or FASTA, plain or gzip; - is standard input \\[the wild type].", show_default=False
+        ),
     ] = None,
     positions: Annotated[
         str | None, typer.Option(help="Positions such as 10-60,72, in the numbering of --offset \\[all].")
     ] = None,
     mutagenesis: Annotated[
         bool, typer.Option("--mutagenesis/--no-mutagenesis", help="Every single substitution.")
-    ] = True,
+    ] = Contents.mutagenesis,
     attributions: Annotated[
         bool, typer.Option("--attributions/--no-attributions", help="Contributions by integrated gradients.")
-    ] = True,
-    pairs: Annotated[bool, typer.Option("--pairs", help="Epistasis of every pair of positions, at most 100.")] = False,
-    pictures: Annotated[int, typer.Option(help="Draw pictures for so many sequences, the first ones.")] = 10,
+    ] = Contents.attributions,
+    pairs: Annotated[
+        bool, typer.Option("--pairs", help="Epistasis of every pair of positions, at most 100.")
+    ] = Contents.pairs,
+    pictures: Annotated[
+        int, typer.Option(help="Draw pictures for so many sequences, the first ones.")
+    ] = Contents.pictures,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an earlier explanation in --out.")] = False,
     class_name: Annotated[
         str | None,
@@ -39,49 +46,50 @@ def explain(
     ] = None,
     at: Annotated[
         int | None,
-        typer.Option(help="Class per residue: the position whose class is explained \\[where the substitution is].",
-                     rich_help_panel=OUTPUT),
+        typer.Option(
+            help="Class per residue: the position whose class is explained \\[where the substitution is].",
+            rich_help_panel=OUTPUT,
+        ),
     ] = None,
     scale: Annotated[
         str | None,
-        typer.Option(help="Regression: target or latent (before the sigmoid). Classes: log-odds or probability "
-                     "\\[the first].", rich_help_panel=OUTPUT),
+        typer.Option(
+            help="Regression: target or latent (before the sigmoid). Classes: log-odds or probability \\[the first].",
+            rich_help_panel=OUTPUT,
+        ),
     ] = None,
     baseline: Annotated[
         str,
-        typer.Option(help="Attributions compare with the average letter (average) or none at all (unknown).",
-                     rich_help_panel=OUTPUT),
-    ] = "average",
-    steps: Annotated[int, typer.Option(help="Points of the attributions' integral.", rich_help_panel=OUTPUT)] = 128,
+        typer.Option(
+            help="Attributions compare with the average letter (average) or none at all (unknown).",
+            rich_help_panel=OUTPUT,
+        ),
+    ] = ExplainOptions.baseline,
+    steps: Annotated[
+        int, typer.Option(help="Points of the attributions' integral.", rich_help_panel=OUTPUT)
+    ] = ExplainOptions.steps,
     pair_samples: Annotated[
         int, typer.Option(help="Letter pairs drawn for each pair of positions.", rich_help_panel=OUTPUT)
-    ] = 50,
-    seed: Annotated[int, typer.Option(help="Of that draw.", rich_help_panel=OUTPUT)] = 0,
-    sequence: Annotated[str | None, typer.Option(help="Sequence column \\[found].", rich_help_panel=DATA)] = None,
-    mutant: Annotated[
-        str | None, typer.Option(help="Column of mutations \\[the one of the training table].", rich_help_panel=DATA)
-    ] = None,
+    ] = ExplainOptions.pair_samples,
+    seed: Annotated[int, typer.Option(help="Of that draw.", rich_help_panel=OUTPUT)] = ExplainOptions.seed,
+    sequence: Annotated[str | None, shared("sequence", DATA)] = None,
+    mutant: Annotated[str | None, shared("mutant", DATA)] = None,
     wild_type: Annotated[
         str | None,
-        typer.Option(help="Sequence, or file with it, to explain if there is no DATA; the one that mutations "
-                     "refer to \\[the model's].", rich_help_panel=DATA),
+        typer.Option(
+            help="Sequence, or file with it, to explain if there is no DATA; the one that mutations "
+            "refer to \\[the model's].",
+            rich_help_panel=DATA,
+        ),
     ] = None,
     offset: Annotated[
         int | None, typer.Option(help="Number of the first residue \\[the model's].", rich_help_panel=DATA)
     ] = None,
-    separator: Annotated[
-        str | None,
-        typer.Option(help="Between cells: comma, tab, semicolon, space, pipe \\[found].", rich_help_panel=DATA),
-    ] = None,
-    on_invalid: Annotated[
-        str,
-        typer.Option(help="Letters outside the model's alphabet: error, skip or unknown.", rich_help_panel=DATA),
-    ] = "error",
-    batch_size: Annotated[int, typer.Option(help="Sequences a batch, at most.", rich_help_panel=MACHINE)] = 256,
-    device: Annotated[
-        str, typer.Option(help="cpu, cuda, cuda:1, ...; auto takes a GPU if there is one.", rich_help_panel=MACHINE)
-    ] = "auto",
-) -> None:  # fmt: skip
+    separator: Annotated[str | None, shared("separator", DATA)] = None,
+    on_invalid: Annotated[str, shared("on_invalid", DATA)] = InputOptions.on_invalid,
+    batch_size: Annotated[int, shared("batch_size", MACHINE)] = InputOptions.batch_size,
+    device: Annotated[str, shared("device", MACHINE)] = DEVICE,
+) -> None:
     """Explain predictions: every substitution, contributions of positions, pairs of positions.
 
     Example: [bold]lyra explain dms/model -o explained --pairs[/bold]
@@ -92,10 +100,8 @@ def explain(
 
     Without DATA it explains the wild type that the model was trained with.
     """
-    from ..explain.folder import Contents, explain_file
-    from ..explain.options import ExplainOptions
+    from ..explain.folder import explain_file
     from ..prediction import Predictor
-    from ..prediction_inputs import InputOptions
     from . import consoles
     from .progress import Bar
     from .tables import print_explanation
@@ -105,8 +111,11 @@ def explain(
         pair_samples=pair_samples, seed=seed, batch_size=batch_size,
     )  # fmt: skip
     options.check()
-    contents = Contents(mutagenesis, attributions, pairs, pictures)
-    inputs = InputOptions(sequence, mutant, wild_type, offset, separator, on_invalid, batch_size)
+    contents = Contents(mutagenesis=mutagenesis, attributions=attributions, pairs=pairs, pictures=pictures)
+    inputs = InputOptions(
+        sequence=sequence, mutant=mutant, wild_type=wild_type, offset=offset, separator=separator,
+        on_invalid=on_invalid, batch_size=batch_size,
+    )  # fmt: skip
     predictor = Predictor.from_pretrained(model, device)
     console = consoles.messages()
 

@@ -1,4 +1,4 @@
-"""What all commands do with their options."""
+"""The options that commands share, and what all commands do with theirs."""
 
 from __future__ import annotations
 
@@ -6,6 +6,22 @@ from typing import Any
 
 import typer
 from typer.core import TyperCommand
+from typer.models import OptionInfo
+
+MODEL_FOLDER = "Model folder that `lyra train` wrote."
+SHARED = {
+    "sequence": "Sequence column \\[found].",
+    "mutant": "Column of mutations \\[the one of the training table].",
+    "separator": "Between cells: comma, tab, semicolon, space, pipe \\[found].",
+    "on_invalid": "Letters outside the model's alphabet: error, skip or unknown.",
+    "batch_size": "Sequences a batch, at most.",
+    "device": "cpu, cuda, cuda:1, ...; auto takes a GPU if there is one.",
+}
+
+
+def shared(name: str, panel: str | None = None) -> OptionInfo:
+    """An option that several commands have, under the heading `panel` of the command's help."""
+    return typer.Option(help=SHARED[name], rich_help_panel=panel)
 
 
 class Command(TyperCommand):

@@ -7,7 +7,8 @@ from typing import Annotated
 
 import typer
 
-from .options import given
+from ..settings import DataOptions, Hardware, Recipe
+from .options import given, shared
 
 DATA, MODEL, FIT, MACHINE = "Data", "Model", "Training", "Machine"
 
@@ -40,12 +41,13 @@ def train(
         str | None,
         typer.Option(help="Sequence that the mutations refer to, or a file with it.", rich_help_panel=DATA),
     ] = None,
-    offset: Annotated[int, typer.Option(help="Number of the wild type's first residue.", rich_help_panel=DATA)] = 1,
-    separator: Annotated[
-        str | None,
-        typer.Option(help="Between cells: comma, tab, semicolon, space, pipe \\[found].", rich_help_panel=DATA),
-    ] = None,
-    decimal: Annotated[str, typer.Option(help="Of numbers: point or comma.", rich_help_panel=DATA)] = "point",
+    offset: Annotated[
+        int, typer.Option(help="Number of the wild type's first residue.", rich_help_panel=DATA)
+    ] = DataOptions.offset,
+    separator: Annotated[str | None, shared("separator", DATA)] = None,
+    decimal: Annotated[
+        str, typer.Option(help="Of numbers: point or comma.", rich_help_panel=DATA)
+    ] = DataOptions.decimal,
     alphabet: Annotated[
         str | None, typer.Option(help="protein, dna or rna \\[found from the letters].", rich_help_panel=DATA)
     ] = None,
@@ -69,42 +71,46 @@ def train(
     ] = None,
     on_missing: Annotated[
         str, typer.Option(help="Rows without a target: error, or skip the row.", rich_help_panel=DATA)
-    ] = "error",
+    ] = DataOptions.on_missing,
     unlabelled: Annotated[
         str, typer.Option(help="Label of residues without one; '' if all have one.", rich_help_panel=DATA)
-    ] = "-",
+    ] = DataOptions.unlabelled,
     on_invalid: Annotated[
         str,
         typer.Option(
             help="Letters outside the alphabet: error, skip the row, or read as unknown.", rich_help_panel=DATA
         ),
-    ] = "error",
+    ] = DataOptions.on_invalid,
     val_fraction: Annotated[
         float, typer.Option(help="Validation share, where no column says.", rich_help_panel=DATA)
-    ] = 0.1,
-    test_fraction: Annotated[float, typer.Option(help="Test share, where no column says.", rich_help_panel=DATA)] = 0.1,
+    ] = DataOptions.val_fraction,
+    test_fraction: Annotated[
+        float, typer.Option(help="Test share, where no column says.", rich_help_panel=DATA)
+    ] = DataOptions.test_fraction,
     deduplicate: Annotated[
         bool, typer.Option("--deduplicate", help="Keep one copy of each sequence.", rich_help_panel=DATA)
-    ] = False,
+    ] = DataOptions.deduplicate,
     model: Annotated[
         str, typer.Option(help="paper (the published 47,000 parameters) or layered.", rich_help_panel=MODEL)
-    ] = "paper",
-    d_model: Annotated[int, typer.Option(help="Channels.", rich_help_panel=MODEL)] = 64,
-    d_state: Annotated[int, typer.Option(help="State size of each channel.", rich_help_panel=MODEL)] = 64,
+    ] = Recipe.model,
+    d_model: Annotated[int, typer.Option(help="Channels.", rich_help_panel=MODEL)] = Recipe.d_model,
+    d_state: Annotated[int, typer.Option(help="State size of each channel.", rich_help_panel=MODEL)] = Recipe.d_state,
     pgc_layers: Annotated[
         int, typer.Option(help="Gated convolution layers of the layered model.", rich_help_panel=MODEL)
-    ] = 2,
-    s4_layers: Annotated[int, typer.Option(help="State space layers of the layered model.", rich_help_panel=MODEL)] = 4,
-    dropout: Annotated[float, typer.Option(help="Dropout.", rich_help_panel=MODEL)] = 0.0,
-    pool: Annotated[str, typer.Option(help="mean, max or first.", rich_help_panel=MODEL)] = "max",
+    ] = Recipe.pgc_layers,
+    s4_layers: Annotated[
+        int, typer.Option(help="State space layers of the layered model.", rich_help_panel=MODEL)
+    ] = Recipe.s4_layers,
+    dropout: Annotated[float, typer.Option(help="Dropout.", rich_help_panel=MODEL)] = Recipe.dropout,
+    pool: Annotated[str, typer.Option(help="mean, max or first.", rich_help_panel=MODEL)] = Recipe.pool,
     bidirectional: Annotated[
         bool,
         typer.Option("--bidirectional/--one-way", help="Whether state spaces look both ways.", rich_help_panel=MODEL),
-    ] = True,
+    ] = Recipe.bidirectional,
     output: Annotated[
         str,
         typer.Option(help="Regression: linear, or sigmoid, which learns a saturating scale.", rich_help_panel=MODEL),
-    ] = "sigmoid",
+    ] = Recipe.output,
     epochs: Annotated[
         int | None, typer.Option(help="At most so many \\[as many as make about 4,000 steps].", rich_help_panel=FIT)
     ] = None,
@@ -113,16 +119,20 @@ def train(
     ] = None,
     lr: Annotated[
         float, typer.Option(help="Highest learning rate of the one-cycle schedule.", rich_help_panel=FIT)
-    ] = 8e-3,
-    s4_lr: Annotated[float, typer.Option(help="The same for the state spaces' dynamics.", rich_help_panel=FIT)] = 1e-3,
-    weight_decay: Annotated[float, typer.Option(help="AdamW's weight decay.", rich_help_panel=FIT)] = 0.01,
-    class_weights: Annotated[str, typer.Option(help="none or balanced.", rich_help_panel=FIT)] = "none",
+    ] = Recipe.lr,
+    s4_lr: Annotated[
+        float, typer.Option(help="The same for the state spaces' dynamics.", rich_help_panel=FIT)
+    ] = Recipe.s4_lr,
+    weight_decay: Annotated[
+        float, typer.Option(help="AdamW's weight decay.", rich_help_panel=FIT)
+    ] = Recipe.weight_decay,
+    class_weights: Annotated[str, typer.Option(help="none or balanced.", rich_help_panel=FIT)] = Recipe.class_weights,
     patience: Annotated[
         int, typer.Option(help="Stop after so many epochs without a better validation score.", rich_help_panel=FIT)
-    ] = 15,
+    ] = Recipe.patience,
     seed: Annotated[
         int, typer.Option(help="Of the split, the weights, the order and dropout.", rich_help_panel=FIT)
-    ] = 0,
+    ] = Recipe.seed,
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on with an interrupted run in --out.", rich_help_panel=FIT)
     ] = False,
@@ -131,14 +141,16 @@ def train(
     ] = False,
     accelerator: Annotated[
         str, typer.Option(help="Lightning's: auto, cpu, gpu, ...", rich_help_panel=MACHINE)
-    ] = "auto",
+    ] = Hardware.accelerator,
     devices: Annotated[
         str, typer.Option(help="Lightning's: auto, a number, or a list such as 0,1.", rich_help_panel=MACHINE)
-    ] = "auto",
-    strategy: Annotated[str, typer.Option(help="Lightning's: auto, ddp, ...", rich_help_panel=MACHINE)] = "auto",
+    ] = Hardware.devices,
+    strategy: Annotated[
+        str, typer.Option(help="Lightning's: auto, ddp, ...", rich_help_panel=MACHINE)
+    ] = Hardware.strategy,
     precision: Annotated[
         str, typer.Option(help="Lightning's: 32-true, bf16-mixed, ...", rich_help_panel=MACHINE)
-    ] = "32-true",
+    ] = Hardware.precision,
 ) -> None:
     """Train a model on a table of sequences and targets.
 
@@ -149,8 +161,6 @@ def train(
     Writes model/, metrics.json, predictions.csv (the test part), history.csv, pictures and report.html. The best
     epoch is chosen on the validation part; the test part is read once, at the end.
     """
-    from ..data.options import DataOptions
-    from ..training import Hardware, Recipe
     from ..training import train as run
     from . import consoles
     from .tables import print_scores
@@ -166,7 +176,7 @@ def train(
         pool=pool, bidirectional=bidirectional, output=output, class_weights=class_weights, epochs=epochs,
         batch_size=batch_size, lr=lr, weight_decay=weight_decay, s4_lr=s4_lr, patience=patience, seed=seed,
     )  # fmt: skip
-    hardware = Hardware(accelerator, devices, strategy, precision)
+    hardware = Hardware(accelerator=accelerator, devices=devices, strategy=strategy, precision=precision)
     console = consoles.messages()
     try:
         results = run(

@@ -1,8 +1,8 @@
 """Sequences and targets from files to padded batches."""
 
+from ..settings.data import DataOptions, InputOptions
 from .batches import Batch, BucketSampler, SequenceDataset, max_tokens_per_batch
 from .loading import LabelledData, load_labelled
-from .options import DataOptions
 from .tables import read_table
 from .targets import Targets
 
@@ -10,6 +10,7 @@ __all__ = [
     "Batch",
     "BucketSampler",
     "DataOptions",
+    "InputOptions",
     "LabelledData",
     "SequenceDataset",
     "Targets",

@@ -13,12 +13,12 @@ import pandas as pd
 
 from ..alphabets import Alphabet
 from ..errors import InputError, argument, shorten
+from ..settings.data import DataOptions, parse_separator
 from . import guesses, targets
 from .batches import IGNORED
 from .coverage import Coverage
 from .fasta import is_fasta
 from .guesses import Target, require_column
-from .options import DataOptions
 from .rows import RowCount
 from .sequences import (
     Origin,
@@ -35,7 +35,7 @@ from .sequences import (
 )
 from .sources import Source
 from .splits import find_parts, settle_duplicates
-from .tables import TableFile, listed, parse_separator, whole_table
+from .tables import TableFile, listed, whole_table
 from .targets import Targets
 
 

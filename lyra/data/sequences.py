@@ -6,22 +6,20 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from .. import alphabets
 from ..alphabets import INVALID, Alphabet
-from ..errors import InputError, argument, check_choice, shorten
+from ..errors import InputError, argument, shorten
+from ..settings.data import DataOptions
 from . import guesses, mutants, targets
 from .fasta import read_single_sequence
 from .guesses import find_column
 from .mutants import mutated_sequences
 from .tables import listed
-
-if TYPE_CHECKING:
-    from .options import DataOptions
 
 THREE_LETTERS = re.compile(f"(?:{'|'.join(mutants.THREE_LETTERS)}){{2,}}")
 
@@ -145,8 +143,6 @@ def choose_alphabet(
     """The alphabet given, or the one that the letters speak for and why."""
     if name is None:
         return guesses.guess_alphabet(sequences, where, rows)
-    if name.lower() not in alphabets.ALPHABETS:
-        check_choice("alphabet", name, alphabets.ALPHABETS)
     return alphabets.ALPHABETS[name.lower()], "as given"
 
 

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from ..errors import InputError, argument, shorten
+from ..settings.data import DataOptions
 from . import guesses
 from .guesses import find_column
-
-if TYPE_CHECKING:
-    from .options import DataOptions
 
 NONE = "none"  # given as the split column, where there is none
 PARTS = ("train", "val", "test")

@@ -14,10 +14,10 @@ from typing import IO, TypeVar
 import pandas as pd
 
 from ..errors import InputError, argument, shorten
+from ..settings.data import SEPARATORS
 from .sources import Source
 
 csv.field_size_limit(min(sys.maxsize, 2**31 - 1))  # a field may be a genome
-SEPARATORS = {"tab": "\t", "comma": ",", "semicolon": ";", "space": " ", "pipe": "|"}
 GUESSED = ("\t", ",", ";")
 GIVEN = "as given"
 SURVEY = 500  # rows that tell one separator from another where the header has several
@@ -26,22 +26,6 @@ LONGEST_RECORD = 1000  # lines of a quoted cell; more is a quotation mark that w
 
 def separator_name(separator: str) -> str:
     return next((name for name, text in SEPARATORS.items() if text == separator), repr(separator))
-
-
-def parse_separator(given: str | None) -> str | None:
-    """The character that a separator, given by its name or itself, stands for.
-
-    Raises:
-        InputError: it is neither a name nor one character.
-    """
-    if given is None:
-        return None
-    found = SEPARATORS.get(given.lower(), "\t" if given == "\\t" else given)
-    if len(found) != 1 or found.isalnum() or found in "\"'\n\r+-.":
-        raise InputError(
-            f"{argument('separator')} {shorten(given)}: must be one of {', '.join(SEPARATORS)}, or one such character"
-        )
-    return found
 
 
 class _Lines(Iterator[str]):

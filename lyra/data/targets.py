@@ -24,7 +24,6 @@ from .guesses import (
     split_labels,
 )
 
-TASKS = ("regression", "classification", "token")
 MISSING = frozenset({
     "", "na", "n/a", "nan", "null", "none", "<na>", "#n/a", "#div/0!", "#value!", "#ref!", "#num!", "#name?", "#null!",
 })  # fmt: skip

@@ -8,8 +8,8 @@
 These functions answer what the model has learned, which is what the sequence does only as far as the model is right.
 """
 
+from ..settings.explain import ExplainOptions
 from .gradients import attributions
-from .options import ExplainOptions
 from .pairs import as_matrix, epistasis
 from .substitutions import mutagenesis, sensitive_positions
 

@@ -6,21 +6,21 @@ import os
 import re
 from collections.abc import Callable, Collection
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
 import pandas as pd
 
-from ..errors import InputError, argument, refuse_without_effect
+from ..errors import InputError, argument
 from ..files import atomic_path, check_folder, check_outside, write_json
 from ..prediction import Predictor
-from ..prediction_inputs import InputOptions
+from ..settings.data import InputOptions
+from ..settings.explain import Contents, ExplainOptions
 from . import pictures
 from .gradients import COST, integrated_gradients
 from .inputs import Inputs, Item
-from .options import ExplainOptions
 from .page import write_explanation
 from .pairs import as_matrix, check_output, count_doubles, count_positions, pair_table
 from .subject import Progress, Score, Subject, substitutable
@@ -31,27 +31,6 @@ SUMMARY = "explanation.json"  # by which a folder is known as one of these
 PAGE = "explanation.html"
 SUMMARISED = 3  # sequences that are summed up even without pictures
 TOLERANCE = 0.02  # of the attributions' absolute sum
-
-
-@dataclass
-class Contents:
-    """What the folder is to hold.
-
-    Attributes:
-        pictures: for how many sequences, the first ones, pictures are drawn; the tables have all.
-    """
-
-    mutagenesis: bool = True
-    attributions: bool = True
-    pairs: bool = False
-    pictures: int = 10
-
-    def check_effects(self, given: Collection[str]) -> None:
-        """Raises InputError for one of the settings `given` that makes no difference to what is written."""
-        if not self.attributions:
-            refuse_without_effect(given, ("steps", "baseline"), "without attributions")
-        if not self.pairs:
-            refuse_without_effect(given, ("pair_samples", "seed"), f"without {argument('pairs', True)}")
 
 
 @dataclass
@@ -146,7 +125,7 @@ def explain_file(
         raise InputError(f"{argument('pictures')} {contents.pictures}: must not be negative")
     if contents.attributions and score.own:
         say(f"no attributions: this model gives a class to each residue; {argument('at')} chooses the one to attribute")
-        contents = Contents(contents.mutagenesis, False, contents.pairs, contents.pictures)
+        contents = replace(contents, attributions=False)
     if not (contents.mutagenesis or contents.attributions or contents.pairs):
         raise InputError(
             f"nothing to write; leave one of {argument('mutagenesis', False)} and {argument('attributions', False)} "

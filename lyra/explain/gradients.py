@@ -10,7 +10,7 @@ from torch.nn import functional as F
 from ..data.batches import max_tokens_per_batch
 from ..errors import InputError, argument
 from ..prediction import Predictor
-from .options import ExplainOptions
+from ..settings.explain import ExplainOptions
 from .subject import Progress, Score, Subject, no_progress
 
 COST = 3  # predictions in whose time a gradient is computed, about

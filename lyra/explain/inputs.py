@@ -13,8 +13,9 @@ from ..data.guesses import find_column
 from ..data.sequences import encode_checked, read_wild_type
 from ..errors import InputError, argument, refuse_without_effect
 from ..prediction import Predictor
-from ..prediction_inputs import Block, Encoded, Input, InputOptions
-from .options import ExplainOptions
+from ..prediction_inputs import Block, Encoded, Input
+from ..settings.data import InputOptions
+from ..settings.explain import ExplainOptions
 
 
 @dataclass

@@ -7,7 +7,7 @@ import pandas as pd
 
 from ..errors import InputError, argument
 from ..prediction import Predictor
-from .options import ExplainOptions
+from ..settings.explain import ExplainOptions
 from .subject import Progress, Score, Subject, no_progress
 
 MAX_POSITIONS = 100  # 4,950 pairs

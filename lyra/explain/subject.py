@@ -13,7 +13,7 @@ from ..data.batches import max_tokens_per_batch
 from ..data.sequences import letter_error
 from ..errors import InputError, argument, shorten
 from ..prediction import Predictor
-from .options import SCALES, ExplainOptions
+from ..settings.explain import SCALES, ExplainOptions
 
 Progress = Callable[[int], None]  # called with the number of model calls, in sequences, since the last time
 

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 
 from ..prediction import Predictor
-from .options import ExplainOptions
+from ..settings.explain import ExplainOptions
 from .subject import Progress, Score, Subject, no_progress
 
 

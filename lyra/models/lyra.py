@@ -13,7 +13,8 @@ from torch import Tensor, nn
 from lyra_kernels.layers import PGC, S4D, RMSNorm, checks
 from lyra_kernels.layers.s4d import ALGORITHMS
 
-from .pooling import POOLS, pool
+from ..settings.training import POOLS
+from .pooling import pool
 from .pretrained import PretrainedMixin, infer_arguments, read_state_dict
 
 

@@ -5,8 +5,6 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-POOLS = ("mean", "max", "first")
-
 
 def pool(x: Tensor, how: str, lengths: Tensor | None = None, cu_seqlens: Tensor | None = None) -> Tensor:
     """The mean, the maximum or the first of each sequence's tokens; zeros for a sequence without any.

@@ -1,6 +1,6 @@
 """Training with Lightning: settings, the run, and what it leaves."""
 
-from .recipe import Hardware, Recipe
+from ..settings.training import Hardware, Recipe
 from .results import Results
 from .run import train
 

@@ -6,7 +6,7 @@ from collections.abc import Collection
 
 from ..data.loading import LabelledData
 from ..errors import argument, refuse_without_effect, shorten
-from .recipe import Recipe
+from ..settings.training import Recipe
 
 LAYERS = ("pgc_layers", "s4_layers")
 

@@ -16,8 +16,9 @@ from ..data.targets import Targets
 from ..metrics import evaluate
 from ..outputs import RegressionOutput
 from ..prediction import converter
+from ..settings.data import BATCH_SIZE
+from ..settings.training import Recipe
 from . import selection
-from .recipe import Recipe
 
 MONITOR = "best"  # grows with each epoch that is better than all before, and is 0 for the others
 
@@ -134,7 +135,7 @@ class LyraDataModule(lightning.LightningDataModule):
         return DataLoader(self.train, sampler=sampler, batch_size=None)
 
     def val_dataloader(self) -> DataLoader:
-        size = max(self.batch_size, 256)
+        size = max(self.batch_size, BATCH_SIZE)
         sampler = SortedSampler(self.val.lengths, size, max_tokens_per_batch(size))
         return DataLoader(self.val, sampler=sampler, batch_size=None)
 

@@ -18,10 +18,10 @@ from ..files import atomic_path, atomic_text, write_json
 from ..metrics import METRICS, MONITORED, evaluate
 from ..prediction import Predictor
 from ..report import score_name
+from ..settings.training import Recipe
 from . import selection
 from .callbacks import History
 from .module import LyraModule
-from .recipe import Recipe
 
 REPORT = "report.html"  # written last: a run that has it is finished
 PARTS = {"val": "validation", "test": "test"}  # the parts that are scored, and how they are called

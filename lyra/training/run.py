@@ -23,7 +23,6 @@ from rich.console import Console
 
 from ..data.batches import SequenceDataset
 from ..data.loading import LabelledData, load_labelled
-from ..data.options import DataOptions
 from ..data.sequences import read_wild_type
 from ..data.sources import Source
 from ..data.targets import Targets
@@ -40,10 +39,11 @@ from ..files import (
 )
 from ..models import Lyra, LyraForTokenClassification
 from ..outputs import RegressionOutput
+from ..settings.data import DataOptions
+from ..settings.training import Hardware, Recipe
 from . import effects, selection
 from .callbacks import AfterFirstEpoch, AtomicCheckpointIO, EpochProgress, FiniteLoss, History
 from .module import MONITOR, LyraDataModule, LyraModule
-from .recipe import Hardware, Recipe
 from .results import REPORT, Results, write_results
 
 OWN = re.compile(  # all that a run leaves in its folder, and what is in there while it goes on

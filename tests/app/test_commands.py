@@ -66,7 +66,7 @@ def test_the_defaults_of_explain_are_those_of_its_functions():
 
     from lyra.cli.explain import explain
     from lyra.explain import ExplainOptions
-    from lyra.explain.folder import Contents
+    from lyra.settings import Contents
 
     options = {name: parameter.default for name, parameter in inspect.signature(explain).parameters.items()}
     for settings in (ExplainOptions(), Contents()):
@@ -105,7 +105,7 @@ MEASURE = """
 import re, sys
 from lyra.prediction import Predictor
 from lyra.prediction_files import predict_file
-from lyra.prediction_inputs import InputOptions
+from lyra.settings import InputOptions
 def memory(name):
     return int(re.search(rf"{name}:\\s+(\\d+) kB", open("/proc/self/status").read())[1]) / 1024
 predictor = Predictor.from_pretrained(sys.argv[1], "cpu")

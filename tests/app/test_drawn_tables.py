@@ -18,7 +18,7 @@ from lyra.data.tables import read_table
 from lyra.data.targets import MISSING
 from lyra.prediction import Predictor
 from lyra.prediction_files import predict_file
-from lyra.prediction_inputs import InputOptions
+from lyra.settings import InputOptions
 
 ENCODINGS = ("utf-8", "utf-8-sig", "utf-16", "utf-16-le", "latin-1")
 text = st.text(st.characters(codec="latin-1", exclude_categories=("Cc",)), max_size=8)

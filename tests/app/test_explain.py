@@ -552,8 +552,8 @@ def test_an_interrupt_leaves_what_was_there(lyra, trained, tmp_path, monkeypatch
 
 def test_progress_reaches_its_end(trained, tmp_path):
     """The work counted beforehand is the work done."""
-    from lyra.explain.folder import Contents, explain_file
-    from lyra.prediction_inputs import InputOptions
+    from lyra.explain.folder import explain_file
+    from lyra.settings import Contents, InputOptions
 
     (tmp_path / "data.csv").write_text(GOOD)
     seen: list[tuple[int, int]] = []

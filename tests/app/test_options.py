@@ -181,4 +181,4 @@ def test_the_library_names_arguments_where_the_command_line_names_options(lyra, 
     ],
 )
 def test_arguments_as_options(argument, says):
-    assert name(*argument) == says
+    assert option(*argument) == says

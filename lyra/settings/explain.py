@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from ..errors import InputError, argument, check_choice, shorten
+from ..errors import InputError, argument, check_choice, refuse_without_effect, shorten
+from .data import BATCH_SIZE
 
 SCALES = {"regression": ("target", "latent"), "classification": ("log-odds", "probability")}
 SCALES["token"] = SCALES["classification"]
@@ -44,7 +45,7 @@ class ExplainOptions:
     steps: int = 128
     pair_samples: int = 50
     seed: int = 0
-    batch_size: int = 256
+    batch_size: int = BATCH_SIZE
 
     def check(self) -> None:
         """Raises InputError for what no model could do."""
@@ -103,3 +104,24 @@ class ExplainOptions:
                              "number of the "
                              "first")  # fmt: skip
         return position - self.offset
+
+
+@dataclass(kw_only=True)
+class Contents:
+    """What the folder is to hold.
+
+    Attributes:
+        pictures: for how many sequences, the first ones, pictures are drawn; the tables have all.
+    """
+
+    mutagenesis: bool = True
+    attributions: bool = True
+    pairs: bool = False
+    pictures: int = 10
+
+    def check_effects(self, given: Collection[str]) -> None:
+        """Raises InputError for one of the settings `given` that makes no difference to what is written."""
+        if not self.attributions:
+            refuse_without_effect(given, ("steps", "baseline"), "without attributions")
+        if not self.pairs:
+            refuse_without_effect(given, ("pair_samples", "seed"), f"without {argument('pairs', True)}")

@@ -7,10 +7,10 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from ..errors import InputError, argument, check_choice
-from ..outputs import KINDS
 
 MODELS = ("paper", "layered")
 POOLS = ("mean", "max", "first")
+OUTPUTS = ("sigmoid", "linear")
 CLASS_WEIGHTS = ("none", "balanced")
 STEPS = 4000  # optimizer steps that the automatic number of epochs aims at
 EPOCHS = (10, 200)  # and its bounds
@@ -59,7 +59,7 @@ class Recipe:
         for name, allowed in (
             ("model", MODELS),
             ("pool", POOLS),
-            ("output", KINDS),
+            ("output", OUTPUTS),
             ("class_weights", CLASS_WEIGHTS),
         ):
             check_choice(name, getattr(self, name), allowed)
