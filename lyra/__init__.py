@@ -7,8 +7,9 @@ rest.
 from __future__ import annotations
 
 import importlib
-from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
+
+from .version import __version__ as __version__
 
 if TYPE_CHECKING:
     from lyra_kernels import PGC, S4D, S4DKernel
@@ -20,11 +21,6 @@ if TYPE_CHECKING:
 __all__ = [
     "PGC", "S4D", "Lyra", "LyraForTokenClassification", "Predictor", "S4DKernel", "explain", "parameter_groups",
 ]  # fmt: skip
-
-try:
-    __version__ = version("lyra-bio")
-except PackageNotFoundError:  # run from a folder that was not installed
-    __version__ = "0+unknown"
 
 # Imported at first use, so that `lyra --help` does not wait for torch.
 _HOMES = dict.fromkeys(("PGC", "S4D", "S4DKernel"), "lyra_kernels") | {"Predictor": "lyra.prediction"}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import numpy as np
 import torch
@@ -59,12 +58,3 @@ class RegressionOutput(nn.Module):
         """Significant digits that show a prediction to a millionth of the targets' spread."""
         offset = max(abs(self.mean) / self.std, 1.0)
         return min(7 + math.floor(math.log10(offset)), 17)
-
-    def to_json(self) -> dict[str, Any]:
-        """All that `from_json` needs, for a model's metadata."""
-        ends = {"low": self.low.item(), "high": self.high.item()} if self.kind == "sigmoid" else {}
-        return {"kind": self.kind, "mean": self.mean, "std": self.std, **ends}
-
-    @classmethod
-    def from_json(cls, values: dict[str, Any]) -> RegressionOutput:
-        return cls(**values)

@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from safetensors import SafetensorError
 from torch import Tensor, nn
 
-from .alphabets import Alphabet
 from .data.batches import SequenceDataset, SortedSampler, max_tokens_per_batch
-from .data.coverage import Coverage
+from .data.sequences import encode_checked
 from .data.targets import Targets
 from .errors import InputError, argument
+from .model_folder import ModelDescription, load_model
 from .outputs import RegressionOutput
 from .settings.data import BATCH_SIZE, DEVICE
 
@@ -64,30 +62,23 @@ class Predictor:
     Attributes:
         model: the network, in evaluation mode.
         alphabet, targets: what it reads and what it predicts.
-        source: the columns, and the wild type if any, of the table it was trained on.
+        output: the scaling of a regression, else None.
+        source: the columns, and the wild type if any, of the table it was trained on; None if that is not known.
         coverage: the letters and lengths of the sequences it was trained on; None in models of earlier versions.
     """
 
-    def __init__(self, model: nn.Module, metadata: dict[str, Any], where: str = "metadata") -> None:
+    def __init__(
+        self, model: nn.Module, metadata: ModelDescription | Mapping[str, Any], where: str = "metadata"
+    ) -> None:
         """`metadata` is what training stored with the model; `where` names its origin in messages.
 
         Raises:
             InputError: the metadata lacks what a prediction needs.
         """
         self.model = model.eval()
-        try:
-            self.alphabet = Alphabet(**metadata["alphabet"])
-            self.targets = Targets(**metadata["targets"])
-            output = metadata.get("output")
-            self.output = RegressionOutput.from_json(output).eval() if output else None
-            self.source: dict[str, Any] = metadata.get("source", {})
-            coverage = metadata.get("coverage")
-            self.coverage = Coverage(**coverage) if coverage else None
-        except (KeyError, TypeError, ValueError) as error:
-            raise InputError(
-                f"{where}: has no usable alphabet, targets and output ({error}); "
-                "give the model folder that `lyra train` wrote"
-            ) from None
+        described = metadata if isinstance(metadata, ModelDescription) else ModelDescription.from_json(metadata, where)
+        self.alphabet, self.targets, self.output = described.alphabet, described.targets, described.output
+        self.source, self.coverage = described.source, described.coverage
 
     @classmethod
     def from_pretrained(cls, path: str | Path, device: str = DEVICE) -> Predictor:
@@ -98,10 +89,7 @@ class Predictor:
         Raises:
             InputError: there is no such folder, or it holds no model.
         """
-        folder = find_model_folder(path)
-        config = read_config(folder)
-        predictor = cls(load_model(folder), config.get("metadata") or {}, str(folder / "config.json"))
-        return predictor.to(device)
+        return cls(*load_model(path)).to(device)
 
     def to(self, device: str) -> Predictor:
         """Moves to a device; "auto" is a GPU if there is one, else the CPU.
@@ -140,8 +128,6 @@ class Predictor:
         Raises:
             InputError: a letter outside the model's alphabet.
         """
-        from .data.sequences import encode_checked
-
         rows = range(len(sequences))
         on_invalid = "unknown" if unknown else "error"
         tokens, offsets, _ = encode_checked(list(sequences), rows, self.alphabet, on_invalid, "sequences", "0")
@@ -170,39 +156,3 @@ class Predictor:
         """Names of the columns that `cells` gives."""
         extra = [f"p_{name}" for name in self.targets.classes] if self.targets.task == "classification" else []
         return ["prediction", *extra]
-
-
-def find_model_folder(path: str | Path) -> Path:
-    """The folder with config.json: the path itself, or model/ inside.
-
-    Raises:
-        InputError: neither is there.
-    """
-    path = Path(path)
-    for folder in (path, path / "model"):
-        if (folder / "config.json").is_file():
-            return folder
-    problem = "has no config.json" if path.is_dir() else "is a file" if path.exists() else "does not exist"
-    raise InputError(f"{path}: is no model folder ({problem}); give the model/ folder that `lyra train` wrote")
-
-
-def read_config(folder: Path) -> dict[str, Any]:
-    try:
-        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise InputError(f"{folder / 'config.json'}: cannot be read as JSON ({error}); train the model again") from None
-    if not isinstance(config, dict):
-        raise InputError(
-            f"{folder / 'config.json'}: is not a model's configuration; give a folder that `lyra train` wrote"
-        )
-    return config
-
-
-def load_model(folder: Path) -> nn.Module:
-    from .models import Lyra
-
-    try:
-        return Lyra.from_pretrained(str(folder))
-    except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
-        reason = " ".join(str(error).split())
-        raise InputError(f"{folder}: holds no usable model ({reason}); train it again") from None

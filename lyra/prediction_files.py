@@ -10,10 +10,10 @@ import numpy as np
 import pandas as pd
 
 from .data.batches import SequenceDataset
+from .data.inputs import Input
 from .errors import InputError, argument
 from .files import atomic_text, is_stream, table_separator
 from .prediction import Predictor
-from .prediction_inputs import Input
 from .settings.data import InputOptions
 
 
@@ -42,7 +42,7 @@ def predict_file(
         InputError: anything that a user can put right.
     """
     separator = table_separator(out)
-    given = Input(path, predictor, options)
+    given = Input(path, options, alphabet=predictor.alphabet, coverage=predictor.coverage, trained=predictor.source)
     if not is_stream(out) and given.source.is_file(out):
         raise InputError(f"{out}: is the file to read; give another name with {argument('out')}")
     if given.remarks:

@@ -9,15 +9,14 @@ from typing import TYPE_CHECKING
 from rich import box
 from rich.table import Table
 
-from ..report import number, score_name, score_rows
+from ..scores import Results, number, score_name, score_rows
 from . import consoles
 from .consoles import heading
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from ..explain.folder import Explanation
-    from ..training.results import Results
+    from ..explain.page import Explanation
 
 
 LEFT_OUT = ("pearson",)  # so that the table fits 80 columns; metrics.json and the report have it

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -32,9 +31,6 @@ class Coverage:
     @classmethod
     def of(cls, tokens: np.ndarray, lengths: np.ndarray, alphabet: Alphabet) -> Coverage:
         return cls(alphabet.decode(np.unique(tokens)), int(lengths.min()), int(lengths.max()))
-
-    def to_json(self) -> dict[str, Any]:
-        return asdict(self)
 
 
 class Strangers:

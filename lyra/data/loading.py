@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
+from itertools import compress
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +18,12 @@ from ..settings.data import DataOptions, parse_separator
 from . import guesses, targets
 from .batches import IGNORED
 from .coverage import Coverage
-from .fasta import is_fasta
+from .formats import format_of
 from .guesses import Target, require_column
 from .rows import RowCount
 from .sequences import (
     Origin,
+    TableSource,
     check_mutations_unused,
     choose_alphabet,
     encode_checked,
@@ -29,7 +31,6 @@ from .sequences import (
     missing_sequences,
     read_keys,
     read_sequences,
-    read_wild_type,
     select,
     without_stops,
 )
@@ -37,6 +38,7 @@ from .sources import Source
 from .splits import find_parts, settle_duplicates
 from .tables import TableFile, listed, whole_table
 from .targets import Targets
+from .wild_types import read_wild_type
 
 
 @dataclass
@@ -49,7 +51,7 @@ class LabelledData:
         tokens, offsets: all tokens end to end and where each sequence begins.
         values: one target array per row.
         parts: "train", "val" or "test" of each row.
-        source: where sequences and targets came from, and which columns said which part: "split", "val_column".
+        source: where sequences, targets and parts came from.
         rows_read: how many rows were used, and how many not; guesses: what was found that nobody said, with reasons.
     """
 
@@ -62,7 +64,7 @@ class LabelledData:
     parts: np.ndarray
     alphabet: Alphabet
     targets: Targets
-    source: dict[str, Any]
+    source: TableSource
     rows_read: RowCount = field(default_factory=RowCount)
     guesses: list[str] = field(default_factory=list)
 
@@ -82,6 +84,33 @@ class LabelledData:
         return Coverage.of(tokens, np.diff(offsets), self.alphabet)
 
 
+@dataclass
+class Rows:
+    """The rows of a table that are left so far, and what is known of each.
+
+    Attributes:
+        count: those set aside on the way; the others are as in `LabelledData`, empty until they are known.
+    """
+
+    table: pd.DataFrame
+    count: RowCount = field(default_factory=RowCount)
+    sequences: list[str] = field(default_factory=list)
+    tokens: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int8))
+    offsets: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64))
+    values: list[np.ndarray] = field(default_factory=list)
+
+    def keep(self, wanted: np.ndarray, others: str) -> None:
+        """Sets all but the `wanted` (N,) aside; `others` says what those are."""
+        if wanted.all():
+            return
+        self.count.aside[others] = int((~wanted).sum())
+        self.table = self.table[wanted]
+        self.sequences = list(compress(self.sequences, wanted))
+        self.values = list(compress(self.values, wanted))
+        if len(self.offsets):
+            self.tokens, self.offsets = select(self.tokens, self.offsets, wanted)
+
+
 def load_labelled(path: str | Path | Source, options: DataOptions, warn: Callable[[str], None]) -> LabelledData:
     """Reads, checks, encodes and splits a labelled CSV or TSV.
 
@@ -89,75 +118,66 @@ def load_labelled(path: str | Path | Source, options: DataOptions, warn: Callabl
         InputError: anything that a user can put right: one line with file, row (line number), column, remedy.
     """
     options.check()
-    source = Source.of(path)
-    if is_fasta(source):
-        raise InputError(
-            f"{source}: FASTA has no targets to train on; give a CSV or TSV with a sequence and a target column"
-        )
-    file = TableFile(source, parse_separator(options.separator))
-    table = whole_table(file)
-    count = RowCount()
-    count.aside["without anything in them"] = file.blank
+    return load_with_wild_type(Source.of(path), options, read_wild_type(options.wild_type, warn), warn)
+
+
+def load_with_wild_type(
+    source: Source, options: DataOptions, wild_type: str | None, warn: Callable[[str], None]
+) -> LabelledData:
+    """`load_labelled` for options that are checked, and the sequence that `options.wild_type` stands for."""
+    file = labelled_table(source, options)
+    rows = Rows(whole_table(file))
+    rows.count.aside["without anything in them"] = file.blank
+    columns = list(rows.table.columns)
+    origin = find_origin(
+        columns, source, sequence=options.sequence, mutant=options.mutant, wild_type=wild_type, offset=options.offset
+    )
+    target = find_target(columns, source, options, origin)
+    drop_missing(rows, origin, target, options, source)
+    alphabet, letters = encode_rows(rows, origin, target, options, warn, source)
+    found, task = read_targets(rows, target, options, source)
+    keys = read_keys(rows.tokens, rows.offsets)
+    parts, used = find_parts(rows.table, source, keys, options, warn)
+    kept = settle_duplicates(keys, parts, rows.sequences, rows.values, options.deduplicate, warn, source)
+    rows.keep(kept, "copies of another row")
+    rows.count.used = len(rows.table)
+
     guessed = [text for text in (source.remark, file.remark) if text]
-
-    origin = find_origin(table.columns, source, options, read_wild_type(options.wild_type, warn))
-    column = require_column(table.columns, source, options.target, guesses.TARGET)
-    if options.target is None and column in guesses.TARGET.weak and "x" in table.columns and origin.column != "x":
-        raise InputError(
-            f"{source}: is column {column} the target or, beside x, a coordinate? say with {argument('target')}"
-        )
-    table = without_missing(table, column, options, source, count)
-    if options.on_missing == "skip" and (absent := missing_sequences(table[origin.column], origin)).any():
-        count.aside["without a sequence"] = int(absent.sum())
-        table = table[~absent]
-    sequences = read_sequences(table, source, origin)
-    if not sequences:
-        raise InputError(f"{source}: no row has a sequence and a target")
-    if options.sequence is None and not origin.mutant:
-        check_mutations_unused(table, source, sequences)
-    alphabet, reason = choose_alphabet(options.alphabet, sequences, f"{source}, column {origin.column}", table.index)
-    if not origin.mutant:
-        sequences = without_stops(sequences, alphabet, table[column].tolist(), warn, source)
-    tokens, offsets, keep = encode_checked(sequences, table.index, alphabet, options.on_invalid, source, origin.column)
-    if not keep.all():
-        count.aside[f"with letters outside the {alphabet.name} alphabet"] = int((~keep).sum())
-        table, sequences = table[keep], [sequence for sequence, kept in zip(sequences, keep, strict=True) if kept]
-        if not sequences:
-            raise InputError(
-                f"{source}: no row is left; give the right {argument('alphabet')} or "
-                f"{argument('on_invalid', 'unknown')}"
-            )
-
-    found, values, why = read_targets(table, column, np.diff(offsets), options, source)
-    if found.task == "token" and not (labelled := np.array([(value != IGNORED).any() for value in values])).all():
-        count.aside["without a labelled residue"] = int((~labelled).sum())
-        table, tokens, offsets = table[labelled], *select(tokens, offsets, labelled)
-        sequences = [sequence for sequence, kept in zip(sequences, labelled, strict=True) if kept]
-        values = [value for value, kept in zip(values, labelled, strict=True) if kept]
-
-    keys = read_keys(tokens, offsets)
-    parts, columns = find_parts(table, source, keys, options, warn)
-    kept = settle_duplicates(keys, parts, sequences, values, options.deduplicate, warn, source)
-    count.aside["copies of another row"] = int((~kept).sum())
-    count.used = int(kept.sum())
-    at = np.flatnonzero(kept)
-    if not kept.all():
-        tokens, offsets = select(tokens, offsets, kept)
-    guessed += column_guesses(origin, column, columns, options)
-    guessed += [f"{alphabet.name} ({reason})"] if options.alphabet is None else []
-    guessed += [f"{found.task} ({why})"] if options.task is None else [why] if why else []
+    guessed += column_guesses(origin, target, used, options)
+    guessed += [f"{alphabet.name} ({letters})"] if options.alphabet is None else []
+    guessed += [f"{found.task} ({task})"] if options.task is None else [task] if task else []
     data = LabelledData(
-        path=str(source), table=table.iloc[at], sequences=[sequences[i] for i in at],
-        tokens=tokens, offsets=offsets, values=[values[i] for i in at], parts=parts[at],
-        alphabet=alphabet, targets=found, source=origin.to_json() | {"target": column} | columns,
-        rows_read=count, guesses=guessed,
+        path=str(source), table=rows.table, sequences=rows.sequences, tokens=rows.tokens, offsets=rows.offsets,
+        values=rows.values, parts=parts[kept], alphabet=alphabet, targets=found,
+        source=TableSource(**asdict(origin), target=target, split=used["split"], val_column=used["val_column"]),
+        rows_read=rows.count, guesses=guessed,
     )  # fmt: skip
     check_parts(data)
     classes = Counter(data.labels("train").tolist()) if found.classes else Counter()
     found.positive = targets.choose_positive(found, options.positive, classes)
     if same := targets.alike(found.classes):
-        warn(f"{source}, column {column}: classes {listed(same)} differ in spelling only; they are kept apart")
+        warn(f"{source}, column {target}: classes {listed(same)} differ in spelling only; they are kept apart")
     return data
+
+
+def labelled_table(source: Source, options: DataOptions) -> TableFile:
+    """The table in a file; an InputError if the file's format has no columns."""
+    found = format_of(source)
+    if not found.columns:
+        raise InputError(
+            f"{source}: {found.name} has no targets to train on; give a CSV or TSV with a sequence and a target column"
+        )
+    return TableFile(source, parse_separator(options.separator))
+
+
+def find_target(columns: list[str], where: object, options: DataOptions, origin: Origin) -> str:
+    """The column of targets."""
+    column = require_column(columns, where, options.target, guesses.TARGET)
+    if options.target is None and column in guesses.TARGET.weak and "x" in columns and origin.column != "x":
+        raise InputError(
+            f"{where}: is column {column} the target or, beside x, a coordinate? say with {argument('target')}"
+        )
+    return column
 
 
 def column_guesses(origin: Origin, target: str, columns: dict[str, Any], options: DataOptions) -> list[str]:
@@ -174,51 +194,76 @@ def column_guesses(origin: Origin, target: str, columns: dict[str, Any], options
     return [", ".join(found) + " (by name)"] if found else []
 
 
-def without_missing(
-    table: pd.DataFrame, column: str, options: DataOptions, where: object, count: RowCount
-) -> pd.DataFrame:
-    """The rows that have a target.
+def drop_missing(rows: Rows, origin: Origin, target: str, options: DataOptions, where: object) -> None:
+    """Sets aside the rows without a target, and those without a sequence, if `on_missing` is "skip".
 
     Raises:
-        InputError: a row has none while `on_missing` is "error".
+        InputError: a row has no target while `on_missing` is "error", or none has one.
     """
     missing = targets.is_missing(options.na)
-    absent = np.array([missing(cell) for cell in table[column]], dtype=bool)
-    if not absent.any():
-        return table
-    if options.on_missing == "error":
-        row, cell = table.index[absent.argmax()], table[column].iloc[int(absent.argmax())]
+    absent = np.array([missing(cell) for cell in rows.table[target]], dtype=bool)
+    if absent.any() and options.on_missing == "error":
+        row, cell = rows.table.index[absent.argmax()], rows.table[target].iloc[int(absent.argmax())]
         name = f"; {argument('na', '')} if that is a class" if cell.strip() else ""
         raise InputError(
-            f"{where}, row {row}, column {column}: value is {shorten(cell) if cell.strip() else 'empty'}; fill it "
+            f"{where}, row {row}, column {target}: value is {shorten(cell) if cell.strip() else 'empty'}; fill it "
             f"in or remove the row, or {argument('on_missing', 'skip')}{name}"
         )
-    count.aside["without a target"] = int(absent.sum())
-    if absent.all():
-        raise InputError(f"{where}, column {column}: no row has a target; choose another {argument('target')}")
-    return table[~absent]
+    if len(absent) and absent.all():
+        raise InputError(f"{where}, column {target}: no row has a target; choose another {argument('target')}")
+    rows.keep(~absent, "without a target")
+    if options.on_missing == "skip":
+        rows.keep(~missing_sequences(rows.table[origin.column], origin), "without a sequence")
 
 
-def read_targets(
-    table: pd.DataFrame, column: str, lengths: np.ndarray, options: DataOptions, where: object
-) -> tuple[Targets, list[np.ndarray], str]:
-    """What there is to predict, the value of each row, and what was guessed of it."""
-    cells, notes = table[column].tolist(), []
-    target = Target(cells, table.index.tolist(), lengths.tolist(), f"{where}, row {{row}}, column {column}")
+def encode_rows(
+    rows: Rows, origin: Origin, target: str, options: DataOptions, warn: Callable[[str], None], where: object
+) -> tuple[Alphabet, str]:
+    """Reads and encodes the sequences; returns the alphabet and the reason for it."""
+    rows.sequences = read_sequences(rows.table, where, origin)
+    if not rows.sequences:
+        raise InputError(f"{where}: no row has a sequence and a target")
+    if options.sequence is None and not origin.mutant:
+        check_mutations_unused(rows.table, where, rows.sequences)
+    place = f"{where}, column {origin.column}"
+    alphabet, reason = choose_alphabet(options.alphabet, rows.sequences, place, rows.table.index)
+    if not origin.mutant:
+        rows.sequences = without_stops(rows.sequences, alphabet, rows.table[target].tolist(), warn, where)
+    tokens, offsets, keep = encode_checked(
+        rows.sequences, rows.table.index, alphabet, options.on_invalid, where, origin.column
+    )
+    rows.keep(keep, f"with letters outside the {alphabet.name} alphabet")
+    if not rows.sequences:
+        raise InputError(
+            f"{where}: no row is left; give the right {argument('alphabet')} or {argument('on_invalid', 'unknown')}"
+        )
+    rows.tokens, rows.offsets = tokens, offsets
+    return alphabet, reason
+
+
+def read_targets(rows: Rows, column: str, options: DataOptions, where: object) -> tuple[Targets, str]:
+    """Reads the value of each row; returns what there is to predict, and what was guessed of it."""
+    cells, notes = rows.table[column].tolist(), []
+    lengths = np.diff(rows.offsets).tolist()
+    target = Target(cells, rows.table.index.tolist(), lengths, f"{where}, row {{row}}, column {column}")
     if options.decimal == "comma":
         target.cells = targets.points(target)
     else:
         target.cells, note = targets.same_numbers(cells)
         notes = [note] if note else []
     found, why = targets.detect(target, options.task, unlabelled=options.unlabelled, na=options.na)
-    return found, found.values(target), "; ".join([text for text in (why, *(notes if found.classes else [])) if text])
+    rows.values = found.values(target)
+    if found.task == "token":
+        labelled = np.array([(value != IGNORED).any() for value in rows.values], dtype=bool)
+        rows.keep(labelled, "without a labelled residue")
+    return found, "; ".join([text for text in (why, *(notes if found.classes else [])) if text])
 
 
 def check_parts(data: LabelledData) -> None:
     """Raises InputError if there is nothing to train on or to validate on."""
     for part, needed in (("train", "to train on"), ("val", "to choose the best epoch by")):
         if not (data.parts == part).any():
-            remedy = "add rows" if data.source["split"] is None else f"mark rows in column {data.source['split']}"
+            remedy = "add rows" if data.source.split is None else f"mark rows in column {data.source.split}"
             raise InputError(
                 f"{data.path}: the {part} part is empty, there is nothing {needed}; {remedy} or change "
                 f"{argument('val_fraction')}"
@@ -226,6 +271,6 @@ def check_parts(data: LabelledData) -> None:
     if len(np.unique(data.labels("train"))) < 2:
         what = "class" if data.targets.classes else "value"
         raise InputError(
-            f"{data.path}, column {data.source['target']}: the training part has one {what} only; there "
+            f"{data.path}, column {data.source.target}: the training part has one {what} only; there "
             "must be at least two"
         )

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -14,14 +13,12 @@ import pandas as pd
 from .. import alphabets
 from ..alphabets import INVALID, Alphabet
 from ..errors import InputError, argument, shorten
-from ..settings.data import DataOptions
 from . import guesses, mutants, targets
-from .fasta import read_single_sequence
 from .guesses import find_column
 from .mutants import mutated_sequences
 from .tables import listed
 
-THREE_LETTERS = re.compile(f"(?:{'|'.join(mutants.THREE_LETTERS)}){{2,}}")
+ALL_THREE_LETTERS = re.compile(f"(?:{'|'.join(mutants.THREE_LETTERS)}){{2,}}")
 
 
 @dataclass(frozen=True)
@@ -37,39 +34,57 @@ class Origin:
     wild_type: str | None = None
     offset: int = 1
 
-    def to_json(self) -> dict[str, Any]:
-        return asdict(self) if self.mutant else {"column": self.column, "mutant": False}
+
+@dataclass(frozen=True)
+class TableSource(Origin):
+    """The columns of a labelled table, and what its mutations refer to.
+
+    Attributes:
+        target: the column of targets; split, val_column: those that said which rows are the test and the validation
+            part, or None.
+    """
+
+    target: str = ""
+    split: str | None = None
+    val_column: str | None = None
 
 
-def find_origin(columns: Sequence[str], where: object, options: DataOptions, wild_type: str | None) -> Origin:
-    """The column of sequences, or, with a wild type or `options.mutant`, that of mutations.
+def find_origin(
+    columns: Sequence[str],
+    where: object,
+    *,
+    sequence: str | None,
+    mutant: str | None,
+    wild_type: str | None,
+    offset: int,
+) -> Origin:
+    """The column of sequences, or, with a wild type or `mutant`, that of mutations.
 
     Raises:
         InputError: there is none, or mutations without a wild type.
     """
-    if options.mutant is None and (options.sequence is not None or wild_type is None):
-        column = find_column(columns, where, options.sequence, guesses.SEQUENCE)
+    if mutant is None and (sequence is not None or wild_type is None):
+        column = find_column(columns, where, sequence, guesses.SEQUENCE)
         if column is not None:
             return Origin(column)
-    mutant = find_column(columns, where, options.mutant, guesses.MUTANT)
-    if mutant is None and wild_type is not None:
+    column = find_column(columns, where, mutant, guesses.MUTANT)
+    if column is None and wild_type is not None:
         raise InputError(
             f"{where}: {argument('wild_type')} has no effect without a column of mutations (looked for "
             f"{guesses.MUTANT.all_names}); name it with {argument('mutant')}, or leave {argument('wild_type')} out"
         )
-    if mutant is None:
+    if column is None:
         raise InputError(
             f"{where}: no sequence column (looked for {guesses.SEQUENCE.all_names} and {guesses.MUTANT.all_names}); "
             f"name it with {argument('sequence')}, one of: {listed(columns)}"
         )
     if wild_type is None:
         raise InputError(
-            f"{where}, column {mutant}: mutations need the sequence they refer to; give {argument('wild_type')} "
-            "SEQUENCE "
-            f"(and {argument('offset')}, the number of its first residue), or {argument('sequence', mutant)} if these "
-            "are whole sequences"
+            f"{where}, column {column}: mutations need the sequence they refer to; give {argument('wild_type')} "
+            f"SEQUENCE (and {argument('offset')}, the number of its first residue), or {argument('sequence', column)} "
+            "if these are whole sequences"
         )
-    return Origin(mutant, True, wild_type, options.offset)
+    return Origin(column, True, wild_type, offset)
 
 
 def read_sequences(table: pd.DataFrame, where: object, origin: Origin) -> list[str]:
@@ -91,7 +106,7 @@ def read_sequences(table: pd.DataFrame, where: object, origin: Origin) -> list[s
         assert origin.wild_type is not None
         place = f"{where}, row {{row}}, column {origin.column}"
         return mutated_sequences(zip(table.index, cells, strict=True), origin.wild_type, origin.offset, place)
-    if cells and all(map(THREE_LETTERS.fullmatch, cells)):
+    if cells and all(map(ALL_THREE_LETTERS.fullmatch, cells)):
         raise InputError(
             f"{where}, row {table.index[0]}, column {origin.column}: {shorten(cells[0])} is written in three-letter "
             "codes; write one letter for each residue"
@@ -125,16 +140,6 @@ def check_mutations_unused(table: pd.DataFrame, where: object, sequences: list[s
             f"{argument('sequence')} to take the sequences as they "
             "are"
         )
-
-
-def read_wild_type(given: str | None, warn: Callable[[str], None]) -> str | None:
-    """The wild type from itself or its file, without a stop codon's final '*', which is said."""
-    if given is None:
-        return None
-    sequence = read_single_sequence(given, "wild_type")
-    if without_stop(sequence) != sequence:
-        warn(f"{argument('wild_type')}: ends in '*', a stop codon, which is taken off")
-    return without_stop(sequence)
 
 
 def choose_alphabet(

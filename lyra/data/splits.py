@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Sequence
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -119,7 +118,7 @@ def find_duplicates(keys: Sequence[Hashable], parts: np.ndarray) -> tuple[np.nda
 
 def find_parts(
     table: pd.DataFrame, where: object, keys: Sequence[Hashable], options: DataOptions, warn: Callable[[str], None]
-) -> tuple[np.ndarray, dict[str, Any]]:
+) -> tuple[np.ndarray, dict[str, str | None]]:
     """Parts from the split column, else drawn; a missing validation part is cut out of the training part.
 
     FLIP's column `validation`, beside a split column, says which of the training rows are the validation part.
@@ -130,7 +129,7 @@ def find_parts(
     Raises:
         InputError: a cell names no part, or `validation` stands alone, where it may mean something else.
     """
-    used: dict[str, Any] = {"split": None, "val_column": None}
+    used: dict[str, str | None] = {"split": None, "val_column": None}
     parts = np.full(len(table), "train", dtype=object)
     names = list(table.columns)
     if options.split is not None and options.split.lower() == NONE and options.split not in names:

@@ -7,7 +7,6 @@ import re
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 
@@ -58,12 +57,6 @@ class Targets:
     def positive_index(self) -> int:
         """The index of the positive class; 1 where none is named."""
         return 1 if self.positive is None else self.classes.index(self.positive)
-
-    def to_json(self) -> dict[str, Any]:
-        return {
-            "task": self.task, "classes": self.classes, "separator": self.separator, "positive": self.positive,
-            "unlabelled": self.unlabelled,
-        }  # fmt: skip
 
     def values(self, target: Target) -> list[np.ndarray]:
         """Target arrays, one per row: () float64, () int64 or (L,) int64, IGNORED where a residue has no label.

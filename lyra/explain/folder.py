@@ -6,7 +6,7 @@ import os
 import re
 from collections.abc import Callable, Collection
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import IO, Any
 
@@ -21,7 +21,7 @@ from ..settings.explain import Contents, ExplainOptions
 from . import pictures
 from .gradients import COST, integrated_gradients
 from .inputs import Inputs, Item
-from .page import write_explanation
+from .page import Explanation, write_explanation
 from .pairs import as_matrix, check_output, count_doubles, count_positions, pair_table
 from .subject import Progress, Score, Subject, substitutable
 from .substitutions import sensitive_positions, substitutions
@@ -31,29 +31,6 @@ SUMMARY = "explanation.json"  # by which a folder is known as one of these
 PAGE = "explanation.html"
 SUMMARISED = 3  # sequences that are summed up even without pictures
 TOLERANCE = 0.02  # of the attributions' absolute sum
-
-
-@dataclass
-class Explanation:
-    """What is kept of one sequence for the summary.
-
-    Attributes:
-        facts: id, length, offset, and as far as they apply class, predicted, baseline_predicted, completeness_error.
-        unit: what the predictions are; digits: how many of one are worth showing.
-        sensitive: `sensitive_positions` of its substitutions, or None.
-        lowest, highest: the substitutions that lower and raise the prediction most, or None.
-        pairs: the pairs of positions with the most epistasis, or None.
-        pictures: {caption: file name}.
-    """
-
-    facts: dict[str, Any]
-    unit: str
-    digits: int = 4
-    sensitive: pd.DataFrame | None = None
-    lowest: pd.DataFrame | None = None
-    highest: pd.DataFrame | None = None
-    pairs: pd.DataFrame | None = None
-    pictures: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass

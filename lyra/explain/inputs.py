@@ -9,11 +9,13 @@ from pathlib import Path
 import pandas as pd
 
 from ..data import guesses
+from ..data.blocks import Block
 from ..data.guesses import find_column
-from ..data.sequences import encode_checked, read_wild_type
+from ..data.inputs import Encoded, Input
+from ..data.sequences import encode_checked
+from ..data.wild_types import read_wild_type
 from ..errors import InputError, argument, refuse_without_effect
 from ..prediction import Predictor
-from ..prediction_inputs import Block, Encoded, Input
 from ..settings.data import InputOptions
 from ..settings.explain import ExplainOptions
 
@@ -55,7 +57,7 @@ class Inputs:
         options.check()
         if path is None:
             refuse_without_effect(options.given, ("sequence", "mutant", "separator"), "no file is given")
-            self.sequence = predictor.source.get("wild_type")
+            self.sequence = predictor.source.wild_type if predictor.source is not None else None
             if options.wild_type is not None:
                 self.sequence = read_wild_type(options.wild_type, self.notes.append)
             if self.sequence is None:
@@ -63,7 +65,10 @@ class Inputs:
                     f"this model knows no wild type; give a file of sequences, or {argument('wild_type')} SEQUENCE"
                 )
         else:
-            self.given = Input(path, predictor, options, numbered=True)
+            self.given = Input(
+                path, options, alphabet=predictor.alphabet, coverage=predictor.coverage, trained=predictor.source,
+                numbered=True,
+            )  # fmt: skip
 
     @property
     def skipped(self) -> int:
@@ -105,8 +110,8 @@ class Inputs:
         offset, source = self.options.offset, self.predictor.source
         if offset is None:
             offset = block.offset
-        if offset is None and source.get("wild_type") and len(source["wild_type"]) == length:
-            offset = source.get("offset")
+        if offset is None and source is not None and source.wild_type and len(source.wild_type) == length:
+            offset = source.offset
         return replace(self.explain, offset=1 if offset is None else offset)
 
 

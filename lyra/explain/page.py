@@ -3,22 +3,43 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from html import escape
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pandas as pd
 
-from ..report import fact_table, picture, write_page
-
-if TYPE_CHECKING:
-    from .folder import Explanation
+from ..html import fact_table, picture, write_page
 
 NAMES = {
     "class_name": "class", "at": "position explained", "pair_samples": "letter pairs a position pair",
     "baseline_predicted": "baseline's prediction", "completeness_error": "error of the attributions' sum",
     "sum_of_absolutes": "sum of absolute attributions", "offset": "number of the first position",
 }  # fmt: skip
+
+
+@dataclass
+class Explanation:
+    """What is kept of one sequence for the summary.
+
+    Attributes:
+        facts: id, length, offset, and as far as they apply class, predicted, baseline_predicted, completeness_error.
+        unit: what the predictions are; digits: how many of one are worth showing.
+        sensitive: `sensitive_positions` of its substitutions, or None.
+        lowest, highest: the substitutions that lower and raise the prediction most, or None.
+        pairs: the pairs of positions with the most epistasis, or None.
+        pictures: {caption: file name}.
+    """
+
+    facts: dict[str, Any]
+    unit: str
+    digits: int = 4
+    sensitive: pd.DataFrame | None = None
+    lowest: pd.DataFrame | None = None
+    highest: pd.DataFrame | None = None
+    pairs: pd.DataFrame | None = None
+    pictures: dict[str, str] = field(default_factory=dict)
 
 
 def write_explanation(

@@ -67,7 +67,7 @@ class Score:
             raise InputError(
                 f"{argument('scale')} latent: this model has no sigmoid at its end; leave {argument('scale')} out"
             )
-        target = predictor.source.get("target") or "prediction"
+        target = (predictor.source and predictor.source.target) or "prediction"
         of = "the predicted class" if self.chosen is None else classes[self.chosen]
         self.unit = {
             "target": target, "latent": f"{target} before the sigmoid",

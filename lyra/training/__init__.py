@@ -1,7 +1,7 @@
 """Training with Lightning: settings, the run, and what it leaves."""
 
+from ..scores import Results
 from ..settings.training import Hardware, Recipe
-from .results import Results
 from .run import train
 
 __all__ = ["Hardware", "Recipe", "Results", "train"]

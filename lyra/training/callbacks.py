@@ -27,7 +27,7 @@ from rich.progress import (
 from ..errors import argument
 from ..files import atomic_path, atomic_text
 from ..metrics import METRICS
-from ..report import number
+from ..scores import number
 from .module import LyraModule
 
 

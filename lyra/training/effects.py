@@ -34,11 +34,11 @@ def check_with_data(given: Collection[str], data: LabelledData, unlabelled: str)
         refuse_without_effect(given, ("pool",), "a class per residue needs no pooling")
         if unlabelled and unlabelled not in data.targets.unlabelled:
             refuse_without_effect(given, ("unlabelled",), f"no residue has the label {shorten(unlabelled)}")
-    if not source["mutant"]:
-        refuse_without_effect(given, ("offset",), f"column {source['column']} holds whole sequences, no mutations")
-    if source["split"] is not None:
-        refuse_without_effect(given, ("test_fraction",), f"column {source['split']} says which rows are the test part")
-    if source["val_column"] is not None:
+    if not source.mutant:
+        refuse_without_effect(given, ("offset",), f"column {source.column} holds whole sequences, no mutations")
+    if source.split is not None:
+        refuse_without_effect(given, ("test_fraction",), f"column {source.split} says which rows are the test part")
+    if source.val_column is not None:
         refuse_without_effect(
-            given, ("val_fraction",), f"column {source['val_column']} says which rows are the validation part"
+            given, ("val_fraction",), f"column {source.val_column} says which rows are the validation part"
         )

@@ -7,13 +7,14 @@ from typing import Any
 import lightning
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 from torch.utils.data import DataLoader
 
 from ..data.batches import IGNORED, Batch, BucketSampler, SequenceDataset, SortedSampler, max_tokens_per_batch
 from ..data.targets import Targets
 from ..metrics import evaluate
+from ..models import Lyra, parameter_groups
 from ..outputs import RegressionOutput
 from ..prediction import converter
 from ..settings.data import BATCH_SIZE
@@ -34,7 +35,7 @@ class LyraModule(lightning.LightningModule):
 
     def __init__(
         self,
-        model: nn.Module,
+        model: Lyra,
         targets: Targets,
         recipe: Recipe,
         output: RegressionOutput | None,
@@ -101,8 +102,6 @@ class LyraModule(lightning.LightningModule):
         self._best = [(score, loss) for score, loss in checkpoint["best"]]
 
     def configure_optimizers(self) -> Any:
-        from ..models import parameter_groups
-
         groups = parameter_groups(self.model, lr=self.recipe.lr, weight_decay=self.recipe.weight_decay)
         if self.output is not None and (ends := list(self.output.parameters())):
             groups.append({"params": ends, "lr": self.recipe.lr, "weight_decay": 0.0})

@@ -3,23 +3,21 @@
 from __future__ import annotations
 
 import csv
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from safetensors import SafetensorError
 
-from .. import baselines, plots, report
+from .. import baselines, plots
 from ..data.batches import IGNORED, SequenceDataset
 from ..data.loading import LabelledData
-from ..errors import InputError
-from ..files import atomic_path, atomic_text, write_json
+from ..files import atomic_text, write_json
 from ..metrics import METRICS, MONITORED, evaluate
+from ..model_folder import ModelDescription, save_model
 from ..prediction import Predictor
-from ..report import score_name
+from ..scores import Results, score_name
 from ..settings.training import Recipe
-from . import selection
+from . import report, selection
 from .callbacks import History
 from .module import LyraModule
 
@@ -27,51 +25,13 @@ REPORT = "report.html"  # written last: a run that has it is finished
 PARTS = {"val": "validation", "test": "test"}  # the parts that are scored, and how they are called
 
 
-@dataclass
-class Results:
-    """Scores of a run.
-
-    Attributes:
-        scores: {"validation": {metric: value}, "test": {...}}; "test" is absent without a test part.
-        baselines: scores of the models of `lyra.baselines` on the same parts, {model: {part: {metric: value}}}, for
-            a regression on sequences of one length; else empty.
-        seconds: spent in training.
-        epochs, best_epoch: how many were run, and which one is kept; chosen: by what.
-        positive: of two classes, the one whose F1 and AUPRC these are.
-        one_class: {part: class} where the model predicts nothing else.
-    """
-
-    out: Path
-    scores: dict[str, dict[str, float | None]]
-    baselines: dict[str, dict[str, dict[str, float | None]]] = field(default_factory=dict)
-    seconds: float = 0.0
-    epochs: int = 0
-    best_epoch: int = 0
-    chosen: str = ""
-    positive: str | None = None
-    one_class: dict[str, str] = field(default_factory=dict)
-    parameters: int = 0
-
-    def to_json(self) -> dict[str, Any]:
-        values = {
-            "best_epoch": self.best_epoch, "chosen": self.chosen, "epochs": self.epochs,
-            "seconds": round(self.seconds, 1), "positive": self.positive,
-        }  # fmt: skip
-        return {
-            **self.scores,
-            "baselines": self.baselines,
-            "parameters": self.parameters,
-            **values,
-        }
-
-
 def write_results(
     out: Path, module: LyraModule, data: LabelledData, recipe: Recipe, history: History, title: str
 ) -> Results:
     """Evaluates the trained module and writes everything into `out`."""
-    metadata = describe_model(module, data)
-    save_model(out / "model", module.model, metadata)
-    predictor = Predictor(module.model, metadata)
+    description = ModelDescription(data.alphabet, data.targets, module.output, data.source, data.coverage())
+    save_model(out / "model", module.model, description)
+    predictor = Predictor(module.model, description)
     task = data.targets.task
     results = Results(
         out, {}, seconds=history.seconds(), epochs=len(history.rows),
@@ -115,33 +75,6 @@ def scored(data: LabelledData, predictions: Any, rows: np.ndarray) -> tuple[np.n
     return predicted, true
 
 
-def describe_model(module: LyraModule, data: LabelledData) -> dict[str, Any]:
-    """Metadata that travels with the weights: all that a prediction needs to know."""
-    from .. import __version__
-
-    alphabet = data.alphabet
-    return {
-        "lyra_version": __version__,
-        "alphabet": {
-            "name": alphabet.name, "letters": alphabet.letters, "unknown": alphabet.unknown,
-            "aliases": alphabet.aliases,
-        },
-        "targets": data.targets.to_json(),
-        "output": module.output.to_json() if module.output is not None else None,
-        "source": data.source,
-        "coverage": data.coverage().to_json(),
-    }  # fmt: skip
-
-
-def save_model(folder: Path, model: Any, metadata: dict[str, Any]) -> None:
-    model.metadata = metadata
-    with atomic_path(folder) as unfinished:
-        try:
-            model.save_pretrained(unfinished)
-        except SafetensorError as error:
-            raise InputError(f"{folder}: cannot be written: {error}") from error
-
-
 def compare_with_baselines(results: Results, data: LabelledData, predictions: dict[str, Any]) -> np.ndarray | None:
     """Adds the baselines' scores and every model's epistasis scores; returns ridge's predictions of the last part.
 
@@ -180,7 +113,7 @@ def compare_with_baselines(results: Results, data: LabelledData, predictions: di
 def write_predictions(path: Path, data: LabelledData, predictor: Predictor, part: str, predictions: Any) -> None:
     """Row number, sequence (or mutations), target and prediction of each row of a part."""
     table = data.table.iloc[data.rows(part)]
-    source, target = data.source["column"], data.source["target"]
+    source, target = data.source.column, data.source.target
     with atomic_text(path) as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(["row", source, target, *predictor.columns])
@@ -205,10 +138,10 @@ def draw(
     pictures = {}
     if data.targets.task == "regression":
         path = out / "predicted_vs_measured.png"
-        plots.predicted_vs_measured(path, predictions, values, scores, data.source["target"], name)
+        plots.predicted_vs_measured(path, predictions, values, scores, data.source.target, name)
         pictures[f"Predicted against measured, {len(values):,} {name} sequences"] = path
         plots.summary(
-            out / "summary.png", predictions, values, scores, data.source["target"], name, history.rows,
+            out / "summary.png", predictions, values, scores, data.source.target, name, history.rows,
             results.best_epoch,
         )  # fmt: skip
         if additive is not None and scores.get("epistasis_r2") is not None:

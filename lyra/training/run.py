@@ -9,7 +9,6 @@ import re
 import shutil
 import warnings
 from collections.abc import Callable, Collection
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -22,10 +21,10 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from rich.console import Console
 
 from ..data.batches import SequenceDataset
-from ..data.loading import LabelledData, load_labelled
-from ..data.sequences import read_wild_type
+from ..data.loading import LabelledData, load_with_wild_type
 from ..data.sources import Source
 from ..data.targets import Targets
+from ..data.wild_types import read_wild_type
 from ..errors import InputError, argument
 from ..files import (
     check_folder,
@@ -39,12 +38,13 @@ from ..files import (
 )
 from ..models import Lyra, LyraForTokenClassification
 from ..outputs import RegressionOutput
+from ..scores import Results
 from ..settings.data import DataOptions
 from ..settings.training import Hardware, Recipe
 from . import effects, selection
 from .callbacks import AfterFirstEpoch, AtomicCheckpointIO, EpochProgress, FiniteLoss, History
 from .module import MONITOR, LyraDataModule, LyraModule
-from .results import REPORT, Results, write_results
+from .results import REPORT, write_results
 
 OWN = re.compile(  # all that a run leaves in its folder, and what is in there while it goes on
     r"model/(config\.json|model\.safetensors|README\.md|\.gitattributes)|checkpoints/[^/]+\.ckpt|(run|metrics)\.json|"
@@ -101,9 +101,7 @@ def train(
         )
     recipe.check()
     data_options.check()
-    wild_type_given = data_options.wild_type
-    if wild_type_given is not None:  # the sequence itself, in case that its file changes before a run is resumed
-        data_options = replace(data_options, wild_type=read_wild_type(wild_type_given, warn))
+    wild_type = read_wild_type(data_options.wild_type, warn)
     effects.check_before_reading(given, recipe)
     check_no_file(out)
     with contextlib.nullcontext() if quiet else claimed_folder(out):
@@ -118,12 +116,13 @@ def train(
         source = Source(path)
         settings = {
             "data": {"name": Path(source.name).name, "sha256": source.sha256()},
-            "data_options": data_options.to_json(),
+            # the wild type itself, in case that its file changes before the run is resumed
+            "data_options": {**data_options.to_json(), "wild_type": wild_type},
             "recipe": recipe.to_json(),
         }
         if not quiet and resume:
             check_resumable(out, settings)
-        data = load_labelled(source, data_options, warn)
+        data = load_with_wild_type(source, data_options, wild_type, warn)
         effects.check_with_data(given, data, data_options.unlabelled)
         describe(data, say)
 
@@ -144,7 +143,7 @@ def train(
                 trainer.callbacks.append(AfterFirstEpoch(lambda: commit_replacement(out)))  # type: ignore[attr-defined]
             fit(trainer, module, loaders, last if resume and last.exists() else None)
         else:
-            for name, read in ((None, source.file()), ("wild_type", wild_type_given or "")):
+            for name, read in ((None, source.file()), ("wild_type", data_options.wild_type or "")):
                 check_outside(out, read, name)
             with replaced_content(out) as commit:
                 trainer.callbacks.append(AfterFirstEpoch(commit))  # type: ignore[attr-defined]
@@ -195,7 +194,7 @@ def describe(data: LabelledData, say: Callable[[str], None]) -> None:
     lengths = np.diff(data.offsets)
     span = f"{lengths.min()}" if lengths.min() == lengths.max() else f"{lengths.min()} to {lengths.max()}"
     classes = f" with {len(data.targets.classes)} classes" if data.targets.classes else ""
-    say(f"data: {sizes}; {data.alphabet.name}, length {span}; {data.targets.task}{classes} of {data.source['target']}")
+    say(f"data: {sizes}; {data.alphabet.name}, length {span}; {data.targets.task}{classes} of {data.source.target}")
     if (problem := selection.undefined_because(data.targets.task, data.labels("val"))) is not None:
         say(f"warning: {problem}, so the epoch to keep is chosen by the validation loss")
 

@@ -58,8 +58,8 @@ def facts(data: LabelledData) -> dict[str, Any]:
     return {
         "task": data.targets.task, "classes": data.targets.classes, "alphabet": data.alphabet.name,
         "rows": (data.rows_read.read, data.rows_read.used), "aside": dict(+data.rows_read.aside),
-        "positive": data.targets.positive, "unlabelled": data.targets.unlabelled, "target": data.source["target"],
-        "column": data.source["column"], "sequences": data.sequences,
+        "positive": data.targets.positive, "unlabelled": data.targets.unlabelled, "target": data.source.target,
+        "column": data.source.column, "sequences": data.sequences,
         "values": [np.asarray(value).tolist() for value in data.values],
         "parts": {part: len(data.rows(part)) for part in ("train", "val", "test")},
         "spread": len({float(value) for value in data.values}) if not data.targets.classes else None,

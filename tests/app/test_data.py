@@ -134,7 +134,7 @@ def test_columns_are_found_by_name_or_given(tmp_path):
     rows = [("ACGT", "GGGG", "1.5", "0.5"), ("ACGA", "GGGA", "2.5", "1.5"), ("ACGC", "GGGC", "3.5", "2.5")]
     path = write_table(tmp_path / "t.csv", ["Sequence", "other", "dms_score", "second"], rows)
     found = load(path, val_fraction=0.34, test_fraction=0)
-    assert found.sequences == ["ACGT", "ACGA", "ACGC"] and found.source["target"] == "dms_score"
+    assert found.sequences == ["ACGT", "ACGA", "ACGC"] and found.source.target == "dms_score"
     found = load(path, val_fraction=0.34, test_fraction=0, sequence="other", target="second")
     assert found.sequences == ["GGGG", "GGGA", "GGGC"] and [float(v) for v in found.values] == [0.5, 1.5, 2.5]
 

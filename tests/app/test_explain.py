@@ -49,7 +49,7 @@ class Additive(nn.Module):
 def predictor_of(model: nn.Module, alphabet=DNA, kind: str = "linear") -> Predictor:
     described = {name: getattr(alphabet, name) for name in ("name", "letters", "unknown", "aliases")}
     output = {"kind": kind, "mean": 1.5, "std": 2.0} | ({"low": 1.0, "high": -2.0} if kind == "sigmoid" else {})
-    source = {"target": "binding"}
+    source = {"column": "seq", "mutant": False, "target": "binding"}
     return Predictor(
         model, {"alphabet": described, "targets": {"task": "regression"}, "output": output, "source": source}
     )

@@ -101,7 +101,7 @@ def test_resume_refuses_other_settings_and_data(lyra, tmp_path):
 
 def test_an_interrupt_while_results_are_written(lyra, tmp_path):
     """Training is over, the report is not: --resume writes it without training again."""
-    from lyra import report
+    from lyra.training import report
 
     table = write_table(tmp_path / "t.csv", ["seq", "label"], regression_rows())
     command = ("train", table, *OPTIONS, "--out")

@@ -13,7 +13,10 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from lyra import baselines
+from lyra.alphabets import DNA
+from lyra.data import Targets
 from lyra.metrics import evaluate
+from lyra.model_folder import ModelDescription
 from lyra.outputs import RegressionOutput
 from lyra.training import selection
 
@@ -326,7 +329,8 @@ def test_output_scale(kind):
         1
     )
     raw = torch.linspace(-8, 8, 50)
-    again = RegressionOutput.from_json(json.loads(json.dumps(output.to_json())))
+    described = ModelDescription(DNA, Targets("regression"), output).to_json()
+    again = ModelDescription.from_json(json.loads(json.dumps(described)), "").output
     torch.testing.assert_close(again.predict(raw), output.predict(raw))
     predicted = output.predict(raw).detach().numpy()
     if kind == "sigmoid":
