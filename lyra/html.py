@@ -3,25 +3,36 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from html import escape
 from pathlib import Path
 
+import pandas as pd
+
 from .files import atomic_text
 
-STYLE = """
-body { font: 16px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem; color: #222; }
-table { border-collapse: collapse; margin: 1rem 0; }
-th, td { padding: .25rem .8rem; border-bottom: 1px solid #ddd; text-align: left; }
-td.number { text-align: right; font-variant-numeric: tabular-nums; }
-figure { margin: 1.5rem 0; } img { max-width: 100%; height: auto; } figcaption { color: #555; }
+# pandas gives the cells of a table no class of their own, but the table has those of its columns of numbers
+NUMBER_CELLS = ", ".join(f".number-{place} td:nth-child({place})" for place in range(1, 13))
+STYLE = f"""
+body {{ font: 16px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem; color: #222; }}
+table {{ border-collapse: collapse; margin: 1rem 0; }}
+th, td {{ padding: .25rem .8rem; border-bottom: 1px solid #ddd; text-align: left; }}
+{NUMBER_CELLS} {{ text-align: right; font-variant-numeric: tabular-nums; }}
+figure {{ margin: 1.5rem 0; }} img {{ max-width: 100%; height: auto; }} figcaption {{ color: #555; }}
 """
+
+
+def table(frame: pd.DataFrame, numbers: Collection[str] = ()) -> str:
+    """A table of texts as HTML; the columns named in `numbers` are aligned at their right."""
+    classes = [f"number-{place}" for place, name in enumerate(frame.columns, 1) if name in numbers]
+    with pd.option_context("display.max_colwidth", None):
+        return frame.to_html(index=False, border=0, justify="left", classes=classes)
 
 
 def fact_table(facts: Mapping[str, object]) -> str:
     """A table of names and what they are, as HTML."""
-    rows = "".join(f"<tr><th>{escape(name)}</th><td>{escape(str(value))}</td></tr>" for name, value in facts.items())
-    return f"<table>{rows}</table>"
+    with pd.option_context("display.max_colwidth", None):
+        return pd.Series(facts, dtype=object).map(str).to_frame().to_html(header=False, border=0)
 
 
 def picture(caption: str, path: Path) -> str:

@@ -9,86 +9,69 @@ import typer
 
 from ..settings import Contents, ExplainOptions, InputOptions
 from ..settings.data import DEVICE
-from .options import MODEL_FOLDER, given, shared
+from .options import HELP, MODEL_FOLDER, given, panel
 
-DATA, OUTPUT, MACHINE = "Data", "What is explained", "Machine"
+PLAIN = panel(None)
+DATA = panel("Data")
+OUTPUT = panel("What is explained")
+MACHINE = panel("Machine")
 
 
 def explain(
     ctx: typer.Context,
     model: Annotated[Path, typer.Argument(help=MODEL_FOLDER)],
-    out: Annotated[Path, typer.Option("--out", "-o", help="Folder to write.")],
+    out: Annotated[Path, PLAIN("Folder to write.", "--out", "-o")],
     data: Annotated[
         str | None,
         typer.Argument(
             help="CSV, TSV or FASTA, plain or gzip; - is standard input \\[the wild type].", show_default=False
         ),
     ] = None,
-    positions: Annotated[
-        str | None, typer.Option(help="Positions such as 10-60,72, in the numbering of --offset \\[all].")
-    ] = None,
+    positions: Annotated[str | None, PLAIN("Positions such as 10-60,72, in the numbering of --offset \\[all].")] = None,
     mutagenesis: Annotated[
-        bool, typer.Option("--mutagenesis/--no-mutagenesis", help="Every single substitution.")
+        bool, PLAIN("Every single substitution.", "--mutagenesis/--no-mutagenesis")
     ] = Contents.mutagenesis,
     attributions: Annotated[
-        bool, typer.Option("--attributions/--no-attributions", help="Contributions by integrated gradients.")
+        bool, PLAIN("Contributions by integrated gradients.", "--attributions/--no-attributions")
     ] = Contents.attributions,
-    pairs: Annotated[
-        bool, typer.Option("--pairs", help="Epistasis of every pair of positions, at most 100.")
-    ] = Contents.pairs,
-    pictures: Annotated[
-        int, typer.Option(help="Draw pictures for so many sequences, the first ones.")
-    ] = Contents.pictures,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an earlier explanation in --out.")] = False,
+    pairs: Annotated[bool, PLAIN("Epistasis of every pair of positions, at most 100.", "--pairs")] = Contents.pairs,
+    pictures: Annotated[int, PLAIN("Draw pictures for so many sequences, the first ones.")] = Contents.pictures,
+    overwrite: Annotated[bool, PLAIN("Replace an earlier explanation in --out.", "--overwrite")] = False,
     class_name: Annotated[
         str | None,
-        typer.Option("--class", help="Classifier: the class to explain \\[the predicted one].", rich_help_panel=OUTPUT),
+        OUTPUT("Classifier: the class to explain \\[the predicted one].", "--class"),
     ] = None,
     at: Annotated[
         int | None,
-        typer.Option(
-            help="Class per residue: the position whose class is explained \\[where the substitution is].",
-            rich_help_panel=OUTPUT,
-        ),
+        OUTPUT("Class per residue: the position whose class is explained \\[where the substitution is]."),
     ] = None,
     scale: Annotated[
         str | None,
-        typer.Option(
-            help="Regression: target or latent (before the sigmoid). Classes: log-odds or probability \\[the first].",
-            rich_help_panel=OUTPUT,
-        ),
+        OUTPUT("Regression: target or latent (before the sigmoid). Classes: log-odds or probability \\[the first]."),
     ] = None,
     baseline: Annotated[
         str,
-        typer.Option(
-            help="Attributions compare with the average letter (average) or none at all (unknown).",
-            rich_help_panel=OUTPUT,
-        ),
+        OUTPUT("Attributions compare with the average letter (average) or none at all (unknown)."),
     ] = ExplainOptions.baseline,
-    steps: Annotated[
-        int, typer.Option(help="Points of the attributions' integral.", rich_help_panel=OUTPUT)
-    ] = ExplainOptions.steps,
+    steps: Annotated[int, OUTPUT("Points of the attributions' integral.")] = ExplainOptions.steps,
     pair_samples: Annotated[
-        int, typer.Option(help="Letter pairs drawn for each pair of positions.", rich_help_panel=OUTPUT)
+        int, OUTPUT("Letter pairs drawn for each pair of positions.")
     ] = ExplainOptions.pair_samples,
-    seed: Annotated[int, typer.Option(help="Of that draw.", rich_help_panel=OUTPUT)] = ExplainOptions.seed,
-    sequence: Annotated[str | None, shared("sequence", DATA)] = None,
-    mutant: Annotated[str | None, shared("mutant", DATA)] = None,
+    seed: Annotated[int, OUTPUT("Of that draw.")] = ExplainOptions.seed,
+    sequence: Annotated[str | None, DATA(HELP["sequence"])] = None,
+    mutant: Annotated[str | None, DATA(HELP["mutant"])] = None,
     wild_type: Annotated[
         str | None,
-        typer.Option(
-            help="Sequence, or file with it, to explain if there is no DATA; the one that mutations "
-            "refer to \\[the model's].",
-            rich_help_panel=DATA,
+        DATA(
+            "Sequence, or file with it, to explain if there is no DATA; the one that mutations "
+            "refer to \\[the model's]."
         ),
     ] = None,
-    offset: Annotated[
-        int | None, typer.Option(help="Number of the first residue \\[the model's].", rich_help_panel=DATA)
-    ] = None,
-    separator: Annotated[str | None, shared("separator", DATA)] = None,
-    on_invalid: Annotated[str, shared("on_invalid", DATA)] = InputOptions.on_invalid,
-    batch_size: Annotated[int, shared("batch_size", MACHINE)] = InputOptions.batch_size,
-    device: Annotated[str, shared("device", MACHINE)] = DEVICE,
+    offset: Annotated[int | None, DATA("Number of the first residue \\[the model's].")] = None,
+    separator: Annotated[str | None, DATA(HELP["separator"])] = None,
+    on_invalid: Annotated[str, DATA(HELP["on_invalid"])] = InputOptions.on_invalid,
+    batch_size: Annotated[int, MACHINE(HELP["batch_size"])] = InputOptions.batch_size,
+    device: Annotated[str, MACHINE(HELP["device"])] = DEVICE,
 ) -> None:
     """Explain predictions: every substitution, contributions of positions, pairs of positions.
 

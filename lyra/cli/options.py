@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import typer
@@ -9,7 +10,7 @@ from typer.core import TyperCommand
 from typer.models import OptionInfo
 
 MODEL_FOLDER = "Model folder that `lyra train` wrote."
-SHARED = {
+HELP = {  # of the options that several commands have
     "sequence": "Sequence column \\[found].",
     "mutant": "Column of mutations \\[the one of the training table].",
     "separator": "Between cells: comma, tab, semicolon, space, pipe \\[found].",
@@ -19,9 +20,13 @@ SHARED = {
 }
 
 
-def shared(name: str, panel: str | None = None) -> OptionInfo:
-    """An option that several commands have, under the heading `panel` of the command's help."""
-    return typer.Option(help=SHARED[name], rich_help_panel=panel)
+def panel(heading: str | None) -> Callable[..., OptionInfo]:
+    """Makes options, `option(help, *flags)`, that stand under a heading of a command's help."""
+
+    def make(help: str, *flags: str) -> OptionInfo:
+        return typer.Option(*flags, help=help, rich_help_panel=heading)
+
+    return make
 
 
 class Command(TyperCommand):

@@ -9,26 +9,26 @@ import typer
 
 from ..settings import InputOptions
 from ..settings.data import DEVICE
-from .options import MODEL_FOLDER, shared
+from .options import HELP, MODEL_FOLDER, panel
+
+PLAIN = panel(None)
 
 
 def predict(
     model: Annotated[Path, typer.Argument(help=MODEL_FOLDER)],
     data: Annotated[str, typer.Argument(help="CSV, TSV or FASTA, plain or gzip; - is standard input.")],
-    out: Annotated[
-        str, typer.Option("--out", "-o", help="File to write, .csv or .tsv (.gz packs it); - is standard output.")
-    ],
-    sequence: Annotated[str | None, shared("sequence")] = None,
-    mutant: Annotated[str | None, shared("mutant")] = None,
+    out: Annotated[str, PLAIN("File to write, .csv or .tsv (.gz packs it); - is standard output.", "--out", "-o")],
+    sequence: Annotated[str | None, PLAIN(HELP["sequence"])] = None,
+    mutant: Annotated[str | None, PLAIN(HELP["mutant"])] = None,
     wild_type: Annotated[
         str | None,
-        typer.Option(help="Sequence that the mutations refer to, or a file with it \\[the model's]."),
+        PLAIN("Sequence that the mutations refer to, or a file with it \\[the model's]."),
     ] = None,
-    offset: Annotated[int | None, typer.Option(help="Number of the wild type's first residue \\[the model's].")] = None,
-    separator: Annotated[str | None, shared("separator")] = None,
-    on_invalid: Annotated[str, shared("on_invalid")] = InputOptions.on_invalid,
-    batch_size: Annotated[int, shared("batch_size")] = InputOptions.batch_size,
-    device: Annotated[str, shared("device")] = DEVICE,
+    offset: Annotated[int | None, PLAIN("Number of the wild type's first residue \\[the model's].")] = None,
+    separator: Annotated[str | None, PLAIN(HELP["separator"])] = None,
+    on_invalid: Annotated[str, PLAIN(HELP["on_invalid"])] = InputOptions.on_invalid,
+    batch_size: Annotated[int, PLAIN(HELP["batch_size"])] = InputOptions.batch_size,
+    device: Annotated[str, PLAIN(HELP["device"])] = DEVICE,
 ) -> None:
     """Predict for the sequences of a file, in its order.
 

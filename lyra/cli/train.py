@@ -8,9 +8,13 @@ from typing import Annotated
 import typer
 
 from ..settings import DataOptions, Hardware, Recipe
-from .options import given, shared
+from .options import HELP, given, panel
 
-DATA, MODEL, FIT, MACHINE = "Data", "Model", "Training", "Machine"
+PLAIN = panel(None)
+DATA = panel("Data")
+MODEL = panel("Model")
+FIT = panel("Training")
+MACHINE = panel("Machine")
 
 
 def train(
@@ -18,139 +22,63 @@ def train(
     data: Annotated[
         str, typer.Argument(help="CSV or TSV, plain or gzip, with sequences and a target; - is standard input.")
     ],
-    out: Annotated[Path, typer.Option(help="Folder for the model, scores, predictions and pictures.")],
-    sequence: Annotated[
-        str | None,
-        typer.Option(help="Sequence column \\[found: seq, sequence, mutated_sequence, x].", rich_help_panel=DATA),
-    ] = None,
-    target: Annotated[
-        str | None,
-        typer.Option(help="Target column \\[found: label, DMS_score, target, score, y].", rich_help_panel=DATA),
-    ] = None,
+    out: Annotated[Path, PLAIN("Folder for the model, scores, predictions and pictures.")],
+    sequence: Annotated[str | None, DATA("Sequence column \\[found: seq, sequence, mutated_sequence, x].")] = None,
+    target: Annotated[str | None, DATA("Target column \\[found: label, DMS_score, target, score, y].")] = None,
     split: Annotated[
         str | None,
-        typer.Option(
-            help="Column that says train, val or test \\[found: set, split; and validation]; none ignores them.",
-            rich_help_panel=DATA,
-        ),
+        DATA("Column that says train, val or test \\[found: set, split; and validation]; none ignores them."),
     ] = None,
-    mutant: Annotated[
-        str | None, typer.Option(help="Column of mutations such as A24G:T30K \\[found: mutant].", rich_help_panel=DATA)
-    ] = None,
-    wild_type: Annotated[
-        str | None,
-        typer.Option(help="Sequence that the mutations refer to, or a file with it.", rich_help_panel=DATA),
-    ] = None,
-    offset: Annotated[
-        int, typer.Option(help="Number of the wild type's first residue.", rich_help_panel=DATA)
-    ] = DataOptions.offset,
-    separator: Annotated[str | None, shared("separator", DATA)] = None,
-    decimal: Annotated[
-        str, typer.Option(help="Of numbers: point or comma.", rich_help_panel=DATA)
-    ] = DataOptions.decimal,
-    alphabet: Annotated[
-        str | None, typer.Option(help="protein, dna or rna \\[found from the letters].", rich_help_panel=DATA)
-    ] = None,
+    mutant: Annotated[str | None, DATA("Column of mutations such as A24G:T30K \\[found: mutant].")] = None,
+    wild_type: Annotated[str | None, DATA("Sequence that the mutations refer to, or a file with it.")] = None,
+    offset: Annotated[int, DATA("Number of the wild type's first residue.")] = DataOptions.offset,
+    separator: Annotated[str | None, DATA(HELP["separator"])] = None,
+    decimal: Annotated[str, DATA("Of numbers: point or comma.")] = DataOptions.decimal,
+    alphabet: Annotated[str | None, DATA("protein, dna or rna \\[found from the letters].")] = None,
     task: Annotated[
         str | None,
-        typer.Option(
-            help="regression, classification or token (a class per residue) \\[found from the target].",
-            rich_help_panel=DATA,
-        ),
+        DATA("regression, classification or token (a class per residue) \\[found from the target]."),
     ] = None,
-    positive: Annotated[
-        str | None,
-        typer.Option(help="Of two classes, the one of F1 and AUPRC \\[the rarer one].", rich_help_panel=DATA),
-    ] = None,
+    positive: Annotated[str | None, DATA("Of two classes, the one of F1 and AUPRC \\[the rarer one].")] = None,
     na: Annotated[
         str | None,
-        typer.Option(
-            help="Target cells without value, texts between commas \\[empty, NA, NaN, None, null]; '' is empty alone.",
-            rich_help_panel=DATA,
-        ),
+        DATA("Target cells without value, texts between commas \\[empty, NA, NaN, None, null]; '' is empty alone."),
     ] = None,
-    on_missing: Annotated[
-        str, typer.Option(help="Rows without a target: error, or skip the row.", rich_help_panel=DATA)
-    ] = DataOptions.on_missing,
-    unlabelled: Annotated[
-        str, typer.Option(help="Label of residues without one; '' if all have one.", rich_help_panel=DATA)
-    ] = DataOptions.unlabelled,
+    on_missing: Annotated[str, DATA("Rows without a target: error, or skip the row.")] = DataOptions.on_missing,
+    unlabelled: Annotated[str, DATA("Label of residues without one; '' if all have one.")] = DataOptions.unlabelled,
     on_invalid: Annotated[
         str,
-        typer.Option(
-            help="Letters outside the alphabet: error, skip the row, or read as unknown.", rich_help_panel=DATA
-        ),
+        DATA("Letters outside the alphabet: error, skip the row, or read as unknown."),
     ] = DataOptions.on_invalid,
-    val_fraction: Annotated[
-        float, typer.Option(help="Validation share, where no column says.", rich_help_panel=DATA)
-    ] = DataOptions.val_fraction,
-    test_fraction: Annotated[
-        float, typer.Option(help="Test share, where no column says.", rich_help_panel=DATA)
-    ] = DataOptions.test_fraction,
-    deduplicate: Annotated[
-        bool, typer.Option("--deduplicate", help="Keep one copy of each sequence.", rich_help_panel=DATA)
-    ] = DataOptions.deduplicate,
-    model: Annotated[
-        str, typer.Option(help="paper (the published 47,000 parameters) or layered.", rich_help_panel=MODEL)
-    ] = Recipe.model,
-    d_model: Annotated[int, typer.Option(help="Channels.", rich_help_panel=MODEL)] = Recipe.d_model,
-    d_state: Annotated[int, typer.Option(help="State size of each channel.", rich_help_panel=MODEL)] = Recipe.d_state,
-    pgc_layers: Annotated[
-        int, typer.Option(help="Gated convolution layers of the layered model.", rich_help_panel=MODEL)
-    ] = Recipe.pgc_layers,
-    s4_layers: Annotated[
-        int, typer.Option(help="State space layers of the layered model.", rich_help_panel=MODEL)
-    ] = Recipe.s4_layers,
-    dropout: Annotated[float, typer.Option(help="Dropout.", rich_help_panel=MODEL)] = Recipe.dropout,
-    pool: Annotated[str, typer.Option(help="mean, max or first.", rich_help_panel=MODEL)] = Recipe.pool,
+    val_fraction: Annotated[float, DATA("Validation share, where no column says.")] = DataOptions.val_fraction,
+    test_fraction: Annotated[float, DATA("Test share, where no column says.")] = DataOptions.test_fraction,
+    deduplicate: Annotated[bool, DATA("Keep one copy of each sequence.", "--deduplicate")] = DataOptions.deduplicate,
+    model: Annotated[str, MODEL("paper (the published 47,000 parameters) or layered.")] = Recipe.model,
+    d_model: Annotated[int, MODEL("Channels.")] = Recipe.d_model,
+    d_state: Annotated[int, MODEL("State size of each channel.")] = Recipe.d_state,
+    pgc_layers: Annotated[int, MODEL("Gated convolution layers of the layered model.")] = Recipe.pgc_layers,
+    s4_layers: Annotated[int, MODEL("State space layers of the layered model.")] = Recipe.s4_layers,
+    dropout: Annotated[float, MODEL("Dropout.")] = Recipe.dropout,
+    pool: Annotated[str, MODEL("mean, max or first.")] = Recipe.pool,
     bidirectional: Annotated[
         bool,
-        typer.Option("--bidirectional/--one-way", help="Whether state spaces look both ways.", rich_help_panel=MODEL),
+        MODEL("Whether state spaces look both ways.", "--bidirectional/--one-way"),
     ] = Recipe.bidirectional,
-    output: Annotated[
-        str,
-        typer.Option(help="Regression: linear, or sigmoid, which learns a saturating scale.", rich_help_panel=MODEL),
-    ] = Recipe.output,
-    epochs: Annotated[
-        int | None, typer.Option(help="At most so many \\[as many as make about 4,000 steps].", rich_help_panel=FIT)
-    ] = None,
-    batch_size: Annotated[
-        int | None, typer.Option(help="Sequences a batch \\[128, less for few sequences].", rich_help_panel=FIT)
-    ] = None,
-    lr: Annotated[
-        float, typer.Option(help="Highest learning rate of the one-cycle schedule.", rich_help_panel=FIT)
-    ] = Recipe.lr,
-    s4_lr: Annotated[
-        float, typer.Option(help="The same for the state spaces' dynamics.", rich_help_panel=FIT)
-    ] = Recipe.s4_lr,
-    weight_decay: Annotated[
-        float, typer.Option(help="AdamW's weight decay.", rich_help_panel=FIT)
-    ] = Recipe.weight_decay,
-    class_weights: Annotated[str, typer.Option(help="none or balanced.", rich_help_panel=FIT)] = Recipe.class_weights,
-    patience: Annotated[
-        int, typer.Option(help="Stop after so many epochs without a better validation score.", rich_help_panel=FIT)
-    ] = Recipe.patience,
-    seed: Annotated[
-        int, typer.Option(help="Of the split, the weights, the order and dropout.", rich_help_panel=FIT)
-    ] = Recipe.seed,
-    resume: Annotated[
-        bool, typer.Option("--resume", help="Go on with an interrupted run in --out.", rich_help_panel=FIT)
-    ] = False,
-    overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Replace an earlier run in --out.", rich_help_panel=FIT)
-    ] = False,
-    accelerator: Annotated[
-        str, typer.Option(help="Lightning's: auto, cpu, gpu, ...", rich_help_panel=MACHINE)
-    ] = Hardware.accelerator,
-    devices: Annotated[
-        str, typer.Option(help="Lightning's: auto, a number, or a list such as 0,1.", rich_help_panel=MACHINE)
-    ] = Hardware.devices,
-    strategy: Annotated[
-        str, typer.Option(help="Lightning's: auto, ddp, ...", rich_help_panel=MACHINE)
-    ] = Hardware.strategy,
-    precision: Annotated[
-        str, typer.Option(help="Lightning's: 32-true, bf16-mixed, ...", rich_help_panel=MACHINE)
-    ] = Hardware.precision,
+    output: Annotated[str, MODEL("Regression: linear, or sigmoid, which learns a saturating scale.")] = Recipe.output,
+    epochs: Annotated[int | None, FIT("At most so many \\[as many as make about 4,000 steps].")] = None,
+    batch_size: Annotated[int | None, FIT("Sequences a batch \\[128, less for few sequences].")] = None,
+    lr: Annotated[float, FIT("Highest learning rate of the one-cycle schedule.")] = Recipe.lr,
+    s4_lr: Annotated[float, FIT("The same for the state spaces' dynamics.")] = Recipe.s4_lr,
+    weight_decay: Annotated[float, FIT("AdamW's weight decay.")] = Recipe.weight_decay,
+    class_weights: Annotated[str, FIT("none or balanced.")] = Recipe.class_weights,
+    patience: Annotated[int, FIT("Stop after so many epochs without a better validation score.")] = Recipe.patience,
+    seed: Annotated[int, FIT("Of the split, the weights, the order and dropout.")] = Recipe.seed,
+    resume: Annotated[bool, FIT("Go on with an interrupted run in --out.", "--resume")] = False,
+    overwrite: Annotated[bool, FIT("Replace an earlier run in --out.", "--overwrite")] = False,
+    accelerator: Annotated[str, MACHINE("Lightning's: auto, cpu, gpu, ...")] = Hardware.accelerator,
+    devices: Annotated[str, MACHINE("Lightning's: auto, a number, or a list such as 0,1.")] = Hardware.devices,
+    strategy: Annotated[str, MACHINE("Lightning's: auto, ddp, ...")] = Hardware.strategy,
+    precision: Annotated[str, MACHINE("Lightning's: 32-true, bf16-mixed, ...")] = Hardware.precision,
 ) -> None:
     """Train a model on a table of sequences and targets.
 

@@ -9,8 +9,8 @@ These functions answer what the model has learned, which is what the sequence do
 """
 
 from ..settings.explain import ExplainOptions
-from .gradients import attributions
-from .pairs import as_matrix, epistasis
-from .substitutions import mutagenesis, sensitive_positions
+from .attributions import attributions
+from .epistasis import as_matrix, epistasis
+from .mutagenesis import mutagenesis, sensitive_positions
 
 __all__ = ["ExplainOptions", "as_matrix", "attributions", "epistasis", "mutagenesis", "sensitive_positions"]

@@ -19,12 +19,12 @@ from ..prediction import Predictor
 from ..settings.data import InputOptions
 from ..settings.explain import Contents, ExplainOptions
 from . import pictures
-from .gradients import COST, integrated_gradients
-from .inputs import Inputs, Item
+from .attributions import COST, integrated_gradients
+from .epistasis import as_matrix, check_output, count_doubles, count_positions, epistasis_table
+from .items import Item, Items
+from .mutagenesis import mutagenesis_table, sensitive_positions
 from .page import Explanation, write_explanation
-from .pairs import as_matrix, check_output, count_doubles, count_positions, pair_table
 from .subject import Progress, Score, Subject, substitutable
-from .substitutions import sensitive_positions, substitutions
 
 OWN = re.compile(r"explanation\.(json|html)|(mutagenesis|attributions|epistasis)(_.*)?\.(csv|png)")
 SUMMARY = "explanation.json"  # by which a folder is known as one of these
@@ -49,7 +49,7 @@ class Work:
     doubles: int = 0
     cost: int = 0
 
-    def describe(self, options: ExplainOptions) -> str:
+    def summary(self, options: ExplainOptions) -> str:
         parts = [f"{self.substitutions:,} substitutions"] if self.substitutions else []
         if self.attributions:
             parts.append(f"attributions in {options.steps:,} steps")
@@ -100,7 +100,7 @@ def explain_file(
         check_output(score)
     if contents.pictures < 0:
         raise InputError(f"{argument('pictures')} {contents.pictures}: must not be negative")
-    if contents.attributions and score.own:
+    if contents.attributions and score.per_position:
         say(f"no attributions: this model gives a class to each residue; {argument('at')} chooses the one to attribute")
         contents = replace(contents, attributions=False)
     if not (contents.mutagenesis or contents.attributions or contents.pairs):
@@ -109,7 +109,7 @@ def explain_file(
             f"out, or give {argument('pairs', True)}"
         )
     contents.check_effects(given)
-    items = Inputs(predictor, path, inputs, options)
+    items = Items(predictor, path, inputs, options)
     work = count_work(items, predictor, contents)
     for note in items.notes:
         say(f"warning: {note}")
@@ -119,7 +119,7 @@ def explain_file(
         for warning in items.given.warnings():
             say(f"warning: {warning}")
         say(f"rows: {items.given.count}")
-    say(work.describe(options))
+    say(work.summary(options))
     done = 0
 
     def advance(count: int) -> None:
@@ -137,7 +137,7 @@ def explain_file(
             if number <= max(contents.pictures, SUMMARISED):
                 shown.append(explanation)
         stack.close()
-        settings = describe(score, options, contents)
+        settings = settings_of(score, options, contents)
         write_json(folder / SUMMARY, {**settings, "sequences": facts})
         write_explanation(folder / PAGE, folder, title, settings, work.sequences, shown)
     if contents.attributions:
@@ -163,7 +163,7 @@ def usable_folder(out: str | Path, overwrite: bool) -> Path:
     return path
 
 
-def count_work(items: Inputs, predictor: Predictor, contents: Contents) -> Work:
+def count_work(items: Items, predictor: Predictor, contents: Contents) -> Work:
     """Reads and checks everything, and counts the predictions to make."""
     work, letters = Work(), len(substitutable(predictor.alphabet))
     open_letters = {predictor.alphabet.letters[token] for token in substitutable(predictor.alphabet)}
@@ -220,7 +220,7 @@ def explain_one(
     explanation = Explanation(
         {"id": item.id, "length": subject.length, "offset": options.offset}, score.unit, score.digits
     )
-    if not score.own:
+    if not score.per_position:
         if score.by_class:
             explanation.facts["class"] = subject.class_names(np.zeros(1, dtype=np.int64))[0]
         explanation.facts["predicted"] = float(subject.predicted[0])
@@ -233,11 +233,11 @@ def explain_one(
             explanation.pictures[title] = name
 
     if contents.mutagenesis:
-        frame = substitutions(subject, progress)
+        frame = mutagenesis_table(subject, progress)
         order = frame.sort_values("change", kind="stable")
         explanation.sensitive = sensitive_positions(frame)
         explanation.lowest, explanation.highest = order.head(5), order.tail(5).iloc[::-1]
-        draw("mutagenesis", frame, f"{item.id}: every substitution", pictures.mutagenesis)
+        draw("mutagenesis", frame, f"{item.id}: every substitution", pictures.draw_mutagenesis)
         tables.add("mutagenesis", item.id, frame)
     if contents.attributions:
         frame = integrated_gradients(subject, progress)
@@ -247,13 +247,13 @@ def explain_one(
             f"{item.id}: what leads from {frame.attrs['baseline_predicted']:.{score.digits}g} (baseline: "
             f"{options.baseline}) to the predicted {frame.attrs['predicted']:.{score.digits}g}"
         )
-        draw("attributions", frame, title, pictures.attributions)
+        draw("attributions", frame, title, pictures.draw_attributions)
         tables.add("attributions", item.id, frame)
     if contents.pairs:
-        frame = pair_table(subject, progress)
+        frame = epistasis_table(subject, progress)
         explanation.pairs = frame.sort_values("rms", ascending=False, kind="stable").head(10)
         letters = {site + options.offset: subject.letters[site] for site in subject.open}
-        draw("epistasis", frame, f"{item.id}: epistasis of pairs of positions", pictures.epistasis, letters)
+        draw("epistasis", frame, f"{item.id}: epistasis of pairs of positions", pictures.draw_epistasis, letters)
         if number <= contents.pictures:
             as_matrix(frame).to_csv(tables.folder / f"epistasis_{stem}.csv", float_format="%.7g", lineterminator="\n")
         tables.add("epistasis", item.id, frame)
@@ -265,7 +265,7 @@ def safe_name(id: str) -> str:
     return re.sub(r"[^A-Za-z0-9.-]+", "_", id)[:40].strip("._") or "sequence"
 
 
-def describe(score: Score, options: ExplainOptions, contents: Contents) -> dict[str, Any]:
+def settings_of(score: Score, options: ExplainOptions, contents: Contents) -> dict[str, Any]:
     """The settings that the results depend on."""
     settings = {name: value for name, value in asdict(options).items() if value is not None}
     for name in ("offset", "batch_size"):  # each sequence has its own; of no influence

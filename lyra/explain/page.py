@@ -10,7 +10,7 @@ from typing import Any
 
 import pandas as pd
 
-from ..html import fact_table, picture, write_page
+from ..html import fact_table, picture, table, write_page
 
 NAMES = {
     "class_name": "class", "at": "position explained", "pair_samples": "letter pairs a position pair",
@@ -75,9 +75,5 @@ def number(value: Any, digits: int = 4) -> str:
 
 def frame_table(frame: pd.DataFrame) -> str:
     """A table as HTML, numbers to four digits."""
-    head = "".join(f"<th>{escape(str(name).replace('_', ' '))}</th>" for name in frame.columns if name != "id")
-    rows = []
-    for row in frame.drop(columns="id", errors="ignore").itertuples(index=False):
-        texts = ((number(value), isinstance(value, float)) for value in row)
-        rows.append("".join(f"<td{' class=number' * numeric}>{escape(text)}</td>" for text, numeric in texts))
-    return f"<table><tr>{head}</tr>{''.join(f'<tr>{row}</tr>' for row in rows)}</table>"
+    frame = frame.drop(columns="id", errors="ignore").rename(columns=lambda name: name.replace("_", " "))
+    return table(frame.map(number), numbers=frame.select_dtypes("float").columns)

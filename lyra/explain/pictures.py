@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 
 from ..errors import argument
 from ..plots import new_figure, plain, save_figure
-from .pairs import as_matrix
+from .epistasis import as_matrix
 
 # Rows of a protein's heat map, by what the residues have in common: small and aliphatic, aromatic, special, polar,
 # negative, positive.
@@ -29,7 +29,7 @@ CHANGES = "RdBu"  # red is less, blue is more, and white is no change; told apar
 NOTHING = "0.88"  # grey: nothing was predicted here
 
 
-def mutagenesis(path: Path, frame: pd.DataFrame, title: str) -> None:
+def draw_mutagenesis(path: Path, frame: pd.DataFrame, title: str) -> None:
     """The `change` of a `mutagenesis` table: letters as rows, positions as columns, a dot on the wild type's letter.
 
     The strip below is the mean of each position. Of a sequence too long to draw, the stretch whose substitutions
@@ -68,7 +68,7 @@ def mutagenesis(path: Path, frame: pd.DataFrame, title: str) -> None:
     finish(figure, path, title)
 
 
-def attributions(path: Path, frame: pd.DataFrame, title: str) -> None:
+def draw_attributions(path: Path, frame: pd.DataFrame, title: str) -> None:
     """A bar for each position of an `attributions` table, its letter above."""
     table, title = shown_stretch(frame.set_index("position")[["attribution"]].T, title)
     letters = frame.set_index("position")["letter"]
@@ -87,7 +87,7 @@ def attributions(path: Path, frame: pd.DataFrame, title: str) -> None:
     finish(figure, path, title)
 
 
-def epistasis(path: Path, frame: pd.DataFrame, title: str, wild_type: dict[int, str]) -> None:
+def draw_epistasis(path: Path, frame: pd.DataFrame, title: str, wild_type: dict[int, str]) -> None:
     """An `epistasis` table as two maps of positions by positions: root mean square, and mean with its sign."""
     rms, mean = as_matrix(frame), as_matrix(frame, "mean")
     side = 1.2 + 0.085 * max(30, len(rms))

@@ -33,7 +33,8 @@ class Score:
     Attributes:
         unit: what the number is, for people.
         chosen: the index of the class that the user named, or None.
-        by_class: whether the model is a classifier; own: whether each substitution is scored where it happens.
+        by_class: whether the model is a classifier; per_position: whether each substitution is
+            scored where it happens.
     """
 
     def __init__(self, predictor: Predictor, options: ExplainOptions) -> None:
@@ -43,7 +44,7 @@ class Score:
         self.predictor = predictor
         self.scale = options.scale or SCALES[task][0]
         self.by_class = task != "regression"
-        self.own = task == "token" and options.at is None
+        self.per_position = task == "token" and options.at is None
         self.chosen: int | None = None
         if self.scale not in SCALES[task]:
             raise InputError(f"{argument('scale')} {shorten(self.scale)}: must be one of {', '.join(SCALES[task])} "
@@ -125,7 +126,7 @@ class Subject:
         self.batch = max(1, min(options.batch_size, max_tokens_per_batch(options.batch_size) // self.length))
         with torch.no_grad():  # not inference_mode: the classes take part in gradients later
             raw = self.raw(self.tokens.unsqueeze(0))
-            raw = raw[0] if score.own else raw
+            raw = raw[0] if score.per_position else raw
             self.classes = raw.argmax(-1) if score.chosen is None else torch.full_like(raw[..., 0].long(), score.chosen)
             self.predicted = score(raw, self.classes).cpu().numpy()
         if not np.isfinite(self.predicted).all():
@@ -138,15 +139,16 @@ class Subject:
         raw = self.score_of.predictor.model(x)
         return raw if self.at is None else raw[:, self.at]
 
-    def own(self, sites: np.ndarray) -> np.ndarray:
+    def unchanged(self, sites: np.ndarray) -> np.ndarray:
         """The sequence's own score where changes at these positions are scored."""
-        return self.predicted[sites] if self.score_of.own else np.broadcast_to(self.predicted, sites.shape)
+        return self.predicted[sites] if self.score_of.per_position else np.broadcast_to(self.predicted, sites.shape)
 
     def class_names(self, sites: np.ndarray) -> list[str]:
         """The class that is explained at each of these positions."""
         classes = self.classes.cpu().numpy()
         names = self.score_of.predictor.targets.classes
-        return [names[i] for i in (classes[sites] if self.score_of.own else np.broadcast_to(classes, sites.shape))]
+        here = classes[sites] if self.score_of.per_position else np.broadcast_to(classes, sites.shape)
+        return [names[i] for i in here]
 
     def substitutions(self) -> tuple[np.ndarray, np.ndarray]:
         """Every single substitution: index of the position (M,), new token (M,)."""
@@ -163,7 +165,7 @@ class Subject:
             where = torch.from_numpy(sites[start : start + self.batch]).to(self.device)
             new = torch.from_numpy(tokens[start : start + self.batch]).to(self.device)
             raw = self.raw(self.tokens.repeat(len(where), 1).scatter(1, where, new))
-            if self.score_of.own:
+            if self.score_of.per_position:
                 raw, classes = raw[torch.arange(len(where), device=self.device), where[:, 0]], self.classes[where[:, 0]]
             else:
                 classes = self.classes.expand(len(where))

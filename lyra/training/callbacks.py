@@ -52,6 +52,9 @@ class History(Callback):
     The rows are part of the checkpoint, so a resumed run has them all.
     """
 
+    # Not Lightning's CSVLogger: its file is called metrics.csv, with a column for the step and all columns in the order
+    # of the alphabet; it is appended to in place, so that a full disk leaves half a row; and a resumed run deletes it.
+
     def __init__(self, path: Path) -> None:
         self.path = path
         self.rows: list[dict[str, float | int | None]] = []

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from html import escape
 from pathlib import Path
 
+import pandas as pd
+
 from ..data.loading import LabelledData
-from ..html import fact_table, picture, write_page
+from ..html import fact_table, picture, table, write_page
 from ..scores import Results, number, score_name, score_rows
 from ..settings.training import Recipe
 
@@ -43,12 +44,11 @@ def write_report(
 
 def _score_table(results: Results) -> str:
     rows = score_rows(results)
-    metrics = list(dict.fromkeys(name for _, _, scores in rows for name in scores))
-    head = "".join(f"<th>{escape(score_name(name, results.positive))}</th>" for name in metrics)
-    body = "".join(
-        f"<tr><td>{part}</td><td>{model}</td>"
-        + "".join(f'<td class="number">{number(name, scores.get(name))}</td>' for name in metrics)
-        + "</tr>"
-        for part, model, scores in rows
+    shown = {name: score_name(name, results.positive) for _, _, scores in rows for name in scores}
+    frame = pd.DataFrame(
+        [
+            {"part": part, "model": model} | {shown[name]: number(name, scores.get(name)) for name in shown}
+            for part, model, scores in rows
+        ]
     )
-    return f"<table><tr><th>part</th><th>model</th>{head}</tr>{body}</table>"
+    return table(frame, shown.values())

@@ -263,6 +263,19 @@ def test_integrated_gradients_are_complete(predictors, task, baseline):
     assert part.attrs["completeness_error"] < 0.1, "the error is of all positions, whichever are asked for"
 
 
+@pytest.mark.parametrize("steps", [9, 300])
+def test_integrated_gradients_are_captums(predictors, steps):
+    """The same integral by the same midpoint rule, in float64 here and in float32 there."""
+    captum = pytest.importorskip("captum.attr")
+    predictor, sequence = predictors["regression"], "GATTGCGGATCAGGCTA"
+    letters = nn.functional.one_hot(torch.from_numpy(DNA.encode(sequence)).long(), len(DNA)).float().unsqueeze(0)
+    average = torch.tensor([0.25, 0.25, 0.25, 0.25, 0.0]).expand_as(letters)
+    method = captum.IntegratedGradients(lambda x: predictor.output.predict(predictor.model(x)[..., 0]))
+    expected = method.attribute(letters, average, n_steps=steps, method="riemann_middle").sum(-1)[0].numpy()
+    found = attributions(predictor, sequence, ExplainOptions(steps=steps))
+    np.testing.assert_allclose(found["attribution"], expected, rtol=1e-4, atol=1e-6)
+
+
 def test_attributions_leave_the_model_alone(predictors):
     """No gradients stay behind, and whether weights have them is no matter."""
     model = predictors["regression"].model

@@ -35,10 +35,10 @@ def mutagenesis(
             does not have.
     """
     options = options or ExplainOptions()
-    return substitutions(Subject(Score(predictor, options), sequence, options), progress)
+    return mutagenesis_table(Subject(Score(predictor, options), sequence, options), progress)
 
 
-def substitutions(subject: Subject, progress: Progress = no_progress) -> pd.DataFrame:
+def mutagenesis_table(subject: Subject, progress: Progress = no_progress) -> pd.DataFrame:
     """`mutagenesis` of a sequence that is already prepared."""
     sites, tokens = subject.substitutions()
     predicted = subject.score_mutants(sites[:, None], tokens[:, None], progress)
@@ -51,7 +51,7 @@ def substitutions(subject: Subject, progress: Progress = no_progress) -> pd.Data
     }
     if score.by_class:
         table["class"] = subject.class_names(sites)
-    table |= {"predicted": predicted, "change": predicted - subject.own(sites)}
+    table |= {"predicted": predicted, "change": predicted - subject.unchanged(sites)}
     if score.scale == "log-odds":
         table["probability"] = 1 / (1 + np.exp(-predicted))
     frame = pd.DataFrame(table)

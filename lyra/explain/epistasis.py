@@ -41,12 +41,12 @@ def epistasis(
     options = options or ExplainOptions()
     score = Score(predictor, options)
     check_output(score)
-    return pair_table(Subject(score, sequence, options), progress)
+    return epistasis_table(Subject(score, sequence, options), progress)
 
 
 def check_output(score: Score) -> None:
     """Raises InputError where two positions have no answer in common."""
-    if score.own:
+    if score.per_position:
         raise InputError(
             f"{argument('pairs')}: this model gives a class to each residue; choose one of them with {argument('at')}"
         )
@@ -93,7 +93,7 @@ def draw_doubles(subject: Subject) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     return np.tile(subject.open[pairs], (1, samples, 1)), others[pairs, places], places
 
 
-def pair_table(subject: Subject, progress: Progress = no_progress) -> pd.DataFrame:
+def epistasis_table(subject: Subject, progress: Progress = no_progress) -> pd.DataFrame:
     """`epistasis` of a sequence that is already prepared."""
     count = count_positions(subject.open)
     sites, tokens, places = draw_doubles(subject)

@@ -35,7 +35,7 @@ class Item:
     options: ExplainOptions
 
 
-class Inputs:
+class Items:
     """All sequences to explain; may be read several times.
 
     Attributes:
