@@ -221,8 +221,7 @@ def _emptying(folder: Path) -> Iterator[None]:
     except OSError as error:
         raise InputError(
             f"{folder}: cannot be emptied: {error.strerror or error}; give another {argument('out')} (what was in it "
-            "is there, "
-            f"or in {PREVIOUS} inside)"
+            f"is there, or in {PREVIOUS} inside)"
         ) from None
 
 

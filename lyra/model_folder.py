@@ -69,8 +69,8 @@ class ModelDescription:
             )
         except (KeyError, TypeError, ValueError) as error:
             raise InputError(
-                f"{where}: has no usable alphabet, targets and output ({error}); "
-                "give the model folder that `lyra train` wrote"
+                f"{where}: has no usable alphabet, targets and output ({error}); give the model folder that `lyra "
+                "train` wrote"
             ) from None
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import warnings
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -58,43 +59,40 @@ def _scores(scores: Mapping[str, float | None], names: Mapping[str, str]) -> str
     return "   ".join(f"{shown} {scores[name]:.3f}" for name, shown in names.items() if scores.get(name) is not None)
 
 
-def _measured(
-    axes: Any, predicted: np.ndarray, measured: np.ndarray, scores: Mapping[str, float | None], target: str, part: str
-) -> None:
-    _cloud(axes, measured, predicted)
-    _diagonal(axes, measured, predicted)
-    axes.set(xlabel=f"measured {plain(target)}", ylabel=f"predicted {plain(target)}")
-    axes.set_title(f"{part}: " + _scores(scores, {"r2": "R²", "spearman": "Spearman"}), fontsize=10)
+@dataclass
+class Comparison:
+    """Predictions of a part beside what was measured.
+
+    Attributes:
+        predicted, measured: (N,) in the target's units.
+        scores: those of the part; target: what was measured, for people.
+    """
+
+    predicted: np.ndarray
+    measured: np.ndarray
+    scores: Mapping[str, float | None]
+    target: str
+    part: str
+
+    def draw(self, axes: Any) -> None:
+        _cloud(axes, self.measured, self.predicted)
+        _diagonal(axes, self.measured, self.predicted)
+        axes.set(xlabel=f"measured {plain(self.target)}", ylabel=f"predicted {plain(self.target)}")
+        axes.set_title(f"{self.part}: " + _scores(self.scores, {"r2": "R²", "spearman": "Spearman"}), fontsize=10)
 
 
-def predicted_vs_measured(
-    path: Path,
-    predicted: np.ndarray,
-    measured: np.ndarray,
-    scores: Mapping[str, float | None],
-    target: str,
-    part: str,
-) -> None:
+def predicted_vs_measured(path: Path, comparison: Comparison) -> None:
     """Measured values along x, predictions along y, and the diagonal where they agree."""
     figure = new_figure(5.2, 4.8)
-    _measured(figure.add_subplot(), predicted, measured, scores, target, part)
+    comparison.draw(figure.add_subplot())
     save_figure(figure, path)
 
 
-def summary(
-    path: Path,
-    predicted: np.ndarray,
-    measured: np.ndarray,
-    scores: Mapping[str, float | None],
-    target: str,
-    part: str,
-    rows: Sequence[Mapping[str, Any]],
-    best_epoch: int,
-) -> None:
+def summary(path: Path, comparison: Comparison, rows: Sequence[Mapping[str, Any]], best_epoch: int) -> None:
     """Predicted against measured, and the learning curve beside it, in one picture."""
     figure = new_figure(9.2, 4.2)
     left, right = figure.subplots(1, 2)
-    _measured(left, predicted, measured, scores, target, part)
+    comparison.draw(left)
     _losses(right, rows, best_epoch)
     right.set_title(f"learning curve, epoch {best_epoch} kept", fontsize=10)
     save_figure(figure, path)

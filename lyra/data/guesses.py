@@ -331,8 +331,7 @@ def _refuse_thin_labels(target: Target, fits: list[int], names: int, agree: bool
         raise target.refuse(
             target.rows[fits[0]],
             f"value {shorten(cells[0])} may be a number, or a digit for each residue; say which with "
-            f"{argument('task')} "
-            "regression, classification or token",
+            f"{argument('task')} regression, classification or token",
         )
     if names > MAX_RESIDUE_LABELS:
         raise _word_or_labels(target, fits[0], names)

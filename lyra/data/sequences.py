@@ -135,10 +135,9 @@ def check_mutations_unused(table: pd.DataFrame, where: object, sequences: list[s
     pairs = set(zip(sequences, table[mutant], strict=True))
     if 2 * len(set(sequences)) <= len(pairs):
         raise InputError(
-            f"{where}: sequences repeat while column {mutant} differs: are these wild types? give mutated "
-            f"sequences, or {argument('mutant', mutant)} and the one {argument('wild_type')}, or "
-            f"{argument('sequence')} to take the sequences as they "
-            "are"
+            f"{where}: sequences repeat while column {mutant} differs: are these wild types? give mutated sequences, "
+            f"or {argument('mutant', mutant)} and the one {argument('wild_type')}, or {argument('sequence')} to take "
+            "the sequences as they are"
         )
 
 

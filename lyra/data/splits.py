@@ -69,8 +69,7 @@ def draw_parts(keys: Sequence[Hashable], val_fraction: float, test_fraction: flo
     if val_fraction + test_fraction >= 1:
         raise InputError(
             f"{argument('val_fraction')} {val_fraction} {argument('test_fraction')} {test_fraction}: leave nothing to "
-            "train on; "
-            "their sum must be below 1"
+            "train on; their sum must be below 1"
         )
     group = {key: i for i, key in enumerate(dict.fromkeys(keys))}
     order = np.random.default_rng(seed).permutation(len(group))
@@ -142,8 +141,7 @@ def find_parts(
     elif split is None and marks:
         raise InputError(
             f"{where}, column {extra}: does it say which rows are the validation part? {argument('split', extra)} if "
-            "so, "
-            f"{argument('split', NONE)} if not"
+            f"so, {argument('split', NONE)} if not"
         )
     if split is not None:
         cells, rows = table[split].tolist(), table.index.tolist()

@@ -231,11 +231,6 @@ def take(records: Iterator[Record], rows: int | None, letters: int | None) -> It
             return
 
 
-def iterate_table(path: str | Path | Source, rows: int | None, separator: str | None = None) -> Iterator[pd.DataFrame]:
-    """A table as blocks of at most `rows` rows; see `TableFile.blocks`."""
-    return TableFile(path, separator).blocks(rows)
-
-
 def read_table(path: str | Path | Source, separator: str | None = None) -> pd.DataFrame:
     """The whole table as text cells, indexed by line number.
 

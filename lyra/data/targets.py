@@ -220,8 +220,7 @@ def _number(cell: str, row: int, target: Target) -> float:
         raise target.refuse(
             row,
             f"value {shorten(cell)} is not a finite number{looks}; correct it, remove the row ({argument('na')} "
-            f"{shorten(cell)} "
-            f"{argument('on_missing', 'skip')} if it stands for none), or give {argument('task')}",
+            f"{shorten(cell)} {argument('on_missing', 'skip')} if it stands for none), or give {argument('task')}",
         )
     return number
 

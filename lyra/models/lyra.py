@@ -258,8 +258,8 @@ class Lyra(
             return self.encoder(x)
         if x.dim() != 2 or x.is_floating_point() or x.is_complex() or x.dtype == torch.bool:
             raise ValueError(
-                f"x must be integer token ids (B, L) or features (B, L, {self.d_input}), "
-                f"got {tuple(x.shape)} of {x.dtype}"
+                f"x must be integer token ids (B, L) or features (B, L, {self.d_input}), got {tuple(x.shape)} of "
+                f"{x.dtype}"
             )
         x = x.long()
         # Row 0 is an unknown letter's; with the bias in the table one look-up does it all.

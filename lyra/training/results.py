@@ -137,13 +137,11 @@ def draw(
     scores = results.scores[name]
     pictures = {}
     if data.targets.task == "regression":
+        comparison = plots.Comparison(predictions, values, scores, data.source.target, name)
         path = out / "predicted_vs_measured.png"
-        plots.predicted_vs_measured(path, predictions, values, scores, data.source.target, name)
+        plots.predicted_vs_measured(path, comparison)
         pictures[f"Predicted against measured, {len(values):,} {name} sequences"] = path
-        plots.summary(
-            out / "summary.png", predictions, values, scores, data.source.target, name, history.rows,
-            results.best_epoch,
-        )  # fmt: skip
+        plots.summary(out / "summary.png", comparison, history.rows, results.best_epoch)
         if additive is not None and scores.get("epistasis_r2") is not None:
             path = out / "epistasis.png"
             plots.epistasis(path, predictions - additive, values - additive, scores, name)

@@ -17,7 +17,7 @@ from lyra.data.fasta import iterate_fasta
 from lyra.data.guesses import guess_alphabet
 from lyra.data.mutants import apply_mutations, matching_offsets
 from lyra.data.splits import draw_parts
-from lyra.data.tables import iterate_table
+from lyra.data.tables import TableFile
 from lyra.datasets import GB1_OFFSET, GB1_WILD_TYPE, gb1_path, load_gb1
 from lyra.errors import InputError
 
@@ -88,7 +88,7 @@ def test_nothing_reads_as_missing(tmp_path):
 def test_blocks_are_the_table(tmp_path_factory, rows, block):
     path = tmp_path_factory.mktemp("blocks") / "t.csv"
     path.write_text("seq\n" + "".join(f"AC{i}\n" for i in range(rows)))
-    blocks = list(iterate_table(path, block))
+    blocks = list(TableFile(path).blocks(block))
     assert all(len(part) <= block for part in blocks)
     assert [cell for part in blocks for cell in part["seq"]] == [f"AC{i}" for i in range(rows)]
     assert [row for part in blocks for row in part.index] == list(range(2, rows + 2))
