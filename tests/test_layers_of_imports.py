@@ -17,6 +17,13 @@ ROOT = Path(__file__).parents[1]
 # From bottom to top, the modules and packages in each; those of one row know nothing of each other. The package's own
 # __init__.py is above them all.
 LAYERS = {
+    "lyra_kernels": (
+        ("layout", "version", "_torch"),
+        ("schemas", "reference"),
+        ("backends",),
+        ("ops", "decompositions", "environment"),
+        ("layers",),
+    ),
     "lyra": (
         ("errors", "version", "alphabets", "metrics", "baselines", "datasets"),
         ("files", "settings", "scores"),
