@@ -248,5 +248,8 @@ def build(nvcc: str, objects_dir: Path, host_flags: list[str], compile: Compile)
     print(f"lyra: CUDA kernels for {code_names(chosen)}", flush=True)
     kernels, usages = compile_kernels(nvcc, objects_dir, chosen)
     report_spills(usages, strict=os.environ.get("LYRA_BUILD_CUDA") == "1")
-    bindings = [compile(objects_dir, s, s.stem, [*host_flags, "-Werror"]) for s in sorted(CSRC.glob("bind_cuda_*.cpp"))]
+    bindings = [
+        compile(objects_dir, source, f"bind.cuda.{source.stem}", [*host_flags, "-Werror"])
+        for source in sorted((CSRC / "bind" / "cuda").glob("*.cpp"))
+    ]
     return [*map(str, kernels), *bindings], cudart_flags(nvcc)

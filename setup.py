@@ -96,12 +96,11 @@ class BuildNative(build_ext):
         built = [f"-DLYRA_BUILT_{isa.upper()}" for isa in isas]
         includes = [f"-isystem{path}" for path in include_paths()]
         python = [f"-I{path}" for path in self.include_dirs]
-        host = [*COMMON_FLAGS, *built, STABLE_ABI, *includes, *python]
+        host = [*COMMON_FLAGS, *built, STABLE_ABI, f"-I{CSRC}", *includes, *python]
         jobs: list[tuple[Path, str, list[str]]] = []
-        for source in sorted(CSRC.glob("*.cpp")):
-            if not source.name.startswith("bind_cuda_"):
-                told = self.cuda_architectures() if source.name == "module.cpp" else []
-                jobs.append((source, source.stem, [*host, *told]))
+        jobs.append((CSRC / "bind/module.cpp", "module", [*host, *self.cuda_architectures()]))
+        for source in sorted((CSRC / "bind/cpu").glob("*.cpp")):
+            jobs.append((source, f"bind.cpu.{source.stem}", host))
         jobs.append((CSRC / "cpu/dispatch.cpp", "dispatch", [*COMMON_FLAGS, *built]))
         for source in sorted((CSRC / "cpu").glob("*.cpp")):
             if source.name == "dispatch.cpp":

@@ -97,7 +97,7 @@ def build(flavour: str, kernels: list[Path], bindings: list[Path], name: str) ->
 def libraries(flavour: str) -> tuple[Path, Path]:
     """The kernels with their bindings, and the planted bugs."""
     csrc = ROOT / "csrc"
-    kernels = build(flavour, sorted((csrc / "cuda").glob("*.cu")), sorted(csrc.glob("bind_cuda_*.cpp")), "kernels")
+    kernels = build(flavour, sorted((csrc / "cuda").glob("*.cu")), sorted((csrc / "bind" / "cuda").glob("*.cpp")), "kernels")
     return kernels, build(flavour, [HERE / "planted.cu"], [], "planted")
 
 
@@ -111,7 +111,7 @@ class Emulation:
     def __init__(self, flavour: str) -> None:
         csrc = ROOT / "csrc"
         kernels = sorted((csrc / "cuda").glob("*.cu"))
-        library = build(flavour, kernels, sorted(csrc.glob("bind_cuda_*.cpp")), "kernels")
+        library = build(flavour, kernels, sorted((csrc / "bind" / "cuda").glob("*.cpp")), "kernels")
         torch.ops.load_library(str(library))
         self.ops = getattr(torch.ops, f"lyra_emulated_{flavour}")
         self.path = str(library)

@@ -1,4 +1,4 @@
-#include "binding.h"
+#include "bind/tensors.h"
 #include "cpu/rms_norm.h"
 
 namespace lyra::binding {

@@ -1,4 +1,4 @@
-#include "bind_cuda.h"
+#include "bind/cuda/call.h"
 #include "cuda/rms_norm.h"
 
 namespace lyra::binding {

@@ -1,5 +1,5 @@
 // The pointwise parts of lyra::fft_conv; lyra_kernels/cuda.py puts PyTorch's transforms between them.
-#include "bind_cuda.h"
+#include "bind/cuda/call.h"
 #include "cuda/fft_conv.h"
 
 namespace lyra::binding {

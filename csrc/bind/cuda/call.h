@@ -6,7 +6,7 @@
 
 #include <torch/csrc/stable/accelerator.h>
 
-#include "binding.h"
+#include "bind/tensors.h"
 #include "cuda/common.h"
 
 #ifdef LYRA_EMULATED
@@ -18,7 +18,7 @@
 #else
 #define LYRA_CUDA_LIBRARY lyra_cuda
 #define LYRA_CUDA_KEY CUDA
-#include "cuda_stream.h"
+#include "bind/cuda/stream.h"
 #endif
 
 namespace lyra::binding {

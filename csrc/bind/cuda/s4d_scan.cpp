@@ -1,4 +1,4 @@
-#include "bind_cuda.h"
+#include "bind/cuda/call.h"
 #include "cuda/s4d_scan.h"
 
 namespace lyra::binding {

@@ -1,4 +1,4 @@
-#include "binding.h"
+#include "bind/tensors.h"
 #include "cpu/s4d_kernel.h"
 
 namespace lyra::binding {

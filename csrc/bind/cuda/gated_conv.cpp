@@ -1,4 +1,4 @@
-#include "bind_cuda.h"
+#include "bind/cuda/call.h"
 #include "cuda/gated_conv.h"
 
 namespace lyra::binding {

@@ -1,4 +1,4 @@
-#include "binding.h"
+#include "bind/tensors.h"
 #include "cpu/gelu_glu.h"
 
 namespace lyra::binding {

@@ -1,4 +1,4 @@
-#include "binding.h"
+#include "bind/tensors.h"
 #include "cpu/pgc.h"
 
 namespace lyra::binding {

@@ -1,4 +1,4 @@
-#include "binding.h"
+#include "bind/tensors.h"
 #include "cpu/gated_conv.h"
 
 namespace lyra::binding {
