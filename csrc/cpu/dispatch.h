@@ -1,13 +1,16 @@
-// What every CPU kernel shares: data types, threads, the layout of a batch, and the choice of instruction set.
+// What every CPU kernel shares: the description of a batch, threads, and the choice of instruction set.
 // Plain C++17, no torch headers: this is also the API for programs that link the kernels without Python.
 #pragma once
 
 #include <cstdint>
 #include <type_traits>
 
+#include "../batch.h"
+
 namespace lyra::cpu {
 
-enum class DType { f32, f64, f16, bf16 };
+using lyra::DType;
+using lyra::Layout;
 
 // A thread pool to borrow: calls body(begin, end, context) on ranges that cover [0, n). The default runs serially.
 struct Threads {
@@ -28,29 +31,6 @@ struct Threads {
       body(0, n, &f);
     else
       run(n, body, &f);
-  }
-};
-
-// Where the sequences of a batch lie in its (rows, channels) activations.
-//   dense:  sequences x max_length rows
-//   padded: the same, sequence s real in its first lengths[s] rows
-//   packed: sequence s is rows cu_seqlens[s] .. cu_seqlens[s + 1]
-struct Layout {
-  int64_t sequences = 0;
-  int64_t max_length = 0;                 // rows per sequence (dense, padded); all rows (packed)
-  const int64_t* lengths = nullptr;       // (sequences), or null
-  const int64_t* cu_seqlens = nullptr;    // (sequences + 1), or null
-
-  int64_t rows() const { return cu_seqlens ? max_length : sequences * max_length; }
-  int64_t begin(int64_t s) const { return cu_seqlens ? cu_seqlens[s] : s * max_length; }
-  int64_t length(int64_t s) const {
-    return cu_seqlens ? cu_seqlens[s + 1] - cu_seqlens[s] : lengths ? lengths[s] : max_length;
-  }
-  // Rows after the sequence that belong to nobody and are written as zeros.
-  int64_t padding(int64_t s) const { return lengths ? max_length - lengths[s] : 0; }
-  // First checkpoint slot of sequence s, with one slot per started chunk; and how many slots there are in all.
-  int64_t first_chunk(int64_t s, int64_t chunk) const {
-    return cu_seqlens ? cu_seqlens[s] / chunk + s : s * ((max_length + chunk - 1) / chunk);
   }
 };
 

@@ -90,21 +90,11 @@ void backward(const GatedConvBackwardArgs& b, const Threads& threads) {
 }  // namespace
 
 void gated_conv(const GatedConvArgs& args, const Threads& threads) {
-  switch (args.dtype) {
-    case DType::f32: return forward<float>(args, threads);
-    case DType::f64: return forward<double>(args, threads);
-    case DType::f16: return forward<Half>(args, threads);
-    case DType::bf16: return forward<BFloat16>(args, threads);
-  }
+  with_storage_type(args.dtype, [&](auto* p) { forward<Pointee<decltype(p)>>(args, threads); });
 }
 
 void gated_conv_backward(const GatedConvBackwardArgs& args, const Threads& threads) {
-  switch (args.forward.dtype) {
-    case DType::f32: return backward<float>(args, threads);
-    case DType::f64: return backward<double>(args, threads);
-    case DType::f16: return backward<Half>(args, threads);
-    case DType::bf16: return backward<BFloat16>(args, threads);
-  }
+  with_storage_type(args.forward.dtype, [&](auto* p) { backward<Pointee<decltype(p)>>(args, threads); });
 }
 
 }  // namespace lyra::cpu::LYRA_ISA

@@ -43,12 +43,7 @@ void forward(const PgcArgs& a, const Threads& threads) {
 }  // namespace
 
 void pgc(const PgcArgs& args, const Threads& threads) {
-  switch (args.dtype) {
-    case DType::f32: return forward<float>(args, threads);
-    case DType::f64: return forward<double>(args, threads);
-    case DType::f16: return forward<Half>(args, threads);
-    case DType::bf16: return forward<BFloat16>(args, threads);
-  }
+  with_storage_type(args.dtype, [&](auto* p) { forward<Pointee<decltype(p)>>(args, threads); });
 }
 
 }  // namespace lyra::cpu::LYRA_ISA

@@ -109,12 +109,7 @@ void backward(const PgcBackwardArgs& b, const Threads& threads) {
 }  // namespace
 
 void pgc_backward(const PgcBackwardArgs& args, const Threads& threads) {
-  switch (args.forward.dtype) {
-    case DType::f32: return backward<float>(args, threads);
-    case DType::f64: return backward<double>(args, threads);
-    case DType::f16: return backward<Half>(args, threads);
-    case DType::bf16: return backward<BFloat16>(args, threads);
-  }
+  with_storage_type(args.forward.dtype, [&](auto* p) { backward<Pointee<decltype(p)>>(args, threads); });
 }
 
 }  // namespace lyra::cpu::LYRA_ISA

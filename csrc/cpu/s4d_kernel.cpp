@@ -111,8 +111,7 @@ void forward(const S4dKernelArgs& a, const Threads& threads) {
 }  // namespace
 
 void s4d_kernel(const S4dKernelArgs& args, const Threads& threads) {
-  if (args.dtype == DType::f64) return forward<double>(args, threads);
-  return forward<float>(args, threads);
+  with_compute_type(args.dtype, [&](auto* p) { forward<Pointee<decltype(p)>>(args, threads); });
 }
 
 }  // namespace lyra::cpu::LYRA_ISA

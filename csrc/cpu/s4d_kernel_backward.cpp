@@ -148,8 +148,7 @@ void backward(const S4dKernelBackwardArgs& b, const Threads& threads) {
 }  // namespace
 
 void s4d_kernel_backward(const S4dKernelBackwardArgs& args, const Threads& threads) {
-  if (args.forward.dtype == DType::f64) return backward<double>(args, threads);
-  return backward<float>(args, threads);
+  with_compute_type(args.forward.dtype, [&](auto* p) { backward<Pointee<decltype(p)>>(args, threads); });
 }
 
 }  // namespace lyra::cpu::LYRA_ISA

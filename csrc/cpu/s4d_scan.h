@@ -2,40 +2,14 @@
 // With two directions also + Re sum_n c'_n r_{n,t} with r_t = a r_{t+1} + u_{t+1} (the current token left out).
 #pragma once
 
+#include "../s4d_args.h"
 #include "dispatch.h"
 
 namespace lyra::cpu {
 
-constexpr int64_t kScanChunk = 64;  // tokens between two checkpoints
-
-struct S4dScanArgs {
-  DType dtype;                // of u and y; everything else is f64 where this is f64, else f32
-  Layout layout;
-  int64_t channels, modes, directions;
-  const void* u;              // (rows, channels)
-  const void* log_dt;         // (channels)
-  const void* log_A_real;     // (channels, modes)
-  const void* A_imag;         // (channels, modes)
-  const void* C;              // (directions, channels, modes, 2)
-  const void* D;              // (channels), or null
-  const void* initial_state;  // (sequences, channels, modes, 2), or null; one direction only
-  void* y;                    // (rows, channels)
-  void* final_state;          // (sequences, channels, modes, 2), or null; one direction only
-  void* checkpoints;          // (slots, directions, modes, 2, channels): the state that enters each chunk; or null
-};
-
-struct S4dScanBackwardArgs {
-  S4dScanArgs forward;           // y and final_state are not read; checkpoints are
-  const void* grad_y;            // (rows, channels), dtype
-  const void* grad_final_state;  // like final_state, or null
-  void* du;                      // (rows, channels), dtype
-  void* dlog_dt;                 // the gradients of the parameters, shaped like them
-  void* dlog_A_real;
-  void* dA_imag;
-  void* dC;
-  void* dD;                      // or null
-  void* dinitial_state;          // or null
-};
+using lyra::kScanChunk;
+using lyra::S4dScanArgs;  // checkpoints (slots, directions, modes, 2, channels)
+using S4dScanBackwardArgs = S4dScanGradients<S4dScanArgs>;
 
 }  // namespace lyra::cpu
 

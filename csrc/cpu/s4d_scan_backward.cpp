@@ -191,12 +191,7 @@ void backward(const S4dScanBackwardArgs& b, const Threads& threads) {
 }  // namespace
 
 void s4d_scan_backward(const S4dScanBackwardArgs& args, const Threads& threads) {
-  switch (args.forward.dtype) {
-    case DType::f32: return backward<float>(args, threads);
-    case DType::f64: return backward<double>(args, threads);
-    case DType::f16: return backward<Half>(args, threads);
-    case DType::bf16: return backward<BFloat16>(args, threads);
-  }
+  with_storage_type(args.forward.dtype, [&](auto* p) { backward<Pointee<decltype(p)>>(args, threads); });
 }
 
 }  // namespace lyra::cpu::LYRA_ISA

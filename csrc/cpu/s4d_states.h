@@ -42,7 +42,7 @@ struct Walk {
       : first_row(a.layout.begin(sequence)),
         length(a.layout.length(sequence)),
         row_step(direction == 0 ? 1 : -1),
-        first_slot(a.layout.first_chunk(sequence, kScanChunk)) {
+        first_slot(a.layout.first_tile(sequence, kScanChunk)) {
     if (direction == 1) first_row += length - 1;
   }
   int64_t chunks() const { return (length + kChunk - 1) / kChunk; }

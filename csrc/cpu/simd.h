@@ -14,6 +14,8 @@
 #include <cstring>
 #include <type_traits>
 
+#include "../batch.h"
+
 #ifndef LYRA_ISA
 #define LYRA_ISA baseline
 #endif
@@ -74,6 +76,12 @@ struct ComputeType<BFloat16> {
 };
 template <class S>
 using Compute = typename ComputeType<S>::type;
+
+// f(null pointer to the storage type)
+template <class F>
+LYRA_INLINE void with_storage_type(DType dtype, F&& f) {
+  lyra::with_storage_type<Half, BFloat16>(dtype, f);
+}
 
 LYRA_INLINE float to_compute(float x) { return x; }
 LYRA_INLINE double to_compute(double x) { return x; }

@@ -144,7 +144,7 @@ void with_spectra(const FftSpectraArgs& args, F&& f, P... pointers) {
 // f(null pointer to the storage type, channels of one access as a constant)
 template <class... P, class F>
 void with_rows(DType dtype, int64_t channels, F&& f, P... pointers) {
-  with_type(dtype, [&](auto* p) {
+  with_storage_type(dtype, [&](auto* p) {
     using T = Pointee<decltype(p)>;
     if (vectorizable<T>(channels, pointers...))
       f(p, std::integral_constant<int, kVector<T>>());

@@ -89,7 +89,7 @@ void run_forward(const GatedConvArgs& args, const GatedShape& shape, int64_t ext
 
 void gated_conv(const GatedConvArgs& args) {
   if (args.layout.rows() == 0 || args.channels == 0) return;
-  with_type(args.dtype, [&](auto* p) {
+  with_storage_type(args.dtype, [&](auto* p) {
     using T = Pointee<decltype(p)>;
     const bool wide = vectorizable<T>(args.channels, args.xv, args.out);
     const int64_t extra = args.channels * (args.width + 2);

@@ -222,13 +222,13 @@ void run_backward(const GatedConvBackwardArgs& args, const GatedShape& shape, in
 }  // namespace
 
 size_t gated_conv_backward_workspace(const GatedConvArgs& args) {
-  return (kMaxBlocks + 1) * args.channels * (args.width + 1) * (args.dtype == DType::f64 ? 8 : 4);
+  return (kMaxBlocks + 1) * args.channels * (args.width + 1) * compute_bytes(args.dtype);
 }
 
 void gated_conv_backward(const GatedConvBackwardArgs& args) {
   const GatedConvArgs& f = args.forward;
   if (f.channels == 0) return;
-  with_type(f.dtype, [&](auto* p) {
+  with_storage_type(f.dtype, [&](auto* p) {
     using T = Pointee<decltype(p)>;
     const bool wide = vectorizable<T>(f.channels, f.xv, args.grad, args.dxv);
     const int64_t extra = f.channels * (f.width + 3) + f.channels * (f.width + 1) * segments_for(f);

@@ -25,6 +25,7 @@ __device__ inline int64_t first_slot(const Layout& layout, int64_t sequence, int
                            : sequence * tiles_per_sequence(layout, shift);
 }
 
+// Layout's begin() and length() in one branch: apart, they make the kernels' code longer.
 __device__ inline Tile sequence_of(const Layout& layout, int64_t s) {
   if (layout.cu_seqlens) {
     const int64_t begin = layout.cu_seqlens[s], length = layout.cu_seqlens[s + 1] - begin;

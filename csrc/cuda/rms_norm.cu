@@ -217,7 +217,7 @@ void run_backward(const RmsNormBackwardArgs& args) {
 
 void rms_norm(const RmsNormArgs& args) {
   if (args.rows == 0 || args.channels == 0) return;
-  with_type(args.dtype, [&](auto* p) {
+  with_storage_type(args.dtype, [&](auto* p) {
     using T = Pointee<decltype(p)>;
     if (vectorizable<T>(args.channels, args.x, args.y, args.weight))
       run_forward<T, kVector<T>>(args);
@@ -232,13 +232,13 @@ size_t rms_norm_backward_workspace(const RmsNormArgs& args) {
   for (int64_t found : {gradient_shares<1>(args, lanes_for(args, 1)), gradient_shares<2>(args, lanes_for(args, 2)),
                         gradient_shares<4>(args, lanes_for(args, 4)), gradient_shares<8>(args, lanes_for(args, 8))})
     if (found > shares) shares = found;
-  return static_cast<size_t>(shares) * args.channels * (args.dtype == DType::f64 ? 8 : 4);
+  return static_cast<size_t>(shares) * args.channels * compute_bytes(args.dtype);
 }
 
 void rms_norm_backward(const RmsNormBackwardArgs& args) {
   const RmsNormArgs& forward = args.forward;
   if (forward.channels == 0) return;
-  with_type(forward.dtype, [&](auto* p) {
+  with_storage_type(forward.dtype, [&](auto* p) {
     using T = Pointee<decltype(p)>;
     if (vectorizable<T>(forward.channels, forward.x, args.grad, args.dx, forward.weight))
       run_backward<T, kVector<T>>(args);

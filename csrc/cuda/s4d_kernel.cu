@@ -161,7 +161,7 @@ ModeParameters<R> parameters(const S4dKernelArgs& args) {
 }
 
 int64_t tiles_of(const S4dKernelArgs& args) {
-  const int64_t taps = args.dtype == DType::f64 ? kTaps<double> : kTaps<float>;
+  const int64_t taps = with_compute_type(args.dtype, [](auto* p) { return kTaps<Pointee<decltype(p)>>; });
   return (args.length + taps - 1) / taps;
 }
 
@@ -191,21 +191,15 @@ void run_backward(const S4dKernelBackwardArgs& args) {
 }  // namespace
 
 void s4d_kernel(const S4dKernelArgs& args) {
-  if (args.dtype == DType::f64)
-    run_forward<double>(args);
-  else
-    run_forward<float>(args);
+  with_compute_type(args.dtype, [&](auto* p) { run_forward<Pointee<decltype(p)>>(args); });
 }
 
 size_t s4d_kernel_backward_workspace(const S4dKernelArgs& args) {
-  return (tiles_of(args) + 1) * args.channels * args.modes * 4 * (args.dtype == DType::f64 ? 8 : 4);
+  return (tiles_of(args) + 1) * args.channels * args.modes * 4 * compute_bytes(args.dtype);
 }
 
 void s4d_kernel_backward(const S4dKernelBackwardArgs& args) {
-  if (args.forward.dtype == DType::f64)
-    run_backward<double>(args);
-  else
-    run_backward<float>(args);
+  with_compute_type(args.forward.dtype, [&](auto* p) { run_backward<Pointee<decltype(p)>>(args); });
 }
 
 }  // namespace lyra::cuda

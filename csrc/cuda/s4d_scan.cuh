@@ -430,7 +430,7 @@ struct ScanTables {
 template <class... P>
 bool wide_accesses(const S4dScanArgs& args, P... pointers) {
   bool wide = false;
-  with_type(args.dtype, [&](auto* p) { wide = vectorizable<Pointee<decltype(p)>>(args.channels, pointers...); });
+  with_storage_type(args.dtype, [&](auto* p) { wide = vectorizable<Pointee<decltype(p)>>(args.channels, pointers...); });
   return wide;
 }
 

@@ -2,44 +2,18 @@
 // With two directions also + Re sum_n c'_n r_{n,t} with r_t = a r_{t+1} + u_{t+1} (the current token left out).
 #pragma once
 
-#include <cstddef>
-
+#include "../s4d_args.h"
 #include "common.h"
 
 namespace lyra::cuda {
 
-constexpr int64_t kScanChunk = 64;  // tokens between two checkpoints
+using lyra::kScanChunk;
 
-struct S4dScanArgs {
-  DType dtype;                // of u and y; everything else is f64 where this is f64, else f32
-  Layout layout;
-  int64_t channels, modes, directions;
-  const void* u;              // (rows, channels)
-  const void* log_dt;         // (channels)
-  const void* log_A_real;     // (channels, modes)
-  const void* A_imag;         // (channels, modes)
-  const void* C;              // (directions, channels, modes, 2)
-  const void* D;              // (channels), or null
-  const void* initial_state;  // (sequences, channels, modes, 2), or null; one direction only
-  void* y;                    // (rows, channels)
-  void* final_state;          // (sequences, channels, modes, 2); null with two directions
-  void* checkpoints;          // (layout.tiles(kScanChunk), directions, channels, modes, 2), or null
-  void* workspace;            // s4d_scan_workspace() bytes
+struct S4dScanArgs : lyra::S4dScanArgs {  // checkpoints (slots, directions, channels, modes, 2)
+  void* workspace;  // s4d_scan_workspace() bytes; for the backward s4d_scan_backward_workspace()
   Stream stream;
 };
-
-struct S4dScanBackwardArgs {
-  S4dScanArgs forward;           // y and final_state are not used; checkpoints are read
-  const void* grad_y;            // (rows, channels), dtype
-  const void* grad_final_state;  // like final_state, or null
-  void* du;                      // (rows, channels), dtype
-  void* dlog_dt;                 // the gradients of the parameters, shaped like them
-  void* dlog_A_real;
-  void* dA_imag;
-  void* dC;
-  void* dD;                      // or null
-  void* dinitial_state;          // or null
-};
+using S4dScanBackwardArgs = S4dScanGradients<S4dScanArgs>;
 
 size_t s4d_scan_workspace(const S4dScanArgs& args);
 void s4d_scan(const S4dScanArgs& args);

@@ -244,12 +244,12 @@ size_t workspace(const S4dScanArgs& args) {
 }  // namespace
 
 size_t s4d_scan_backward_workspace(const S4dScanArgs& args) {
-  return args.dtype == DType::f64 ? workspace<double>(args) : workspace<float>(args);
+  return with_compute_type(args.dtype, [&](auto* p) { return workspace<Pointee<decltype(p)>>(args); });
 }
 
 void s4d_scan_backward(const S4dScanBackwardArgs& args) {
   if (args.forward.channels == 0) return;
-  args.forward.dtype == DType::f64 ? run<double>(args) : run<float>(args);
+  with_compute_type(args.forward.dtype, [&](auto* p) { run<Pointee<decltype(p)>>(args); });
 }
 
 }  // namespace lyra::cuda

@@ -28,10 +28,6 @@ struct Narrow<__half> { __device__ static __half from(float x) { return __float2
 template <>
 struct Narrow<__nv_bfloat16> { __device__ static __nv_bfloat16 from(float x) { return __float2bfloat16_rn(x); } };
 
-__host__ __device__ constexpr size_t storage_bytes(DType dtype) {
-  return dtype == DType::f64 ? 8 : dtype == DType::f32 ? 4 : 2;
-}
-
 // How many elements of T one 16-byte access holds.
 template <class T>
 constexpr int kVector = 16 / sizeof(T);
@@ -135,17 +131,9 @@ __device__ inline void store_complex(void* p, Complex<R> z) {
   *static_cast<Raw*>(p) = raw;
 }
 
-// Calls f with a null pointer to the storage type: `with_type(dtype, [&](auto* p) { using T = ...; })`.
 template <class F>
-void with_type(DType dtype, F&& f) {
-  switch (dtype) {
-    case DType::f32: return f(static_cast<float*>(nullptr));
-    case DType::f64: return f(static_cast<double*>(nullptr));
-    case DType::f16: return f(static_cast<__half*>(nullptr));
-    case DType::bf16: return f(static_cast<__nv_bfloat16*>(nullptr));
-  }
+void with_storage_type(DType dtype, F&& f) {
+  lyra::with_storage_type<__half, __nv_bfloat16>(dtype, f);
 }
-template <class P>
-using Pointee = std::remove_pointer_t<P>;
 
 }  // namespace lyra::cuda

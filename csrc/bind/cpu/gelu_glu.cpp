@@ -1,33 +1,32 @@
-#include "bind/tensors.h"
 #include "cpu/gelu_glu.h"
+
+#include "bind/cpu/call.h"
 
 namespace lyra::binding {
 namespace {
 
-cpu::GeluGluArgs arguments(const Tensor& y, const Tensor& weight, const OptionalTensor& bias,
+cpu::GeluGluArgs arguments(CpuCall& call, const Tensor& y, const Tensor& weight, const OptionalTensor& bias,
                            const OptionalTensor& mask, const OptionalTensor& residual, const OptionalTensor& lengths,
                            const OptionalTensor& cu_seqlens) {
-  STD_TORCH_CHECK(y.dim() == 3 && y.is_contiguous(), "y must be contiguous, (batch, length, channels)");
-  const ScalarType compute = compute_type(y);
   cpu::GeluGluArgs args;
-  args.dtype = dtype_of(y, "y");
-  args.layout = layout_of(y, lengths, cu_seqlens);
+  args.dtype = call.dtype();
+  args.layout = call.layout(lengths, cu_seqlens);
   args.channels = y.size(2);
-  args.y = y.const_data_ptr();
-  args.weight = input(weight, "weight", compute, {2 * args.channels, args.channels});
-  args.bias = input(bias, "bias", compute, {2 * args.channels});
-  args.mask = input(mask, "mask", compute, {args.layout.sequences, args.channels});
-  args.residual = input(residual, "residual", y.scalar_type(), {y.size(0), y.size(1), y.size(2)});
+  args.y = call.activations(y, "y", args.channels);
+  args.weight = call.parameter(weight, "weight", {2 * args.channels, args.channels});
+  args.bias = call.parameter(bias, "bias", {2 * args.channels});
+  args.mask = call.parameter(mask, "mask", {args.layout.sequences, args.channels});
+  args.residual = call.activations(residual, "residual", args.channels);
   args.out = nullptr;
   return args;
 }
 
 Tensor gelu_glu(const Tensor& y, const Tensor& weight, const OptionalTensor& bias, const OptionalTensor& mask,
                 const OptionalTensor& residual, const OptionalTensor& lengths, const OptionalTensor& cu_seqlens) {
-  cpu::GeluGluArgs args = arguments(y, weight, bias, mask, residual, lengths, cu_seqlens);
-  Tensor out = new_like(y);
-  args.out = out.mutable_data_ptr();
-  cpu::gelu_glu(args, torch_threads());
+  CpuCall call(y, "y");
+  cpu::GeluGluArgs args = arguments(call, y, weight, bias, mask, residual, lengths, cu_seqlens);
+  Tensor out = call.output_like(&args.out, "out", y);
+  cpu::gelu_glu(args, call.threads());
   return out;
 }
 
@@ -35,16 +34,14 @@ std::tuple<Tensor, Tensor, Tensor> gelu_glu_backward(const Tensor& grad, const T
                                                      const OptionalTensor& bias, const OptionalTensor& mask,
                                                      const OptionalTensor& lengths,
                                                      const OptionalTensor& cu_seqlens) {
+  CpuCall call(y, "y");
   cpu::GeluGluBackwardArgs args;
-  args.forward = arguments(y, weight, bias, mask, std::nullopt, lengths, cu_seqlens);
-  args.grad = input(grad, "grad", y.scalar_type(), {y.size(0), y.size(1), y.size(2)});
-  Tensor dy = new_like(y);
-  Tensor dweight = new_like(weight);
-  Tensor dbias = bias ? new_like(*bias) : absent(compute_type(y));
-  args.dy = dy.mutable_data_ptr();
-  args.dweight = dweight.mutable_data_ptr();
-  args.dbias = bias ? dbias.mutable_data_ptr() : nullptr;
-  cpu::gelu_glu_backward(args, torch_threads());
+  args.forward = arguments(call, y, weight, bias, mask, std::nullopt, lengths, cu_seqlens);
+  args.grad = call.activations(grad, "grad", args.forward.channels);
+  Tensor dy = call.output_like(&args.dy, "dy", y);
+  Tensor dweight = call.gradient(weight, &args.dweight, "dweight");
+  Tensor dbias = call.gradient(bias, &args.dbias, "dbias");
+  cpu::gelu_glu_backward(args, call.threads());
   return {dy, dweight, dbias};
 }
 

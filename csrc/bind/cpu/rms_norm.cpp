@@ -1,44 +1,40 @@
-#include "bind/tensors.h"
 #include "cpu/rms_norm.h"
+
+#include "bind/cpu/call.h"
 
 namespace lyra::binding {
 namespace {
 
-cpu::RmsNormArgs arguments(const Tensor& x, const OptionalTensor& weight, double eps) {
+cpu::RmsNormArgs arguments(CpuCall& call, const Tensor& x, const OptionalTensor& weight, double eps) {
   STD_TORCH_CHECK(x.dim() >= 1, "x must have at least one dimension");
-  STD_TORCH_CHECK(x.is_contiguous(), "x must be contiguous");
-  const int64_t channels = x.size(x.dim() - 1);
   cpu::RmsNormArgs args;
-  args.dtype = dtype_of(x, "x");
-  args.channels = channels;
-  args.rows = channels ? x.numel() / channels : 0;
-  args.x = x.const_data_ptr();
-  args.weight = input(weight, "weight", compute_type(x), {channels});
+  args.dtype = call.dtype();
+  args.channels = x.size(x.dim() - 1);
+  args.rows = args.channels ? x.numel() / args.channels : 0;
+  args.x = call.elements(x, "x");
+  args.weight = call.parameter(weight, "weight", {args.channels});
   args.eps = eps;
   args.y = nullptr;
   return args;
 }
 
 Tensor rms_norm(const Tensor& x, const OptionalTensor& weight, double eps) {
-  cpu::RmsNormArgs args = arguments(x, weight, eps);
-  Tensor y = new_like(x);
-  args.y = y.mutable_data_ptr();
-  cpu::rms_norm(args, torch_threads());
+  CpuCall call(x, "x");
+  cpu::RmsNormArgs args = arguments(call, x, weight, eps);
+  Tensor y = call.output_like(&args.y, "y", x);
+  cpu::rms_norm(args, call.threads());
   return y;
 }
 
 std::tuple<Tensor, Tensor> rms_norm_backward(const Tensor& grad, const Tensor& x, const OptionalTensor& weight,
                                              double eps) {
+  CpuCall call(x, "x");
   cpu::RmsNormBackwardArgs args;
-  args.forward = arguments(x, weight, eps);
-  STD_TORCH_CHECK(grad.is_contiguous() && grad.numel() == x.numel() && grad.scalar_type() == x.scalar_type(),
-                  "grad must be contiguous and like x");
-  Tensor dx = new_like(x);
-  Tensor dweight = weight ? new_tensor({args.forward.channels}, compute_type(x)) : absent(compute_type(x));
-  args.grad = grad.const_data_ptr();
-  args.dx = dx.mutable_data_ptr();
-  args.dweight = weight ? dweight.mutable_data_ptr() : nullptr;
-  cpu::rms_norm_backward(args, torch_threads());
+  args.forward = arguments(call, x, weight, eps);
+  args.grad = call.elements(grad, "grad");
+  Tensor dx = call.output_like(&args.dx, "dx", x);
+  Tensor dweight = call.gradient(weight, &args.dweight, "dweight");
+  cpu::rms_norm_backward(args, call.threads());
   return {dx, dweight};
 }
 

@@ -1,19 +1,20 @@
 // The pointwise parts of lyra::fft_conv; lyra_kernels/cuda.py puts PyTorch's transforms between them.
-#include "bind/cuda/call.h"
 #include "cuda/fft_conv.h"
+
+#include "bind/cuda/call.h"
 
 namespace lyra::binding {
 namespace {
 
 Tensor fft_pack(const Tensor& x, const OptionalTensor& lengths, const OptionalTensor& cu_seqlens, int64_t points) {
-  CudaCall call(x);
+  CudaCall call(x, "x");
   STD_TORCH_CHECK(points >= 0, "points must be 0 or more, not ", points);
   cuda::FftPackArgs args;
   args.layout = call.layout(lengths, cu_seqlens);
   args.dtype = call.dtype();
   args.channels = x.size(2);
   args.points = points;
-  args.x = call.elements(x, "x", x.scalar_type(), x.numel());
+  args.x = call.elements(x, "x");
   args.stream = call.stream();
   Tensor signal = call.output(&args.signal, "signal", call.compute(),
                               {args.layout.sequences, args.channels, points});
@@ -23,14 +24,14 @@ Tensor fft_pack(const Tensor& x, const OptionalTensor& lengths, const OptionalTe
 
 Tensor fft_unpack(const Tensor& x, const Tensor& signal, const OptionalTensor& D, const OptionalTensor& lengths,
                   const OptionalTensor& cu_seqlens) {
-  CudaCall call(x);
+  CudaCall call(x, "x");
   STD_TORCH_CHECK(signal.dim() == 3, "signal must be (sequences, channels, points)");
   cuda::FftUnpackArgs args;
   args.layout = call.layout(lengths, cu_seqlens);
   args.dtype = call.dtype();
   args.channels = x.size(2);
   args.points = signal.size(2);
-  args.x = call.elements(x, "x", x.scalar_type(), x.numel());
+  args.x = call.elements(x, "x");
   args.signal = call.parameter(signal, "signal", {args.layout.sequences, args.channels, args.points});
   args.D = call.parameter(D, "D", {args.channels});
   args.stream = call.stream();
@@ -53,7 +54,7 @@ cuda::FftSpectraArgs spectra(CudaCall& call, const Tensor& x) {
 }
 
 void fft_multiply_(Tensor x, const Tensor& kernel, bool conjugate) {
-  CudaCall call(x);
+  CudaCall call(x, "spectra");
   cuda::FftSpectraArgs args = spectra(call, x);
   args.other = call.parameter(kernel, "kernel", {args.channels, args.frequencies, 2});
   args.conjugate = conjugate;
@@ -61,9 +62,9 @@ void fft_multiply_(Tensor x, const Tensor& kernel, bool conjugate) {
 }
 
 Tensor fft_correlate(const Tensor& x, const Tensor& other) {
-  CudaCall call(x);
+  CudaCall call(x, "spectra");
   cuda::FftSpectraArgs args = spectra(call, x);
-  const void* first = call.elements(x, "spectra", call.compute(), x.numel());
+  const void* first = call.elements(x, "spectra");
   args.other = call.parameter(other, "other", {args.sequences, args.channels, args.frequencies, 2});
   void* result;
   Tensor sum = call.output(&result, "result", call.compute(), {args.channels, args.frequencies, 2});

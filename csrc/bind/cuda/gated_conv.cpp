@@ -1,5 +1,6 @@
-#include "bind/cuda/call.h"
 #include "cuda/gated_conv.h"
+
+#include "bind/cuda/call.h"
 
 namespace lyra::binding {
 namespace {
@@ -17,7 +18,7 @@ cuda::GatedConvArgs arguments(CudaCall& call, const Tensor& xv, const Tensor& co
   args.width = static_cast<int>(width);
   args.causal = causal;
   args.eps = eps;
-  args.xv = call.input(xv, "xv", xv.scalar_type(), {xv.size(0), xv.size(1), 2 * channels});
+  args.xv = call.activations(xv, "xv", 2 * channels);
   args.conv_weight = call.parameter(conv_weight, "conv_weight", {channels, 1, width});
   args.conv_bias = call.parameter(conv_bias, "conv_bias", {channels});
   args.norm_weight = call.parameter(norm_weight, "norm_weight", {2 * channels});
@@ -29,7 +30,7 @@ cuda::GatedConvArgs arguments(CudaCall& call, const Tensor& xv, const Tensor& co
 Tensor gated_conv(const Tensor& xv, const Tensor& conv_weight, const OptionalTensor& conv_bias,
                   const OptionalTensor& norm_weight, const OptionalTensor& lengths, const OptionalTensor& cu_seqlens,
                   double eps, bool causal) {
-  CudaCall call(xv);
+  CudaCall call(xv, "xv");
   cuda::GatedConvArgs args =
       arguments(call, xv, conv_weight, conv_bias, norm_weight, lengths, cu_seqlens, eps, causal);
   Tensor out = call.output(&args.out, "out", xv.scalar_type(), {xv.size(0), xv.size(1), args.channels});
@@ -41,15 +42,14 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> gated_conv_backward(
     const Tensor& grad, const Tensor& xv, const Tensor& conv_weight, const OptionalTensor& conv_bias,
     const OptionalTensor& norm_weight, const OptionalTensor& lengths, const OptionalTensor& cu_seqlens, double eps,
     bool causal) {
-  CudaCall call(xv);
+  CudaCall call(xv, "xv");
   cuda::GatedConvBackwardArgs args;
   args.forward = arguments(call, xv, conv_weight, conv_bias, norm_weight, lengths, cu_seqlens, eps, causal);
-  const int64_t channels = args.forward.channels;
-  args.grad = call.input(grad, "grad", xv.scalar_type(), {xv.size(0), xv.size(1), channels});
+  args.grad = call.activations(grad, "grad", args.forward.channels);
   Tensor dxv = call.output_like(&args.dxv, "dxv", xv);
-  Tensor dweight = call.gradient(true, &args.dconv_weight, "dconv_weight", {channels, 1, args.forward.width});
-  Tensor dbias = call.gradient(conv_bias.has_value(), &args.dconv_bias, "dconv_bias", {channels});
-  Tensor dnorm = call.gradient(norm_weight.has_value(), &args.dnorm_weight, "dnorm_weight", {2 * channels});
+  Tensor dweight = call.gradient(conv_weight, &args.dconv_weight, "dconv_weight");
+  Tensor dbias = call.gradient(conv_bias, &args.dconv_bias, "dconv_bias");
+  Tensor dnorm = call.gradient(norm_weight, &args.dnorm_weight, "dnorm_weight");
   Tensor workspace = call.workspace(&args.workspace, cuda::gated_conv_backward_workspace(args.forward));
   cuda::gated_conv_backward(args);
   return {dxv, dweight, dbias, dnorm};

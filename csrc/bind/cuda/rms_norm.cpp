@@ -1,16 +1,17 @@
-#include "bind/cuda/call.h"
 #include "cuda/rms_norm.h"
+
+#include "bind/cuda/call.h"
 
 namespace lyra::binding {
 namespace {
 
 cuda::RmsNormArgs arguments(CudaCall& call, const Tensor& x, const OptionalTensor& weight, double eps) {
-  STD_TORCH_CHECK(x.dim() >= 1 && x.is_contiguous(), "x must be contiguous, with at least one dimension");
+  STD_TORCH_CHECK(x.dim() >= 1, "x must have at least one dimension");
   cuda::RmsNormArgs args;
   args.dtype = call.dtype();
   args.channels = x.size(x.dim() - 1);
   args.rows = args.channels ? x.numel() / args.channels : 0;
-  args.x = call.elements(x, "x", x.scalar_type(), x.numel());
+  args.x = call.elements(x, "x");
   args.weight = call.parameter(weight, "weight", {args.channels});
   args.eps = eps;
   args.y = nullptr;
@@ -19,7 +20,7 @@ cuda::RmsNormArgs arguments(CudaCall& call, const Tensor& x, const OptionalTenso
 }
 
 Tensor rms_norm(const Tensor& x, const OptionalTensor& weight, double eps) {
-  CudaCall call(x);
+  CudaCall call(x, "x");
   cuda::RmsNormArgs args = arguments(call, x, weight, eps);
   Tensor y = call.output_like(&args.y, "y", x);
   cuda::rms_norm(args);
@@ -28,12 +29,12 @@ Tensor rms_norm(const Tensor& x, const OptionalTensor& weight, double eps) {
 
 std::tuple<Tensor, Tensor> rms_norm_backward(const Tensor& grad, const Tensor& x, const OptionalTensor& weight,
                                              double eps) {
-  CudaCall call(x);
+  CudaCall call(x, "x");
   cuda::RmsNormBackwardArgs args;
   args.forward = arguments(call, x, weight, eps);
-  args.grad = call.elements(grad, "grad", x.scalar_type(), x.numel());
+  args.grad = call.elements(grad, "grad");
   Tensor dx = call.output_like(&args.dx, "dx", x);
-  Tensor dweight = call.gradient(weight.has_value(), &args.dweight, "dweight", {args.forward.channels});
+  Tensor dweight = call.gradient(weight, &args.dweight, "dweight");
   Tensor workspace = call.workspace(&args.workspace, cuda::rms_norm_backward_workspace(args.forward));
   cuda::rms_norm_backward(args);
   return {dx, dweight};
