@@ -6,7 +6,7 @@
 #pragma once
 
 #include "causal_conv.h"
-#include "s4d_rows.h"
+#include "rows.h"
 
 namespace lyra::cpu::LYRA_ISA {
 

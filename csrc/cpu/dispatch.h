@@ -3,7 +3,6 @@
 #pragma once
 
 #include <cstdint>
-#include <type_traits>
 
 #include "../batch.h"
 
@@ -17,21 +16,6 @@ struct Threads {
   using Body = void (*)(int64_t begin, int64_t end, void* context);
   void (*run)(int64_t n, Body body, void* context) = [](int64_t n, Body body, void* context) { body(0, n, context); };
   int count = 1;
-
-  // f(i) for every i in [0, n). Work items are independent; results must not depend on who runs them.
-  template <class F>
-  void for_each(int64_t n, F&& f) const {
-    if (n <= 0) return;
-    using Fn = std::remove_reference_t<F>;
-    auto body = [](int64_t begin, int64_t end, void* context) {
-      Fn& fn = *static_cast<Fn*>(context);
-      for (int64_t i = begin; i < end; ++i) fn(i);
-    };
-    if (count <= 1 || n == 1)
-      body(0, n, &f);
-    else
-      run(n, body, &f);
-  }
 };
 
 // ---- instruction sets ----------------------------------------------------------------------------------------

@@ -15,8 +15,8 @@ int64_t tile_rows(int64_t width) { return std::max<int64_t>(64, 4 * width); }
 template <class S, class T>
 LYRA_INLINE void load_window(const GatedConv<T>& p, const S* xv, const Window& w, T* n, int64_t stride, T* r) {
   const int64_t E = p.channels;
-  zero_rows(n, stride, w.first);
-  zero_rows(n + w.last * stride, stride, w.rows - w.last);
+  zero<T>(n, w.first * stride);
+  zero<T>(n + w.last * stride, (w.rows - w.last) * stride);
   for (int64_t i = w.first; i < w.last; ++i) {
     load_rows(xv + (w.origin + i) * 2 * E, 1, E, n + i * stride, stride, p.half);
     load_rows(xv + (w.origin + i) * 2 * E + E, 1, E, n + i * stride + p.half, stride, p.half);
@@ -36,18 +36,15 @@ void forward(const GatedConvArgs& a, const Threads& threads) {
   const Tiles tiles(a.layout, tile_rows(a.width));
   const int64_t E = a.channels, stride = whole_vectors<T>(2 * p.half), rows = tile_rows(a.width) + p.halo();
   zero_padding(a.layout, a.y, E * sizeof(S));
-  over_ranges(threads, tiles.size(), [&](int64_t begin, int64_t end) {
-    Scratch<T> n(rows * stride), r(rows);
+  for_ranges(threads, tiles.size(), [&](int64_t begin, int64_t end) {
+    Buffer<T> n(rows * stride), r(rows);
     for (int64_t i = begin; i < end; ++i) {
       const Tile& tile = tiles[i];
       const S* xv = static_cast<const S*>(a.xv) + tile.first_row * 2 * E;
       S* y = static_cast<S*>(a.y) + (tile.first_row + tile.begin) * E;
       load_window<S, T>(p, xv, Window(tile, p.left, p.right), n, stride, r);
       gate_rows<T>(p, n, stride, tile.rows(), [&](int64_t t, int64_t c, Vec<T> z) {
-        if (c + kLanes<T> <= E)
-          store_as(y + t * E + c, z);
-        else
-          store_first(y + t * E + c, z, static_cast<int>(E - c));
+        store_channels(y + t * E, c, E, z);
       });
     }
   });
@@ -61,10 +58,10 @@ void backward(const GatedConvBackwardArgs& b, const Threads& threads) {
   const Tiles tiles(a.layout, tile_rows(a.width));
   const int64_t E = a.channels, half = p.half, rows = tile_rows(a.width) + 2 * p.halo();
   const int64_t size = p.sums_size(), parts = number_of_parts(tiles.size(), size * sizeof(T));
-  Scratch<T> sums(std::max<int64_t>(parts, 1) * size, T(0));
+  Buffer<T> sums(std::max<int64_t>(parts, 1) * size, T(0));
   zero_padding(a.layout, b.dxv, 2 * E * sizeof(S));
-  over_ranges(threads, parts, [&](int64_t first_part, int64_t last_part) {
-    Scratch<T> n(rows * 2 * half), r(rows), g(rows * half), d(rows * 2 * half);
+  for_ranges(threads, parts, [&](int64_t first_part, int64_t last_part) {
+    Buffer<T> n(rows * 2 * half), r(rows), g(rows * half), d(rows * 2 * half);
     for (int64_t part = first_part; part < last_part; ++part)
       for (int64_t i = tiles.size() * part / parts; i < tiles.size() * (part + 1) / parts; ++i) {
         const Tile& tile = tiles[i];
@@ -73,8 +70,8 @@ void backward(const GatedConvBackwardArgs& b, const Threads& threads) {
         S* dxv = static_cast<S*>(b.dxv) + (tile.first_row + tile.begin) * 2 * E;
         load_window<S, T>(p, xv, Window(tile, p.halo(), p.halo()), n, 2 * half, r);
         const Window w(tile, p.right, p.left);
-        zero_rows<T>(g, half, w.first);
-        zero_rows<T>(g + w.last * half, half, w.rows - w.last);
+        zero<T>(g, w.first * half);
+        zero<T>(g + w.last * half, (w.rows - w.last) * half);
         load_rows<S>(grad + (w.origin + w.first) * E, w.last - w.first, E, g + w.first * half, half, half);
         gated_conv_backward_rows<T>(p, tile.rows(), n, 2 * half, r, g, half, d, 2 * half, sums + part * size);
         for (int64_t t = 0; t < tile.rows(); ++t) {

@@ -21,8 +21,8 @@ struct GatedConv {
   bool normalised;
   T eps;
   const T *conv_weight, *conv_bias, *norm_weight;  // as given: (channels, width), (channels), (2 channels); or null
-  Scratch<T> taps, taps_reversed;                   // (width, half)
-  Scratch<T> bias;                                  // (half)
+  Buffer<T> taps, taps_reversed;                   // (width, half)
+  Buffer<T> bias;                                  // (half)
 
   GatedConv(int64_t channels_, int64_t width_, bool causal, double eps_, const void* weight, const void* bias_,
             const void* norm)

@@ -23,7 +23,6 @@ LYRA_INLINE void load_mask(const GeluGluArgs& args, int64_t sequence, T* mask) {
 // a <- gelu(y) mask and, kSlope, slope <- mask gelu'(y), for rows of y; the padding up to whole panels is zero.
 template <bool kSlope, class S, class T>
 LYRA_INLINE void activate(const S* y, int64_t rows, int64_t channels, const T* mask, T* a, T* slope, int64_t stride) {
-  constexpr int W = kLanes<T>;
   const int64_t width = padded<T>(channels);
   for (int64_t t = 0; t < rows; ++t, y += channels, a += stride, slope += kSlope ? stride : 0) {
     const auto apply = [&](int64_t c, Vec<T> x) {
@@ -32,13 +31,8 @@ LYRA_INLINE void activate(const S* y, int64_t rows, int64_t channels, const T* m
       store(a + c, x * n.distribution * m);
       if constexpr (kSlope) store(slope + c, (n.distribution + x * n.density) * m);
     };
-    int64_t c = 0;
-    for (; c + W <= channels; c += W) apply(c, load_as(y + c));
-    if (c < channels) {
-      apply(c, load_first(y + c, static_cast<int>(channels - c)));
-      c += W;
-    }
-    for (; c < width; c += W) store(a + c, Vec<T>{});
+    over_channels<T>(channels, [&](int64_t c, int lanes) { apply(c, load_lanes(y + c, lanes)); });
+    for (int64_t c = whole_vectors<T>(channels); c < width; c += kLanes<T>) store(a + c, Vec<T>{});
   }
 }
 
@@ -75,8 +69,8 @@ void forward(const GeluGluArgs& args, const Threads& threads) {
   const Tiles tiles(args.layout, max_rows);
   const int64_t a_stride = tile_stride<T>(H), z_stride = tile_stride<T>(linear.columns());
   zero_padding(args.layout, args.out, H * sizeof(S));
-  over_ranges(threads, tiles.size(), [&](int64_t begin, int64_t end) {
-    Scratch<T> a(max_rows * a_stride), z(max_rows * z_stride), mask(half, T(0));
+  for_ranges(threads, tiles.size(), [&](int64_t begin, int64_t end) {
+    Buffer<T> a(max_rows * a_stride), z(max_rows * z_stride), mask(half, T(0));
     for (int64_t i = begin; i < end; ++i) {
       const Tile& tile = tiles[i];
       const int64_t first = (tile.first_row + tile.begin) * H;
@@ -98,10 +92,10 @@ void backward(const GeluGluBackwardArgs& b, const Threads& threads) {
   const Tiles tiles(args.layout, max_rows);
   const int64_t a_stride = tile_stride<T>(H), z_stride = tile_stride<T>(linear.columns());
   const int64_t size = linear.sums_size(), parts = number_of_parts(tiles.size(), size * sizeof(T));
-  Scratch<T> sums(std::max<int64_t>(parts, 1) * size, T(0));
+  Buffer<T> sums(std::max<int64_t>(parts, 1) * size, T(0));
   zero_padding(args.layout, b.dy, H * sizeof(S));
-  over_ranges(threads, parts, [&](int64_t first_part, int64_t last_part) {
-    Scratch<T> a(max_rows * a_stride), slope(max_rows * a_stride), z(max_rows * z_stride), mask(half, T(0));
+  for_ranges(threads, parts, [&](int64_t first_part, int64_t last_part) {
+    Buffer<T> a(max_rows * a_stride), slope(max_rows * a_stride), z(max_rows * z_stride), mask(half, T(0));
     for (int64_t part = first_part; part < last_part; ++part)
       for (int64_t i = tiles.size() * part / parts; i < tiles.size() * (part + 1) / parts; ++i) {
         const Tile& tile = tiles[i];

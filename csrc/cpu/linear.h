@@ -23,7 +23,7 @@ class Linear {
         backward_(backward ? packed_size<T>(columns(), in) : 0) {
     const T* w = static_cast<const T*>(weight);
     const T* b = static_cast<const T*>(bias);
-    Scratch<T> spread(groups_ > 1 ? columns() * in : 0, T(0));
+    Buffer<T> spread(groups_ > 1 ? columns() * in : 0, T(0));
     if (groups_ > 1) {
       for (int64_t g = 0; g < groups_; ++g) copy<T>(w + g * size * in, size * in, spread + g * step_ * in);
       w = spread;
@@ -67,7 +67,7 @@ class Linear {
 
  private:
   int64_t groups_, size_, step_, in_;
-  Scratch<T> bias_, forward_, backward_;
+  Buffer<T> bias_, forward_, backward_;
 };
 
 // Rows of x as the left operand of a product: where they are if they have the compute type and reach over whole

@@ -17,9 +17,9 @@ void forward(const PgcArgs& a, const Threads& threads) {
   const int64_t n_stride = tile_stride<T>(p.in.columns()), z_stride = tile_stride<T>(a.channels);
   const int64_t o_stride = tile_stride<T>(a.out);
   zero_padding(a.layout, a.y, a.out * sizeof(S));
-  over_ranges(threads, tiles.size(), [&](int64_t begin, int64_t end) {
-    Scratch<T> u(rows * tile_stride<T>(a.in)), n(rows * n_stride), r(rows), z(max_rows * z_stride);
-    Scratch<T> o(max_rows * o_stride);
+  for_ranges(threads, tiles.size(), [&](int64_t begin, int64_t end) {
+    Buffer<T> u(rows * tile_stride<T>(a.in)), n(rows * n_stride), r(rows), z(max_rows * z_stride);
+    Buffer<T> o(max_rows * o_stride);
     for (int64_t i = begin; i < end; ++i) {
       const Tile& tile = tiles[i];
       project_window<S, T>(p, static_cast<const S*>(a.u) + tile.first_row * a.in,

@@ -56,11 +56,12 @@ void backward(const PgcBackwardArgs& b, const Threads& threads) {
   const int64_t n_stride = tile_stride<T>(p.in.columns()), z_stride = tile_stride<T>(a.channels);
   const int64_t o_stride = tile_stride<T>(a.out), u_stride = tile_stride<T>(a.in);
   const int64_t size = Sums<T>::size(p), parts = number_of_parts(tiles.size(), size * sizeof(T));
-  Scratch<T> sums(std::max<int64_t>(parts, 1) * size, T(0));
+  Buffer<T> sums(std::max<int64_t>(parts, 1) * size, T(0));
   zero_padding(a.layout, b.du, a.in * sizeof(S));
-  over_ranges(threads, parts, [&](int64_t first_part, int64_t last_part) {
-    Scratch<T> u(rows * u_stride), n(rows * n_stride), r(rows), r_out(rows), z(rows * z_stride, T(0)), o(rows * o_stride);
-    Scratch<T> g(rows * o_stride), dz(rows * z_stride), dp(max_rows * n_stride), du(max_rows * u_stride);
+  for_ranges(threads, parts, [&](int64_t first_part, int64_t last_part) {
+    Buffer<T> u(rows * u_stride), n(rows * n_stride), r(rows), r_out(rows), z(rows * z_stride, T(0));
+    Buffer<T> o(rows * o_stride), g(rows * o_stride), dz(rows * z_stride);
+    Buffer<T> dp(max_rows * n_stride), du(max_rows * u_stride);
     for (int64_t part = first_part; part < last_part; ++part) {
       const Sums<T> sum(p, sums + part * size);
       for (int64_t i = tiles.size() * part / parts; i < tiles.size() * (part + 1) / parts; ++i) {
@@ -84,8 +85,8 @@ void backward(const PgcBackwardArgs& b, const Threads& threads) {
           load_rows<S, T>(grad, real, a.out, g, o_stride, p.out.width());
         }
         p.out.add_gradients(core, g + ahead * o_stride, o_stride, z + p.gate.right * z_stride, z_stride, sum.out);
-        zero_rows<T>(dz, z_stride, w.first);
-        zero_rows<T>(dz + w.last * z_stride, z_stride, w.rows - w.last);
+        zero<T>(dz, w.first * z_stride);
+        zero<T>(dz + w.last * z_stride, (w.rows - w.last) * z_stride);
         p.out.multiply_back(real, g, o_stride, dz + w.first * z_stride, z_stride);
         gated_conv_backward_rows<T>(p.gate, core, n, n_stride, r, dz, z_stride, dp, n_stride, sum.gate);
 

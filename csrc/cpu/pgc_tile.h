@@ -11,7 +11,7 @@ template <class T>
 struct Pgc {
   Linear<T> in, out;
   GatedConv<T> gate;
-  Scratch<T> out_norm;  // (out.width()), zeros in the padding
+  Buffer<T> out_norm;  // (out.width()), zeros in the padding
   bool out_normalised;
 
   Pgc(const PgcArgs& a, bool backward)
@@ -27,8 +27,8 @@ struct Pgc {
 // Rows of n = r (W_in u + b_in) for a window of tokens, zeros outside the sequence; u points at the sequence.
 template <class S, class T>
 LYRA_INLINE void project_window(const Pgc<T>& p, const S* u, const Window& w, T* u_tile, T* n, int64_t stride, T* r) {
-  zero_rows(n, stride, w.first);
-  zero_rows(n + w.last * stride, stride, w.rows - w.last);
+  zero<T>(n, w.first * stride);
+  zero<T>(n + w.last * stride, (w.rows - w.last) * stride);
   const int64_t rows = w.last - w.first;
   T* real = n + w.first * stride;
   int64_t u_stride;

@@ -4,65 +4,63 @@
 // Backward, with r = 1/sqrt(mean(x^2) + eps), n = x r:  dx = r (w g - n mean(w g n)),  dweight = sum over rows of g n.
 #include "rms_norm.h"
 
+#include <algorithm>
 #include <cmath>
-#include <vector>
 
-#include "simd.h"
+#include "rows.h"
+#include "sums.h"
+#include "threads.h"
 
 namespace lyra::cpu::LYRA_ISA {
 namespace {
 
 constexpr int64_t kRowsPerItem = 64;
-constexpr int64_t kMaxPartials = 64;
+constexpr int64_t kMaxParts = 64;
 
 template <class S, class T>
 LYRA_INLINE T sum_of_squares(const S* x, int64_t channels) {
-  constexpr int W = kLanes<T>;
   Vec<T> acc{};
-  int64_t c = 0;
-  for (; c + W <= channels; c += W) {
-    const Vec<T> v = load_as(x + c);
+  over_channels<T>(channels, [&](int64_t c, int lanes) {
+    const Vec<T> v = load_lanes(x + c, lanes);
     acc += v * v;
-  }
-  const Vec<T> v = load_first(x + c, static_cast<int>(channels - c));
-  acc += v * v;
+  });
   return sum_lanes<T>(acc);
-}
-
-// Calls f(channel, lanes) on whole registers, then once on the remainder.
-template <int W, class F>
-LYRA_INLINE void over_channels(int64_t channels, F&& f) {
-  int64_t c = 0;
-  for (; c + W <= channels; c += W) f(c, W);
-  if (c < channels) f(c, static_cast<int>(channels - c));
-}
-
-template <class S>
-LYRA_INLINE Vec<Compute<S>> read(const S* p, int n) {
-  return n == kLanes<Compute<S>> ? load_as(p) : load_first(p, n);
-}
-template <class S>
-LYRA_INLINE void write(S* p, Vec<Compute<S>> v, int n) {
-  n == kLanes<Compute<S>> ? store_as(p, v) : store_first(p, v, n);
 }
 
 template <class S>
 void forward(const RmsNormArgs& a, const Threads& threads) {
   using T = Compute<S>;
   const int64_t items = (a.rows + kRowsPerItem - 1) / kRowsPerItem;
-  threads.for_each(items, [&](int64_t item) {
-    const int64_t last = (item + 1) * kRowsPerItem < a.rows ? (item + 1) * kRowsPerItem : a.rows;
-    for (int64_t row = item * kRowsPerItem; row < last; ++row) {
+  for_ranges(threads, items, [&](int64_t begin, int64_t end) {
+    for (int64_t row = begin * kRowsPerItem; row < std::min(end * kRowsPerItem, a.rows); ++row) {
       const S* x = static_cast<const S*>(a.x) + row * a.channels;
       S* y = static_cast<S*>(a.y) + row * a.channels;
       const T* weight = static_cast<const T*>(a.weight);
       const T r = T(1) / std::sqrt(sum_of_squares<S, T>(x, a.channels) / T(a.channels) + T(a.eps));
-      over_channels<kLanes<T>>(a.channels, [&](int64_t c, int n) {
-        Vec<T> v = read(x + c, n) * r;
-        if (weight) v *= read(weight + c, n);
-        write(y + c, v, n);
+      over_channels<T>(a.channels, [&](int64_t c, int lanes) {
+        Vec<T> v = load_lanes(x + c, lanes) * r;
+        if (weight) v *= load_lanes(weight + c, lanes);
+        store_lanes(y + c, v, lanes);
       });
     }
+  });
+}
+
+// dx of one row; its share of the weight's gradient is added to dweight, which may be null.
+template <class S, class T = Compute<S>>
+LYRA_INLINE void backward_row(const S* x, const S* g, const T* weight, int64_t channels, T eps, S* dx, T* dweight) {
+  const T r = T(1) / std::sqrt(sum_of_squares<S, T>(x, channels) / T(channels) + eps);
+  Vec<T> acc{};
+  over_channels<T>(channels, [&](int64_t c, int lanes) {
+    const Vec<T> gn = load_lanes(g + c, lanes) * load_lanes(x + c, lanes) * r;
+    acc += weight ? gn * load_lanes(weight + c, lanes) : gn;
+    if (dweight) store_lanes(dweight + c, load_lanes(dweight + c, lanes) + gn, lanes);
+  });
+  const T mean = sum_lanes<T>(acc) / T(channels);
+  over_channels<T>(channels, [&](int64_t c, int lanes) {
+    Vec<T> wg = load_lanes(g + c, lanes);
+    if (weight) wg *= load_lanes(weight + c, lanes);
+    store_lanes(dx + c, r * (wg - load_lanes(x + c, lanes) * (r * mean)), lanes);
   });
 }
 
@@ -70,39 +68,22 @@ template <class S>
 void backward(const RmsNormBackwardArgs& b, const Threads& threads) {
   using T = Compute<S>;
   const RmsNormArgs& a = b.forward;
-  // The number of partial sums depends on the shape alone, so that gradients do not depend on the thread count.
-  const int64_t wanted = (a.rows + kRowsPerItem - 1) / kRowsPerItem;
-  const int64_t items = wanted < kMaxPartials ? wanted : kMaxPartials;
-  std::vector<T> partial(b.dweight ? items * a.channels : 0, T(0));
-  threads.for_each(items, [&](int64_t item) {
-    T* dweight = partial.data() + item * a.channels;
-    for (int64_t row = a.rows * item / items; row < a.rows * (item + 1) / items; ++row) {
-      const S* x = static_cast<const S*>(a.x) + row * a.channels;
-      const S* g = static_cast<const S*>(b.grad) + row * a.channels;
-      S* dx = static_cast<S*>(b.dx) + row * a.channels;
-      const T* weight = static_cast<const T*>(a.weight);
-      const T r = T(1) / std::sqrt(sum_of_squares<S, T>(x, a.channels) / T(a.channels) + T(a.eps));
-      Vec<T> acc{};
-      over_channels<kLanes<T>>(a.channels, [&](int64_t c, int n) {
-        const Vec<T> gn = read(g + c, n) * read(x + c, n) * r;
-        acc += weight ? gn * read(weight + c, n) : gn;
-        if (b.dweight) write(dweight + c, read(dweight + c, n) + gn, n);
-      });
-      const T mean = sum_lanes<T>(acc) / T(a.channels);
-      over_channels<kLanes<T>>(a.channels, [&](int64_t c, int n) {
-        Vec<T> wg = read(g + c, n);
-        if (weight) wg *= read(weight + c, n);
-        write(dx + c, r * (wg - read(x + c, n) * (r * mean)), n);
-      });
+  // The number of parts depends on the shape alone, so that gradients do not depend on the thread count.
+  const int64_t parts = std::min((a.rows + kRowsPerItem - 1) / kRowsPerItem, kMaxParts);
+  Buffer<T> sums(b.dweight ? std::max<int64_t>(parts, 1) * a.channels : 0, T(0));
+  for_ranges(threads, parts, [&](int64_t begin, int64_t end) {
+    for (int64_t part = begin; part < end; ++part) {
+      T* dweight = b.dweight ? sums + part * a.channels : nullptr;
+      for (int64_t row = a.rows * part / parts; row < a.rows * (part + 1) / parts; ++row) {
+        const int64_t at = row * a.channels;
+        backward_row(static_cast<const S*>(a.x) + at, static_cast<const S*>(b.grad) + at,
+                     static_cast<const T*>(a.weight), a.channels, T(a.eps), static_cast<S*>(b.dx) + at, dweight);
+      }
     }
   });
   if (!b.dweight) return;
-  T* dweight = static_cast<T*>(b.dweight);
-  for (int64_t c = 0; c < a.channels; ++c) {
-    T sum = 0;
-    for (int64_t item = 0; item < items; ++item) sum += partial[item * a.channels + c];
-    dweight[c] = sum;
-  }
+  add_parts<T>(sums, parts, a.channels, threads);
+  copy<T>(sums, a.channels, static_cast<T*>(b.dweight));
 }
 
 }  // namespace

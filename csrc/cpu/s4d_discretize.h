@@ -6,7 +6,7 @@
 // chain rule is that of holomorphic functions: dL/dRe a = Re D, dL/dIm a = -Im D.
 #pragma once
 
-#include "s4d_math.h"
+#include "double_math.h"
 
 namespace lyra::cpu::LYRA_ISA {
 

@@ -84,25 +84,25 @@ void forward(const S4dKernelArgs& a, const Threads& threads) {
                    static_cast<const T*>(a.A_imag), static_cast<const T*>(a.C)};
   const Poles poles(m, threads);
   const int64_t segments = (a.length + kSegment - 1) / kSegment;
-  for_ranges(threads, a.channels * segments, [&](int64_t begin, int64_t end) {
+  for_ranges<Denormals::flush>(threads, a.channels * segments, [&](int64_t begin, int64_t end) {
     const int64_t table_size = a.modes * 2 * kTaps;
     Buffer<double> exact(table_size);
     Buffer<T> powers(table_size), starts(kRangeBlocks * 2 * padded_modes(a.modes));
     for (int64_t item = begin; item < end; ++item) {
       const int64_t h = item / segments, segment = item % segments;
       if (item == begin || segment == 0) {
-        powers_of_taps(poles, h, a.modes, exact.data());
-        round_powers(exact.data(), table_size, powers.data());
+        powers_of_taps(poles, h, a.modes, exact);
+        round_powers<T>(exact, table_size, powers);
       }
       T* row = static_cast<T*>(a.kernel) + h * a.length;
       const int64_t last = (segment + 1) * kSegment < a.length ? (segment + 1) * kSegment : a.length;
       for (int64_t l = segment * kSegment; l < last; l += kRange) {
         const int64_t taps = last - l < kRange ? last - l : kRange;
         const int64_t blocks = ((taps + kTaps - 1) / kTaps + kRows - 1) / kRows * kRows;
-        if (starts_of_blocks(poles, h, a.modes, l, blocks, starts.data()))
-          generate_range(powers.data(), starts.data(), a.modes, taps, row + l);
+        if (starts_of_blocks<T>(poles, h, a.modes, l, blocks, starts))
+          generate_range<T>(powers, starts, a.modes, taps, row + l);
         else
-          for (int64_t i = 0; i < taps; ++i) row[l + i] = T(0);
+          zero(row + l, taps);
       }
     }
   });

@@ -117,14 +117,14 @@ void backward(const S4dKernelBackwardArgs& b, const Threads& threads) {
   const Poles poles(m, threads);
   const int64_t segments = (a.length + kSegment - 1) / kSegment;
   Buffer<Moments> moments(a.channels * segments * a.modes);
-  for_ranges(threads, a.channels * segments, [&](int64_t begin, int64_t end) {
+  for_ranges<Denormals::flush>(threads, a.channels * segments, [&](int64_t begin, int64_t end) {
     const int64_t padded = padded_modes(a.modes);
     Buffer<double> powers(a.modes * 2 * kTaps);
     Buffer<T> steps(kRangeBlocks * 4 * padded), sums(4 * kTaps), grad(kRange);
     for (int64_t item = begin; item < end; ++item) {
       const int64_t h = item / segments, segment = item % segments;
-      if (item == begin || segment == 0) powers_of_taps(poles, h, a.modes, powers.data());
-      Moments* out = moments.data() + item * a.modes;
+      if (item == begin || segment == 0) powers_of_taps(poles, h, a.modes, powers);
+      Moments* out = moments + item * a.modes;
       for (int64_t n = 0; n < a.modes; ++n) out[n] = {0.0, 0.0, 0.0, 0.0};
       const T* row = static_cast<const T*>(b.grad) + h * a.length;
       const int64_t last = (segment + 1) * kSegment < a.length ? (segment + 1) * kSegment : a.length;
@@ -132,16 +132,16 @@ void backward(const S4dKernelBackwardArgs& b, const Threads& threads) {
         const int64_t taps = last - l < kRange ? last - l : kRange;
         const int64_t blocks = (taps + kTaps - 1) / kTaps;
         for (int64_t i = 0; i < blocks * kTaps; ++i) grad[i] = i < taps ? row[l + i] : T(0);
-        steps_of_blocks(poles, h, a.modes, l, blocks, steps.data());
+        steps_of_blocks<T>(poles, h, a.modes, l, blocks, steps);
         for (int64_t n = 0; n < a.modes; ++n) {
-          sum_blocks(steps.data() + n, padded, grad.data(), blocks, sums.data());
-          contract(sums.data(), powers.data() + n * 2 * kTaps, static_cast<double>(l), out[n]);
+          sum_blocks<T>(steps + n, padded, grad, blocks, sums);
+          contract<T>(sums, powers + n * 2 * kTaps, static_cast<double>(l), out[n]);
         }
       }
     }
   });
-  for_ranges(threads, (a.channels + kD - 1) / kD, [&](int64_t begin, int64_t end) {
-    for (int64_t group = begin; group < end; ++group) chain_channels(b, m, segments, moments.data(), group * kD);
+  for_ranges<Denormals::flush>(threads, (a.channels + kD - 1) / kD, [&](int64_t begin, int64_t end) {
+    for (int64_t group = begin; group < end; ++group) chain_channels<T>(b, m, segments, moments, group * kD);
   });
 }
 

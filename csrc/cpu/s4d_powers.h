@@ -1,8 +1,10 @@
 // Powers of the poles for s4d_kernel: a^l split into a^(64 b) a^k, each table formed by multiplications in double.
 #pragma once
 
+#include "memory.h"
 #include "s4d_discretize.h"
 #include "s4d_kernel.h"
+#include "threads.h"
 
 namespace lyra::cpu::LYRA_ISA {
 
@@ -17,14 +19,14 @@ inline int64_t padded_modes(int64_t modes) { return (modes + kD - 1) / kD * kD; 
 class Poles {
  public:
   template <class T>
-  Poles(const Modes<T>& m, const Threads& threads) : padded_(padded_modes(m.modes)), data_(m.channels * 4 * padded_) {
-    zero_all(m.channels * 4 * padded_);
-    for_ranges(threads, (m.channels + kD - 1) / kD, [&](int64_t begin, int64_t end) {
+  Poles(const Modes<T>& m, const Threads& threads)
+      : padded_(padded_modes(m.modes)), data_(m.channels * 4 * padded_, 0.0) {
+    for_ranges<Denormals::flush>(threads, (m.channels + kD - 1) / kD, [&](int64_t begin, int64_t end) {
       for (int64_t h = begin * kD; h < end * kD; h += kD)
         for (int64_t n = 0; n < m.modes; ++n) {
           const Pole p = discretize(m, h, n);
           for (int i = 0; i < kD && h + i < m.channels; ++i) {
-            double* out = data_.data() + (h + i) * 4 * padded_ + n;
+            double* out = data_ + (h + i) * 4 * padded_ + n;
             out[0] = p.a.re[i];
             out[padded_] = p.a.im[i];
             out[2 * padded_] = p.c.re[i];
@@ -38,11 +40,8 @@ class Poles {
 
  private:
   Complex at(int64_t h, int64_t n, int64_t what) const {
-    const double* p = data_.data() + (h * 4 + what) * padded_ + n;
+    const double* p = data_ + (h * 4 + what) * padded_ + n;
     return {load(p), load(p + padded_)};
-  }
-  void zero_all(int64_t count) {
-    for (int64_t i = 0; i < count; ++i) data_[i] = 0.0;
   }
 
   int64_t padded_;

@@ -30,11 +30,12 @@ void forward(const S4dScanArgs& a, const Threads& threads) {
   const Tables<T> tables(a, threads);
   const int64_t sequences = a.layout.sequences, state_size = a.channels * a.modes * 2;
   const Bands<T> bands(a.channels, sequences, threads);
-  for_ranges(threads, bands.count * sequences, [&](int64_t begin, int64_t end) {
+  zero_padding(a.layout, a.y, a.channels * sizeof(S));
+  for_ranges<Denormals::flush>(threads, bands.count * sequences, [&](int64_t begin, int64_t end) {
     Buffer<T> u(kChunk * W), y(kChunk * W), states(kModeGroup * kStates<T>);
     Buffer<T> state(bands.width * a.modes * kPair<T>);
     Output<S> output(a.y, a.channels, a.directions, a.layout, bands.width);
-    auto state_of = [&](int64_t slot) { return state.data() + slot * a.modes * kPair<T>; };
+    auto state_of = [&](int64_t slot) { return state + slot * a.modes * kPair<T>; };
     for (int64_t item = begin; item < end; ++item) {
       const int64_t band = item / sequences, sequence = item % sequences, first = bands.begin(band);
       const T* initial = static_cast<const T*>(a.initial_state);
@@ -48,23 +49,17 @@ void forward(const S4dScanArgs& a, const Threads& threads) {
             const int64_t slot = index - first;
             const Group<T> group(index, a.channels);
             if (a.checkpoints)
-              store_rows(checkpoint<T>(a, walk.first_slot + chunk, direction, group), a.channels, 2 * a.modes, group,
+              store_group(checkpoint<T>(a, walk.first_slot + chunk, direction, group), a.channels, 2 * a.modes, group,
                          state_of(slot));
-            load_chunk<S, 1>(a.u, a.channels, walk, chunk, group, u.data());
-            scan_chunk(tables.of(direction, index), a.modes, walk.tokens(chunk), u.data(), state_of(slot),
-                       states.data(), y.data());
-            output.write(walk, chunk, direction, group, slot, y.data());
+            load_chunk<S, 1>(a.u, a.channels, walk, chunk, group, u);
+            scan_chunk<T>(tables.of(direction, index), a.modes, walk.tokens(chunk), u, state_of(slot), states, y);
+            output.write(walk, chunk, direction, group, slot, y);
           }
       }
-      for (int64_t index = first; index < bands.end(band); ++index) {
-        const Group<T> group(index, a.channels);
-        if (a.final_state)
-          store_state(static_cast<T*>(a.final_state) + sequence * state_size, a.modes, group, T(1),
-                      state_of(index - first));
-        zero_rows(static_cast<S*>(a.y) + (a.layout.begin(sequence) + a.layout.length(sequence)) * a.channels +
-                      group.first,
-                  a.channels, a.layout.padding(sequence), group);
-      }
+      if (!a.final_state) continue;
+      for (int64_t index = first; index < bands.end(band); ++index)
+        store_state(static_cast<T*>(a.final_state) + sequence * state_size, a.modes, Group<T>(index, a.channels), T(1),
+                    state_of(index - first));
     }
   });
 }

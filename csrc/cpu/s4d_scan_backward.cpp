@@ -8,15 +8,16 @@
 // compute dtype for some chunks, then in double. The shares are added in order, so that gradients are the same for any
 // number of threads.
 #include "s4d_states.h"
+#include "sums.h"
 
 namespace lyra::cpu::LYRA_ISA {
 namespace {
 
-constexpr int64_t kFlushEvery = 32;   // chunks
-constexpr int64_t kMostItems = 64;    // bounds the memory of the sums: about 75 KB each with 32 modes and 8 lanes
+constexpr int64_t kFlushEvery = 32;  // chunks
 
+// What a thread works in.
 template <class T>
-struct Scratch {
+struct Workspace {
   Buffer<T> u, g, du, state, states, adjoints, tail;
   int64_t modes;
 
@@ -27,16 +28,16 @@ struct Scratch {
   T *adjoint = nullptr, *sums = nullptr;  // of the selected slot: what a group keeps from chunk to chunk
   int64_t slots, directions, pending[2] = {0, 0};  // chunks in the sums of each direction
 
-  Scratch(int64_t m, int64_t slots, int64_t directions)
+  Workspace(int64_t m, int64_t slots, int64_t directions)
       : u(kChunk * kLanes<T>), g(kChunk * kLanes<T>), du(kChunk * kLanes<T>), state(m * kPair<T>),
         states(kModeGroup * kStates<T>), adjoints(kModeGroup * kStates<T>), tail(m * kPair<T> * (kBlock + 1)),
         modes(m), all_adjoints_(slots * m * kPair<T>), all_sums_(slots * directions * sums_size<T>(m)), slots(slots),
         directions(directions) {
-    zero(all_sums_.data(), slots * directions * sums_size<T>(m));
+    zero<T>(all_sums_, slots * directions * sums_size<T>(m));
   }
   void select(int64_t slot, int64_t direction) {
-    adjoint = all_adjoints_.data() + slot * modes * kPair<T>;
-    sums = all_sums_.data() + (slot * directions + direction) * sums_size<T>(modes);
+    adjoint = all_adjoints_ + slot * modes * kPair<T>;
+    sums = all_sums_ + (slot * directions + direction) * sums_size<T>(modes);
   }
   // Moves the sums of a direction to those in double, (slots used, directions) with a stride between slots.
   void flush(int64_t direction, int64_t used, double* out, int64_t stride) {
@@ -55,52 +56,51 @@ struct Scratch {
 
 // The last n - done tokens of a chunk, which fill no block: du, sums and the adjoint states before them.
 template <class T>
-void backward_tail(const T* table, int64_t done, int64_t n, Scratch<T>& x) {
+void backward_tail(const T* table, int64_t done, int64_t n, Workspace<T>& x) {
   constexpr int W = kLanes<T>;
   const int64_t modes = x.modes, size = modes * kPair<T>;
-  T* states = x.tail.data();  // before each token of the tail, and after the last
-  for (int64_t i = 0; i < size; ++i) states[i] = x.state[i];
+  T* states = x.tail;  // before each token of the tail, and after the last
+  copy<T>(x.state, size, states);
   for (int64_t m = 0; m < modes; ++m)
-    carry<T, false>(table + m * kEntries * kPair<T>, 1, x.u.data(), static_cast<int>(done / kBlock),
-                    states + m * kPair<T>, x.states.data());
+    carry<T, false>(table + m * kEntries * kPair<T>, 1, x.u, static_cast<int>(done / kBlock), states + m * kPair<T>,
+                    x.states);
   for (int64_t t = done; t < n; ++t, states += size) {
-    for (int64_t i = 0; i < size; ++i) states[size + i] = states[i];
-    token_forward(table, modes, x.u.data() + t * W, states + size, x.du.data() + t * W);
+    copy(states, size, states + size);
+    token_forward<T>(table, modes, x.u + t * W, states + size, x.du + t * W);
   }
   for (int64_t t = n - 1; t >= done; --t) {
     states -= size;
-    token_backward(table, modes, x.u.data() + t * W, x.g.data() + t * W, states, x.adjoint,
-                   x.du.data() + t * W, x.sums);
+    token_backward<T>(table, modes, x.u + t * W, x.g + t * W, states, x.adjoint, x.du + t * W, x.sums);
   }
 }
 
 // du of one chunk of n tokens; `state` holds the states before it, `adjoint` is carried from its end to its start.
 template <class T>
-void backward_chunk(const T* table, int64_t n, Scratch<T>& x) {
+void backward_chunk(const T* table, int64_t n, Workspace<T>& x) {
   const int blocks = static_cast<int>(n / kBlock);
   const int64_t done = blocks * kBlock, modes = x.modes;
-  const T *u = x.u.data(), *g = x.g.data(), *local = table + modes * kEntries * kPair<T>;
+  const T *u = x.u, *g = x.g, *local = table + modes * kEntries * kPair<T>;
   if (n > done) backward_tail(table, done, n, x);
   if (blocks == 0) return;
-  convolve_blocks<T, true>(local, g, blocks, x.du.data());
+  convolve_blocks<T, true>(local, g, blocks, x.du);
   correlate_blocks(u, g, blocks, x.sums + modes * kSums * kPair<T>);
   for (int64_t m = 0; m < modes; m += kModeGroup) {
     const int64_t some = modes - m < kModeGroup ? modes - m : kModeGroup;
     const T* entries = table + m * kEntries * kPair<T>;
-    T *states = x.states.data(), *adjoints = x.adjoints.data();
-    carry<T, false>(entries, some, u, blocks, x.state.data() + m * kPair<T>, states);
+    T *states = x.states, *adjoints = x.adjoints;
+    carry<T, false>(entries, some, u, blocks, x.state + m * kPair<T>, states);
     carry<T, true>(entries, some, g, blocks, x.adjoint + m * kPair<T>, adjoints);
     for (int64_t i = 0; i < some; ++i)
       add_block_sums(states + i * kStates<T>, adjoints + i * kStates<T>, u, g, blocks,
                      x.sums + (m + i) * kSums * kPair<T>);
-    decode<T, true>(entries, some, adjoints, blocks, x.du.data());
+    decode<T, true>(entries, some, adjoints, blocks, x.du);
   }
 }
 
 // One band of one sequence; sums + slot * stride are those of its groups, (directions, sums_size).
 template <class S>
 void backward_sequence(const S4dScanBackwardArgs& b, const Tables<Compute<S>>& tables, int64_t first, int64_t last,
-                       int64_t sequence, Scratch<Compute<S>>& x, Output<S>& output, double* sums, int64_t stride) {
+                       int64_t sequence, Workspace<Compute<S>>& x, Output<S>& output, double* sums, int64_t stride) {
   using T = Compute<S>;
   const S4dScanArgs& a = b.forward;
   const int64_t state_size = a.channels * a.modes * 2;
@@ -118,25 +118,22 @@ void backward_sequence(const S4dScanBackwardArgs& b, const Tables<Compute<S>>& t
         const int64_t slot = index - first;
         x.select(slot, direction);
         const T* states = checkpoint<T>(a, walk.first_slot + chunk, direction, group);
-        load_rows(states, a.channels, 2 * a.modes, group, x.state.data());
+        load_group(states, a.channels, 2 * a.modes, group, x.state);
         if (chunk > 0)
           prefetch_rows(states - a.directions * a.modes * 2 * a.channels, a.channels, 2 * a.modes);
-        load_chunk<S, -1>(a.u, a.channels, walk, chunk, group, x.u.data());
-        load_chunk<S, -1>(b.grad_y, a.channels, walk, chunk, group, x.g.data());
+        load_chunk<S, -1>(a.u, a.channels, walk, chunk, group, x.u);
+        load_chunk<S, -1>(b.grad_y, a.channels, walk, chunk, group, x.g);
         backward_chunk(tables.of(direction, index), walk.tokens(chunk), x);
-        output.write(walk, chunk, direction, group, slot, x.du.data());
+        output.write(walk, chunk, direction, group, slot, x.du);
       }
       if (++x.pending[direction] == kFlushEvery) x.flush(direction, last - first, sums, stride);
     }
   }
+  if (!b.dinitial_state) return;
   for (int64_t index = first; index < last; ++index) {
-    const Group<T> group(index, a.channels);
     x.select(index - first, 0);
-    if (b.dinitial_state)
-      store_state(static_cast<T*>(b.dinitial_state) + sequence * state_size, a.modes, group, T(-1), x.adjoint);
-    zero_rows(static_cast<S*>(b.du) + (a.layout.begin(sequence) + a.layout.length(sequence)) * a.channels +
-                  group.first,
-              a.channels, a.layout.padding(sequence), group);
+    store_state(static_cast<T*>(b.dinitial_state) + sequence * state_size, a.modes, Group<T>(index, a.channels), T(-1),
+                x.adjoint);
   }
 }
 
@@ -146,37 +143,31 @@ void backward(const S4dScanBackwardArgs& b, const Threads& threads) {
   const S4dScanArgs& a = b.forward;
   const Tables<T> tables(a, threads);
   const int64_t groups = groups_of<T>(a.channels), sequences = a.layout.sequences;
-  int64_t shares = groups ? kMostItems / groups : 1;
-  shares = shares < 1 ? 1 : shares > sequences ? sequences : shares;
+  const int64_t shares = shares_of_sequences(groups, sequences);
   const Bands<T> bands(a.channels, shares, threads);
   const int64_t size = sums_size<T>(a.modes) * a.directions;
   Buffer<double> sums(groups * shares * size);
-  for_ranges(threads, bands.count * shares, [&](int64_t begin, int64_t end) {
-    Scratch<T> scratch(a.modes, bands.width, a.directions);
+  zero_padding(a.layout, b.du, a.channels * sizeof(S));
+  for_ranges<Denormals::flush>(threads, bands.count * shares, [&](int64_t begin, int64_t end) {
+    Workspace<T> workspace(a.modes, bands.width, a.directions);
     Output<S> output(b.du, a.channels, a.directions, a.layout, bands.width);
     for (int64_t item = begin; item < end; ++item) {
       const int64_t band = item / shares, share = item % shares, first = bands.begin(band), last = bands.end(band);
-      double* out = sums.data() + (first * shares + share) * size;
+      double* out = sums + (first * shares + share) * size;
       for (int64_t index = first; index < last; ++index) zero(out + (index - first) * shares * size, size);
       for (int64_t s = sequences * share / shares; s < sequences * (share + 1) / shares; ++s)
-        backward_sequence<S>(b, tables, first, last, s, scratch, output, out, shares * size);
+        backward_sequence<S>(b, tables, first, last, s, workspace, output, out, shares * size);
       for (int64_t direction = 0; direction < a.directions; ++direction)
-        scratch.flush(direction, last - first, out, shares * size);
+        workspace.flush(direction, last - first, out, shares * size);
     }
   });
   zero(static_cast<T*>(b.dlog_dt), a.channels);
   zero(static_cast<T*>(b.dlog_A_real), a.channels * a.modes);
   zero(static_cast<T*>(b.dA_imag), a.channels * a.modes);
-  if (shares == 0) {
-    zero(static_cast<T*>(b.dC), a.directions * a.channels * a.modes * 2);
-    if (b.dD) zero(static_cast<T*>(b.dD), a.channels);
-    return;
-  }
-  for_ranges(threads, groups, [&](int64_t begin, int64_t end) {
+  for_ranges<Denormals::flush>(threads, groups, [&](int64_t begin, int64_t end) {
     for (int64_t index = begin; index < end; ++index) {
-      double* total = sums.data() + index * shares * size;
-      for (int64_t share = 1; share < shares; ++share)
-        for (int64_t i = 0; i < size; ++i) total[i] += total[share * size + i];
+      double* total = sums + index * shares * size;
+      add_parts(total, shares, size, 0, size);
       for (int64_t direction = 0; direction < a.directions; ++direction) {
         const ModeGradients<T> out{static_cast<T*>(b.dlog_dt), static_cast<T*>(b.dlog_A_real),
                                    static_cast<T*>(b.dA_imag),

@@ -1,8 +1,9 @@
 // What the scan and its backward share besides arithmetic: states in and out, and both directions of a sequence.
 #pragma once
 
-#include "s4d_rows.h"
+#include "rows.h"
 #include "s4d_tile.h"
+#include "threads.h"
 
 namespace lyra::cpu::LYRA_ISA {
 
@@ -54,13 +55,14 @@ struct Walk {
 
 // Rows of a chunk that encode() may touch beyond the real ones are zero. Asks for the rows of chunk + Ahead (1 or -1),
 // which are a stride apart, so that they come while this chunk is computed.
-template <class S, int Ahead, class T = Compute<S>>
-inline void load_chunk(const void* base, int64_t channels, const Walk& walk, int64_t chunk, const Group<T>& group,
-                       T* tile) {
+template <class S, int Ahead>
+inline void load_chunk(const void* base, int64_t channels, const Walk& walk, int64_t chunk,
+                       const Group<Compute<S>>& group, Compute<S>* tile) {
+  constexpr int W = kLanes<Compute<S>>;
   const int64_t n = walk.tokens(chunk), stride = walk.row_step * channels;
   const S* first = static_cast<const S*>(base) + group.first;
-  load_rows(first + walk.row(chunk) * channels, stride, n, group, tile);
-  zero(tile + n * kLanes<T>, (kChunk - n) * kLanes<T>);
+  load_group(first + walk.row(chunk) * channels, stride, n, group, tile);
+  zero(tile + n * W, (kChunk - n) * W);
   const int64_t next = chunk + Ahead;
   if (next < 0 || next >= walk.chunks()) return;
   prefetch_rows(first + walk.row(next) * channels, stride, walk.tokens(next));
@@ -83,17 +85,17 @@ class Output {
     S* out = base_ + walk.row(chunk) * channels_ + group.first;
     const int64_t stride = walk.row_step * channels_;
     if constexpr (kInPlace) {
-      if (direction > 0) add_rows(out, stride, n, group, tile);
-      store_rows(out, stride, n, group, tile);
+      if (direction > 0) add_group(out, stride, n, group, tile);
+      store_group(out, stride, n, group, tile);
     } else {
       const Group<T> all(0, kLanes<T>);
       const int64_t t = direction == 0 ? chunk * kChunk : walk.length - 1 - chunk * kChunk;
-      T* kept = scratch_.data() + (slot * longest_ + t) * kLanes<T>;
-      if (direction > 0) add_rows(kept, walk.row_step * kLanes<T>, n, all, tile);
+      T* kept = scratch_ + (slot * longest_ + t) * kLanes<T>;
+      if (direction > 0) add_group(kept, walk.row_step * kLanes<T>, n, all, tile);
       if (direction + 1 < directions_)
-        store_rows(kept, kLanes<T>, n, all, tile);
+        store_group(kept, kLanes<T>, n, all, tile);
       else
-        store_rows(out, stride, n, group, tile);
+        store_group(out, stride, n, group, tile);
     }
   }
 
@@ -128,12 +130,12 @@ class Tables {
   Tables(const S4dScanArgs& a, const Threads& threads)
       : groups_(groups_of<T>(a.channels)), size_(table_size<T>(a.modes)), data_(a.directions * groups_ * size_) {
     const bool blocks = longest_sequence(a.layout) >= kBlock;
-    for_ranges(threads, a.directions * groups_, [&](int64_t begin, int64_t end) {
+    for_ranges<Denormals::flush>(threads, a.directions * groups_, [&](int64_t begin, int64_t end) {
       for (int64_t i = begin; i < end; ++i)
-        build_table<T>(a, i / groups_, i % groups_, blocks, data_.data() + i * size_);
+        build_table<T>(a, i / groups_, i % groups_, blocks, data_ + i * size_);
     });
   }
-  const T* of(int64_t direction, int64_t group) const { return data_.data() + (direction * groups_ + group) * size_; }
+  const T* of(int64_t direction, int64_t group) const { return data_ + (direction * groups_ + group) * size_; }
 
  private:
   int64_t groups_, size_;

@@ -1,4 +1,4 @@
-// Double-precision vectors for the O(channels x modes) tables of S4D, and the scope in which denormals count as zero.
+// Double-precision vectors, and complex numbers of them: for the O(channels x modes) tables of S4D.
 //
 // The tables need exp and sincos of a few thousand arguments a call; libm would cost more than the scan of a short
 // sequence. The series below are Taylor polynomials after range reduction, good to about one unit in the last place.
@@ -6,82 +6,10 @@
 
 #include <cmath>
 #include <cstdint>
-#include <cstdlib>
-#include <new>
 
-#if defined(__SSE2__)
-#include <xmmintrin.h>
-#endif
-
-#include "dispatch.h"
 #include "simd.h"
 
 namespace lyra::cpu::LYRA_ISA {
-
-// Flush-to-zero and denormals-are-zero for one thread, while it lives. Decayed states would otherwise become
-// denormal, which costs a hundred times the time of a normal operation.
-class FlushDenormals {
- public:
-#if defined(__SSE2__)
-  FlushDenormals() : saved_(_mm_getcsr()) { _mm_setcsr(saved_ | 0x8040u); }
-  ~FlushDenormals() { _mm_setcsr(saved_); }
-
- private:
-  unsigned saved_;
-#elif defined(__aarch64__)
-  FlushDenormals() {
-    asm volatile("mrs %0, fpcr" : "=r"(saved_));
-    asm volatile("msr fpcr, %0" : : "r"(saved_ | (uint64_t{1} << 24)));
-  }
-  ~FlushDenormals() { asm volatile("msr fpcr, %0" : : "r"(saved_)); }
-
- private:
-  uint64_t saved_;
-#else
-  FlushDenormals() {}
-#endif
- public:
-  FlushDenormals(const FlushDenormals&) = delete;
-  FlushDenormals& operator=(const FlushDenormals&) = delete;
-};
-
-// Uninitialised memory aligned for any vector. (Not std::vector: an inline function of the standard library compiled
-// here with AVX could be the copy that the linker keeps for everybody.)
-template <class T>
-class Buffer {
- public:
-  explicit Buffer(int64_t count) {
-    const size_t bytes = (static_cast<size_t>(count > 0 ? count : 1) * sizeof(T) + 63) / 64 * 64;
-    data_ = static_cast<T*>(std::aligned_alloc(64, bytes));
-    if (!data_) throw std::bad_alloc();
-  }
-  ~Buffer() { std::free(data_); }
-  Buffer(const Buffer&) = delete;
-  Buffer& operator=(const Buffer&) = delete;
-  T* data() { return data_; }
-  const T* data() const { return data_; }
-  T& operator[](int64_t i) { return data_[i]; }
-  const T& operator[](int64_t i) const { return data_[i]; }
-
- private:
-  T* data_;
-};
-
-// f(begin, end) on ranges that cover [0, n), with denormals off: one range per thread, so that scratch memory is
-// allocated once per thread and not once per work item.
-template <class F>
-void for_ranges(const Threads& threads, int64_t n, F&& f) {
-  if (n <= 0) return;
-  using Fn = std::remove_reference_t<F>;
-  auto body = [](int64_t begin, int64_t end, void* context) {
-    FlushDenormals flush;
-    (*static_cast<Fn*>(context))(begin, end);
-  };
-  if (threads.count <= 1 || n == 1)
-    body(0, n, &f);
-  else
-    threads.run(n, body, &f);
-}
 
 using VecD = Vec<double>;
 constexpr int kD = kLanes<double>;
