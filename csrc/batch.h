@@ -22,7 +22,7 @@ LYRA_HOST_DEVICE constexpr size_t storage_bytes(DType dtype) {
 }
 LYRA_HOST_DEVICE constexpr size_t compute_bytes(DType dtype) { return dtype == DType::f64 ? 8 : 4; }
 
-// Calls f with a null pointer to the type that stores an element: `[&](auto* p) { using S = Pointee<decltype(p)>; ... }`.
+// Calls f with a null pointer to the type that stores an element: `[&](auto* p) { using S = Pointee<decltype(p)>; }`.
 // F16 and BF16 are what the caller has for 16 bits.
 template <class F16, class BF16, class F>
 void with_storage_type(DType dtype, F&& f) {
@@ -45,8 +45,8 @@ using Pointee = std::remove_pointer_t<P>;
 //   dense:  sequences x max_length rows
 //   padded: the same, sequence s real in its first lengths[s] rows
 //   packed: sequence s is rows cu_seqlens[s] .. cu_seqlens[s + 1]
-// A CUDA kernel's lengths and cu_seqlens are in the device's memory: there rows() and tiles() can be asked, and the rest
-// is cuda/layout.cuh.
+// A CUDA kernel's lengths and cu_seqlens are in the device's memory: rows() and tiles() do without them, and
+// cuda/layout.cuh has the rest.
 struct Layout {
   int64_t sequences = 0;
   int64_t max_length = 0;               // rows per sequence (dense, padded); all rows (packed)

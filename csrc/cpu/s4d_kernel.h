@@ -1,7 +1,7 @@
 // The convolution kernel of a diagonal state space: K[h, l] = Re sum_n c[h, n] a[h, n]^l for 0 <= l < length.
 #pragma once
 
-#include "../s4d_args.h"
+#include "../args.h"
 #include "dispatch.h"
 
 namespace lyra::cpu {

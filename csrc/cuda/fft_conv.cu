@@ -146,10 +146,7 @@ template <class... P, class F>
 void with_rows(DType dtype, int64_t channels, F&& f, P... pointers) {
   with_storage_type(dtype, [&](auto* p) {
     using T = Pointee<decltype(p)>;
-    if (vectorizable<T>(channels, pointers...))
-      f(p, std::integral_constant<int, kVector<T>>());
-    else
-      f(p, std::integral_constant<int, 1>());
+    with_width<T>(vectorizable<T>(channels, pointers...), [&](auto width) { f(p, width); });
   });
 }
 

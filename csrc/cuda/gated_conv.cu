@@ -94,11 +94,10 @@ void gated_conv(const GatedConvArgs& args) {
     const bool wide = vectorizable<T>(args.channels, args.xv, args.out);
     const int64_t extra = args.channels * (args.width + 2);
     const GatedShape shape = choose_shape<T>(args, 2, false, extra, wide ? kVector<T> : 1);
-    if (wide)
-      shape.staged ? run_forward<T, kVector<T>, true>(args, shape, extra)
-                   : run_forward<T, kVector<T>, false>(args, shape, extra);
-    else
-      shape.staged ? run_forward<T, 1, true>(args, shape, extra) : run_forward<T, 1, false>(args, shape, extra);
+    with_width<T>(wide, [&](auto width) {
+      constexpr int N = decltype(width)::value;
+      shape.staged ? run_forward<T, N, true>(args, shape, extra) : run_forward<T, N, false>(args, shape, extra);
+    });
   });
 }
 

@@ -44,9 +44,9 @@ GatedShape choose_shape(const GatedConvArgs& args, int parts, bool backward, int
                 " taps are too many");
   s.channels = static_cast<int>(args.channels);
   s.mean = 0.5 / static_cast<double>(args.channels);
-  s.width = args.width;
-  s.left = args.causal ? args.width - 1 : (args.width - 1) / 2;
-  const int right = args.width - 1 - s.left, reach = s.left > right ? s.left : right;
+  s.width = static_cast<int>(args.width);
+  s.left = args.causal ? s.width - 1 : (s.width - 1) / 2;
+  const int right = s.width - 1 - s.left, reach = s.left > right ? s.left : right;
   s.before = backward ? reach : s.left;
   s.after = backward ? reach : right;
   s.lanes = lanes_per_row(args.channels / elements);

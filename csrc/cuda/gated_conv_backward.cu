@@ -215,7 +215,7 @@ void run_backward(const GatedConvBackwardArgs& args, const GatedShape& shape, in
          f.layout, shape, STAGED ? segments_for(f) : 1, tiles, static_cast<R>(f.eps));
   sum_columns<R>(partial, blocks, columns, sums, f.stream);
   launch("gated_conv_parameter_gradients", gated_conv_parameter_gradients<R>, (f.channels + 127) / 128, 128, 0,
-         f.stream, sums, weight, bias, norm, f.channels, f.width, static_cast<R*>(args.dconv_weight),
+         f.stream, sums, weight, bias, norm, f.channels, shape.width, static_cast<R*>(args.dconv_weight),
          static_cast<R*>(args.dconv_bias), static_cast<R*>(args.dnorm_weight));
 }
 
@@ -233,11 +233,10 @@ void gated_conv_backward(const GatedConvBackwardArgs& args) {
     const bool wide = vectorizable<T>(f.channels, f.xv, args.grad, args.dxv);
     const int64_t extra = f.channels * (f.width + 3) + f.channels * (f.width + 1) * segments_for(f);
     const GatedShape shape = choose_shape<T>(f, 3, true, extra, wide ? kVector<T> : 1);
-    if (wide)
-      shape.staged ? run_backward<T, kVector<T>, true>(args, shape, extra)
-                   : run_backward<T, kVector<T>, false>(args, shape, extra);
-    else
-      shape.staged ? run_backward<T, 1, true>(args, shape, extra) : run_backward<T, 1, false>(args, shape, extra);
+    with_width<T>(wide, [&](auto width) {
+      constexpr int N = decltype(width)::value;
+      shape.staged ? run_backward<T, N, true>(args, shape, extra) : run_backward<T, N, false>(args, shape, extra);
+    });
   });
 }
 

@@ -219,10 +219,8 @@ void rms_norm(const RmsNormArgs& args) {
   if (args.rows == 0 || args.channels == 0) return;
   with_storage_type(args.dtype, [&](auto* p) {
     using T = Pointee<decltype(p)>;
-    if (vectorizable<T>(args.channels, args.x, args.y, args.weight))
-      run_forward<T, kVector<T>>(args);
-    else
-      run_forward<T, 1>(args);
+    with_width<T>(vectorizable<T>(args.channels, args.x, args.y, args.weight),
+                  [&](auto width) { run_forward<T, decltype(width)::value>(args); });
   });
 }
 
@@ -240,10 +238,8 @@ void rms_norm_backward(const RmsNormBackwardArgs& args) {
   if (forward.channels == 0) return;
   with_storage_type(forward.dtype, [&](auto* p) {
     using T = Pointee<decltype(p)>;
-    if (vectorizable<T>(forward.channels, forward.x, args.grad, args.dx, forward.weight))
-      run_backward<T, kVector<T>>(args);
-    else
-      run_backward<T, 1>(args);
+    with_width<T>(vectorizable<T>(forward.channels, forward.x, args.grad, args.dx, forward.weight),
+                  [&](auto width) { run_backward<T, decltype(width)::value>(args); });
   });
 }
 

@@ -1,7 +1,7 @@
 // The convolution kernel of a diagonal state space, K_l = Re sum_n c_n a_n^l, and its gradient.
 #pragma once
 
-#include "../s4d_args.h"
+#include "../args.h"
 #include "common.h"
 
 namespace lyra::cuda {

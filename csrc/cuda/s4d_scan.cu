@@ -1,5 +1,5 @@
 // The scan's forward; see s4d_scan.h for the formula and s4d_scan.cuh for the way.
-#include "s4d_scan.cuh"
+#include "s4d_scan_launch.cuh"
 
 namespace lyra::cuda {
 namespace {

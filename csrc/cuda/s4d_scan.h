@@ -2,7 +2,7 @@
 // With two directions also + Re sum_n c'_n r_{n,t} with r_t = a r_{t+1} + u_{t+1} (the current token left out).
 #pragma once
 
-#include "../s4d_args.h"
+#include "../args.h"
 #include "common.h"
 
 namespace lyra::cuda {

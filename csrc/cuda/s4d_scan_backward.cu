@@ -7,7 +7,7 @@
 // The states are made again from the checkpoints, kStep tokens at a time: those of a half chunk would not fit registers.
 // Going downwards the padding of a segment changes nothing: g and the state are zero there.
 #include "s4d_gradients.cuh"
-#include "s4d_scan.cuh"
+#include "s4d_scan_launch.cuh"
 
 namespace lyra::cuda {
 namespace {

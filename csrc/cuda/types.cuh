@@ -94,6 +94,12 @@ bool vectorizable(int64_t channels, P... pointers) {
   return channels % kVector<T> == 0 && ((reinterpret_cast<uintptr_t>(pointers) % 16 == 0) && ...);
 }
 
+// f(elements of one access as a constant)
+template <class T, class F>
+void with_width(bool wide, F&& f) {
+  wide ? f(std::integral_constant<int, kVector<T>>()) : f(std::integral_constant<int, 1>());
+}
+
 template <class R>
 struct alignas(2 * sizeof(R)) Complex {
   R re, im;

@@ -1,9 +1,49 @@
-// The arguments of S4D's two operators, as the CPU kernels and the CUDA kernels take them.
+// The arguments of the operators that have both CPU and CUDA kernels: what these have in common.
 #pragma once
 
 #include "batch.h"
 
 namespace lyra {
+
+struct RmsNormArgs {
+  DType dtype;         // of x, y; weight is f64 where this is f64, else f32
+  int64_t rows, channels;
+  const void* x;       // (rows, channels)
+  const void* weight;  // (channels), or null for all ones
+  double eps;
+  void* y;             // (rows, channels)
+};
+
+template <class Forward>
+struct RmsNormGradients {
+  Forward forward;   // y is not used
+  const void* grad;  // (rows, channels), dtype
+  void* dx;          // (rows, channels), dtype
+  void* dweight;     // (channels), compute dtype; null when there is no weight
+};
+
+struct GatedConvArgs {
+  DType dtype;              // of activations; parameters are f64 where this is f64, else f32
+  Layout layout;
+  int64_t channels;         // E
+  int64_t width;            // of the convolution, any >= 1
+  bool causal;              // width-1 zeros on the left; else (width-1)/2 on the left, the rest on the right
+  double eps;
+  const void* xv;           // (rows, 2 E)
+  const void* conv_weight;  // (E, 1, width)
+  const void* conv_bias;    // (E), or null for zeros
+  const void* norm_weight;  // (2 E), or null for no norm at all
+};
+
+template <class Forward>
+struct GatedConvGradients {
+  Forward forward;     // the output is not used
+  const void* grad;    // (rows, E), dtype
+  void* dxv;           // (rows, 2 E), dtype; padded rows are written as zeros
+  void* dconv_weight;  // (E, 1, width), compute dtype
+  void* dconv_bias;    // (E), or null
+  void* dnorm_weight;  // (2 E), or null
+};
 
 constexpr int64_t kScanChunk = 64;  // tokens between two checkpoints
 
