@@ -1,6 +1,6 @@
 """What the CUDA C++ kernels cost, without a GPU: ``python -m benchmarks.gpu_static --cuda``.
 
-Bytes, 32-byte sectors and shared-memory wavefronts are counted by the emulation of tests/emulation, warp by warp, from
+Bytes, 32-byte sectors and shared-memory wavefronts are counted by the emulation, warp by warp, from
 the addresses of the kernels' own loads and stores. Registers, spills and shared memory are ptxas's, where there is an
 nvcc.
 """
@@ -19,11 +19,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-ROOT = Path(__file__).resolve().parents[2]
-sys.path.insert(0, str(ROOT))
-
-import build_cuda  # noqa: E402
-from tests.emulation.build import emulation  # noqa: E402
+import build_cuda
+from emulation.build import ROOT, emulation
 
 LIMITS = {
     "gated_conv": 1.25,

@@ -16,7 +16,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from .build import ROOT, compiler
+from emulation.build import ROOT, compiler
 
 TESTS = ["tests/emulation/test_ops.py", "tests/emulation/test_s4d.py"]
 # Without capture: what a sanitizer says before it stops the process would be lost.
@@ -54,7 +54,10 @@ def _environment(flavour: str) -> dict[str, str]:
 
 def _build(flavour: str) -> None:
     """Compile without the sanitizer's library in every process of the compiler."""
-    build = f"from tests.emulation.build import libraries; libraries({flavour!r})"
+    build = (
+        "from emulation.build import kernel_library\nfrom tests.emulation.test_emulator import planted_library\n"
+        f"kernel_library({flavour!r})\nplanted_library({flavour!r})"
+    )
     subprocess.run([sys.executable, "-c", build], cwd=ROOT, check=True)
 
 

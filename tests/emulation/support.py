@@ -10,10 +10,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from emulation.build import emulation
 from lyra_kernels import reference
 from lyra_kernels.backends import cuda
-
-from .build import emulation
 
 FLAVOUR = os.environ.get("LYRA_EMULATION_FLAVOUR", "monitor")
 ORDERS = (0,) if FLAVOUR == "tsan" else (0, 1)

@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
 import pytest
 
-from lyra_kernels.backends.cuda import architectures as cuda_architectures
-
-from .build import ROOT
-
-sys.path.insert(0, str(ROOT))
 import build_cuda
+from lyra_kernels.backends.cuda import architectures as cuda_architectures
 
 LOG = """
 ptxas info    : 0 bytes gmem

@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import sys
 from dataclasses import replace
 
 import pytest
 
 from benchmarks.gpu_static import cuda_rows
-
-from .build import ROOT, emulation
-
-sys.path.insert(0, str(ROOT))
 from build_cuda import Usage
+from emulation.build import emulation
 
 
 @pytest.fixture(scope="module")

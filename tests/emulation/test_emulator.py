@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from .build import build
+from emulation.build import build
 
 HERE = Path(__file__).parent
 
@@ -38,9 +38,13 @@ BUGS = {
 }
 
 
+def planted_library(flavour: str) -> Path:
+    return build(flavour, [HERE / "planted.cu"], [], "planted")
+
+
 @cache
 def planted(flavour: str) -> ctypes.CDLL:
-    library = ctypes.CDLL(str(build(flavour, [HERE / "planted.cu"], [], "planted")))
+    library = ctypes.CDLL(str(planted_library(flavour)))
     library.run_planted.restype = ctypes.c_char_p
     return library
 

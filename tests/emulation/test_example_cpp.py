@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 import torch
 
+from emulation.build import ROOT
 from lyra_kernels import reference
 
-from .build import ROOT
 from .support import relative_error
 
 pytestmark = pytest.mark.skipif(shutil.which("cmake") is None, reason="no cmake")

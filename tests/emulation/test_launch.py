@@ -7,13 +7,12 @@ import re
 import subprocess
 import sys
 from functools import cache
+from pathlib import Path
 
 import pytest
 
-from .build import BUILD, HERE, ROOT, compiler
-
-sys.path.insert(0, str(ROOT))
 import build_cuda
+from emulation.build import BUILD, ROOT, compiler
 
 nvcc = build_cuda.find_nvcc()
 pytestmark = pytest.mark.skipif(nvcc is None, reason="no nvcc")
@@ -50,7 +49,7 @@ def library() -> ctypes.CDLL:
         [nvcc, "-std=c++17", "-Xcompiler", "-fPIC", f"-I{ROOT / 'csrc'}", "-c"],
         [*compiler(), "-shared", "-Wl,-Bsymbolic", "-Wl,-z,defs", str(fake), *objects, "-o", str(together)],
     ]
-    commands[0] += [str(HERE / "fake_cudart.cpp"), "-o", str(fake)]
+    commands[0] += [str(Path(__file__).with_name("fake_cudart.cpp")), "-o", str(fake)]
     for command in commands:
         result = subprocess.run(command, capture_output=True, text=True)
         assert result.returncode == 0, result.stdout + result.stderr

@@ -7,9 +7,9 @@ import math
 import pytest
 import torch
 
+from emulation.build import emulation
 from lyra_kernels import reference
 
-from .build import emulation
 from .support import FLAVOUR, STORED, compute_dtype, doubled, implementations, in_every_order, padding, relative_error
 
 

@@ -21,7 +21,7 @@ import torch
 from torch.utils.cpp_extension import include_paths, library_paths
 
 HERE = Path(__file__).resolve().parent
-ROOT = HERE.parents[1]
+ROOT = HERE.parent
 BUILD = Path(os.environ.get("LYRA_EMULATION_BUILD", ROOT / "build" / "emulation"))
 
 COMMON = ["-std=c++20", "-O2", "-g1", "-fPIC", "-fvisibility=hidden", "-Wall", "-Wextra", "-Wno-unknown-pragmas"]
@@ -77,7 +77,7 @@ def build(flavour: str, kernels: list[Path], bindings: list[Path], name: str) ->
     stable = ["-DTORCH_TARGET_VERSION=0x020a000000000000", f"-DLYRA_EMULATED=lyra_emulated_{flavour}", *python]
     # The kernels come last: of an inline function the linker keeps the first copy, and the runtime's own calls of
     # std::string must not be watched.
-    jobs = [(HERE / "runtime.cpp", general)]
+    jobs = [(HERE / "runtime.cpp", general), (HERE / "shared_memory.cpp", general)]
     jobs += [(HERE / "monitor.cpp", general)] if flavour == "monitor" else []
     jobs += [(source, [*general, *stable]) for source in bindings]
     jobs += [(source, [*general, *KERNEL, *kernel_flags]) for source in kernels]
@@ -94,11 +94,10 @@ def build(flavour: str, kernels: list[Path], bindings: list[Path], name: str) ->
     return library
 
 
-def libraries(flavour: str) -> tuple[Path, Path]:
-    """The kernels with their bindings, and the planted bugs."""
-    csrc = ROOT / "csrc"
-    kernels = build(flavour, sorted((csrc / "cuda").glob("*.cu")), sorted((csrc / "bind" / "cuda").glob("*.cpp")), "kernels")
-    return kernels, build(flavour, [HERE / "planted.cu"], [], "planted")
+def kernel_library(flavour: str) -> Path:
+    """The kernels of the package with their bindings."""
+    kernels, bindings = (ROOT / "csrc" / "cuda").glob("*.cu"), (ROOT / "csrc" / "bind" / "cuda").glob("*.cpp")
+    return build(flavour, sorted(kernels), sorted(bindings), "kernels")
 
 
 class Emulation:
@@ -109,12 +108,9 @@ class Emulation:
     """
 
     def __init__(self, flavour: str) -> None:
-        csrc = ROOT / "csrc"
-        kernels = sorted((csrc / "cuda").glob("*.cu"))
-        library = build(flavour, kernels, sorted((csrc / "bind" / "cuda").glob("*.cpp")), "kernels")
-        torch.ops.load_library(str(library))
+        self.path = str(kernel_library(flavour))
+        torch.ops.load_library(self.path)
         self.ops = getattr(torch.ops, f"lyra_emulated_{flavour}")
-        self.path = str(library)
         self._library = ctypes.CDLL(self.path)
 
     def set_order(self, order: int) -> None:
