@@ -54,12 +54,12 @@ LYRA_INLINE void store_lanes(S* p, Vec<Compute<S>> v, int lanes) {
 template <class S>
 LYRA_INLINE Vec<Compute<S>> load_channels(const S* row, int64_t c, int64_t channels) {
   constexpr int W = kLanes<Compute<S>>;
-  return load_lanes(row + c, c + W <= channels ? W : static_cast<int>(channels - c));
+  return c + W <= channels ? load_as(row + c) : load_first(row + c, static_cast<int>(channels - c));
 }
 template <class S>
 LYRA_INLINE void store_channels(S* row, int64_t c, int64_t channels, Vec<Compute<S>> v) {
   constexpr int W = kLanes<Compute<S>>;
-  store_lanes(row + c, v, c + W <= channels ? W : static_cast<int>(channels - c));
+  c + W <= channels ? store_as(row + c, v) : store_first(row + c, v, static_cast<int>(channels - c));
 }
 
 // ---- whole rows --------------------------------------------------------------------------------------------------
