@@ -115,9 +115,9 @@ const char* run(const char* name, int on_device, uintptr_t stream) {
     Layout layout;
     layout.sequences = 2;
     layout.max_length = 5000;
-    RmsNormBackwardArgs norm{{DType::f32, 64, 64, memory, memory, 1e-8, memory, on}, memory, memory, memory, memory};
-    GatedConvBackwardArgs gated{{DType::bf16, layout, 64, 3, false, 1e-8, memory, memory, memory, memory, memory, on},
-                                memory, memory, memory, memory, memory, memory};
+    RmsNormBackwardArgs norm{{{DType::f32, 64, 64, memory, memory, 1e-8, memory, on}, memory, memory, memory}, memory};
+    GatedConvBackwardArgs gated{{{DType::bf16, layout, 64, 3, false, 1e-8, memory, memory, memory, memory, memory, on},
+                                 memory, memory, memory, memory, memory}, memory};
     S4dScanBackwardArgs scan{{DType::bf16, layout, 64, 32, 2, memory, memory, memory, memory, memory, memory, nullptr,
                               memory, nullptr, memory, memory, on},
                              memory, nullptr, memory, memory, memory, memory, memory, memory, nullptr};
