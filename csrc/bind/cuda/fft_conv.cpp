@@ -1,4 +1,4 @@
-// The pointwise parts of lyra::fft_conv; lyra_kernels/cuda.py puts PyTorch's transforms between them.
+// The pointwise parts of lyra::fft_conv; lyra_kernels/backends/cuda puts PyTorch's transforms between them.
 #include "cuda/fft_conv.h"
 
 #include "bind/cuda/call.h"
