@@ -196,26 +196,25 @@ class _Backward(TorchDispatchMode):
         return out if placed else _wrap(out, {})
 
 
-def _interpret(kernel: Any, grid: Any, args: tuple, constants: dict[str, Any], configs: Any) -> None:
+def _interpret(kernel: Any, grid: Any, args: dict[str, Any], constants: dict[str, Any], configs: Any) -> None:
     """A launch of a Triton kernel on the card, in the interpreter."""
     from triton.runtime.interpreter import InterpretedFunction
 
     from lyra_kernels.backends.triton import _launch
 
-    for i, x in enumerate(args):
+    for name, x in args.items():
         if isinstance(kernel, InterpretedFunction) and isinstance(x, Tensor) and not isinstance(x, OnCard):
-            raise RuntimeError(f"{kernel.fn.__name__}: argument {i} is on {x.device}, the launch is on {CARD}")
+            raise RuntimeError(f"{kernel.__name__}: {name} is on {x.device}, the launch is on {CARD}")
     _launch.launch(kernel, grid, _unwrap(args), constants, configs)
 
 
 @contextlib.contextmanager
 def card_of_the_interpreter() -> Iterator[None]:
     """Inside, there is a card of one processor, whose Triton kernels run in the interpreter."""
-    from lyra_kernels.backends.triton import _launch, _scan_rows, fft_conv
+    from lyra_kernels.backends.triton import _launch
 
     with _launch.in_place_of_launches(_interpret), contextlib.ExitStack() as stack:
-        for module in (_scan_rows, fft_conv):
-            stack.enter_context(mock.patch.object(module, "_processors", lambda device: 1))
+        stack.enter_context(mock.patch.object(_launch, "_processors", lambda device: 1))
         stack.enter_context(card_tensors())
         yield
 

@@ -66,7 +66,7 @@ def _s4d_ops() -> list[Op]:
     common = {"stored": STORED, "layout": LAYOUTS}
     scan = {"stored": STORED, "states": STATES, "skip": BOTH, "rows": ("one", "many")}
     fft = {"stored": EVERY, "layout": LAYOUTS, "states": ("none", "two directions"), "skip": BOTH}
-    rows = (causal_conv.CONFIG.blocks["R"], causal_conv.CONFIG.blocks["R"] + 1)
+    rows = (causal_conv.CONFIG.blocks["BLOCK_R"], causal_conv.CONFIG.blocks["BLOCK_R"] + 1)
     tail = {"channels": CHANNELS, "aligned": ALIGNED}
     lags = {"stored": STORED, "reverse": BOTH, "skip": BOTH}
     taps = {**lags, "taps": ("as many", "fewer", "more", "one")}
@@ -138,7 +138,7 @@ def _local_ops() -> list[Op]:
         pgc.MAX_CHANNELS,
     )
     blocks = _plateaus(lambda n: next_power_of_2(max(n, 16)), pgc.MAX_CHANNELS)
-    most = max(c.blocks["BT"] for c in pgc.configurations(1, 1, False)) // 2
+    most = max(c.blocks["BLOCK_T"] for c in pgc.configurations(1, 1, False)) // 2
     tails = {"stored": STORED, "layout": LAYOUTS, "bias": BOTH, "mask": BOTH, "residual": BOTH}
     heads = edges(lambda c: [gelu_glu.configurations(c, back) for back in BOTH], 200)
     rows = edges(lambda c: [rms_norm.configurations(c, back) for back in BOTH], rms_norm.MAX_CHANNELS)

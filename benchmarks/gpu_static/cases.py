@@ -147,14 +147,15 @@ def cases(which: str) -> list[Case]:
 @contextlib.contextmanager
 def on_a_card(segment: int | None, rows: int | None = None) -> Iterator[None]:
     """The scan's rows as long, and the FFT's groups of rows as large as a card makes them."""
-    from lyra_kernels.backends.triton import fft_conv, s4d_scan, s4d_scan_backward
+    from lyra_kernels.backends.triton import fft_conv, fft_conv_backward, s4d_scan, s4d_scan_backward
 
     with contextlib.ExitStack() as patches:
         if segment is not None:
             for module in (s4d_scan, s4d_scan_backward):
                 patches.enter_context(mock.patch.object(module, "segment_length", lambda *_: segment))
         if rows is not None:
-            patches.enter_context(mock.patch.object(fft_conv, "rows_per_program", lambda *_: rows))
+            for module in (fft_conv, fft_conv_backward):
+                patches.enter_context(mock.patch.object(module, "rows_per_program", lambda *_: rows))
         yield
 
 

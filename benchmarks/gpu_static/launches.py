@@ -24,7 +24,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from lyra_kernels import backends
 from lyra_kernels.backends.reference import as_tuple
-from lyra_kernels.backends.triton import _launch, _scan_rows, fft_conv
+from lyra_kernels.backends.triton import _launch
 from lyra_kernels.ops import _autograd
 
 from .guard import allow_cuda_tensors
@@ -130,7 +130,7 @@ def fake_card(backwards: int = 0, processors: int = H200, backend: str = "triton
     def write_down(
         kernel: Any,
         grid: Callable[[Any], tuple[int, ...]],
-        args: tuple,
+        args: dict[str, Any],
         constants: dict[str, Any],
         configs: Sequence[_launch.Config],
     ) -> None:
@@ -142,8 +142,7 @@ def fake_card(backwards: int = 0, processors: int = H200, backend: str = "triton
                 calls.launches.append(launch)
 
     with contextlib.ExitStack() as stack:
-        for module in (_scan_rows, fft_conv):
-            stack.enter_context(mock.patch.object(module, "_processors", lambda device: processors))
+        stack.enter_context(mock.patch.object(_launch, "_processors", lambda device: processors))
         stack.enter_context(mock.patch.object(backends, "_forced", backend))
         stack.enter_context(mock.patch.object(scans, "needs_graph", lambda args: backwards > 0))
         stack.enter_context(

@@ -69,7 +69,7 @@ def _with_memory(launches: Sequence[Launch | Aten]) -> Iterator[tuple[Launch | A
     for x in launches:
         if isinstance(x, Launch) and x.kernel == "_rows":
             yield x, traffic.nothing
-            memory = traffic.RowTable(*(x.integers[n] for n in ("L", "segments", "segment")))
+            memory = traffic.RowTable(*(x.integers[n] for n in ("L", "num_segments", "segment_len")))
         else:
             yield x, memory
 

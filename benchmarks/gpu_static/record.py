@@ -118,10 +118,10 @@ def recording() -> Iterator[Recording]:
         InterpreterBuilder.create_dot = dot
 
 
-def describe(kernel: Any, grid: tuple[int, ...], args: tuple, values: dict[str, Any], config: Any) -> Launch:
+def describe(kernel: Any, grid: tuple[int, ...], args: dict[str, Any], values: dict[str, Any], config: Any) -> Launch:
     """What Triton's own launcher specialises this launch to."""
     signature, constants, divisible, integers, sizes = {}, {}, [], {}, {}
-    for name, value in zip(kernel.arg_names, args, strict=False):
+    for name, value in args.items():
         if isinstance(value, Tensor):
             signature[name] = "*" + _TYPES[value.dtype]
             sizes[name] = value.numel() * value.element_size()

@@ -12,6 +12,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from lyra_kernels.backends.triton._row_table import CHUNK, COLUMNS
+
 from .addresses import Memory, Moment
 from .layouts import LANES, UnknownLayout, coordinates
 from .record import Launch
@@ -50,7 +52,7 @@ class Traffic:
 
 @dataclass(frozen=True)
 class RowTable:
-    """The table that ``_rows`` makes of a dense batch: first token, tokens, first checkpoint, sequence, flags.
+    """The table that ``_rows`` makes of a dense batch; its columns: ``_row_table.row_columns``.
 
     Args:
         length: of a sequence; segments: rows of a sequence; segment: tokens of a row.
@@ -62,12 +64,12 @@ class RowTable:
 
     def __call__(self, name: str, at: np.ndarray) -> np.ndarray:
         """A :data:`.addresses.Memory`: the table's values at flat indices."""
-        if name != "table":
+        if name != "table_ptr":
             raise Unknown(f"integers of {name}")
-        row, column = at // 5, at % 5
+        row, column = at // COLUMNS, at % COLUMNS
         sequence, g = row // self.segments, row % self.segments
         taken = np.clip(self.length - g * self.segment, 0, self.segment)
-        slot = sequence * -(-self.length // 64) + g * (self.segment // 64)
+        slot = sequence * -(-self.length // CHUNK) + g * (self.segment // CHUNK)
         flags = (g == 0) + 2 * (g == self.segments - 1)
         first = sequence * self.length + g * self.segment
         return np.choose(column, [first, taken, slot, sequence, flags])

@@ -105,7 +105,7 @@ def scans():
 
 def test_the_scan_is_reached_in_every_way(scans):
     found = {
-        tuple(v.launch.constants[name] for name in ("ENTER", "SAVE", "FINAL", "ADJOINT", "PARTS"))
+        tuple(v.launch.constants[name] for name in ("HAS_ENTER", "SAVE", "FINAL", "ADJOINT", "PARTS"))
         for v in scans
         if v.launch.kernel == "_scan"
     }
@@ -120,7 +120,7 @@ def test_the_choice_for_one_architecture_is_a_small_part(scans):
         assert {job.launch["kernel"] for job in work if job.whole == whole} == {v.launch.kernel for v in scans}
     # The combination that Triton once refused is among what goes through its front end.
     constants = [job.launch["constants"] for job in work if job.launch["kernel"] == "_scan" and not job.whole]
-    assert any(c["ENTER"] and c["SAVE"] for c in constants)
+    assert any(c["HAS_ENTER"] and c["SAVE"] for c in constants)
 
 
 def test_calls_are_told_without_what_is_common():

@@ -16,7 +16,7 @@ IR = """
 #blocked = #ttg.blocked<{sizePerThread = [1, 1], threadsPerWarp = [1, 32], warpsPerCTA = [4, 1], order = [1, 0]}>
 #loc = loc("/a/kernel.py":1:0)
 module attributes {"ttg.num-warps" = 4 : i32} {
-  tt.func public @kernel(%u: !tt.ptr<f32> loc("u"(#loc)), %y: !tt.ptr<f32> loc("y"(#loc)), %table: !tt.ptr<i64> loc("t"(#loc)), %H: i32 loc("H"(#loc)), %L: i32 loc("L"(#loc))) attributes {noinline = false} {
+  tt.func public @kernel(%u: !tt.ptr<f32> loc("u"(#loc)), %y: !tt.ptr<f32> loc("y"(#loc)), %table_ptr: !tt.ptr<i64> loc("t"(#loc)), %H: i32 loc("H"(#loc)), %L: i32 loc("L"(#loc))) attributes {noinline = false} {
     %c0 = arith.constant 0 : i32 loc(#loc1)
     %c32 = arith.constant 32 : i32 loc(#loc1)
     %h = tt.get_program_id x : i32 loc(#loc2)
@@ -29,7 +29,7 @@ module attributes {"ttg.num-warps" = 4 : i32} {
     %first2 = tt.broadcast %first : tensor<16x1xi32, #blocked> -> tensor<16x32xi32, #blocked> loc(#loc2)
     %us = tt.splat %u : !tt.ptr<f32> -> tensor<16x32x!tt.ptr<f32>, #blocked> loc(#loc2)
     %ys = tt.splat %y : !tt.ptr<f32> -> tensor<16x32x!tt.ptr<f32>, #blocked> loc(#loc2)
-    %n = tt.addptr %table, %h : !tt.ptr<i64>, i32 loc(#loc2)
+    %n = tt.addptr %table_ptr, %h : !tt.ptr<i64>, i32 loc(#loc2)
     %rows = tt.load %n : !tt.ptr<i64> loc(#loc2)
     %one:2 = scf.for %i = %c0 to %L step %c32 iter_args(%a = %c0, %b = %c0) -> (i32, i32)  : i32 {
       %is = tt.splat %i : i32 -> tensor<1x32xi32, #blocked> loc(#loc3)
@@ -111,13 +111,16 @@ def test_what_is_not_known_is_said():
     """A loop whose end comes from memory that nobody knows, and the accesses that depend on it."""
     text = IR.replace("%c0 to %L step", "%rows to %L step")
     found = traffic.analyse(ttgir.parse(text), _launch(H=64, L=128))
-    assert "integers of table" in found.unknown["kernel.py:6"] and "integers of table" in found.unknown["kernel.py:4"]
+    assert (
+        "integers of table_ptr" in found.unknown["kernel.py:6"]
+        and "integers of table_ptr" in found.unknown["kernel.py:4"]
+    )
     assert not found.trips and ("kernel.py:4", False, 4) not in found.touched
 
 
 def test_rows_of_a_dense_batch():
     memory = traffic.RowTable(length=200, segments=4, segment=64)
-    table = memory("table", np.arange(8 * 5)).reshape(8, 5)
+    table = memory("table_ptr", np.arange(8 * 5)).reshape(8, 5)
     assert table[3].tolist() == [192, 8, 3, 0, 2] and table[4].tolist() == [200, 64, 4, 1, 1]
     with pytest.raises(ttgir.Unknown):
-        memory("lengths", np.arange(3))
+        memory("lengths_ptr", np.arange(3))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from types import SimpleNamespace
 
 import pytest
 import torch
@@ -26,14 +25,15 @@ class _Card:
         return self.milliseconds[self.running]
 
     def kernel(self, name="a_kernel"):
-        def run(*args, X, P, num_warps, num_stages):
+        def run(*, X, P, num_warps, num_stages, **args):
             self.running = X
             self.launched.append(X)
             if self.milliseconds[X] is None:
                 raise OutOfResources(200, 100, "shared memory")
 
         class Kernel:
-            fn = SimpleNamespace(__name__=name)
+            __name__ = name
+            arg_names = ("x", "L", "X", "P")
 
             def __getitem__(self, grid):
                 return run
@@ -55,9 +55,10 @@ def card(monkeypatch, tmp_path):
     return found
 
 
-def _launched(card, *args, kernel=None):
+def _launched(card, length, kernel=None):
     card.launched.clear()
-    _launch.launch(kernel or card.kernel(), lambda c: (1,), (torch.zeros(1), *args), {"P": "tf32"}, [SLOW, FAST])
+    args = {"x": torch.zeros(1), "L": length}
+    _launch.launch(kernel or card.kernel(), lambda c: (1,), args, {"P": "tf32"}, [SLOW, FAST])
     return card.launched[-1]
 
 
@@ -75,15 +76,12 @@ def test_new_lengths_are_timed_once_a_power_of_2(card):
 
 
 def test_other_types_constants_and_kernels_are_others():
-    first = _autotune.key("k", (torch.zeros(1), 5, None, 1e-8), {"P": 1})
-    assert first == _autotune.key("k", (torch.zeros(9), 8, None, 1e-5), {"P": 1})
-    for other in (
-        _autotune.key("k", (torch.zeros(1).half(), 5, None, 1e-8), {"P": 1}),
-        _autotune.key("k", (torch.zeros(1), 9, None, 1e-8), {"P": 1}),
-        _autotune.key("k", (torch.zeros(1), 5, torch.zeros(1), 1e-8), {"P": 1}),
-        _autotune.key("k", (torch.zeros(1), 5, None, 1e-8), {"P": 2}),
-        _autotune.key("l", (torch.zeros(1), 5, None, 1e-8), {"P": 1}),
-    ):
+    def key(name="k", x=torch.zeros(1), L=5, y=None, eps=1e-8, P=1):  # noqa: B008 (nobody changes it)
+        return _autotune.key(name, {"x": x, "L": L, "y": y, "eps": eps}, {"P": P})
+
+    first = key()
+    assert first == key(x=torch.zeros(9), L=8, eps=1e-5)
+    for other in (key(x=torch.zeros(1).half()), key(L=9), key(y=torch.zeros(1)), key(P=2), key("l")):
         assert other != first
 
 
@@ -118,7 +116,9 @@ def test_a_folder_that_cannot_be_written_to(card, monkeypatch, tmp_path):
 
 def test_a_choice_that_no_longer_exists_is_made_anew(card):
     path = _autotune.file(torch.device("cpu"))
-    path.write_text(json.dumps({_autotune.key("a_kernel", (torch.zeros(1), 100), {"P": "tf32"}): "Config(gone)"}))
+    path.write_text(
+        json.dumps({_autotune.key("a_kernel", {"x": torch.zeros(1), "L": 100}, {"P": "tf32"}): "Config(gone)"})
+    )
     assert _launched(card, 100) == 2 and card.timed == [1, 2]
 
 
@@ -149,7 +149,8 @@ def test_a_capture_takes_what_is_known(card, monkeypatch):
 def test_one_configuration_asks_nothing(monkeypatch):
     monkeypatch.setattr(_autotune, "enabled", lambda device: pytest.fail("asked"))
     card = _Card({1: 1.0})
-    _launch.launch(card.kernel(), lambda c: (1,), (torch.zeros(1),), {"P": "tf32"}, [SLOW])
+    args = {"x": torch.zeros(1), "L": 1}
+    _launch.launch(card.kernel(), lambda c: (1,), args, {"P": "tf32"}, [SLOW])
     assert card.launched == [1]
 
 

@@ -80,11 +80,13 @@ def test_no_gpu(monkeypatch):
 class _Kernel:
     """Stands for a kernel that needs `needs[num_warps]` bytes of shared memory on a card that has 100."""
 
+    __name__, arg_names = "a_kernel", ("x",)
+
     def __init__(self, needs):
         self.needs, self.tried = needs, []
 
     def __getitem__(self, grid):
-        def run(*args, num_warps, num_stages, **constants):
+        def run(*, num_warps, num_stages, **args):
             self.tried.append(num_warps)
             if self.needs[num_warps] > 100:
                 raise OutOfResources(self.needs[num_warps], 100, "shared memory")
@@ -96,10 +98,10 @@ def test_the_next_configuration_where_shared_memory_is_too_small():
     kernel = _Kernel({8: 200, 4: 90})
     configs = [_launch.Config({}, 8), _launch.Config({}, 4)]
     for _ in range(2):  # what did not fit is not tried again
-        _launch.launch(kernel, lambda c: (1,), (torch.zeros(1),), {}, configs)
+        _launch.launch(kernel, lambda c: (1,), {"x": torch.zeros(1)}, {}, configs)
     assert kernel.tried == [8, 4, 4]
     with pytest.raises(OutOfResources):
-        _launch.launch(_Kernel({8: 200}), lambda c: (1,), (torch.zeros(1),), {}, configs[:1])
+        _launch.launch(_Kernel({8: 200}), lambda c: (1,), {"x": torch.zeros(1)}, {}, configs[:1])
 
 
 def test_every_op_is_there():
@@ -125,7 +127,7 @@ def test_tf32_by_either_interface(monkeypatch):
 def test_a_grid_beyond_the_card_is_refused():
     """The interpreter would run it."""
     with pytest.raises(ValueError, match="65535 in y and z"):
-        _launch.launch(None, lambda config: (1, 65536), (), {}, [_launch.Config()])
+        _launch.launch(_Kernel({}), lambda config: (1, 65536), {"x": torch.zeros(1)}, {}, [_launch.Config()])
 
 
 @pytest.mark.parametrize("op", ["pgc", "s4d_scan", "causal_conv"])

@@ -8,7 +8,7 @@ import torch
 import lyra_kernels as lk
 import lyra_kernels.reference as reference
 from lyra_kernels import backends
-from lyra_kernels.backends.triton import IMPLEMENTATIONS, _launch, fft_conv
+from lyra_kernels.backends.triton import IMPLEMENTATIONS, _launch, fft_conv, fft_conv_backward
 from lyra_kernels.backends.triton._fft import advance, forward, inverse
 
 from .support import check, doubled, padding, relative_error, terms_of_log_dt
@@ -38,7 +38,8 @@ def _s4d(batch, length, channels, modes=4, directions=1, skip=True, dtype=torch.
 @pytest.fixture
 def shared(monkeypatch):
     """Rows are shared among programs, two each."""
-    monkeypatch.setattr(fft_conv, "rows_per_program", lambda u, count, least: min(2, count))
+    for module in (fft_conv, fft_conv_backward):
+        monkeypatch.setattr(module, "rows_per_program", lambda u, count, least: min(2, count))
 
 
 @pytest.mark.parametrize(
@@ -196,7 +197,8 @@ def test_why_three_tf32_products_are_not_enough(products, least, most, device, m
     u = torch.randn(2, 100, 1, device=device)
     taps = reference.s4d_kernel(*(p.double() for p in spectrum), C[0].double(), 100)
     taps[:, 0] += D
-    monkeypatch.setattr(fft_conv, "_exact", lambda: products)
+    for module in (fft_conv, fft_conv_backward):
+        monkeypatch.setattr(module, "taps_precision", lambda: products)
     arguments = [u, taps.float().to(device), None, None, None, None]
     wanted = reference.fft_conv(*doubled(arguments))
     assert least <= relative_error(IMPLEMENTATIONS["fft_conv"](*arguments), wanted) <= most
@@ -223,7 +225,8 @@ def test_s4d_conv_uses_it(bidirectional, device, monkeypatch):
     u, *spectrum, C, D = (a.to(device).requires_grad_() for a in _s4d(2, 30, 2, directions=1 + bidirectional))
     C_ = C if bidirectional else C[0]
     launched = []
-    monkeypatch.setattr(fft_conv, "launch", lambda kernel, *rest: launched.append(_launch.launch(kernel, *rest)))
+    for module in (fft_conv, fft_conv_backward):
+        monkeypatch.setattr(module, "launch", lambda kernel, *rest: launched.append(_launch.launch(kernel, *rest)))
     backends.refresh()  # it may have been asked before the interpreter was chosen
     with lk.use_backend("triton"):
         y = lk.s4d_conv(u, *spectrum, C_, D, bidirectional=bidirectional, algorithm="fft")
@@ -276,7 +279,7 @@ def test_rows_of_a_program(shape, least, processors, wanted, monkeypatch):
         is_cuda, device = True, None
 
     Activations.shape = shape
-    monkeypatch.setattr(fft_conv, "_processors", lambda device: processors)
+    monkeypatch.setattr(_launch, "_processors", lambda device: processors)
     assert fft_conv.rows_per_program(Activations, shape[0], least) == wanted
 
 

@@ -79,7 +79,7 @@ def test_packed(causal, device):
 def test_rows_cut_into_segments(length, width, causal, device):
     """Sequences shorter than the window, on both sides of a cut and across it; the last row is cut short."""
     cut = 64 if width < 8 else 128
-    assert configurations(3, width, backward=True)[0].blocks["SEGMENT"] == cut
+    assert configurations(3, width, backward=True)[0].blocks["SEGMENT_LEN"] == cut
     cu_seqlens = torch.tensor([0, 2, 30, 31, cut - 3, cut - 1, cut, cut, cut + 1, cut + 5, length])
     arguments = _arguments(1, length, 3, width)
     check("gated_conv", [*arguments, None, cu_seqlens, 1e-8, causal], WRT, device)

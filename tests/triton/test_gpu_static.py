@@ -19,9 +19,9 @@ def test_bytes_of_rms_norm():
     (launch,) = found.launches
     assert launch.kernel == "_rms_norm" and launch.stored == 64 * 64 * 4
     assert launch.loaded == (64 * 64 + 64) * 4
-    assert launch.signature["x"] == "*fp32" and launch.signature["rows"] == "i32"
+    assert launch.signature["x_ptr"] == "*fp32" and launch.signature["num_rows"] == "i32"
     assert (
-        "C" in launch.divisible and "rows" not in launch.divisible
+        "C" in launch.divisible and "num_rows" not in launch.divisible
     )  # for which there is one kernel, whatever they are
 
 

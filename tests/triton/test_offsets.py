@@ -8,9 +8,9 @@ import torch
 
 from lyra_kernels.backends.triton import (
     _reduce,
-    _scan_rows,
+    _row_table,
     causal_conv,
-    fft_conv,
+    fft_conv_backward,
     gated_conv,
     gelu_glu,
     pgc,
@@ -46,7 +46,7 @@ def store_addresses(monkeypatch):
     def store(self, ptrs, value, mask, *rest):
         stored.append(ptrs.data[np.broadcast_to(mask.data, ptrs.data.shape)])
 
-    def run(kernel, index, args, **constants):
+    def run(kernel, index, **arguments):
         x, y, z = (*index, 0, 0)[:3]
         stored.clear()
         with monkeypatch.context() as patch:
@@ -55,7 +55,7 @@ def store_addresses(monkeypatch):
             patch.setattr(InterpreterBuilder, "create_masked_store", store)
             patch.setattr(builder, "set_grid_idx", lambda *_: place(x, y, z))
             patch.setattr(builder, "set_grid_dim", lambda *_: size(x + 1, y + 1, z + 1))
-            kernel[(1,)](*args, **constants)
+            kernel[(1,)](**arguments)
         return np.concatenate([s.ravel() for s in stored]).astype(np.int64)
 
     run.row, run.loaded = None, []
@@ -75,62 +75,80 @@ LAST = BIG * 64 - 1
 def test_rms_norm(store_addresses):
     x = torch.zeros(1)
     out = torch.zeros(1)
-    found = store_addresses(rms_norm._rms_norm, ((BIG // 64) - 1,), (x, None, out, BIG, 64, 1e-8),
-                            WEIGHT=False, R=64, BC=64)  # fmt: skip
+    args = {"x_ptr": x, "weight_ptr": None, "y_ptr": out, "num_rows": BIG, "C": 64, "eps": 1e-8, "HAS_WEIGHT": False}
+    found = store_addresses(rms_norm._rms_norm, ((BIG // 64) - 1,), **args, BLOCK_R=64, BLOCK_C=64)
     assert _offsets(found, out) == (LAST + 1 - 64 * 64, LAST)
+
+
+def _absent(*names):
+    """Arguments that are left out, and the switches that say so."""
+    return {**{f"{name}_ptr": None for name in names}, **{f"HAS_{name.upper()}": False for name in names}}
 
 
 def test_gated_conv(store_addresses):
     x, out = torch.zeros(1), torch.zeros(1)
-    constants = {"K": 3, "LEFT": 1, "BIAS": False, "NORM": False, "SEQ": False, "LENGTHS": False}
-    args = (x, x, None, None, None, None, out, BIG // 1024, 1024, 64, 64, 1e-8)
+    args = {"xv_ptr": x, "weight_ptr": x, "out_ptr": out, "B": BIG // 1024, "L": 1024, "E": 64, "num_segments": 64}
+    more = {"eps": 1e-8, "K": 3, "LEFT": 1, **_absent("bias", "norm", "seq", "lengths")}
+    blocks = {"SEGMENT_LEN": 16, "BLOCK_R": 4, "BLOCK_E": 64}
     rows = BIG // 16
-    found = store_addresses(gated_conv._gated_conv, (rows // 4 - 1,), args, **constants, SEGMENT=16, R=4, BE=64)
+    found = store_addresses(gated_conv._gated_conv, (rows // 4 - 1,), **args, **more, **blocks)
     assert _offsets(found, out) == (LAST + 1 - 64 * 64, LAST)
 
 
 def test_gelu_glu(store_addresses):
     x, out = torch.zeros(1), torch.zeros(1)
-    args = (x, x, None, None, None, None, None, None, out, None, None, BIG, 1024, 64)
-    constants = {"BIAS": False, "MASK": False, "RESIDUAL": False, "SEQ": False, "LENGTHS": False, "BACKWARD": False}
-    found = store_addresses(gelu_glu._gelu_glu, (BIG // 64 - 1, 1), args, **constants,
-                            PREC="ieee", BT=64, BN=32, BK=16)  # fmt: skip
+    args = {"y_ptr": x, "weight_ptr": x, "out_ptr": out, "num_tokens": BIG, "L": 1024, "H": 64}
+    backward = {"grad_ptr": None, "dz_ptr": None, "a_ptr": None, "BACKWARD": False}
+    absent = _absent("bias", "dropout", "residual", "seq", "lengths")
+    found = store_addresses(gelu_glu._gelu_glu, (BIG // 64 - 1, 1), **args, **backward, **absent,
+                            PREC="ieee", BLOCK_T=64, BLOCK_N=32, BLOCK_K=16)  # fmt: skip
     assert _offsets(found, out) == (LAST + 1 - 64 * 64 + 32, LAST)
 
 
 def test_pgc(store_addresses):
     x, out = torch.zeros(1), torch.zeros(1)
-    args = (x, x, None, None, x, None, x, None, None, None, None, out, 62, 64, 64, 64, 1e-8)
-    constants = dict.fromkeys(("IN_BIAS", "IN_NORM", "BIAS", "OUT_BIAS", "OUT_NORM", "LENGTHS", "SEQ"), False)
+    args = {"u_ptr": x, "in_weight_ptr": x, "conv_weight_ptr": x, "out_weight_ptr": x, "out_ptr": out}
+    sizes = {"L": 62, "DI": 64, "E": 64, "DO": 64, "eps": 1e-8, "K": 3, "LEFT": 1}
+    absent = _absent("in_bias", "in_norm", "conv_bias", "out_bias", "out_norm", "lengths", "seq")
     batch = BIG // 62
-    found = store_addresses(pgc._pgc, (batch - 1,), args, **constants,
-                            K=3, LEFT=1, PREC="ieee", BT=64, BK=16, BE=64, BD=64)  # fmt: skip
+    found = store_addresses(pgc._pgc, (batch - 1,), **args, **sizes, **absent,
+                            PREC="ieee", BLOCK_T=64, BLOCK_K=16, BLOCK_E=64, BLOCK_D=64)  # fmt: skip
     assert _offsets(found, out) == ((batch - 1) * 62 * 64, batch * 62 * 64 - 1)
 
 
 def test_s4d_kernel(store_addresses):
     x, out = torch.zeros(1), torch.zeros(1)
     length = 1 << 20
-    found = store_addresses(s4d_kernel._s4d_kernel, (length // 4096 - 1, 4095), (x, x, x, x, out, 4, length),
-                            PREC="ieee", I=64, J=64, N=16)  # fmt: skip
+    args = {"log_dt_ptr": x, "log_A_real_ptr": x, "A_imag_ptr": x, "C_ptr": x, "out_ptr": out, "M": 4, "L": length}
+    found = store_addresses(s4d_kernel._s4d_kernel, (length // 4096 - 1, 4095), **args,
+                            PREC="ieee", I=64, J=64, BLOCK_N=16)  # fmt: skip
     assert _offsets(found, out) == (4096 * length - 4096, 4096 * length - 1)
 
 
-SCAN = {"STEP": 1, "SHIFT": 0, "PREC": "ieee", "CHUNK_": 64, "R": 16, "T": 32, "N": 32}
-FLAGS = dict.fromkeys(("OUTPUT", "ADD", "SKIP", "ENTER", "FINAL", "PARTS", "SAVE", "ADJOINT", "BACK"), False)
+def _table():
+    return torch.zeros(_row_table.COLUMNS, dtype=torch.int64)
+
+
+SCAN = {"STEP": 1, "SHIFT": 0, "PREC": "ieee", "SAVE_EVERY": 64, "BLOCK_R": 16, "T": 32, "BLOCK_N": 32}
+FLAGS = dict.fromkeys(("HAS_OUTPUT", "FINAL", "PARTS", "SAVE", "ADJOINT", "BACK"), False)
+
+
+def _scan_arguments(x, table, count, width):
+    tables = {"base_ptr": x, "taps_ptr": x, "c_ptr": x, "table_ptr": table, "H": 64, "M": 32, "num_rows": count}
+    outputs = {"y_ptr": x, "state_ptr": x, "checkpoints_ptr": x, "checkpoint_stride": width}
+    return {"u_ptr": x, **tables, **outputs, **_absent("before", "skip", "enter"), **FLAGS, **SCAN}
 
 
 def _scan(store_addresses, index, count, **flags):
     """The offsets that one program of the scan stores to; its rows are the last 64 of ``BIG`` tokens of 64 channels."""
-    x, table = torch.zeros(1), torch.zeros(5, dtype=torch.int64)
+    x, table = torch.zeros(1), _table()
     store_addresses.row = (table, [BIG - 64, 64, 1 << 21, 1 << 20, 3])
-    args = (x, x, None, x, x, x, None, table, None, x, x, 64, 32, count, 64 * 32 * 2)
-    found = store_addresses(s4d_scan._scan, index, args, **{**FLAGS, **flags}, **SCAN)
-    return _offsets(found, x)
+    arguments = {**_scan_arguments(x, table, count, 64 * 32 * 2), **flags}
+    return _offsets(store_addresses(s4d_scan._scan, index, **arguments), x)
 
 
 def test_scan_output(store_addresses):
-    assert _scan(store_addresses, (63, 0), 1, OUTPUT=True) == (LAST + 1 - 63 * 64 - 1, LAST)
+    assert _scan(store_addresses, (63, 0), 1, HAS_OUTPUT=True) == (LAST + 1 - 63 * 64 - 1, LAST)
 
 
 def test_scan_states(store_addresses):
@@ -141,52 +159,60 @@ def test_scan_states(store_addresses):
 
 def test_scan_parts(store_addresses):
     """A table of rows has an entry for every row: here all have the same, and none is the last of its sequence."""
-    x, table = torch.zeros(1), torch.zeros(5, dtype=torch.int64)
+    x, table = torch.zeros(1), _table()
     store_addresses.row = (table, [BIG - 64, 64, 0, 0, 0])
-    args = (x, None, None, x, x, x, None, table, None, x, None, 64, 32, (1 << 20) + 16, 0)
-    found = store_addresses(s4d_scan._scan, (63, 1 << 16), args, **{**FLAGS, "PARTS": True}, **SCAN)
+    arguments = {**_scan_arguments(x, table, (1 << 20) + 16, 0), "PARTS": True}
+    found = store_addresses(s4d_scan._scan, (63, 1 << 16), **arguments)
     sizes = 64 * 32 * 2
     assert _offsets(found, x) == ((1 << 20) * sizes + 63 * 64, ((1 << 20) + 16) * sizes - 1)
 
 
 def test_scan_backward(store_addresses):
-    x, table = torch.zeros(1), torch.zeros(5, dtype=torch.int64)
+    x, table = torch.zeros(1), _table()
     store_addresses.row = (table, [BIG - 64, 64, 1 << 21, 1 << 20, 3])
-    args = (x, x, x, x, table, None, x, x, 64, 32, 1 << 25, 64 * 32 * 2)
-    found = store_addresses(s4d_scan_backward._scan_backward, (63, 1 << 20), args, LEAVE=False, **SCAN)
+    args = {"grad_ptr": x, "u_ptr": x, "base_ptr": x, "c_ptr": x, "table_ptr": table, "checkpoints_ptr": x}
+    sizes = {"H": 64, "M": 32, "num_rows": 1 << 25, "checkpoint_stride": 64 * 32 * 2}
+    kernel = s4d_scan_backward._scan_backward
+    found = store_addresses(kernel, (63, 1 << 20), **args, partial_ptr=x, **sizes, **_absent("leave"), **SCAN)
     width = 6 * 32 + 32
     assert _offsets(found, x) == (((1 << 20) * 64 + 63) * width, ((1 << 20) * 64 + 64) * width - 1)
 
 
 def test_rows_of_long_sequences(store_addresses):
     """Where rows start, counted in tokens: what is stored, and where."""
-    table = torch.zeros(5 * 64, dtype=torch.int64)
-    found = store_addresses(_scan_rows._rows, (1 << 24,), (table, None, None, BIG, 1 << 30, 1 << 31, 16, 1 << 22),
-                            REVERSE=False, PADDED=False, PACKED=False, CHUNK_=64, BLOCK=64)  # fmt: skip
-    assert _offsets(found, table) == ((1 << 30) * 5, ((1 << 30) + 64) * 5 - 1)
+    columns = _row_table.COLUMNS
+    table = torch.zeros(columns * 64, dtype=torch.int64)
+    args = {"table_ptr": table, "cu_seqlens_ptr": None, "PACKED": False, **_absent("lengths"), "REVERSE": False}
+    sizes = {"L": BIG, "S": 1 << 30, "num_rows": 1 << 31, "num_segments": 16, "segment_len": 1 << 22}
+    found = store_addresses(_row_table._rows, (1 << 24,), **args, **sizes, SAVE_EVERY=64, BLOCK_R=64)
+    assert _offsets(found, table) == ((1 << 30) * columns, ((1 << 30) + 64) * columns - 1)
 
 
 def test_causal_conv(store_addresses):
-    x, table = torch.zeros(1), torch.zeros(5, dtype=torch.int64)
+    x, table = torch.zeros(1), _table()
     store_addresses.row = (table, [BIG - 64, 64, 0, 0, 3])
-    args = (x, x, None, None, x, table, 64, 64, 0, 1, 2)
-    constants = {"REVERSE": False, "SKIP": False, "TRANSPOSE": False, "PREC": "ieee", "R": 16, "T": 32}
-    found = store_addresses(causal_conv._conv, (63, 1, 0), args, **constants)
+    args = {"u_ptr": x, "taps_ptr": x, "out_ptr": x, "table_ptr": table, **_absent("reverse", "skip")}
+    sizes = {"H": 64, "K": 64, "KR": 0, "num_rows": 1, "num_tiles": 2}
+    found = store_addresses(causal_conv._conv, (63, 1, 0), **args, **sizes,
+                            TRANSPOSE=False, PREC="ieee", BLOCK_R=16, T=32)  # fmt: skip
     assert _offsets(found, x) == (LAST - 31 * 64, LAST)
 
 
 def test_causal_conv_partial_sums(store_addresses):
-    x, table = torch.zeros(1), torch.zeros(5, dtype=torch.int64)
+    x, table = torch.zeros(1), _table()
     store_addresses.row = (table, [0, 0, 0, 0, 3])
-    args = (x, x, x, table, 64, 1, 1 << 17, 0)
-    found = store_addresses(causal_conv._correlate, (63, (1 << 17) - 1), args, PREC="ieee", R=16, T=32)
+    args = {"grad_ptr": x, "u_ptr": x, "partial_ptr": x, "table_ptr": table}
+    sizes = {"H": 64, "num_rows": 1, "num_tiles": 1 << 17, "min_distance": 0}
+    found = store_addresses(causal_conv._correlate, (63, (1 << 17) - 1), **args, **sizes,
+                            PREC="ieee", BLOCK_R=16, T=32)  # fmt: skip
     assert _offsets(found, x) == (((1 << 17) * 64 - 1) * 1024, (1 << 17) * 64 * 1024 - 1)
 
 
 def test_sum_rows(store_addresses):
     """It stores little; what it reads may lie anywhere."""
     x, out = torch.zeros(1), torch.zeros(1)
-    store_addresses(_reduce._sum_rows, (0,), (x, out, 1 << 5, 1 << 28, 32), ROWS=16, COLUMNS=32)
+    args = {"x_ptr": x, "out_ptr": out, "num_rows": 1 << 5, "row_stride": 1 << 28, "num_columns": 32}
+    store_addresses(_reduce._sum_rows, (0,), **args, BLOCK_R=16, BLOCK_C=32)
     low, high = _offsets(np.concatenate([a.ravel() for a in store_addresses.loaded]).astype(np.int64), x)
     assert (low, high) == (0, ((1 << 5) - 1) * (1 << 28) + 31)
 
@@ -194,7 +220,9 @@ def test_sum_rows(store_addresses):
 def test_fft_conv_taps(store_addresses):
     x, out = torch.zeros(1), torch.zeros(1)
     channels, length = 1 << 20, 4096
-    table = torch.zeros(5, dtype=torch.int64)
-    found = store_addresses(fft_conv._fft_correlate, (channels - 1, 1), (x, x, out, table, channels, length, 0, 1),
-                            PHASES=2, REVERSE=True, PREC="ieee", EXACT="ieee", A=16, B=16, C=8, SIZE=16)  # fmt: skip
+    args = {"grad_ptr": x, "u_ptr": x, "d_taps_ptr": out, "table_ptr": _table()}
+    sizes = {"H": channels, "L": length, "num_rows": 0, "rows_per_program": 1}
+    precisions = {"PREC": "ieee", "TAPS_PREC": "ieee"}
+    found = store_addresses(fft_conv_backward._fft_correlate, (channels - 1, 1), **args, **sizes, **precisions,
+                            PHASES=2, REVERSE=True, A=16, B=16, C=8, SIZE=16)  # fmt: skip
     assert _offsets(found, out) == ((3 * channels - 1) * length, 4 * channels * length - 1)

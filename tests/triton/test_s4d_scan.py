@@ -6,7 +6,7 @@ import pytest
 import torch
 
 import lyra_kernels.reference as reference
-from lyra_kernels.backends.triton import IMPLEMENTATIONS, _launch, s4d_scan, s4d_scan_backward
+from lyra_kernels.backends.triton import IMPLEMENTATIONS, _launch, _row_table, s4d_scan, s4d_scan_backward
 
 from .support import TOLERANCE, doubled, guarded, padding, relative_error
 from .test_s4d_kernel import parameters
@@ -196,13 +196,11 @@ def test_segments_fill_a_card(monkeypatch):
     """Whole sequences where they fill a card, else rows as long as filling it takes, even, and not too short."""
     from types import SimpleNamespace
 
-    from lyra_kernels.backends.triton import _scan_rows
-
-    monkeypatch.setattr(_scan_rows, "_processors", lambda _: 132)
+    monkeypatch.setattr(_launch, "_processors", lambda _: 132)
 
     def segment(batch, length, size=4):
         u = SimpleNamespace(shape=(batch, length, 64), is_cuda=True, device=None, element_size=lambda: size)
-        return _scan_rows.segment_length(u, batch, 64, 16)
+        return _row_table.segment_length(u, batch, 64, 16)
 
     assert segment(128, 2048) == 2112  # one row a sequence, none left for a token more
     assert segment(8, 2048) == 512

@@ -13,6 +13,22 @@ A kernel is compiled once for all lengths and batch sizes. A few have two config
 ``LYRA_AUTOTUNE=0`` turns that off, ``LYRA_CACHE`` is the folder where choices are kept.
 
 Importing this module imports neither triton nor any kernel.
+
+Names in kernels, whose arguments come in this order:
+
+=================  ====================================================================================================
+``u_ptr``          the pointer to tensor u (contiguous; the docstring says when it may be None); ``u_ptrs``: a block of
+                   pointers made from it
+``H``, ``L``       a size, by the letter that the formulas have; ``num_rows``, ``segment_len``: others, in words
+``HAS_BIAS``       constexpr: whether ``bias_ptr`` is given. Other switches: ``PACKED``, ``SHIFT``, ...
+``PREC``           constexpr: how products are done, ``input_precision`` of ``tl.dot`` or "bf16x6" (``_dot.split``)
+``BLOCK_T``        constexpr: how many of the index t a program takes at once; a letter alone (``T``, ``I``, ``A``)
+                   where it is one of the formulas at the top of the file
+``u``, ``s_re``    values: what was loaded from ``u_ptr``, or has a letter in the formulas; real and imaginary part
+``h``, ``t``       indices, one or a block: channel h, mode n, token t or s, lag l, sequence b, ``row`` of the row table
+``u_offsets``      whole elements, counted from a pointer
+``t_mask``         where to load or store
+=================  ====================================================================================================
 """
 
 from __future__ import annotations
@@ -29,7 +45,7 @@ MINIMUM = (3, 6)
 _OPS = (
     "rms_norm", "gated_conv", "pgc", "gelu_glu", "s4d_kernel", "causal_conv", "fft_conv", "s4d_fft", "s4d_scan",
 )  # fmt: skip
-_ELSEWHERE = {"s4d_scan_backward": "s4d_scan_backward"}  # all others are in the module of their op
+_OWN_MODULE = ("fft_conv_backward", "gated_conv_backward", "s4d_scan_backward")  # all others are in their op's
 
 
 def _interpreted() -> bool:
@@ -80,7 +96,7 @@ class _Implementations(Mapping[str, Callable[..., Any]]):
         op = name.removesuffix("_backward")
         if op not in _OPS:
             raise KeyError(name)
-        return getattr(importlib.import_module(f"{__name__}.{_ELSEWHERE.get(name, op)}"), name)
+        return getattr(importlib.import_module(f"{__name__}.{name if name in _OWN_MODULE else op}"), name)
 
     def __iter__(self) -> Iterator[str]:
         for op in _OPS:

@@ -40,10 +40,10 @@ def _rounded(n: int) -> int:
     return 1 << max(n - 1, 0).bit_length()
 
 
-def key(name: str, args: tuple, constants: dict[str, Any]) -> str:
-    """What the choice depends on."""
+def key(name: str, args: dict[str, Any], constants: dict[str, Any]) -> str:
+    """What the choice between the configurations of the kernel ``name`` depends on."""
     parts = []
-    for value in args:
+    for value in args.values():
         if isinstance(value, Tensor):
             parts.append(str(value.dtype).removeprefix("torch."))
         elif isinstance(value, int) and not isinstance(value, bool):

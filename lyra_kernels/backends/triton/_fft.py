@@ -133,6 +133,12 @@ def advance(zero, A: tl.constexpr, B: tl.constexpr, C: tl.constexpr, SIZE: tl.co
 
 
 @triton.jit
+def index(zero, I: tl.constexpr, J: tl.constexpr):
+    """The numbers of the points of a transform, (I, J). ``zero``: see :func:`forward`."""
+    return (zero + tl.arange(0, I))[:, None] * J + tl.arange(0, J)[None, :]
+
+
+@triton.jit
 def _to_last(x, ROWS: tl.constexpr, REST: tl.constexpr, C: tl.constexpr, SIZE: tl.constexpr):
     """(ROWS, REST C) to (SIZE, ...): the last side, with SIZE / C neighbours of the first, to the front."""
     G: tl.constexpr = SIZE // C
@@ -142,6 +148,7 @@ def _to_last(x, ROWS: tl.constexpr, REST: tl.constexpr, C: tl.constexpr, SIZE: t
 
 @triton.jit
 def _from_last(x, ROWS: tl.constexpr, REST: tl.constexpr, C: tl.constexpr, SIZE: tl.constexpr):
+    """What :func:`_to_last` undoes: (SIZE, ...) to (ROWS, REST C)."""
     G: tl.constexpr = SIZE // C
     x = tl.reshape(x, (G, C, ROWS // G, REST))
     return tl.reshape(tl.permute(x, (2, 0, 3, 1)), (ROWS, REST * C))
@@ -173,6 +180,7 @@ def _sum_product(f, x, g, y, PREC: tl.constexpr):
 
 @triton.jit
 def _product(f_re, f_im, x_re, x_im, PREC: tl.constexpr):
+    """``f x`` of complex matrices."""
     x_re = split(x_re, PREC)
     x_im = split(x_im, PREC)
     f = split(f_re, PREC)

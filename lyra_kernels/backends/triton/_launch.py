@@ -16,7 +16,10 @@ from triton.runtime.errors import OutOfResources
 
 from . import _autotune
 
-VARYING = ("B", "K", "KR", "L", "S", "blocks", "count", "each", "low", "rows", "segment", "segments", "tokens")
+VARYING = (
+    "B", "K", "KR", "L", "S",
+    "min_distance", "num_rows", "num_segments", "num_tiles", "num_tokens", "rows_per_program", "segment_len",
+)  # fmt: skip
 """Arguments that change from batch to batch: a kernel is not compiled anew where one is 1 or a multiple of 16."""
 
 
@@ -25,10 +28,16 @@ def jit(function: Callable[..., Any] | None = None, *, also: Sequence[str] = ())
 
     Args:
         also: more arguments that are as good as unknown to a kernel where they are 1 or a multiple of 16.
+
+    Raises:
+        ValueError: the kernel has no argument of a name in ``also``.
     """
     if function is None:
         return functools.partial(jit, also=also)
     parameters = inspect.signature(function).parameters
+    for name in also:
+        if name not in parameters:
+            raise ValueError(f"{function.__name__} has no argument {name!r}")
     names = [n for n in (*VARYING, *also) if n in parameters and "constexpr" not in str(parameters[n].annotation)]
     return triton.jit(do_not_specialize=names)(function)
 
@@ -92,10 +101,25 @@ def in_place_of_launches(function: Callable[..., None]) -> Iterator[None]:
         _stand_in = outside
 
 
+def _check_names(kernel: Any, args: dict[str, Any], constants: dict[str, Any], blocks: dict[str, int]) -> None:
+    """Raise where names are not a kernel's: the interpreter ignores surplus ones, and no message says which kernel."""
+    names, given = kernel.arg_names, {**args, **constants, **blocks}
+    count = len(args) + len(constants) + len(blocks)
+    if count == len(names) and all(map(given.__contains__, names)):
+        return
+    wrong = {
+        "missing": [n for n in names if n not in given],
+        "not its own": [n for n in given if n not in names],
+        "given twice": [n for n in given if (n in args) + (n in constants) + (n in blocks) > 1],
+    }
+    told = "; ".join(f"{what}: {', '.join(some)}" for what, some in wrong.items() if some)
+    raise TypeError(f"arguments of {kernel.__name__}: {told}")
+
+
 def launch(
     kernel: Any,
     grid: Callable[[Config], tuple[int, ...]],
-    args: tuple,
+    args: dict[str, Any],
     constants: dict[str, Any],
     configs: Sequence[Config],
 ) -> None:
@@ -104,49 +128,67 @@ def launch(
     Args:
         kernel: a ``triton.jit`` function.
         grid: the grid of a configuration; a launch with an empty grid is left out.
-        args: the positional arguments.
+        args: tensors, numbers and None by the names of the kernel's arguments.
         constants: constexpr arguments common to all configurations.
         configs: in order of preference. Several only for a kernel that may run twice; see ``_autotune``.
 
     Raises:
+        TypeError: an argument of the kernel is missing, given twice, or not its own.
+        ValueError: the grid is beyond a card's.
         OutOfResources: no configuration fits.
     """
+    _check_names(kernel, args, constants, configs[0].blocks)
     if _stand_in is not None:
         return _stand_in(kernel, grid, args, constants, configs)
-    device = next((a.device for a in args if isinstance(a, Tensor)), torch.device("cpu"))
+    device = next((a.device for a in args.values() if isinstance(a, Tensor)), torch.device("cpu"))
     if 0 in grid(configs[0]):
         return
 
     def run(config: Config) -> None:
-        values = {**constants, **config.blocks}
         cells = grid(config)
         if max(cells[1:], default=0) > MOST_PROGRAMS:
-            raise ValueError(f"{kernel}: its grid {cells} is beyond a card's, which ends at {MOST_PROGRAMS} in y and z")
+            raise ValueError(
+                f"{kernel.__name__}: its grid {cells} is beyond a card's, which ends at {MOST_PROGRAMS} in y and z"
+            )
         with _on(device):
-            kernel[cells](*args, **values, num_warps=config.num_warps, num_stages=config.num_stages)
+            kernel[cells](
+                **args, **constants, **config.blocks, num_warps=config.num_warps, num_stages=config.num_stages
+            )
+
+    def variant(config: Config) -> tuple:
+        values = {**constants, **config.blocks}
+        return (id(kernel), device, tuple(values.items()), config.num_warps, config.num_stages)
 
     if len(configs) > 1 and _autotune.enabled(device):
-        what = _autotune.key(kernel.fn.__name__, args, constants)
+        what = _autotune.key(kernel.__name__, args, constants)
         with _on(device):
             best = _autotune.fastest(what, device, configs, run)
         configs = [best, *(c for c in configs if c is not best)]
     error: OutOfResources | None = None
     for config in configs:
-        values = {**constants, **config.blocks}
-        key = (id(kernel), device, tuple(values.items()), config.num_warps, config.num_stages)
-        if key in _too_big:
+        if _too_big and variant(config) in _too_big:
             continue
         try:
             run(config)
             return
         except OutOfResources as e:
-            _too_big.add(key)
+            _too_big.add(variant(config))
             error = e
-    raise error if error is not None else RuntimeError(f"no configuration of {kernel} fits this card")
+    raise error if error is not None else RuntimeError(f"no configuration of {kernel.__name__} fits this card")
 
 
 def _on(device: torch.device) -> Any:
     return torch.cuda.device(device) if device.type == "cuda" else contextlib.nullcontext()
+
+
+@functools.cache
+def _processors(device: torch.device) -> int:
+    return torch.cuda.get_device_properties(device).multi_processor_count
+
+
+def processors(x: Tensor) -> int:
+    """Multiprocessors of the card that ``x`` is on; 1 in the interpreter."""
+    return _processors(x.device) if x.is_cuda else 1
 
 
 def next_power_of_2(n: int) -> int:

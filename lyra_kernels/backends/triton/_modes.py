@@ -13,6 +13,7 @@ import triton.language as tl
 
 @triton.jit
 def round_to_nearest(x):
+    """The nearest whole number, halves up."""
     return tl.floor(x + 0.5)
 
 
@@ -70,24 +71,28 @@ def _turn(s, c, quarter):
 
 @triton.jit
 def expm1_64(x):
+    """``e^x - 1``, float64, without cancellation near 0."""
     series = x * (1.0 + x / 2 * (1.0 + x / 3 * (1.0 + x / 4 * (1.0 + x / 5 * (1.0 + x / 6)))))
     return tl.where(tl.abs(x) < 1e-2, series, tl.exp(x) - 1.0)
 
 
 @triton.jit
-def modes(log_dt, log_A_real, A_imag, h, n, M, real):
-    """Of channels ``h`` and modes ``n`` (shapes that broadcast), float64: dt, Re A, Im A, x, and y in turns."""
-    dt = tl.exp(tl.load(log_dt + h + n * 0, mask=real, other=0.0).to(tl.float64))
-    at = h * M + n
-    re = -tl.exp(tl.load(log_A_real + at, mask=real, other=0.0).to(tl.float64))
-    im = tl.load(A_imag + at, mask=real, other=0.0).to(tl.float64)
+def modes(log_dt_ptr, log_A_real_ptr, A_imag_ptr, h, n, M, mask):
+    """Of channels ``h`` and modes ``n`` (shapes that broadcast), float64: dt, Re A, Im A, x, and y in turns.
+
+    ``log_dt_ptr (H,)``, ``log_A_real_ptr (H, M)``, ``A_imag_ptr (H, M)``, fp32; ``mask``: modes that there are.
+    """
+    dt = tl.exp(tl.load(log_dt_ptr + h + n * 0, mask=mask, other=0.0).to(tl.float64))
+    offsets = h * M + n
+    re = -tl.exp(tl.load(log_A_real_ptr + offsets, mask=mask, other=0.0).to(tl.float64))
+    im = tl.load(A_imag_ptr + offsets, mask=mask, other=0.0).to(tl.float64)
     turns = dt * im * 0.15915494309189535
     return dt, re, im, dt * re, turns - round_to_nearest(turns)
 
 
 @triton.jit
 def hold(re, im, x, turns):
-    """``2 (e^z - 1) / A``, float64."""
+    """``2 (e^z - 1) / A``, float64, from what :func:`modes` gives."""
     s, c = sincos64(turns)
     half, _ = sincos64(turns * 0.5)
     step_re = expm1_64(x) * c - 2.0 * half * half
@@ -97,10 +102,10 @@ def hold(re, im, x, turns):
 
 
 @triton.jit
-def load_pair(C, at, real):
-    """A complex number stored as (..., 2), float64, 0 where not ``real``."""
-    re = tl.load(C + at * 2, mask=real, other=0.0).to(tl.float64)
-    im = tl.load(C + at * 2 + 1, mask=real, other=0.0).to(tl.float64)
+def load_pair(ptr, offsets, mask):
+    """The complex number at ``offsets`` of an array (..., 2), float64: its two parts, 0 where not ``mask``."""
+    re = tl.load(ptr + offsets * 2, mask=mask, other=0.0).to(tl.float64)
+    im = tl.load(ptr + offsets * 2 + 1, mask=mask, other=0.0).to(tl.float64)
     return re, im
 
 
@@ -114,7 +119,10 @@ def split_turns(turns):
 
 @triton.jit
 def powers(x, coarse, fine, start, j):
-    """``e^(j x) e^(2 pi i (start + j turns))``, fp32, for whole numbers ``j`` up to 4096 (as fp32)."""
+    """``e^(j x) e^(2 pi i (start + j turns))``, fp32, for whole numbers ``j`` up to 4096 (as fp32).
+
+    ``coarse`` and ``fine``: the turns, see :func:`split_turns`.
+    """
     turns = j * coarse
     turns = turns - round_to_nearest(turns)
     s, c = sincos32(turns + (start + j * fine))

@@ -11,17 +11,24 @@ from ._launch import Config, jit, launch
 
 
 @jit
-def _sum_rows(x, out, rows, stride, columns, ROWS: tl.constexpr, COLUMNS: tl.constexpr):
-    c = tl.program_id(0) * COLUMNS + tl.arange(0, COLUMNS)
-    total = tl.zeros((ROWS, COLUMNS), tl.float32)
-    for first in range(0, rows, ROWS):
-        r = first + tl.arange(0, ROWS)
-        m = (r < rows)[:, None] & (c < columns)[None, :]
-        total += tl.load(x + r.to(tl.int64)[:, None] * stride + c[None, :], mask=m, other=0.0)
-    tl.store(out + c, tl.sum(total, axis=0), mask=c < columns)
+def _sum_rows(x_ptr, out_ptr, num_rows, row_stride, num_columns, BLOCK_R: tl.constexpr, BLOCK_C: tl.constexpr):
+    """Sums over rows of BLOCK_C columns.
+
+    Args:
+        x_ptr: ``(num_rows, row_stride)`` fp32, of which the first ``num_columns`` columns are read.
+        out_ptr: ``(num_columns,)`` fp32, written.
+        BLOCK_R: rows that are loaded at once; row r is added to sum r % BLOCK_R, these sums last.
+    """
+    c = tl.program_id(0) * BLOCK_C + tl.arange(0, BLOCK_C)
+    total = tl.zeros((BLOCK_R, BLOCK_C), tl.float32)
+    for first in range(0, num_rows, BLOCK_R):
+        r = first + tl.arange(0, BLOCK_R)
+        mask = (r < num_rows)[:, None] & (c < num_columns)[None, :]
+        total += tl.load(x_ptr + r.to(tl.int64)[:, None] * row_stride + c[None, :], mask=mask, other=0.0)
+    tl.store(out_ptr + c, tl.sum(total, axis=0), mask=c < num_columns)
 
 
-CONFIGS = [Config({"ROWS": 16, "COLUMNS": 32}, 4, 1)]
+CONFIGS = [Config({"BLOCK_R": 16, "BLOCK_C": 32}, 4, 1)]
 
 
 def sum_rows(x: Tensor, columns: int) -> Tensor:
@@ -29,8 +36,8 @@ def sum_rows(x: Tensor, columns: int) -> Tensor:
     out = x.new_empty(columns, dtype=torch.float32)
     launch(
         _sum_rows,
-        lambda c: (triton.cdiv(columns, c.blocks["COLUMNS"]),),
-        (x, out, x.shape[0], x.stride(0), columns),
+        lambda c: (triton.cdiv(columns, c.blocks["BLOCK_C"]),),
+        {"x_ptr": x, "out_ptr": out, "num_rows": x.shape[0], "row_stride": x.stride(0), "num_columns": columns},
         {},
         CONFIGS,
     )

@@ -1,13 +1,11 @@
-"""What a chunked scan over rows needs: tables of powers, where the rows lie, and the states between them.
+"""What a chunked scan over rows needs: tables of powers, and the states between the rows.
 
-A *row* is a stretch of at most ``segment`` tokens of one sequence, walked by one lane of a program, ``T`` tokens at a
-time. Where the sequences alone fill the card there is one row a sequence, else several; then the states that enter
-them come from a pass over the activations before (``_scan``, states only) and :func:`combine`.
+A lane of a program walks its row (:mod:`._row_table`) ``T`` tokens at a time. Where a sequence has several rows, the
+states that enter them come from a pass over the activations before (``_scan``, states only) and :func:`combine`.
 """
 
 from __future__ import annotations
 
-import functools
 from dataclasses import dataclass
 
 import torch
@@ -15,72 +13,84 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from ...schemas import SCAN_CHUNK as CHUNK
-from . import LIMITS
 from ._launch import Config, jit, launch, next_power_of_2
 from ._modes import hold, load_pair, modes, powers, round_to_nearest, sincos64, split_turns
-
-COLUMNS = 5  # of the table of rows: first token, tokens, first checkpoint, sequence, 1 = its first row + 2 = its last
+from ._row_table import Rows, row_columns
 
 
 @triton.jit
-def load_base(base, h, n, M):
-    """What the powers of channel ``h`` are made from: log |a|, and the phase in turns as two parts."""
-    at = base + h * (3 * M) + n
-    real = n < M
+def load_base(base_ptr, h, n, M):
+    """What the powers of channel ``h`` are made from, of modes ``n``: log |a|, and the phase in turns as two parts.
+
+    ``base_ptr``: ``(H, 3, M)`` fp32, see :class:`Tables`.
+    """
+    ptrs = base_ptr + h * (3 * M) + n
+    mode_mask = n < M
     # Where there is no mode a is 0: its state stays finite.
-    x = tl.load(at, mask=real, other=-1e4)
-    return x, tl.load(at + M, mask=real, other=0.0), tl.load(at + 2 * M, mask=real, other=0.0)
+    x = tl.load(ptrs, mask=mode_mask, other=-1e4)
+    return x, tl.load(ptrs + M, mask=mode_mask, other=0.0), tl.load(ptrs + 2 * M, mask=mode_mask, other=0.0)
 
 
 @triton.jit
-def load_toeplitz(taps, h, SHIFT: tl.constexpr, T: tl.constexpr):
-    """The taps at lag T-1-t-s as (s, t), 0 where that is negative. Reads 2T values."""
-    at = tl.arange(0, T * T)
-    lag = T - 1 - at % T - at // T
-    values = tl.load(taps + h * (2 * T) + tl.arange(0, 2 * T))
+def load_toeplitz(taps_ptr, h, SHIFT: tl.constexpr, T: tl.constexpr):
+    """The taps of channel ``h`` at lag T-1-t-s as (s, t), 0 where that is negative; at one lag less where SHIFT is 1.
+
+    ``taps_ptr``: ``(H, 2T)`` fp32, the first T of them 0. All 2T are read.
+    """
+    i = tl.arange(0, T * T)
+    lag = T - 1 - i % T - i // T
+    values = tl.load(taps_ptr + h * (2 * T) + tl.arange(0, 2 * T))
     return tl.reshape(tl.gather(values, lag + (T - SHIFT), axis=0), (T, T))
 
 
 @triton.jit
 def _tables(
-    log_dt,
-    log_A_real,
-    A_imag,
-    C,
-    base,
-    taps,
-    c,
+    log_dt_ptr,
+    log_A_real_ptr,
+    A_imag_ptr,
+    C_ptr,
+    base_ptr,
+    taps_ptr,
+    c_ptr,
     H,
     M,
     DIRECTIONS: tl.constexpr,
     T: tl.constexpr,
-    N: tl.constexpr,
+    BLOCK_N: tl.constexpr,
 ):
-    """What powers are made from; the kernel's first T taps behind T zeros; c."""
+    """One channel of :class:`Tables`: what powers are made from; the kernel's first T taps behind T zeros; c.
+
+    Args:
+        log_dt_ptr: ``(H,)`` fp32.
+        log_A_real_ptr, A_imag_ptr: ``(H, M)`` fp32.
+        C_ptr: ``(DIRECTIONS, H, M, 2)`` fp32.
+        base_ptr, taps_ptr, c_ptr: written.
+        BLOCK_N: M or more, a power of 2.
+    """
     h = tl.program_id(0).to(tl.int64)
     j = tl.arange(0, T)
-    n = tl.arange(0, N)
-    real = n < M
-    _, re, im, x, turns = modes(log_dt, log_A_real, A_imag, h, n, M, real)
+    n = tl.arange(0, BLOCK_N)
+    mode_mask = n < M
+    _, re, im, x, turns = modes(log_dt_ptr, log_A_real_ptr, A_imag_ptr, h, n, M, mode_mask)
     coarse, fine = split_turns(turns)
     x32 = x.to(tl.float32)
-    to = base + h * (3 * M) + n
-    tl.store(to, x32, mask=real)
-    tl.store(to + M, coarse, mask=real)
-    tl.store(to + 2 * M, fine, mask=real)
+    base_ptrs = base_ptr + h * (3 * M) + n
+    tl.store(base_ptrs, x32, mask=mode_mask)
+    tl.store(base_ptrs + M, coarse, mask=mode_mask)
+    tl.store(base_ptrs + 2 * M, fine, mask=mode_mask)
     p_re, p_im = powers(x32[None, :], coarse[None, :], fine[None, :], 0.0, j.to(tl.float32)[:, None])
     s_re, s_im = hold(re, im, x, turns)
     for d in tl.static_range(DIRECTIONS):
-        C_re, C_im = load_pair(C, (d * H + h) * M + n, real)
+        C_re, C_im = load_pair(C_ptr, (d * H + h) * M + n, mode_mask)
         c_re = (C_re * s_re - C_im * s_im).to(tl.float32)
         c_im = (C_re * s_im + C_im * s_re).to(tl.float32)
-        tl.store(c + (d * H + h) * (2 * M) + n, c_re, mask=real)
-        tl.store(c + (d * H + h) * (2 * M) + M + n, c_im, mask=real)
-        taken = tl.where(real[None, :], c_re[None, :] * p_re - c_im[None, :] * p_im, 0.0)
-        to = taps + (d * H + h) * (2 * T) + j
-        tl.store(to, tl.zeros((T,), tl.float32))
-        tl.store(to + T, tl.sum(taken, axis=1))
+        c_ptrs = c_ptr + (d * H + h) * (2 * M) + n
+        tl.store(c_ptrs, c_re, mask=mode_mask)
+        tl.store(c_ptrs + M, c_im, mask=mode_mask)
+        terms = tl.where(mode_mask[None, :], c_re[None, :] * p_re - c_im[None, :] * p_im, 0.0)
+        taps_ptrs = taps_ptr + (d * H + h) * (2 * T) + j
+        tl.store(taps_ptrs, tl.zeros((T,), tl.float32))
+        tl.store(taps_ptrs + T, tl.sum(terms, axis=1))
 
 
 @dataclass
@@ -108,170 +118,114 @@ def tables(log_dt: Tensor, log_A_real: Tensor, A_imag: Tensor, C: Tensor, T: int
     launch(
         _tables,
         lambda c: (channels,),
-        (log_dt, log_A_real, A_imag, C, result.base, result.taps, result.c, channels, count),
+        {
+            "log_dt_ptr": log_dt,
+            "log_A_real_ptr": log_A_real,
+            "A_imag_ptr": A_imag,
+            "C_ptr": C,
+            "base_ptr": result.base,
+            "taps_ptr": result.taps,
+            "c_ptr": result.c,
+            "H": channels,
+            "M": count,
+        },
         {"DIRECTIONS": directions, "T": T},
-        [Config({"N": next_power_of_2(count)}, 4, 1)],
+        [Config({"BLOCK_N": next_power_of_2(count)}, 4, 1)],
     )
     return result
 
 
 @jit
-def _rows(
-    table,
-    lengths,
-    cu,
-    L,
-    S,
-    rows,
-    segments,
-    segment,
-    REVERSE: tl.constexpr,
-    PADDED: tl.constexpr,
-    PACKED: tl.constexpr,
-    CHUNK_: tl.constexpr,
-    BLOCK: tl.constexpr,
-):
-    row = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
-    inside = row < rows
-    if PACKED:
-        # Sequence s takes the rows from cu[s] // segment + s on.
-        s = tl.zeros((BLOCK,), tl.int64) - 1
-        for first in range(0, S, 32):
-            at = first + tl.arange(0, 32)
-            begin = tl.load(cu + at, mask=at < S, other=0) // segment + at
-            s += tl.sum(((at < S)[None, :] & (begin[None, :] <= row[:, None])).to(tl.int64), axis=1)
-        begin = tl.load(cu + s, mask=inside, other=0)
-        length = tl.load(cu + s + 1, mask=inside, other=0) - begin
-        g = row - (begin // segment + s)
-        slot = begin // CHUNK_ + s
-    else:
-        s = (row // segments).to(tl.int64)
-        g = (row % segments).to(tl.int64)
-        begin = s * L
-        if PADDED:
-            length = tl.load(lengths + s, mask=inside, other=0)
-        else:
-            length = begin * 0 + L
-        slot = s * ((L + CHUNK_ - 1) // CHUNK_)
-    taken = tl.maximum(length - g * segment, 0)
-    taken = tl.minimum(taken, segment)
-    start = begin + g * segment
-    if REVERSE:
-        start = begin + length - 1 - g * segment
-    last = g == tl.maximum((length + segment - 1) // segment, 1) - 1
-    flags = (g == 0).to(tl.int64) + 2 * last.to(tl.int64)
-    to = table + row.to(tl.int64) * 5
-    tl.store(to, start, mask=inside)
-    tl.store(to + 1, taken, mask=inside)
-    tl.store(to + 2, slot + g * (segment // CHUNK_), mask=inside)
-    tl.store(to + 3, s, mask=inside)
-    tl.store(to + 4, flags, mask=inside)
-
-
-@dataclass
-class Rows:
-    """Rows of a batch: ``table (count, COLUMNS)`` int64, and how sequences are cut into them."""
-
-    table: Tensor
-    count: int
-    segments: int  # a sequence, in a dense or padded batch
-    segment: int
-    reverse: bool
-
-
-def rows(u: Tensor, lengths: Tensor | None, cu: Tensor | None, segment: int, reverse: bool) -> Rows:
-    """Cut the sequences of ``u (B, L, H)`` into rows of ``segment`` tokens, a multiple of 64, without asking the host.
-
-    With ``reverse`` a sequence is walked from its end.
-    """
-    batch, length, _ = u.shape
-    sequences = batch if cu is None else cu.shape[0] - 1
-    segments = max(triton.cdiv(length, segment), 1)
-    count = batch * segments if cu is None else length // segment + sequences
-    table = torch.empty(count, COLUMNS, dtype=torch.int64, device=u.device)
-    launch(
-        _rows,
-        lambda c: (triton.cdiv(count, c.blocks["BLOCK"]),),
-        (table, lengths, cu, length, sequences, count, segments, segment),
-        {"REVERSE": reverse, "PADDED": lengths is not None, "PACKED": cu is not None, "CHUNK_": CHUNK},
-        [Config({"BLOCK": 64}, 2, 1)],
-    )
-    return Rows(table, count, segments, segment, reverse)
-
-
-@jit
 def _combine(
-    log_dt,
-    log_A_real,
-    A_imag,
-    c,
-    boundary,
-    parts,
-    out,
-    table,
-    cu,
+    log_dt_ptr,
+    log_A_real_ptr,
+    A_imag_ptr,
+    c_ptr,
+    boundary_ptr,
+    parts_ptr,
+    out_ptr,
+    table_ptr,
+    cu_seqlens_ptr,
     H,
     M,
-    segments,
-    segment,
+    num_segments,
+    segment_len,
     PACKED: tl.constexpr,
-    BOUNDARY: tl.constexpr,
+    HAS_BOUNDARY: tl.constexpr,
     ADJOINT: tl.constexpr,
     SHIFT: tl.constexpr,
-    N: tl.constexpr,
+    BLOCK_N: tl.constexpr,
 ):
     """The states between the rows of a sequence, in order; for the adjoint from the last row to the first.
 
-    The adjoint Lambda is kept in memory as the gradient by the state, its conjugate.
+    A program takes one sequence and BLOCK_N of its states, numbered by channel and mode. The adjoint Lambda is kept in
+    memory as the gradient by the state, its conjugate.
+
+    Args:
+        log_dt_ptr, log_A_real_ptr, A_imag_ptr: ``(H,)``, ``(H, M)`` and ``(H, M)`` fp32.
+        c_ptr: ``(H, 2, M)`` fp32; read where ADJOINT.
+        boundary_ptr: ``(S, H, M, 2)`` fp32, the state before the first row (ADJOINT: after the last); read where
+            HAS_BOUNDARY, else that state is 0.
+        parts_ptr: ``(rows, H, M, 2)`` fp32, what each row adds to a state.
+        out_ptr: the same shape, written: the state that enters each row (ADJOINT: that leaves it).
+        table_ptr: the table of rows.
+        cu_seqlens_ptr: ``(S + 1,)`` int64; read where PACKED.
+        num_segments: rows of a sequence where not PACKED.
+        segment_len: tokens of a row.
+        ADJOINT: rows are walked backwards, and what they add is multiplied by c (or c a, see SHIFT).
+        SHIFT: 1 for the second direction, whose output does not see its own token: c in place of c a.
     """
     s = tl.program_id(0).to(tl.int64)
-    at = tl.program_id(1) * N + tl.arange(0, N)  # channel and mode
-    real = at < H * M
-    h = at // M
-    n = at % M
-    _, _, _, x, turns = modes(log_dt, log_A_real, A_imag, h, n, M, real)
+    state = tl.program_id(1) * BLOCK_N + tl.arange(0, BLOCK_N)  # channel and mode
+    state_mask = state < H * M
+    h = state // M
+    n = state % M
+    _, _, _, x, turns = modes(log_dt_ptr, log_A_real_ptr, A_imag_ptr, h, n, M, state_mask)
     if PACKED:
-        begin = tl.load(cu + s)
-        length = tl.load(cu + s + 1) - begin
-        first = begin // segment + s
-        count = tl.maximum((length + segment - 1) // segment, 1)
+        begin = tl.load(cu_seqlens_ptr + s)
+        length = tl.load(cu_seqlens_ptr + s + 1) - begin
+        first = begin // segment_len + s
+        num_rows = tl.maximum((length + segment_len - 1) // segment_len, 1)
     else:
-        first = s * segments
-        count = segments
-    s_re = tl.zeros((N,), tl.float32)
-    s_im = tl.zeros((N,), tl.float32)
-    if BOUNDARY:
-        s_re = tl.load(boundary + (s * H * M + at) * 2, mask=real, other=0.0)
-        s_im = tl.load(boundary + (s * H * M + at) * 2 + 1, mask=real, other=0.0)
+        first = s * num_segments
+        num_rows = num_segments
+    s_re = tl.zeros((BLOCK_N,), tl.float32)
+    s_im = tl.zeros((BLOCK_N,), tl.float32)
+    if HAS_BOUNDARY:
+        boundary_ptrs = boundary_ptr + (s * H * M + state) * 2
+        s_re = tl.load(boundary_ptrs, mask=state_mask, other=0.0)
+        s_im = tl.load(boundary_ptrs + 1, mask=state_mask, other=0.0)
         if ADJOINT:
             s_im = -s_im
     if ADJOINT:
-        c_re = tl.load(c + h * 2 * M + n, mask=real, other=0.0)
-        c_im = tl.load(c + h * 2 * M + M + n, mask=real, other=0.0)
+        c_ptrs = c_ptr + h * 2 * M + n
+        c_re = tl.load(c_ptrs, mask=state_mask, other=0.0)
+        c_im = tl.load(c_ptrs + M, mask=state_mask, other=0.0)
         if SHIFT == 0:  # the output sees the state after its own token: c a
             sine, cosine = sincos64(turns)
             size = tl.exp(x)
             a_re = (size * cosine).to(tl.float32)
             a_im = (size * sine).to(tl.float32)
             c_re, c_im = c_re * a_re - c_im * a_im, c_re * a_im + c_im * a_re
-    for i in range(count):
+    for i in range(num_rows):
         row = first + i
         if ADJOINT:
-            row = first + (count - 1 - i)
-        to = (row * H * M + at) * 2
-        tl.store(out + to, s_re, mask=real)
+            row = first + (num_rows - 1 - i)
+        offsets = (row * H * M + state) * 2
+        tl.store(out_ptr + offsets, s_re, mask=state_mask)
         if ADJOINT:
-            tl.store(out + to + 1, -s_im, mask=real)
+            tl.store(out_ptr + offsets + 1, -s_im, mask=state_mask)
         else:
-            tl.store(out + to + 1, s_im, mask=real)
-        tokens = tl.load(table + row * 5 + 1)
+            tl.store(out_ptr + offsets + 1, s_im, mask=state_mask)
+        _, length_ptr, _, _, _ = row_columns(table_ptr, row)
+        tokens = tl.load(length_ptr)
         angle = turns * tokens
         sine, cosine = sincos64(angle - round_to_nearest(angle))
         size = tl.exp(x * tokens)
         a_re = (size * cosine).to(tl.float32)
         a_im = (size * sine).to(tl.float32)
-        e_re = tl.load(parts + to, mask=real & (i < count - 1), other=0.0)
-        e_im = tl.load(parts + to + 1, mask=real & (i < count - 1), other=0.0)
+        e_re = tl.load(parts_ptr + offsets, mask=state_mask & (i < num_rows - 1), other=0.0)
+        e_im = tl.load(parts_ptr + offsets + 1, mask=state_mask & (i < num_rows - 1), other=0.0)
         if ADJOINT:
             e_re, e_im = e_re * c_re - e_im * c_im, e_re * c_im + e_im * c_re
         s_re, s_im = a_re * s_re - a_im * s_im + e_re, a_re * s_im + a_im * s_re + e_im
@@ -296,33 +250,28 @@ def combine(
         boundary: ``(S, H, M, 2)``, before the first row of each sequence (the adjoint: after the last), or None.
         parts: ``(rows, H, M, 2)``, what each row adds to a state; of a sequence's last (first) row not read.
     """
-    channels, count = spectrum[1].shape
+    log_dt, log_A_real, A_imag = spectrum
+    channels, count = A_imag.shape
     out = torch.empty_like(parts)
     launch(
         _combine,
-        lambda config: (sequences, triton.cdiv(channels * count, config.blocks["N"])),
-        (*spectrum, c, boundary, parts, out, rows.table, cu, channels, count, rows.segments, rows.segment),
-        {"PACKED": cu is not None, "BOUNDARY": boundary is not None, "ADJOINT": adjoint, "SHIFT": int(shift)},
-        [Config({"N": 64}, 2, 1)],
+        lambda config: (sequences, triton.cdiv(channels * count, config.blocks["BLOCK_N"])),
+        {
+            "log_dt_ptr": log_dt,
+            "log_A_real_ptr": log_A_real,
+            "A_imag_ptr": A_imag,
+            "c_ptr": c,
+            "boundary_ptr": boundary,
+            "parts_ptr": parts,
+            "out_ptr": out,
+            "table_ptr": rows.table,
+            "cu_seqlens_ptr": cu,
+            "H": channels,
+            "M": count,
+            "num_segments": rows.segments,
+            "segment_len": rows.segment,
+        },
+        {"PACKED": cu is not None, "HAS_BOUNDARY": boundary is not None, "ADJOINT": adjoint, "SHIFT": int(shift)},
+        [Config({"BLOCK_N": 64}, 2, 1)],
     )
     return out
-
-
-@functools.cache
-def _processors(device: torch.device) -> int:
-    return torch.cuda.get_device_properties(device).multi_processor_count
-
-
-def segment_length(u: Tensor, sequences: int, channels: int, rows_per_program: int) -> int:
-    """Tokens a row: a whole sequence where that fills the card, else fewer, but enough that states cost little.
-
-    Rows are walked twice where there are several a sequence, so that two or three make nothing faster.
-    """
-    length = u.shape[1]
-    whole = triton.cdiv(length + 1, CHUNK) * CHUNK
-    programs = 2 * (_processors(u.device) if u.is_cuda else 1)
-    wanted = max(triton.cdiv(programs, channels), 1) * rows_per_program
-    mean = u.shape[0] * length // max(sequences, 1)
-    least = LIMITS.segment[u.element_size()]
-    segments = min(wanted // max(sequences, 1), mean // least)
-    return whole if segments < 4 else triton.cdiv(triton.cdiv(mean, segments), CHUNK) * CHUNK

@@ -17,105 +17,145 @@ from ...schemas import absent
 from ..reference import operations as formulas
 from ._dot import nearest
 from ._launch import MOST_PROGRAMS, MOST_ROWS, Config, jit, launch, precision, supports
-from ._scan_rows import CHUNK, Rows, rows
+from ._row_table import CHUNK, Rows, row_columns, rows
 
-CONFIG = Config({"R": 16, "T": 32}, 4, 1)
-MANY = Config({"R": 32, "T": 32}, 4, 1)  # for batches: a tile of taps serves twice the rows
+CONFIG = Config({"BLOCK_R": 16, "T": 32}, 4, 1)
+MANY = Config({"BLOCK_R": 32, "T": 32}, 4, 1)  # for batches: a tile of taps serves twice the rows
 
 
 @triton.jit
-def _rows_of(table, count, first, R: tl.constexpr):
-    row = first + tl.arange(0, R)
-    start = tl.load(table + row.to(tl.int64) * 5, mask=row < count, other=0)
-    length = tl.load(table + row.to(tl.int64) * 5 + 1, mask=row < count, other=0)
+def _rows_of(table_ptr, num_rows, first, BLOCK_R: tl.constexpr):
+    """First tokens and lengths of the BLOCK_R rows from ``first`` on, ``(BLOCK_R, 1)``; 0 beyond the last row."""
+    row = first + tl.arange(0, BLOCK_R)
+    start_ptrs, length_ptrs, _, _, _ = row_columns(table_ptr, row.to(tl.int64))
+    start = tl.load(start_ptrs, mask=row < num_rows, other=0)
+    length = tl.load(length_ptrs, mask=row < num_rows, other=0)
     return start[:, None], length[:, None]
 
 
 @jit
 def _conv(
-    u,
-    taps,
-    reverse,
-    skip,
-    out,
-    table,
+    u_ptr,
+    taps_ptr,
+    reverse_ptr,
+    skip_ptr,
+    out_ptr,
+    table_ptr,
     H,
     K,
     KR,
-    count,
-    blocks,
-    REVERSE: tl.constexpr,
-    SKIP: tl.constexpr,
+    num_rows,
+    num_tiles,
+    HAS_REVERSE: tl.constexpr,
+    HAS_SKIP: tl.constexpr,
     TRANSPOSE: tl.constexpr,
     PREC: tl.constexpr,
-    R: tl.constexpr,
+    BLOCK_R: tl.constexpr,
     T: tl.constexpr,
 ):
+    """T outputs of BLOCK_R rows of one channel; with TRANSPOSE the gradient by u, given that of the output as u.
+
+    Args:
+        u_ptr, out_ptr: ``(tokens, H)``, read and written.
+        taps_ptr: ``(H, K)`` fp32, lags 0, 1, ... back.
+        reverse_ptr: ``(H, KR)`` fp32, lags 1, 2, ... ahead; read where HAS_REVERSE, else None and KR 0.
+        skip_ptr: D, ``(H,)`` fp32; read where HAS_SKIP.
+        table_ptr: the table of rows, each a whole sequence.
+        num_tiles: tiles of T tokens of the longest row that there can be.
+        TRANSPOSE: the product is one with the Toeplitz matrix transposed.
+        PREC: of products, ``tl.dot``'s input_precision.
+    """
     h = tl.program_id(0).to(tl.int64)
-    mine = tl.program_id(1)
-    start, length = _rows_of(table, count, tl.program_id(2) * R, R)
+    own_tile = tl.program_id(1)
+    start, length = _rows_of(table_ptr, num_rows, tl.program_id(2) * BLOCK_R, BLOCK_R)
     i = tl.arange(0, T)
-    t = mine * T + i[None, :]
-    first = 0
-    last = blocks
-    if not REVERSE:  # the other half of the matrix is zero
+    t = own_tile * T + i[None, :]
+    first_tile = 0
+    last_tile = num_tiles
+    if not HAS_REVERSE:  # the other half of the matrix is zero
         if TRANSPOSE:
-            first = mine
+            first_tile = own_tile
         else:
-            last = mine + 1
-    o = tl.zeros((R, T), tl.float32)
-    for block in range(first, last):
-        s = block * T + i
-        x = tl.load(u + (start + s[None, :]) * H + h, mask=s[None, :] < length, other=0.0).to(tl.float32)
+            last_tile = own_tile + 1
+    out = tl.zeros((BLOCK_R, T), tl.float32)
+    for tile in range(first_tile, last_tile):
+        s = tile * T + i
+        u = tl.load(u_ptr + (start + s[None, :]) * H + h, mask=s[None, :] < length, other=0.0).to(tl.float32)
         lag = t - s[:, None]
         if TRANSPOSE:
             lag = -lag
-        m = tl.load(taps + h * K + lag, mask=(lag >= 0) & (lag < K), other=0.0)
-        if REVERSE:
-            m += tl.load(reverse + h * KR - lag - 1, mask=(lag < 0) & (-lag - 1 < KR), other=0.0)
-        if SKIP:
-            m += tl.where(lag == 0, tl.load(skip + h), 0.0)
-        o = tl.dot(nearest(x, PREC), nearest(m, PREC), o, input_precision=PREC)
-    tl.store(out + (start + t) * H + h, o.to(out.dtype.element_ty), mask=t < length)
+        matrix = tl.load(taps_ptr + h * K + lag, mask=(lag >= 0) & (lag < K), other=0.0)
+        if HAS_REVERSE:
+            matrix += tl.load(reverse_ptr + h * KR - lag - 1, mask=(lag < 0) & (-lag - 1 < KR), other=0.0)
+        if HAS_SKIP:
+            matrix += tl.where(lag == 0, tl.load(skip_ptr + h), 0.0)
+        out = tl.dot(nearest(u, PREC), nearest(matrix, PREC), out, input_precision=PREC)
+    tl.store(out_ptr + (start + t) * H + h, out.to(out_ptr.dtype.element_ty), mask=t < length)
 
 
 @jit
-def _correlate(grad, u, partial, table, H, count, blocks, low, PREC: tl.constexpr, R: tl.constexpr, T: tl.constexpr):
-    """``sum g_t u_s`` over rows and over tiles ``t0 - s0 = distance``, one (T, T) tile."""
+def _correlate(
+    grad_ptr,
+    u_ptr,
+    partial_ptr,
+    table_ptr,
+    H,
+    num_rows,
+    num_tiles,
+    min_distance,
+    PREC: tl.constexpr,
+    BLOCK_R: tl.constexpr,
+    T: tl.constexpr,
+):
+    """``sum g_t u_s`` over rows and over tiles ``t0 - s0 = distance``, one (T, T) tile.
+
+    Args:
+        grad_ptr, u_ptr: ``(tokens, H)``.
+        partial_ptr: ``(distances, H, T, T)`` fp32, written, as (t, s); distances of tiles from min_distance on.
+        table_ptr, num_rows, num_tiles, PREC: as of :func:`_conv`.
+        min_distance: 0, or -num_tiles where there are taps ahead.
+        BLOCK_R: rows of a step.
+    """
     h = tl.program_id(0).to(tl.int64)
-    distance = tl.program_id(1) + low
+    distance = tl.program_id(1) + min_distance
     i = tl.arange(0, T)[None, :]
-    c = tl.zeros((T, T), tl.float32)
-    for row in range(0, count, R):
-        start, length = _rows_of(table, count, row, R)
-        for block in range(tl.maximum(distance, 0), tl.minimum(blocks, blocks + distance)):
-            t = block * T + i
+    total = tl.zeros((T, T), tl.float32)
+    for row in range(0, num_rows, BLOCK_R):
+        start, length = _rows_of(table_ptr, num_rows, row, BLOCK_R)
+        for tile in range(tl.maximum(distance, 0), tl.minimum(num_tiles, num_tiles + distance)):
+            t = tile * T + i
             s = t - distance * T
-            g = tl.load(grad + (start + t) * H + h, mask=t < length, other=0.0).to(tl.float32)
-            x = tl.load(u + (start + s) * H + h, mask=s < length, other=0.0).to(tl.float32)
-            c = tl.dot(tl.trans(nearest(g, PREC)), nearest(x, PREC), c, input_precision=PREC)
-    to = partial + (tl.program_id(1).to(tl.int64) * H + h) * (T * T)
-    tl.store(to + tl.arange(0, T)[:, None] * T + i, c)
+            grad = tl.load(grad_ptr + (start + t) * H + h, mask=t < length, other=0.0).to(tl.float32)
+            u = tl.load(u_ptr + (start + s) * H + h, mask=s < length, other=0.0).to(tl.float32)
+            total = tl.dot(tl.trans(nearest(grad, PREC)), nearest(u, PREC), total, input_precision=PREC)
+    partial_ptrs = partial_ptr + (tl.program_id(1).to(tl.int64) * H + h) * (T * T)
+    tl.store(partial_ptrs + tl.arange(0, T)[:, None] * T + i, total)
 
 
 @jit
-def _diagonals(partial, out, H, K, low, REVERSE: tl.constexpr, T: tl.constexpr):
-    """Taps ``block T + a``: lag l after the start of a tile's distance lies at (j + l, j), or in the tile after."""
+def _diagonals(partial_ptr, out_ptr, H, K, min_distance, REVERSE: tl.constexpr, T: tl.constexpr):
+    """T taps: lag l after the start of a tile's distance lies at (j + l, j), or in the tile after.
+
+    Args:
+        partial_ptr, min_distance: as of :func:`_correlate`.
+        out_ptr: ``(H, K)`` fp32, written.
+        REVERSE: taps of lags ahead, of which tap q is lag -(q + 1).
+    """
     h = tl.program_id(0).to(tl.int64)
     block = tl.program_id(1)
     a = tl.arange(0, T)
     j = tl.arange(0, T)[None, :]
     l = a[:, None]
-    tile = block - low
+    tile = block - min_distance
     if REVERSE:  # tap q is lag -(q + 1)
         l = T - 1 - l
-        tile = -(block + 1) - low
+        tile = -(block + 1) - min_distance
     i = j + l
     inner = i < T
-    at = partial + (tl.where(inner, tile, tile + 1).to(tl.int64) * H + h) * (T * T)
-    w = tl.sum(tl.load(at + tl.where(inner, i, i - T) * T + j), axis=1)
+    partial_ptrs = partial_ptr + (tl.where(inner, tile, tile + 1).to(tl.int64) * H + h) * (T * T)
+    sums = tl.sum(tl.load(partial_ptrs + tl.where(inner, i, i - T) * T + j), axis=1)
     tap = block * T + a
-    tl.store(out + h * K + tap, w, mask=tap < K)
+    tl.store(out_ptr + h * K + tap, sums, mask=tap < K)
 
 
 def _geometry(u: Tensor, lengths: Tensor | None, cu: Tensor | None) -> tuple[Rows, int]:
@@ -124,30 +164,30 @@ def _geometry(u: Tensor, lengths: Tensor | None, cu: Tensor | None) -> tuple[Row
     return rows(u, lengths, cu, segment, reverse=False), triton.cdiv(u.shape[1], CONFIG.blocks["T"])
 
 
-def _product(u, kernel, reverse_kernel, D, out, row: Rows, blocks: int, transpose: bool) -> None:
+def _product(u, kernel, reverse_kernel, D, out, row: Rows, tiles: int, transpose: bool) -> None:
     launch(
         _conv,
-        lambda c: (u.shape[-1], blocks, triton.cdiv(row.count, c.blocks["R"])),
-        (
-            u,
-            kernel,
-            reverse_kernel,
-            D,
-            out,
-            row.table,
-            u.shape[-1],
-            kernel.shape[-1],
-            0 if reverse_kernel is None else reverse_kernel.shape[-1],
-            row.count,
-            blocks,
-        ),
+        lambda c: (u.shape[-1], tiles, triton.cdiv(row.count, c.blocks["BLOCK_R"])),
         {
-            "REVERSE": reverse_kernel is not None,
-            "SKIP": D is not None,
+            "u_ptr": u,
+            "taps_ptr": kernel,
+            "reverse_ptr": reverse_kernel,
+            "skip_ptr": D,
+            "out_ptr": out,
+            "table_ptr": row.table,
+            "H": u.shape[-1],
+            "K": kernel.shape[-1],
+            "KR": 0 if reverse_kernel is None else reverse_kernel.shape[-1],
+            "num_rows": row.count,
+            "num_tiles": tiles,
+        },
+        {
+            "HAS_REVERSE": reverse_kernel is not None,
+            "HAS_SKIP": D is not None,
             "TRANSPOSE": transpose,
             "PREC": precision(u),
         },
-        [CONFIG, MANY] if row.count > CONFIG.blocks["R"] else [CONFIG],
+        [CONFIG, MANY] if row.count > CONFIG.blocks["BLOCK_R"] else [CONFIG],
     )
 
 
@@ -161,8 +201,8 @@ def causal_conv(u, kernel, reverse_kernel, D, lengths, cu_seqlens) -> Tensor:
     if not _fits(u, cu_seqlens):
         return formulas()["causal_conv"](u, kernel, reverse_kernel, D, lengths, cu_seqlens)
     out = torch.zeros_like(u) if lengths is not None else torch.empty_like(u)
-    row, blocks = _geometry(u, lengths, cu_seqlens)
-    _product(u, kernel, reverse_kernel, D, out, row, blocks, transpose=False)
+    row, tiles = _geometry(u, lengths, cu_seqlens)
+    _product(u, kernel, reverse_kernel, D, out, row, tiles, transpose=False)
     return out
 
 
@@ -171,15 +211,24 @@ def causal_conv_backward(grad, u, kernel, reverse_kernel, D, lengths, cu_seqlens
     if not _fits(u, cu_seqlens):
         return formulas()["causal_conv_backward"](grad, u, kernel, reverse_kernel, D, lengths, cu_seqlens)
     du = torch.zeros_like(u) if lengths is not None else torch.empty_like(u)
-    row, blocks = _geometry(u, lengths, cu_seqlens)
-    _product(grad, kernel, reverse_kernel, D, du, row, blocks, transpose=True)
+    row, tiles = _geometry(u, lengths, cu_seqlens)
+    _product(grad, kernel, reverse_kernel, D, du, row, tiles, transpose=True)
     channels, size = u.shape[-1], CONFIG.blocks["T"]
-    low = 0 if reverse_kernel is None else -blocks
-    partial = u.new_empty(blocks + 1 - low, channels, size, size, dtype=torch.float32)
+    min_distance = 0 if reverse_kernel is None else -tiles
+    partial = u.new_empty(tiles + 1 - min_distance, channels, size, size, dtype=torch.float32)
     launch(
         _correlate,
-        lambda c: (channels, blocks + 1 - low),
-        (grad, u, partial, row.table, channels, row.count, blocks, low),
+        lambda c: (channels, tiles + 1 - min_distance),
+        {
+            "grad_ptr": grad,
+            "u_ptr": u,
+            "partial_ptr": partial,
+            "table_ptr": row.table,
+            "H": channels,
+            "num_rows": row.count,
+            "num_tiles": tiles,
+            "min_distance": min_distance,
+        },
         {"PREC": precision(u)},
         [CONFIG],
     )
@@ -188,8 +237,8 @@ def causal_conv_backward(grad, u, kernel, reverse_kernel, D, lengths, cu_seqlens
         out = torch.zeros(shape, dtype=torch.float32, device=u.device)  # taps that no token reaches: 0
         launch(
             _diagonals,
-            lambda c: (channels, min(blocks, triton.cdiv(shape[-1], size))),
-            (partial, out, channels, shape[-1], low),
+            lambda c: (channels, min(tiles, triton.cdiv(shape[-1], size))),
+            {"partial_ptr": partial, "out_ptr": out, "H": channels, "K": shape[-1], "min_distance": min_distance},
             {"REVERSE": reverse, "T": size},
             [Config({}, 4, 1)],
         )

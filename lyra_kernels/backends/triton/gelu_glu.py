@@ -26,139 +26,172 @@ from ._reduce import sum_rows
 
 @triton.jit
 def _gelu(y):
+    """GELU by the error function, of fp32 ``y``."""
     return 0.5 * y * (1.0 + tl.erf(y * 0.7071067811865476))
 
 
 @triton.jit
-def _where(first, i, seq, lengths, tokens, L, SEQ: tl.constexpr, LENGTHS: tl.constexpr):
-    """Of tokens i after a program's first: whether they are there, their sequences, and whether they are real."""
-    there = first + i < tokens
+def _where(first, i, seq_ptr, lengths_ptr, num_tokens, L, HAS_SEQ: tl.constexpr, HAS_LENGTHS: tl.constexpr):
+    """Of tokens ``first + i``: whether they are there, the numbers of their sequences, and whether they are real.
+
+    ``seq_ptr (L,)`` int32, see :func:`.sequence_of_token`; ``lengths_ptr (B,)`` int64; None where not HAS_*.
+    """
+    there = first + i < num_tokens
     # Every thread asks this of many tokens, so of the divisions, of 64 bits, there is one a program.
     row = first // L
     beyond = (first - (row + 1) * L).to(L.dtype) + i  # tokens beyond the end of the first token's row
-    if SEQ:
-        s = tl.load(seq + first + i, mask=there, other=0)
+    if HAS_SEQ:
+        s = tl.load(seq_ptr + first + i, mask=there, other=0)
     else:
         s = (row + tl.where(beyond < 0, 0, 1 + beyond // L)).to(tl.int32)
     real = there
-    if LENGTHS:
-        at = tl.where(beyond < 0, beyond + L, beyond % L)
-        real = there & (at < tl.load(lengths + s, mask=there, other=0))
+    if HAS_LENGTHS:
+        t = tl.where(beyond < 0, beyond + L, beyond % L)
+        real = there & (t < tl.load(lengths_ptr + s, mask=there, other=0))
     return there, s, real
 
 
 @jit
 def _gelu_glu(
-    y,
-    weight,
-    bias,
-    mask,
-    residual,
-    lengths,
-    seq,
-    grad,
-    out,
-    dz,
-    a_out,
-    tokens,
+    y_ptr,
+    weight_ptr,
+    bias_ptr,
+    dropout_ptr,
+    residual_ptr,
+    lengths_ptr,
+    seq_ptr,
+    grad_ptr,
+    out_ptr,
+    dz_ptr,
+    a_ptr,
+    num_tokens,
     L,
     H,
-    BIAS: tl.constexpr,
-    MASK: tl.constexpr,
-    RESIDUAL: tl.constexpr,
-    SEQ: tl.constexpr,
-    LENGTHS: tl.constexpr,
+    HAS_BIAS: tl.constexpr,
+    HAS_DROPOUT: tl.constexpr,
+    HAS_RESIDUAL: tl.constexpr,
+    HAS_SEQ: tl.constexpr,
+    HAS_LENGTHS: tl.constexpr,
     BACKWARD: tl.constexpr,
     PREC: tl.constexpr,
-    BT: tl.constexpr,
-    BN: tl.constexpr,
-    BK: tl.constexpr,
+    BLOCK_T: tl.constexpr,
+    BLOCK_N: tl.constexpr,
+    BLOCK_K: tl.constexpr,
 ):
+    """BLOCK_T tokens of BLOCK_N outputs; with BACKWARD their dz, and all of a from the first program of the tokens.
+
+    Args:
+        y_ptr: ``(num_tokens, H)``, B sequences of L tokens or one packed.
+        weight_ptr: ``(2H, H)`` fp32.
+        bias_ptr: ``(2H,)`` fp32; read where HAS_BIAS.
+        dropout_ptr: m, ``(sequences, H)``; read where HAS_DROPOUT.
+        residual_ptr: as y; read where HAS_RESIDUAL.
+        lengths_ptr: ``(B,)`` int64; read where HAS_LENGTHS.
+        seq_ptr: ``(num_tokens,)`` int32, the sequence of each token; read where HAS_SEQ (packed).
+        grad_ptr: as y, the gradient of out; read where BACKWARD.
+        out_ptr: as y, written where not BACKWARD.
+        dz_ptr: ``(num_tokens, 2H)`` fp32, written where BACKWARD.
+        a_ptr: ``(num_tokens, H)`` fp32, written where BACKWARD.
+        PREC: of products, ``tl.dot``'s input_precision.
+        BLOCK_K: inputs of a step of the product.
+    """
     # One base a program and offsets of 32 bits: 64-bit addresses of every value would fill the registers.
-    first = tl.program_id(0).to(tl.int64) * BT
-    i = tl.arange(0, BT)
-    n = tl.program_id(1) * BN + tl.arange(0, BN)
-    there, s, real = _where(first, i, seq, lengths, tokens, L, SEQ, LENGTHS)
-    z1 = tl.zeros((BT, BN), tl.float32)
-    z2 = tl.zeros((BT, BN), tl.float32)
-    for k0 in range(0, H, BK):
-        k = k0 + tl.arange(0, BK)
-        m = real[:, None] & (k < H)[None, :]
-        at = i[:, None] * H + k[None, :]
-        a = _gelu(tl.load(y + first * H + at, mask=m, other=0.0).to(tl.float32))
-        if MASK:
-            a *= tl.load(mask + s.to(tl.int64)[:, None] * H + k[None, :], mask=m, other=0.0).to(tl.float32)
+    first = tl.program_id(0).to(tl.int64) * BLOCK_T
+    i = tl.arange(0, BLOCK_T)
+    n = tl.program_id(1) * BLOCK_N + tl.arange(0, BLOCK_N)
+    there, sequence, real = _where(first, i, seq_ptr, lengths_ptr, num_tokens, L, HAS_SEQ, HAS_LENGTHS)
+    z1 = tl.zeros((BLOCK_T, BLOCK_N), tl.float32)
+    z2 = tl.zeros((BLOCK_T, BLOCK_N), tl.float32)
+    for k0 in range(0, H, BLOCK_K):
+        k = k0 + tl.arange(0, BLOCK_K)
+        mask = real[:, None] & (k < H)[None, :]
+        offsets = i[:, None] * H + k[None, :]
+        a = _gelu(tl.load(y_ptr + first * H + offsets, mask=mask, other=0.0).to(tl.float32))
+        if HAS_DROPOUT:
+            a *= tl.load(dropout_ptr + sequence.to(tl.int64)[:, None] * H + k[None, :], mask=mask, other=0.0).to(
+                tl.float32
+            )
         if BACKWARD:
             if tl.program_id(1) == 0:
-                tl.store(a_out + first * H + at, a.to(a_out.dtype.element_ty), mask=there[:, None] & (k < H)[None, :])
-        w = weight + n[None, :] * H + k[:, None]
-        mw = (n < H)[None, :] & (k < H)[:, None]
+                tl.store(
+                    a_ptr + first * H + offsets, a.to(a_ptr.dtype.element_ty), mask=there[:, None] & (k < H)[None, :]
+                )
+        weight_ptrs = weight_ptr + n[None, :] * H + k[:, None]
+        weight_mask = (n < H)[None, :] & (k < H)[:, None]
         a = nearest(a, PREC)
-        z1 = tl.dot(a, nearest(tl.load(w, mask=mw, other=0.0), PREC), z1, input_precision=PREC)
-        z2 = tl.dot(a, nearest(tl.load(w + H * H, mask=mw, other=0.0), PREC), z2, input_precision=PREC)
-    if BIAS:
-        z1 += tl.load(bias + n, mask=n < H, other=0.0)[None, :]
-        z2 += tl.load(bias + H + n, mask=n < H, other=0.0)[None, :]
+        z1 = tl.dot(a, nearest(tl.load(weight_ptrs, mask=weight_mask, other=0.0), PREC), z1, input_precision=PREC)
+        z2 = tl.dot(
+            a, nearest(tl.load(weight_ptrs + H * H, mask=weight_mask, other=0.0), PREC), z2, input_precision=PREC
+        )
+    if HAS_BIAS:
+        z1 += tl.load(bias_ptr + n, mask=n < H, other=0.0)[None, :]
+        z2 += tl.load(bias_ptr + H + n, mask=n < H, other=0.0)[None, :]
     gate = tl.sigmoid(z2)
     # Which rows are real goes from the threads that load to those that store by way of a sum, which the compiler does
     # not do over again for the latter before the loop: their answers, one for each row, would fill the registers.
-    if LENGTHS:
-        real = tl.sum((real[:, None] & (tl.arange(0, BK) == 0)[None, :]).to(tl.int32), axis=1) > 0
-    m = real[:, None] & (n < H)[None, :]
-    kept = there[:, None] & (n < H)[None, :]
-    at = i[:, None] * H + n[None, :]
+    if HAS_LENGTHS:
+        real = tl.sum((real[:, None] & (tl.arange(0, BLOCK_K) == 0)[None, :]).to(tl.int32), axis=1) > 0
+    mask = real[:, None] & (n < H)[None, :]
+    out_mask = there[:, None] & (n < H)[None, :]
+    offsets = i[:, None] * H + n[None, :]
     if BACKWARD:
-        g = tl.load(grad + first * H + at, mask=m, other=0.0).to(tl.float32)
-        dz += first * (2 * H)
-        at = i[:, None] * (2 * H) + n[None, :]
-        tl.store(dz + at, (g * gate).to(dz.dtype.element_ty), mask=kept)
-        tl.store(dz + at + H, (g * z1 * gate * (1.0 - gate)).to(dz.dtype.element_ty), mask=kept)
+        g = tl.load(grad_ptr + first * H + offsets, mask=mask, other=0.0).to(tl.float32)
+        dz_ptrs = dz_ptr + first * (2 * H) + (i[:, None] * (2 * H) + n[None, :])
+        tl.store(dz_ptrs, (g * gate).to(dz_ptr.dtype.element_ty), mask=out_mask)
+        tl.store(dz_ptrs + H, (g * z1 * gate * (1.0 - gate)).to(dz_ptr.dtype.element_ty), mask=out_mask)
     else:
         z1 *= gate
-        if RESIDUAL:
-            z1 += tl.load(residual + first * H + at, mask=m, other=0.0).to(tl.float32)
-        tl.store(out + first * H + at, tl.where(m, z1, 0.0).to(out.dtype.element_ty), mask=kept)
+        if HAS_RESIDUAL:
+            z1 += tl.load(residual_ptr + first * H + offsets, mask=mask, other=0.0).to(tl.float32)
+        tl.store(out_ptr + first * H + offsets, tl.where(mask, z1, 0.0).to(out_ptr.dtype.element_ty), mask=out_mask)
 
 
 @jit
 def _gelu_backward(
-    da,
-    y,
-    mask,
-    lengths,
-    seq,
-    dy,
-    tokens,
+    da_ptr,
+    y_ptr,
+    dropout_ptr,
+    lengths_ptr,
+    seq_ptr,
+    dy_ptr,
+    num_tokens,
     L,
     H,
-    MASK: tl.constexpr,
-    SEQ: tl.constexpr,
-    LENGTHS: tl.constexpr,
-    BT: tl.constexpr,
-    BN: tl.constexpr,
+    HAS_DROPOUT: tl.constexpr,
+    HAS_SEQ: tl.constexpr,
+    HAS_LENGTHS: tl.constexpr,
+    BLOCK_T: tl.constexpr,
+    BLOCK_N: tl.constexpr,
 ):
-    first = tl.program_id(0).to(tl.int64) * BT
-    i = tl.arange(0, BT)
-    n = tl.program_id(1) * BN + tl.arange(0, BN)
-    there, s, real = _where(first, i, seq, lengths, tokens, L, SEQ, LENGTHS)
-    m = real[:, None] & (n < H)[None, :]
-    at = i[:, None] * H + n[None, :]
-    g = tl.load(da + first * H + at, mask=m, other=0.0).to(tl.float32)
-    x = tl.load(y + first * H + at, mask=m, other=0.0).to(tl.float32)
-    if MASK:
-        g *= tl.load(mask + s.to(tl.int64)[:, None] * H + n[None, :], mask=m, other=0.0).to(tl.float32)
-    slope = 0.5 * (1.0 + tl.erf(x * 0.7071067811865476)) + x * 0.3989422804014327 * tl.exp(-0.5 * x * x)
-    kept = there[:, None] & (n < H)[None, :]
-    tl.store(dy + first * H + at, tl.where(m, g * slope, 0.0).to(dy.dtype.element_ty), mask=kept)
+    """dy of BLOCK_T tokens and BLOCK_N channels, elementwise.
+
+    Args:
+        da_ptr: ``(num_tokens, H)`` fp32, the gradient of a.
+        dy_ptr: as y, written.
+        y_ptr, dropout_ptr, lengths_ptr, seq_ptr and HAS_*: as of :func:`_gelu_glu`.
+    """
+    first = tl.program_id(0).to(tl.int64) * BLOCK_T
+    i = tl.arange(0, BLOCK_T)
+    n = tl.program_id(1) * BLOCK_N + tl.arange(0, BLOCK_N)
+    there, sequence, real = _where(first, i, seq_ptr, lengths_ptr, num_tokens, L, HAS_SEQ, HAS_LENGTHS)
+    mask = real[:, None] & (n < H)[None, :]
+    offsets = i[:, None] * H + n[None, :]
+    g = tl.load(da_ptr + first * H + offsets, mask=mask, other=0.0).to(tl.float32)
+    y = tl.load(y_ptr + first * H + offsets, mask=mask, other=0.0).to(tl.float32)
+    if HAS_DROPOUT:
+        g *= tl.load(dropout_ptr + sequence.to(tl.int64)[:, None] * H + n[None, :], mask=mask, other=0.0).to(tl.float32)
+    slope = 0.5 * (1.0 + tl.erf(y * 0.7071067811865476)) + y * 0.3989422804014327 * tl.exp(-0.5 * y * y)
+    out_mask = there[:, None] & (n < H)[None, :]
+    tl.store(dy_ptr + first * H + offsets, tl.where(mask, g * slope, 0.0).to(dy_ptr.dtype.element_ty), mask=out_mask)
 
 
 def configurations(channels: int, backward: bool) -> list[Config]:
     """Tiles whose two accumulators and TF32 parts stay in registers; forward: few outputs a program, or y read once."""
     block = next_power_of_2(max(channels, 16))
     if backward:
-        return [Config({"BT": 32, "BN": min(64, block), "BK": 16}, 8, 2)]
-    narrow = [Config({"BT": 64, "BN": min(32, block), "BK": 16}, 4, 2)]
-    return narrow if block <= 32 else [*narrow, Config({"BT": 64, "BN": 64, "BK": 16}, 4, 2)]
+        return [Config({"BLOCK_T": 32, "BLOCK_N": min(64, block), "BLOCK_K": 16}, 8, 2)]
+    narrow = [Config({"BLOCK_T": 64, "BLOCK_N": min(32, block), "BLOCK_K": 16}, 4, 2)]
+    return narrow if block <= 32 else [*narrow, Config({"BLOCK_T": 64, "BLOCK_N": 64, "BLOCK_K": 16}, 4, 2)]
 
 
 def _run(y, weight, bias, mask, residual, lengths, seq, grad, out, dz, a) -> None:
@@ -166,14 +199,29 @@ def _run(y, weight, bias, mask, residual, lengths, seq, grad, out, dz, a) -> Non
     tokens = batch * length
     launch(
         _gelu_glu,
-        lambda c: (triton.cdiv(tokens, c.blocks["BT"]), triton.cdiv(channels, c.blocks["BN"])),
-        (y, weight, bias, mask, residual, lengths, seq, grad, out, dz, a, tokens, length, channels),
+        lambda c: (triton.cdiv(tokens, c.blocks["BLOCK_T"]), triton.cdiv(channels, c.blocks["BLOCK_N"])),
         {
-            "BIAS": bias is not None,
-            "MASK": mask is not None,
-            "RESIDUAL": residual is not None,
-            "SEQ": seq is not None,
-            "LENGTHS": lengths is not None,
+            "y_ptr": y,
+            "weight_ptr": weight,
+            "bias_ptr": bias,
+            "dropout_ptr": mask,
+            "residual_ptr": residual,
+            "lengths_ptr": lengths,
+            "seq_ptr": seq,
+            "grad_ptr": grad,
+            "out_ptr": out,
+            "dz_ptr": dz,
+            "a_ptr": a,
+            "num_tokens": tokens,
+            "L": length,
+            "H": channels,
+        },
+        {
+            "HAS_BIAS": bias is not None,
+            "HAS_DROPOUT": mask is not None,
+            "HAS_RESIDUAL": residual is not None,
+            "HAS_SEQ": seq is not None,
+            "HAS_LENGTHS": lengths is not None,
             "BACKWARD": grad is not None,
             "PREC": precision(y),
         },
@@ -207,9 +255,19 @@ def gelu_glu_backward(grad, y, weight, bias, mask, lengths, cu_seqlens) -> tuple
     dy = torch.empty_like(y)
     launch(
         _gelu_backward,
-        lambda c: (triton.cdiv(tokens, c.blocks["BT"]), triton.cdiv(channels, c.blocks["BN"])),
-        (da, y, mask, lengths, seq, dy, tokens, length, channels),
-        {"MASK": mask is not None, "SEQ": seq is not None, "LENGTHS": lengths is not None},
-        [Config({"BT": 32, "BN": 64}, 4, 1)],
+        lambda c: (triton.cdiv(tokens, c.blocks["BLOCK_T"]), triton.cdiv(channels, c.blocks["BLOCK_N"])),
+        {
+            "da_ptr": da,
+            "y_ptr": y,
+            "dropout_ptr": mask,
+            "lengths_ptr": lengths,
+            "seq_ptr": seq,
+            "dy_ptr": dy,
+            "num_tokens": tokens,
+            "L": length,
+            "H": channels,
+        },
+        {"HAS_DROPOUT": mask is not None, "HAS_SEQ": seq is not None, "HAS_LENGTHS": lengths is not None},
+        [Config({"BLOCK_T": 32, "BLOCK_N": 64}, 4, 1)],
     )
     return dy, dz.t() @ a, d_bias

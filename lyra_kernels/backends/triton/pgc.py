@@ -19,7 +19,8 @@ from ..reference import operations as formulas
 from ._dot import nearest
 from ._launch import Config, jit, launch, next_power_of_2, precision, supports
 from ._layout import sequence_of_token
-from .gated_conv import gated_conv, gated_conv_backward
+from .gated_conv import gated_conv
+from .gated_conv_backward import gated_conv_backward
 from .rms_norm import rms_norm, rms_norm_backward
 
 MAX_CHANNELS = 128
@@ -27,99 +28,120 @@ MAX_CHANNELS = 128
 
 @jit
 def _pgc(
-    u,
-    in_weight,
-    in_bias,
-    in_norm,
-    conv_weight,
-    conv_bias,
-    out_weight,
-    out_bias,
-    out_norm,
-    lengths,
-    seq,
-    out,
+    u_ptr,
+    in_weight_ptr,
+    in_bias_ptr,
+    in_norm_ptr,
+    conv_weight_ptr,
+    conv_bias_ptr,
+    out_weight_ptr,
+    out_bias_ptr,
+    out_norm_ptr,
+    lengths_ptr,
+    seq_ptr,
+    out_ptr,
     L,
     DI,
     E,
     DO,
     eps,
-    IN_BIAS: tl.constexpr,
-    IN_NORM: tl.constexpr,
-    BIAS: tl.constexpr,
-    OUT_BIAS: tl.constexpr,
-    OUT_NORM: tl.constexpr,
-    LENGTHS: tl.constexpr,
-    SEQ: tl.constexpr,
+    HAS_IN_BIAS: tl.constexpr,
+    HAS_IN_NORM: tl.constexpr,
+    HAS_CONV_BIAS: tl.constexpr,
+    HAS_OUT_BIAS: tl.constexpr,
+    HAS_OUT_NORM: tl.constexpr,
+    HAS_LENGTHS: tl.constexpr,
+    HAS_SEQ: tl.constexpr,
     K: tl.constexpr,
     LEFT: tl.constexpr,
     PREC: tl.constexpr,
-    BT: tl.constexpr,
-    BK: tl.constexpr,
-    BE: tl.constexpr,
-    BD: tl.constexpr,
+    BLOCK_T: tl.constexpr,
+    BLOCK_K: tl.constexpr,
+    BLOCK_E: tl.constexpr,
+    BLOCK_D: tl.constexpr,
 ):
+    """A tile of BLOCK_T - K + 1 tokens of one sequence, all channels.
+
+    Args:
+        u_ptr: ``(B, L, DI)``.
+        in_weight_ptr: ``(2E, DI)``, in_bias_ptr: ``(2E,)``, in_norm_ptr: ``(2E,)``, x before v.
+        conv_weight_ptr: ``(E, K)``, conv_bias_ptr: ``(E,)``.
+        out_weight_ptr: ``(DO, E)``, out_bias_ptr: ``(DO,)``, out_norm_ptr: ``(DO,)``. All weights are fp32; biases and
+            norms are read where HAS_*, and without its weight there is no norm.
+        lengths_ptr: ``(B,)`` int64; read where HAS_LENGTHS.
+        seq_ptr: ``(L,)`` int32, the sequence of each token of a packed batch; read where HAS_SEQ.
+        out_ptr: ``(B, L, DO)``, written.
+        eps: of both norms.
+        K: taps; LEFT: those before a token's own.
+        PREC: of products, ``tl.dot``'s input_precision.
+        BLOCK_K: inputs of a step of the first product.
+        BLOCK_E, BLOCK_D: E and DO or more, powers of 2.
+    """
     # One axis, whatever the batch: the others end at 65,535.
-    blocks = tl.cdiv(L, BT - K + 1)
+    blocks = tl.cdiv(L, BLOCK_T - K + 1)
     b = (tl.program_id(0) // blocks).to(tl.int64)
-    i = tl.arange(0, BT)
-    t = tl.program_id(0) % blocks * (BT - K + 1) - LEFT + i
-    e = tl.arange(0, BE)
-    d = tl.arange(0, BD)
-    me = (e < E)[None, :]
-    md = (d < DO)[None, :]
+    i = tl.arange(0, BLOCK_T)
+    t = tl.program_id(0) % blocks * (BLOCK_T - K + 1) - LEFT + i
+    e = tl.arange(0, BLOCK_E)
+    d = tl.arange(0, BLOCK_D)
+    e_mask = (e < E)[None, :]
+    d_mask = (d < DO)[None, :]
     inside = (t >= 0) & (t < L)
     real = inside
-    if LENGTHS:
-        real = inside & (t < tl.load(lengths + b))
-    x = tl.zeros((BT, BE), tl.float32)
-    v = tl.zeros((BT, BE), tl.float32)
-    for k0 in range(0, DI, BK):
-        k = k0 + tl.arange(0, BK)
-        at = (b * L + t)[:, None] * DI + k[None, :]
-        a = tl.load(u + at, mask=real[:, None] & (k < DI)[None, :], other=0.0).to(tl.float32)
-        w = in_weight + e[None, :] * DI + k[:, None]
-        mw = me & (k < DI)[:, None]
-        a = nearest(a, PREC)
-        x = tl.dot(a, nearest(tl.load(w, mask=mw, other=0.0), PREC), x, input_precision=PREC)
-        v = tl.dot(a, nearest(tl.load(w + E * DI, mask=mw, other=0.0), PREC), v, input_precision=PREC)
-    if IN_BIAS:
-        x += tl.load(in_bias + e, mask=e < E, other=0.0)[None, :]
-        v += tl.load(in_bias + E + e, mask=e < E, other=0.0)[None, :]
-    if IN_NORM:
+    if HAS_LENGTHS:
+        real = inside & (t < tl.load(lengths_ptr + b))
+    x = tl.zeros((BLOCK_T, BLOCK_E), tl.float32)
+    v = tl.zeros((BLOCK_T, BLOCK_E), tl.float32)
+    for k0 in range(0, DI, BLOCK_K):
+        k = k0 + tl.arange(0, BLOCK_K)
+        u_offsets = (b * L + t)[:, None] * DI + k[None, :]
+        u = tl.load(u_ptr + u_offsets, mask=real[:, None] & (k < DI)[None, :], other=0.0).to(tl.float32)
+        weight_ptrs = in_weight_ptr + e[None, :] * DI + k[:, None]
+        weight_mask = e_mask & (k < DI)[:, None]
+        u = nearest(u, PREC)
+        x = tl.dot(u, nearest(tl.load(weight_ptrs, mask=weight_mask, other=0.0), PREC), x, input_precision=PREC)
+        v = tl.dot(
+            u, nearest(tl.load(weight_ptrs + E * DI, mask=weight_mask, other=0.0), PREC), v, input_precision=PREC
+        )
+    if HAS_IN_BIAS:
+        x += tl.load(in_bias_ptr + e, mask=e < E, other=0.0)[None, :]
+        v += tl.load(in_bias_ptr + E + e, mask=e < E, other=0.0)[None, :]
+    if HAS_IN_NORM:
         mean = (tl.sum(x * x, axis=1) + tl.sum(v * v, axis=1)) / (2 * E)
         n = 1.0 / tl.sqrt(tl.where(real, mean + eps, 1.0))[:, None]
-        x *= n * tl.load(in_norm + e, mask=e < E, other=0.0)[None, :]
-        v *= n * tl.load(in_norm + E + e, mask=e < E, other=0.0)[None, :]
+        x *= n * tl.load(in_norm_ptr + e, mask=e < E, other=0.0)[None, :]
+        v *= n * tl.load(in_norm_ptr + E + e, mask=e < E, other=0.0)[None, :]
     x = tl.where(real[:, None], x, 0.0)
-    y = tl.zeros((BT, BE), tl.float32)
-    if BIAS:
-        y += tl.load(conv_bias + e, mask=e < E, other=0.0)[None, :]
-    if SEQ:
-        here = tl.load(seq + t, mask=inside, other=-1)
+    y = tl.zeros((BLOCK_T, BLOCK_E), tl.float32)
+    if HAS_CONV_BIAS:
+        y += tl.load(conv_bias_ptr + e, mask=e < E, other=0.0)[None, :]
+    if HAS_SEQ:
+        here = tl.load(seq_ptr + t, mask=inside, other=-1)
     for j in tl.static_range(K):
-        tap = tl.load(conv_weight + e * K + j, mask=e < E, other=0.0)[None, :]
+        weight = tl.load(conv_weight_ptr + e * K + j, mask=e < E, other=0.0)[None, :]
         shifted = x
         if j != LEFT:
-            source = tl.minimum(tl.maximum(i + (j - LEFT), 0), BT - 1)
-            shifted = tl.gather(x, tl.broadcast_to(source[:, None], (BT, BE)), 0)
-            if SEQ:
+            source = tl.minimum(tl.maximum(i + (j - LEFT), 0), BLOCK_T - 1)
+            shifted = tl.gather(x, tl.broadcast_to(source[:, None], (BLOCK_T, BLOCK_E)), 0)
+            if HAS_SEQ:
                 there = t + (j - LEFT)
-                other = tl.load(seq + there, mask=inside & (there >= 0) & (there < L), other=-2)
+                other = tl.load(seq_ptr + there, mask=inside & (there >= 0) & (there < L), other=-2)
                 shifted = tl.where((other == here)[:, None], shifted, 0.0)
-        y += tap * shifted
-    last = tl.load(out_weight + d[None, :] * E + e[:, None], mask=(e < E)[:, None] & md, other=0.0)
-    o = tl.dot(nearest(v * y, PREC), nearest(last, PREC), input_precision=PREC)
-    if OUT_BIAS:
-        o += tl.load(out_bias + d, mask=d < DO, other=0.0)[None, :]
-    if OUT_NORM:
-        mean = tl.sum(o * o, axis=1) / DO
-        o *= (1.0 / tl.sqrt(tl.where(real, mean + eps, 1.0)))[:, None]
-        o *= tl.load(out_norm + d, mask=d < DO, other=0.0)[None, :]
+        y += weight * shifted
+    out_weight = tl.load(out_weight_ptr + d[None, :] * E + e[:, None], mask=(e < E)[:, None] & d_mask, other=0.0)
+    out = tl.dot(nearest(v * y, PREC), nearest(out_weight, PREC), input_precision=PREC)
+    if HAS_OUT_BIAS:
+        out += tl.load(out_bias_ptr + d, mask=d < DO, other=0.0)[None, :]
+    if HAS_OUT_NORM:
+        mean = tl.sum(out * out, axis=1) / DO
+        out *= (1.0 / tl.sqrt(tl.where(real, mean + eps, 1.0)))[:, None]
+        out *= tl.load(out_norm_ptr + d, mask=d < DO, other=0.0)[None, :]
     # The halo's own outputs belong to other programs.
-    own = inside & (i >= LEFT) & (i < BT - K + 1 + LEFT)
-    o = tl.where(real[:, None], o, 0.0)
-    tl.store(out + (b * L + t)[:, None] * DO + d[None, :], o.to(out.dtype.element_ty), mask=own[:, None] & md)
+    own = inside & (i >= LEFT) & (i < BLOCK_T - K + 1 + LEFT)
+    out = tl.where(real[:, None], out, 0.0)
+    tl.store(
+        out_ptr + (b * L + t)[:, None] * DO + d[None, :], out.to(out_ptr.dtype.element_ty), mask=own[:, None] & d_mask
+    )
 
 
 def configurations(inner: int, outputs: int, exact: bool) -> list[Config]:
@@ -130,7 +152,7 @@ def configurations(inner: int, outputs: int, exact: bool) -> list[Config]:
     tokens = 64 if block <= (32 if exact else 64) else 32
     if exact and block * width > 64 * 128:
         tokens = 16
-    return [Config({"BT": tokens, "BK": 16, "BE": block, "BD": width}, 8, 1)]
+    return [Config({"BLOCK_T": tokens, "BLOCK_K": 16, "BLOCK_E": block, "BLOCK_D": width}, 8, 1)]
 
 
 def pgc(
@@ -143,22 +165,40 @@ def pgc(
         return formulas()["pgc"](*args, lengths, cu_seqlens, eps, causal)
     (batch, length, inputs), (inner, _, width), outputs = u.shape, conv_weight.shape, out_weight.shape[0]
     config = configurations(inner, outputs, precision(u) == "tf32x3")
-    if max(inputs, inner, outputs) > MAX_CHANNELS or width > config[0].blocks["BT"] // 2:  # mostly halo
+    if max(inputs, inner, outputs) > MAX_CHANNELS or width > config[0].blocks["BLOCK_T"] // 2:  # mostly halo
         return _products(*args, lengths, cu_seqlens, eps, causal)[-1]
     out = u.new_empty(batch, length, outputs)
     seq = sequence_of_token(cu_seqlens, length)
     launch(
         _pgc,
-        lambda c: (triton.cdiv(length, c.blocks["BT"] - width + 1) * batch,),
-        (*args, lengths, seq, out, length, inputs, inner, outputs, eps),
+        lambda c: (triton.cdiv(length, c.blocks["BLOCK_T"] - width + 1) * batch,),
         {
-            "IN_BIAS": in_bias is not None,
-            "IN_NORM": in_norm_weight is not None,
-            "BIAS": conv_bias is not None,
-            "OUT_BIAS": out_bias is not None,
-            "OUT_NORM": out_norm_weight is not None,
-            "LENGTHS": lengths is not None,
-            "SEQ": seq is not None,
+            "u_ptr": u,
+            "in_weight_ptr": in_weight,
+            "in_bias_ptr": in_bias,
+            "in_norm_ptr": in_norm_weight,
+            "conv_weight_ptr": conv_weight,
+            "conv_bias_ptr": conv_bias,
+            "out_weight_ptr": out_weight,
+            "out_bias_ptr": out_bias,
+            "out_norm_ptr": out_norm_weight,
+            "lengths_ptr": lengths,
+            "seq_ptr": seq,
+            "out_ptr": out,
+            "L": length,
+            "DI": inputs,
+            "E": inner,
+            "DO": outputs,
+            "eps": eps,
+        },
+        {
+            "HAS_IN_BIAS": in_bias is not None,
+            "HAS_IN_NORM": in_norm_weight is not None,
+            "HAS_CONV_BIAS": conv_bias is not None,
+            "HAS_OUT_BIAS": out_bias is not None,
+            "HAS_OUT_NORM": out_norm_weight is not None,
+            "HAS_LENGTHS": lengths is not None,
+            "HAS_SEQ": seq is not None,
             "K": width,
             "LEFT": width - 1 if causal else (width - 1) // 2,
             "PREC": precision(u),

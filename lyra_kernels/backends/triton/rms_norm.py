@@ -19,56 +19,77 @@ MAX_CHANNELS = 8192  # in the registers of one program
 
 
 @jit
-def _rms_norm(x, weight, y, rows, C, eps, WEIGHT: tl.constexpr, R: tl.constexpr, BC: tl.constexpr):
-    row = tl.program_id(0).to(tl.int64) * R + tl.arange(0, R)[:, None]
-    c = tl.arange(0, BC)[None, :]
-    m = (row < rows) & (c < C)
-    value = tl.load(x + row * C + c, mask=m, other=0.0).to(tl.float32)
-    out = value / tl.sqrt(tl.where(row < rows, (tl.sum(value * value, axis=1) / C)[:, None] + eps, 1.0))
-    if WEIGHT:
-        out *= tl.load(weight + c, mask=c < C, other=0.0)
-    tl.store(y + row * C + c, out.to(y.dtype.element_ty), mask=m)
+def _rms_norm(
+    x_ptr, weight_ptr, y_ptr, num_rows, C, eps, HAS_WEIGHT: tl.constexpr, BLOCK_R: tl.constexpr, BLOCK_C: tl.constexpr
+):
+    """BLOCK_R rows of y.
+
+    Args:
+        x_ptr: ``(num_rows, C)``.
+        weight_ptr: ``(C,)`` fp32; read where HAS_WEIGHT.
+        y_ptr: as x, written.
+        BLOCK_C: C or more, a power of 2.
+    """
+    row = tl.program_id(0).to(tl.int64) * BLOCK_R + tl.arange(0, BLOCK_R)[:, None]
+    c = tl.arange(0, BLOCK_C)[None, :]
+    mask = (row < num_rows) & (c < C)
+    offsets = row * C + c
+    x = tl.load(x_ptr + offsets, mask=mask, other=0.0).to(tl.float32)
+    y = x / tl.sqrt(tl.where(row < num_rows, (tl.sum(x * x, axis=1) / C)[:, None] + eps, 1.0))
+    if HAS_WEIGHT:
+        y *= tl.load(weight_ptr + c, mask=c < C, other=0.0)
+    tl.store(y_ptr + offsets, y.to(y_ptr.dtype.element_ty), mask=mask)
 
 
 @jit
 def _rms_norm_backward(
-    grad,
-    x,
-    weight,
-    dx,
-    partial,
-    rows,
+    grad_ptr,
+    x_ptr,
+    weight_ptr,
+    dx_ptr,
+    partial_ptr,
+    num_rows,
     C,
     eps,
-    WEIGHT: tl.constexpr,
+    HAS_WEIGHT: tl.constexpr,
     STEPS: tl.constexpr,
-    R: tl.constexpr,
-    BC: tl.constexpr,
+    BLOCK_R: tl.constexpr,
+    BLOCK_C: tl.constexpr,
 ):
+    """BLOCK_R x STEPS rows of dx, and what they add to dw.
+
+    Args:
+        grad_ptr, x_ptr: ``(num_rows, C)``, the gradient of y, and x.
+        weight_ptr: ``(C,)`` fp32; read where HAS_WEIGHT.
+        dx_ptr: as x, written.
+        partial_ptr: ``(programs, C)`` fp32, written where HAS_WEIGHT.
+        STEPS: how often a program takes BLOCK_R rows.
+        BLOCK_C: C or more, a power of 2.
+    """
     # One base a program and offsets of 32 bits: 64-bit addresses of every value would fill the registers.
-    first = tl.program_id(0).to(tl.int64) * (R * STEPS)
-    left = rows - first
-    x += first * C
-    grad += first * C
-    dx += first * C
-    c = tl.arange(0, BC)[None, :]
-    w = tl.full((1, BC), 1.0, tl.float32)
-    if WEIGHT:
-        w = tl.load(weight + c, mask=c < C, other=0.0)
-    total = tl.zeros((R, BC), tl.float32)
+    first = tl.program_id(0).to(tl.int64) * (BLOCK_R * STEPS)
+    rows_left = num_rows - first
+    x_ptr += first * C
+    grad_ptr += first * C
+    dx_ptr += first * C
+    c = tl.arange(0, BLOCK_C)[None, :]
+    w = tl.full((1, BLOCK_C), 1.0, tl.float32)
+    if HAS_WEIGHT:
+        w = tl.load(weight_ptr + c, mask=c < C, other=0.0)
+    dw = tl.zeros((BLOCK_R, BLOCK_C), tl.float32)
     for i in range(STEPS):
-        row = i * R + tl.arange(0, R)[:, None]
-        m = (row < left) & (c < C)
-        at = row * C + c
-        value = tl.load(x + at, mask=m, other=0.0).to(tl.float32)
-        g = tl.load(grad + at, mask=m, other=0.0).to(tl.float32)
-        n = 1.0 / tl.sqrt(tl.where(row < left, (tl.sum(value * value, axis=1) / C)[:, None] + eps, 1.0))
-        total += g * value * n
+        row = i * BLOCK_R + tl.arange(0, BLOCK_R)[:, None]
+        mask = (row < rows_left) & (c < C)
+        offsets = row * C + c
+        x = tl.load(x_ptr + offsets, mask=mask, other=0.0).to(tl.float32)
+        g = tl.load(grad_ptr + offsets, mask=mask, other=0.0).to(tl.float32)
+        n = 1.0 / tl.sqrt(tl.where(row < rows_left, (tl.sum(x * x, axis=1) / C)[:, None] + eps, 1.0))
+        dw += g * x * n
         g *= w
-        shared = (tl.sum(g * value, axis=1) / C)[:, None] * n * n
-        tl.store(dx + at, (n * (g - value * shared)).to(dx.dtype.element_ty), mask=m)
-    if WEIGHT:
-        tl.store(partial + tl.program_id(0).to(tl.int64) * C + c, tl.sum(total, axis=0)[None, :], mask=c < C)
+        shared = (tl.sum(g * x, axis=1) / C)[:, None] * n * n
+        tl.store(dx_ptr + offsets, (n * (g - x * shared)).to(dx_ptr.dtype.element_ty), mask=mask)
+    if HAS_WEIGHT:
+        tl.store(partial_ptr + tl.program_id(0).to(tl.int64) * C + c, tl.sum(dw, axis=0)[None, :], mask=c < C)
 
 
 def configurations(channels: int, backward: bool) -> list[Config]:
@@ -82,7 +103,7 @@ def configurations(channels: int, backward: bool) -> list[Config]:
     rows = max(1, min(64, values // block))
     each = 8 if backward and block > 512 else 16
     warps = max(1, rows * block // (32 * each))
-    return [Config({"R": rows, "BC": block}, warps, 1)]
+    return [Config({"BLOCK_R": rows, "BLOCK_C": block}, warps, 1)]
 
 
 def _fits(x: Tensor) -> bool:
@@ -98,9 +119,9 @@ def rms_norm(x, weight, eps) -> Tensor:
     y = torch.empty_like(x)
     launch(
         _rms_norm,
-        lambda c: (triton.cdiv(rows, c.blocks["R"]),),
-        (x, weight, y, rows, channels, eps),
-        {"WEIGHT": weight is not None},
+        lambda c: (triton.cdiv(rows, c.blocks["BLOCK_R"]),),
+        {"x_ptr": x, "weight_ptr": weight, "y_ptr": y, "num_rows": rows, "C": channels, "eps": eps},
+        {"HAS_WEIGHT": weight is not None},
         configurations(channels, backward=False),
     )
     return y
@@ -113,15 +134,24 @@ def rms_norm_backward(grad, x, weight, eps) -> tuple[Tensor, Tensor]:
     channels = x.shape[-1]
     rows = x.numel() // channels
     config = configurations(channels, backward=True)
-    steps = max(1, 64 // config[0].blocks["R"])
-    programs = triton.cdiv(rows, config[0].blocks["R"] * steps)
+    steps = max(1, 64 // config[0].blocks["BLOCK_R"])
+    programs = triton.cdiv(rows, config[0].blocks["BLOCK_R"] * steps)
     dx = torch.empty_like(x)
     partial = None if weight is None else x.new_empty(programs, channels, dtype=torch.float32)
     launch(
         _rms_norm_backward,
         lambda _: (programs,),
-        (grad, x, weight, dx, partial, rows, channels, eps),
-        {"WEIGHT": weight is not None, "STEPS": steps},
+        {
+            "grad_ptr": grad,
+            "x_ptr": x,
+            "weight_ptr": weight,
+            "dx_ptr": dx,
+            "partial_ptr": partial,
+            "num_rows": rows,
+            "C": channels,
+            "eps": eps,
+        },
+        {"HAS_WEIGHT": weight is not None, "STEPS": steps},
         config,
     )
     return dx, absent(x) if partial is None else sum_rows(partial, channels)

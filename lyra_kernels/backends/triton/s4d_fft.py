@@ -12,7 +12,8 @@ from torch import Tensor
 from ...schemas import absent
 from .. import composed
 from . import IMPLEMENTATIONS
-from .fft_conv import convolve, correlate, fits, sequences
+from .fft_conv import convolve, fits, sequences
+from .fft_conv_backward import correlate
 
 
 def _fused(u: Tensor, A_imag: Tensor) -> bool:

@@ -25,18 +25,22 @@ from . import LIMITS
 from ._dot import dot16, dot_table, nearest, operand, power_of_two
 from ._launch import MOST_ROWS, Config, jit, launch, next_power_of_2, precision, supports
 from ._modes import powers
-from ._scan_rows import CHUNK, Rows, Tables, combine, load_base, load_toeplitz, rows, segment_length, tables
+from ._row_table import CHUNK, Rows, row_columns, rows, segment_length
+from ._scan_rows import Tables, combine, load_base, load_toeplitz, tables
 
 MAX_MODES = LIMITS.scan_modes  # whose states fit in registers
 
 
 @triton.jit
-def load_coefficient(c, x, coarse, fine, h, n, M, SHIFT: tl.constexpr):
-    """c a, or c where SHIFT is 1."""
-    at = c + h * (2 * M) + n
-    real = n < M
-    re = tl.load(at, mask=real, other=0.0)
-    im = tl.load(at + M, mask=real, other=0.0)
+def load_coefficient(c_ptr, x, coarse, fine, h, n, M, SHIFT: tl.constexpr):
+    """c a of channel ``h`` and modes ``n``, or c where SHIFT is 1; ``c_ptr (H, 2, M)``, fp32.
+
+    ``x``, ``coarse``, ``fine``: what :func:`load_base` gives.
+    """
+    ptrs = c_ptr + h * (2 * M) + n
+    mode_mask = n < M
+    re = tl.load(ptrs, mask=mode_mask, other=0.0)
+    im = tl.load(ptrs + M, mask=mode_mask, other=0.0)
     if SHIFT == 0:
         a_re, a_im = powers(x, coarse, fine, 0.0, 1.0)
         return re * a_re - im * a_im, re * a_im + im * a_re
@@ -46,25 +50,25 @@ def load_coefficient(c, x, coarse, fine, h, n, M, SHIFT: tl.constexpr):
 
 @jit
 def _scan(
-    u,
-    y,
-    before,
-    base,
-    taps,
-    c,
-    skip,
-    table,
-    enter,
-    state,
-    checkpoints,
+    u_ptr,
+    y_ptr,
+    before_ptr,
+    base_ptr,
+    taps_ptr,
+    c_ptr,
+    skip_ptr,
+    table_ptr,
+    enter_ptr,
+    state_ptr,
+    checkpoints_ptr,
     H,
     M,
-    count,
-    width,
-    OUTPUT: tl.constexpr,
-    ADD: tl.constexpr,
-    SKIP: tl.constexpr,
-    ENTER: tl.constexpr,
+    num_rows,
+    checkpoint_stride,
+    HAS_OUTPUT: tl.constexpr,
+    HAS_BEFORE: tl.constexpr,
+    HAS_SKIP: tl.constexpr,
+    HAS_ENTER: tl.constexpr,
     FINAL: tl.constexpr,
     PARTS: tl.constexpr,
     SAVE: tl.constexpr,
@@ -73,125 +77,151 @@ def _scan(
     BACK: tl.constexpr,
     SHIFT: tl.constexpr,
     PREC: tl.constexpr,
-    CHUNK_: tl.constexpr,
-    R: tl.constexpr,
+    SAVE_EVERY: tl.constexpr,
+    BLOCK_R: tl.constexpr,
     T: tl.constexpr,
-    N: tl.constexpr,
+    BLOCK_N: tl.constexpr,
 ):
+    """BLOCK_R rows of one channel, T tokens at a time: outputs, states, or both.
+
+    Args:
+        u_ptr: ``(tokens, H)``, the activations; where ADJOINT the gradient of y.
+        y_ptr: as u or fp32, written where HAS_OUTPUT.
+        before_ptr: as y, what outputs are added to; read where HAS_BEFORE.
+        base_ptr, taps_ptr, c_ptr: :class:`Tables`, of this direction.
+        skip_ptr: D, ``(H,)`` fp32; read where HAS_SKIP.
+        table_ptr: the table of rows.
+        enter_ptr: ``(num_rows, H, M, 2)`` fp32, the state that enters each row; read where HAS_ENTER, else it is 0.
+        state_ptr: fp32, written: where FINAL ``(S, H, M, 2)``, the state that leaves each sequence; where PARTS
+            ``(num_rows, H, M, 2)``, what each row adds to a state, but that which is walked last of its sequence.
+        checkpoints_ptr: fp32, written where SAVE: slots of ``checkpoint_stride`` values, in each ``(H, M, 2)``, the
+            state before each SAVE_EVERY-th token of a row.
+        ADJOINT: states are Lambda, in memory its conjugate, the gradient by the state; u is multiplied by c as it
+            enters a state, not the state as it enters y.
+        STEP: 1, or -1 where rows run backwards in time.
+        BACK: each row is walked from its own end.
+        SHIFT: 1 for the second direction, whose output does not see its own token.
+        PREC: of products of fp32 values, ``tl.dot``'s input_precision.
+        BLOCK_N: M or more, a power of 2.
+    """
     # Neighbouring channels run side by side: together they use whole sectors of the cache.
     h = tl.program_id(0).to(tl.int64)
-    row = tl.program_id(1) * R + tl.arange(0, R)
-    inside = row < count
+    row = tl.program_id(1) * BLOCK_R + tl.arange(0, BLOCK_R)
+    row_mask = row < num_rows
     row = row.to(tl.int64)
-    start = tl.load(table + row * 5, mask=inside, other=0)
-    length = tl.load(table + row * 5 + 1, mask=inside, other=0).to(tl.int32)
-    slot = tl.load(table + row * 5 + 2, mask=inside, other=0)
-    sequence = tl.load(table + row * 5 + 3, mask=inside, other=0)
-    flags = tl.load(table + row * 5 + 4, mask=inside, other=0)
+    start_ptrs, length_ptrs, slot_ptrs, sequence_ptrs, flags_ptrs = row_columns(table_ptr, row)
+    start = tl.load(start_ptrs, mask=row_mask, other=0)
+    length = tl.load(length_ptrs, mask=row_mask, other=0).to(tl.int32)
+    slot = tl.load(slot_ptrs, mask=row_mask, other=0)
+    sequence = tl.load(sequence_ptrs, mask=row_mask, other=0)
+    flags = tl.load(flags_ptrs, mask=row_mask, other=0)
+    END: tl.constexpr = 1 if BACK else 2  # the flag of the row of a sequence that its states leave last
     if PARTS:  # nothing comes after (before) a sequence's last (first) row
-        length = tl.where((flags & (1 if BACK else 2)) == 0, length, 0)
+        length = tl.where((flags & END) == 0, length, 0)
     if BACK:  # each row from its own end
         start += STEP * (length - 1)
     step: tl.constexpr = -STEP if BACK else STEP
-    n = tl.arange(0, N)[None, :]
+    n = tl.arange(0, BLOCK_N)[None, :]
     t = tl.arange(0, T)[None, :]
     s = tl.arange(0, T)[:, None]
-    decay, coarse, fine = load_base(base, h, n, M)
-    aT_re, aT_im = powers(decay, coarse, fine, 0.0, tl.full((1, N), T, tl.float32))
-    like: tl.constexpr = u.dtype.element_ty
+    decay, coarse, fine = load_base(base_ptr, h, n, M)
+    aT_re, aT_im = powers(decay, coarse, fine, 0.0, tl.full((1, BLOCK_N), T, tl.float32))
+    like: tl.constexpr = u_ptr.dtype.element_ty
     p_re, p_im = powers(decay, coarse, fine, 0.0, (T - 1 - s).to(tl.float32))
     encode_re, low_re = operand(p_re, like, PREC)
     encode_im, low_im = operand(p_im, like, PREC)
-    none = tl.zeros((R, N), tl.float32)
-    if OUTPUT:
+    none = tl.zeros((BLOCK_R, BLOCK_N), tl.float32)
+    if HAS_OUTPUT:
         # Outputs come back to front, t' = T - 1 - t: so a^t is the same table, transposed.
-        d_re, d_im = load_coefficient(c, decay, coarse, fine, h, n, M, SHIFT)
+        d_re, d_im = load_coefficient(c_ptr, decay, coarse, fine, h, n, M, SHIFT)
         decode_re = tl.trans(nearest(p_re, PREC))
         decode_im = tl.trans(nearest(p_im, PREC))
-        matrix = load_toeplitz(taps, h, SHIFT, T)
-        if SKIP:
-            matrix += tl.where(t + s == T - 1, tl.load(skip + h), 0.0)
+        matrix = load_toeplitz(taps_ptr, h, SHIFT, T)
+        if HAS_SKIP:
+            matrix += tl.where(t + s == T - 1, tl.load(skip_ptr + h), 0.0)
         if like == tl.float16:  # which has fewer exponents than taps may have
             scale, inverse = power_of_two(tl.max(tl.max(tl.abs(matrix), axis=1), axis=0))
             matrix *= inverse
         matrix, low = operand(matrix, like, PREC)
-    at_state = (h * M + n) * 2
-    real = n < M
-    s_re = tl.zeros((R, N), tl.float32)
-    s_im = tl.zeros((R, N), tl.float32)
-    if ENTER:
-        entering = enter + row[:, None] * (H * M * 2) + at_state
-        s_re = tl.load(entering, mask=real & inside[:, None], other=0.0)
-        s_im = tl.load(entering + 1, mask=real & inside[:, None], other=0.0)
+    state_offsets = (h * M + n) * 2
+    mode_mask = n < M
+    s_re = tl.zeros((BLOCK_R, BLOCK_N), tl.float32)
+    s_im = tl.zeros((BLOCK_R, BLOCK_N), tl.float32)
+    if HAS_ENTER:
+        entering_ptrs = enter_ptr + row[:, None] * (H * M * 2) + state_offsets
+        s_re = tl.load(entering_ptrs, mask=mode_mask & row_mask[:, None], other=0.0)
+        s_im = tl.load(entering_ptrs + 1, mask=mode_mask & row_mask[:, None], other=0.0)
         if ADJOINT:  # a gradient is the conjugate of Lambda
             s_im = -s_im
     for off in range(0, tl.max(length, axis=0), T):
-        token = (start[:, None] + step * (off + t)) * H + h
-        there = off + t < length[:, None]
-        x = tl.load(u + token, mask=there, other=0.0)
+        token_offsets = (start[:, None] + step * (off + t)) * H + h
+        token_mask = off + t < length[:, None]
+        u = tl.load(u_ptr + token_offsets, mask=token_mask, other=0.0)
         if SAVE:
-            if off % CHUNK_ == 0:
-                kept = checkpoints + (slot + off // CHUNK_)[:, None] * width + at_state
-                keep = real & (off < length)[:, None]
-                tl.store(kept, s_re, mask=keep)
-                tl.store(kept + 1, s_im, mask=keep)
-        if OUTPUT:
-            o = tl.zeros((R, T), tl.float32)
+            if off % SAVE_EVERY == 0:
+                checkpoint_ptrs = (
+                    checkpoints_ptr + (slot + off // SAVE_EVERY)[:, None] * checkpoint_stride + state_offsets
+                )
+                checkpoint_mask = mode_mask & (off < length)[:, None]
+                tl.store(checkpoint_ptrs, s_re, mask=checkpoint_mask)
+                tl.store(checkpoint_ptrs + 1, s_im, mask=checkpoint_mask)
+        if HAS_OUTPUT:
+            y = tl.zeros((BLOCK_R, T), tl.float32)
             if like == tl.float16:
-                o = dot16(x, matrix, o) * scale
+                y = dot16(u, matrix, y) * scale
             else:
-                o = dot_table(x, matrix, low, o, PREC)
+                y = dot_table(u, matrix, low, y, PREC)
             f_re = s_re
             f_im = s_im
             if not ADJOINT:
                 f_re = s_re * d_re - s_im * d_im
                 f_im = s_re * d_im + s_im * d_re
-            o = tl.dot(nearest(f_re, PREC), decode_re, o, input_precision=PREC)
-            o = tl.dot(-nearest(f_im, PREC), decode_im, o, input_precision=PREC)
+            y = tl.dot(nearest(f_re, PREC), decode_re, y, input_precision=PREC)
+            y = tl.dot(-nearest(f_im, PREC), decode_im, y, input_precision=PREC)
             back = off + T - 1 - t
-            token = (start[:, None] + step * back) * H + h
-            there = back < length[:, None]
-            if ADD:
-                o += tl.load(before + token, mask=there, other=0.0).to(tl.float32)
-            tl.store(y + token, o.to(y.dtype.element_ty), mask=there)
+            token_offsets = (start[:, None] + step * back) * H + h
+            token_mask = back < length[:, None]
+            if HAS_BEFORE:
+                y += tl.load(before_ptr + token_offsets, mask=token_mask, other=0.0).to(tl.float32)
+            tl.store(y_ptr + token_offsets, y.to(y_ptr.dtype.element_ty), mask=token_mask)
         # A chunk that is not full leaves the state as it is: what follows takes care of it.
         full = (off + T <= length)[:, None]
         if ADJOINT:
-            e_re = dot_table(x, encode_re, low_re, none, PREC)
-            e_im = dot_table(x, encode_im, low_im, none, PREC)
+            e_re = dot_table(u, encode_re, low_re, none, PREC)
+            e_im = dot_table(u, encode_im, low_im, none, PREC)
             f_re = aT_re * s_re - aT_im * s_im + (d_re * e_re - d_im * e_im)
             e_im = aT_re * s_im + aT_im * s_re + (d_re * e_im + d_im * e_re)
             e_re = f_re
         else:
-            e_re = dot_table(x, encode_re, low_re, aT_re * s_re - aT_im * s_im, PREC)
-            e_im = dot_table(x, encode_im, low_im, aT_re * s_im + aT_im * s_re, PREC)
+            e_re = dot_table(u, encode_re, low_re, aT_re * s_re - aT_im * s_im, PREC)
+            e_im = dot_table(u, encode_im, low_im, aT_re * s_im + aT_im * s_re, PREC)
         s_re = tl.where(full, e_re, s_re)
         s_im = tl.where(full, e_im, s_im)
     if FINAL or PARTS:
         # The r tokens after the last full chunk, at the end of a chunk of zeros, and a^r for the state.
         rest = length % T
         off = length - T
-        token = (start[:, None] + step * (off[:, None] + t)) * H + h
-        there = t >= T - rest[:, None]
-        x = tl.load(u + token, mask=there, other=0.0)
+        token_offsets = (start[:, None] + step * (off[:, None] + t)) * H + h
+        token_mask = t >= T - rest[:, None]
+        u = tl.load(u_ptr + token_offsets, mask=token_mask, other=0.0)
         a_re, a_im = powers(decay, coarse, fine, 0.0, rest[:, None].to(tl.float32))
         if ADJOINT:
-            e_re = dot_table(x, encode_re, low_re, none, PREC)
-            e_im = dot_table(x, encode_im, low_im, none, PREC)
+            e_re = dot_table(u, encode_re, low_re, none, PREC)
+            e_im = dot_table(u, encode_im, low_im, none, PREC)
             f_re = a_re * s_re - a_im * s_im + (d_re * e_re - d_im * e_im)
             e_im = -(a_re * s_im + a_im * s_re + (d_re * e_im + d_im * e_re))
             e_re = f_re
         else:
-            e_re = dot_table(x, encode_re, low_re, a_re * s_re - a_im * s_im, PREC)
-            e_im = dot_table(x, encode_im, low_im, a_re * s_im + a_im * s_re, PREC)
+            e_re = dot_table(u, encode_re, low_re, a_re * s_re - a_im * s_im, PREC)
+            e_im = dot_table(u, encode_im, low_im, a_re * s_im + a_im * s_re, PREC)
         if PARTS:
-            wanted = inside & ((flags & (1 if BACK else 2)) == 0)
-            leaving = state + row[:, None] * (H * M * 2) + at_state
+            state_mask = row_mask & ((flags & END) == 0)
+            state_ptrs = state_ptr + row[:, None] * (H * M * 2) + state_offsets
         else:
-            wanted = inside & ((flags & (1 if BACK else 2)) != 0)
-            leaving = state + sequence[:, None] * (H * M * 2) + at_state
-        tl.store(leaving, e_re, mask=real & wanted[:, None])
-        tl.store(leaving + 1, e_im, mask=real & wanted[:, None])
+            state_mask = row_mask & ((flags & END) != 0)
+            state_ptrs = state_ptr + sequence[:, None] * (H * M * 2) + state_offsets
+        tl.store(state_ptrs, e_re, mask=mode_mask & state_mask[:, None])
+        tl.store(state_ptrs + 1, e_im, mask=mode_mask & state_mask[:, None])
 
 
 def configurations(modes: int) -> list[Config]:
@@ -201,7 +231,7 @@ def configurations(modes: int) -> list[Config]:
     """
     block = next_power_of_2(max(modes, 32))
     chunk, warps = (32, 4) if block <= 32 else (16, 8)
-    return [Config({"R": 16, "T": chunk, "N": block}, warps, 1)]
+    return [Config({"BLOCK_R": 16, "T": chunk, "BLOCK_N": block}, warps, 1)]
 
 
 def fits(u: Tensor, A_imag: Tensor, cu_seqlens: Tensor | None) -> bool:
@@ -239,29 +269,29 @@ def run_scan(
         checkpoints = checkpoints.view(-1)[direction * channels * count * 2 :]
     launch(
         _scan,
-        lambda c: (channels, triton.cdiv(row.count, c.blocks["R"])),
-        (
-            u,
-            y,
-            before,
-            table.base,
-            table.taps[direction],
-            table.c[direction],
-            skip,
-            row.table,
-            enter,
-            state,
-            checkpoints,
-            channels,
-            count,
-            row.count,
-            width,
-        ),
+        lambda c: (channels, triton.cdiv(row.count, c.blocks["BLOCK_R"])),
         {
-            "OUTPUT": y is not None,
-            "ADD": before is not None,
-            "SKIP": skip is not None,
-            "ENTER": enter is not None,
+            "u_ptr": u,
+            "y_ptr": y,
+            "before_ptr": before,
+            "base_ptr": table.base,
+            "taps_ptr": table.taps[direction],
+            "c_ptr": table.c[direction],
+            "skip_ptr": skip,
+            "table_ptr": row.table,
+            "enter_ptr": enter,
+            "state_ptr": state,
+            "checkpoints_ptr": checkpoints,
+            "H": channels,
+            "M": count,
+            "num_rows": row.count,
+            "checkpoint_stride": width,
+        },
+        {
+            "HAS_OUTPUT": y is not None,
+            "HAS_BEFORE": before is not None,
+            "HAS_SKIP": skip is not None,
+            "HAS_ENTER": enter is not None,
             "FINAL": state is not None and not parts,
             "PARTS": parts,
             "SAVE": checkpoints is not None,
@@ -270,7 +300,7 @@ def run_scan(
             "BACK": back,
             "SHIFT": direction,
             "PREC": precision(u),
-            "CHUNK_": CHUNK,
+            "SAVE_EVERY": CHUNK,
         },
         [config],
     )
@@ -288,7 +318,7 @@ def s4d_scan(u, log_dt, log_A_real, A_imag, C, D, lengths, cu_seqlens, initial_s
     checkpoints = torch.zeros(shape, dtype=torch.float32, device=u.device)
     config = configurations(count)[0]
     table = tables(log_dt, log_A_real, A_imag, C, config.blocks["T"])
-    segment = segment_length(u, sequences, channels, config.blocks["R"])
+    segment = segment_length(u, sequences, channels, config.blocks["BLOCK_R"])
     y = torch.zeros_like(u) if lengths is not None else torch.empty_like(u)
     state = u.new_empty((sequences, channels, count, 2) if directions == 1 else (0,), dtype=torch.float32)
     whole = y if directions == 1 or u.dtype == torch.float32 else torch.zeros_like(u, dtype=torch.float32)

@@ -39,7 +39,8 @@ from ._dot import dot16, nearest
 from ._launch import Config, jit, launch, next_power_of_2, precision
 from ._modes import chain, hold, load_pair, modes, powers, split_turns
 from ._reduce import sum_rows
-from ._scan_rows import CHUNK, combine, load_base, rows, segment_length, tables
+from ._row_table import CHUNK, row_columns, rows, segment_length
+from ._scan_rows import combine, load_base, tables
 from .s4d_scan import configurations, fits, run_scan
 
 SUMS = 6  # real and imaginary part of S Gamma, S Gamma_1 and Lambda (E_1 + T a^T S)
@@ -47,35 +48,44 @@ SUMS = 6  # real and imaginary part of S Gamma, S Gamma_1 and Lambda (E_1 + T a^
 
 @triton.jit
 def _times(a_re, a_im, b_re, b_im):
+    """The product of two complex numbers."""
     return a_re * b_re - a_im * b_im, a_re * b_im + a_im * b_re
 
 
 @triton.jit
-def _load(x, start, off, rest, t, h, H, STEP: tl.constexpr):
-    """The ``rest`` tokens from ``off`` on, (R, T), back to front."""
-    token = (start + STEP * (off + rest - 1 - t)) * H + h
-    return tl.load(x + token, mask=t < rest, other=0.0)
+def _sums(ptr, index, M, T: tl.constexpr):
+    """Where the sums of ``index`` begin in an array ``(..., 6 M + T)``: six of each mode (SUMS), then W by lag."""
+    return ptr + index * (6 * M + T)
+
+
+@triton.jit
+def _load(ptr, start, off, rest, t, h, H, STEP: tl.constexpr):
+    """The ``rest`` tokens of channel ``h`` from ``off`` on, (BLOCK_R, T), back to front; 0 behind them."""
+    offsets = (start + STEP * (off + rest - 1 - t)) * H + h
+    return tl.load(ptr + offsets, mask=t < rest, other=0.0)
 
 
 @triton.jit
 def _chunk(
-    g_back, x, s_re, s_im, lam_re, lam_im, a_lam_re, a_lam_im, sums, w,
+    g_back, u_back, s_re, s_im, lam_re, lam_im, a_lam_re, a_lam_im, sums, w,
     rest, t, p_re, p_im, one_re, one_im, c_re, c_im, SHIFT: tl.constexpr, PREC: tl.constexpr,
 ):  # fmt: skip
-    """One chunk, ``rest`` tokens of which are real; a_lam is Lambda times a to their power.
+    """One chunk, ``rest`` tokens of which are real: Lambda before it, the sums with what it adds, and W.
 
-    g_back and x are the gradients and activations, back to front.
+    ``g_back`` and ``u_back``: the gradients and activations, back to front; ``s``: the state that enters; ``lam``:
+    Lambda after the chunk, ``a_lam``: times a to the power of ``rest``; ``p``: a^t as (t, n); ``one``: a, or 1 where
+    SHIFT is 1.
     """
-    if x.dtype == tl.float32:
-        w = tl.dot(tl.trans(nearest(g_back, PREC)), nearest(x, PREC), w, input_precision=PREC)
+    if u_back.dtype == tl.float32:
+        w = tl.dot(tl.trans(nearest(g_back, PREC)), nearest(u_back, PREC), w, input_precision=PREC)
     else:
-        w = dot16(tl.trans(g_back), x, w)
+        w = dot16(tl.trans(g_back), u_back, w)
     g_back = g_back.to(tl.float32)
-    x = x.to(tl.float32)
+    u_back = u_back.to(tl.float32)
     j = t.to(tl.float32)
     f_re, f_im = _times(s_re, s_im, a_lam_re, a_lam_im)
     r = rest.to(tl.float32)
-    late = nearest(x * j, PREC)
+    late = nearest(u_back * j, PREC)
     e_re = tl.dot(late, p_re, input_precision=PREC)
     e_im = tl.dot(late, p_im, input_precision=PREC)
     e_re, e_im = _times(lam_re, lam_im, e_re, e_im)
@@ -99,81 +109,94 @@ def _chunk(
 
 @jit
 def _scan_backward(
-    grad,
-    u,
-    base,
-    c,
-    table,
-    leave,
-    checkpoints,
-    partial,
+    grad_ptr,
+    u_ptr,
+    base_ptr,
+    c_ptr,
+    table_ptr,
+    leave_ptr,
+    checkpoints_ptr,
+    partial_ptr,
     H,
     M,
-    count,
-    width,
-    LEAVE: tl.constexpr,
+    num_rows,
+    checkpoint_stride,
+    HAS_LEAVE: tl.constexpr,
     STEP: tl.constexpr,
     SHIFT: tl.constexpr,
     PREC: tl.constexpr,
-    CHUNK_: tl.constexpr,
-    R: tl.constexpr,
+    SAVE_EVERY: tl.constexpr,
+    BLOCK_R: tl.constexpr,
     T: tl.constexpr,
-    N: tl.constexpr,
+    BLOCK_N: tl.constexpr,
 ):
+    """What BLOCK_R rows of one channel add to the sums for the parameters.
+
+    Args:
+        grad_ptr, u_ptr: ``(tokens, H)``, the gradient of y, and the activations.
+        base_ptr, c_ptr: see :class:`._scan_rows.Tables`, of this direction.
+        table_ptr: the table of rows.
+        leave_ptr: ``(num_rows, H, M, 2)`` fp32, the gradient of the state that leaves each row; read where HAS_LEAVE,
+            else it is 0.
+        checkpoints_ptr, checkpoint_stride, STEP, SHIFT, PREC, SAVE_EVERY, BLOCK_N: as of :func:`.s4d_scan._scan`.
+        partial_ptr: ``(programs, H, 6 M + T)`` fp32, written; see :func:`_sums`.
+    """
     h = tl.program_id(0).to(tl.int64)
-    row = tl.program_id(1) * R + tl.arange(0, R)[:, None]
-    inside = row < count
+    row = tl.program_id(1) * BLOCK_R + tl.arange(0, BLOCK_R)[:, None]
+    row_mask = row < num_rows
     row = row.to(tl.int64)
-    start = tl.load(table + row * 5, mask=inside, other=0)
-    length = tl.load(table + row * 5 + 1, mask=inside, other=0).to(tl.int32)
-    slot = tl.load(table + row * 5 + 2, mask=inside, other=0)
-    n = tl.arange(0, N)[None, :]
+    start_ptrs, length_ptrs, slot_ptrs, _, _ = row_columns(table_ptr, row)
+    start = tl.load(start_ptrs, mask=row_mask, other=0)
+    length = tl.load(length_ptrs, mask=row_mask, other=0).to(tl.int32)
+    slot = tl.load(slot_ptrs, mask=row_mask, other=0)
+    n = tl.arange(0, BLOCK_N)[None, :]
     t = tl.arange(0, T)[None, :]
     s = tl.arange(0, T)[:, None]
-    real = n < M
-    decay, coarse, fine = load_base(base, h, n, M)
+    mode_mask = n < M
+    decay, coarse, fine = load_base(base_ptr, h, n, M)
     p_re, p_im = powers(decay, coarse, fine, 0.0, s.to(tl.float32))
     p_re = nearest(p_re, PREC)
     p_im = nearest(p_im, PREC)
-    aT_re, aT_im = powers(decay, coarse, fine, 0.0, tl.full((1, N), T, tl.float32))
-    one_re, one_im = powers(decay, coarse, fine, 0.0, tl.full((1, N), 1 - SHIFT, tl.float32))
-    c_re = tl.load(c + h * (2 * M) + n, mask=real, other=0.0)
-    c_im = tl.load(c + h * (2 * M) + M + n, mask=real, other=0.0)
-    at_state = (h * M + n) * 2
-    lam_re = tl.zeros((R, N), tl.float32)
-    lam_im = tl.zeros((R, N), tl.float32)
-    if LEAVE:
-        at = leave + row * (H * M * 2) + at_state
-        lam_re = tl.load(at, mask=real & inside, other=0.0)
-        lam_im = -tl.load(at + 1, mask=real & inside, other=0.0)  # a gradient is the conjugate of Lambda
-    none = tl.zeros((N,), tl.float32)
+    aT_re, aT_im = powers(decay, coarse, fine, 0.0, tl.full((1, BLOCK_N), T, tl.float32))
+    one_re, one_im = powers(decay, coarse, fine, 0.0, tl.full((1, BLOCK_N), 1 - SHIFT, tl.float32))
+    c_ptrs = c_ptr + h * (2 * M) + n
+    c_re = tl.load(c_ptrs, mask=mode_mask, other=0.0)
+    c_im = tl.load(c_ptrs + M, mask=mode_mask, other=0.0)
+    state_offsets = (h * M + n) * 2
+    lam_re = tl.zeros((BLOCK_R, BLOCK_N), tl.float32)
+    lam_im = tl.zeros((BLOCK_R, BLOCK_N), tl.float32)
+    if HAS_LEAVE:
+        leave_ptrs = leave_ptr + row * (H * M * 2) + state_offsets
+        lam_re = tl.load(leave_ptrs, mask=mode_mask & row_mask, other=0.0)
+        lam_im = -tl.load(leave_ptrs + 1, mask=mode_mask & row_mask, other=0.0)  # a gradient is the conjugate of Lambda
+    none = tl.zeros((BLOCK_N,), tl.float32)
     sums = (none, none, none, none, none, none)
     w = tl.zeros((T, T), tl.float32)
     chunks = (tl.max(tl.max(length, axis=0), axis=0) + T - 1) // T
-    first_re = tl.zeros((R, N), tl.float32)
-    first_im = tl.zeros((R, N), tl.float32)
+    first_re = tl.zeros((BLOCK_R, BLOCK_N), tl.float32)
+    first_im = tl.zeros((BLOCK_R, BLOCK_N), tl.float32)
     for i in range(chunks):
         off = (chunks - 1 - i) * T
-        block = off // CHUNK_ * CHUNK_
-        if (i == 0) | (off + T == block + CHUNK_):
-            at = checkpoints + (slot + block // CHUNK_) * width + at_state
-            keep = real & (block < length)
-            first_re = tl.load(at, mask=keep, other=0.0)
-            first_im = tl.load(at + 1, mask=keep, other=0.0)
+        checkpoint = off // SAVE_EVERY * SAVE_EVERY
+        if (i == 0) | (off + T == checkpoint + SAVE_EVERY):
+            checkpoint_ptrs = checkpoints_ptr + (slot + checkpoint // SAVE_EVERY) * checkpoint_stride + state_offsets
+            checkpoint_mask = mode_mask & (checkpoint < length)
+            first_re = tl.load(checkpoint_ptrs, mask=checkpoint_mask, other=0.0)
+            first_im = tl.load(checkpoint_ptrs + 1, mask=checkpoint_mask, other=0.0)
         s_re = first_re
         s_im = first_im
-        for k in range(block, off, T):  # from the checkpoint's state to that which enters this chunk
+        for k in range(checkpoint, off, T):  # from the checkpoint's state to that which enters this chunk
             full = tl.where(off < length, T, 0) + tl.zeros_like(length)
-            x = nearest(_load(u, start, k, full, t, h, H, STEP).to(tl.float32), PREC)
+            x = nearest(_load(u_ptr, start, k, full, t, h, H, STEP).to(tl.float32), PREC)
             n_re, n_im = _times(aT_re, aT_im, s_re, s_im)
             s_re = tl.dot(x, p_re, n_re, input_precision=PREC)
             s_im = tl.dot(x, p_im, n_im, input_precision=PREC)
         rest = tl.minimum(tl.maximum(length - off, 0), T)
         s_re = tl.where(rest > 0, s_re, 0.0)
         s_im = tl.where(rest > 0, s_im, 0.0)
-        x = _load(u, start, off, rest, t, h, H, STEP)
+        x = _load(u_ptr, start, off, rest, t, h, H, STEP)
         a_lam_re, a_lam_im = _times(aT_re, aT_im, lam_re, lam_im)
-        if LEAVE:  # else Lambda is 0 where a chunk is not full, a sequence's last
+        if HAS_LEAVE:  # else Lambda is 0 where a chunk is not full, a sequence's last
             if tl.max(tl.max(((rest > 0) & (rest < T)).to(tl.int32), axis=0), axis=0) > 0:
                 a_re, a_im = powers(decay, coarse, fine, 0.0, rest.to(tl.float32))
                 a_re, a_im = _times(a_re, a_im, lam_re, lam_im)
@@ -181,82 +204,91 @@ def _scan_backward(
                 a_lam_im = tl.where(rest == T, a_lam_im, a_im)
             a_lam_re = tl.where(rest == 0, lam_re, a_lam_re)
             a_lam_im = tl.where(rest == 0, lam_im, a_lam_im)
-        g = _load(grad, start, off, rest, t, h, H, STEP)
+        grad = _load(grad_ptr, start, off, rest, t, h, H, STEP)
         lam_re, lam_im, sums, w = _chunk(
-            g, x, s_re, s_im, lam_re, lam_im, a_lam_re, a_lam_im, sums, w,
+            grad, x, s_re, s_im, lam_re, lam_im, a_lam_re, a_lam_im, sums, w,
             rest, t, p_re, p_im, one_re, one_im, c_re, c_im, SHIFT, PREC,
         )  # fmt: skip
-    to = partial + (tl.program_id(1).to(tl.int64) * H + h) * (6 * M + T)
-    i = tl.arange(0, N)
-    for k in tl.static_range(6):
-        tl.store(to + k * M + i, sums[k], mask=i < M)
+    partial_ptrs = _sums(partial_ptr, tl.program_id(1).to(tl.int64) * H + h, M, T)
+    i = tl.arange(0, BLOCK_N)
+    for k in tl.static_range(len(sums)):
+        tl.store(partial_ptrs + k * M + i, sums[k], mask=i < M)
     # W is back to front: lag t lies at (s, s + t).
     w = tl.where(s + t < T, tl.gather(w, (s + t) % T, axis=1), 0.0)
-    tl.store(to + 6 * M + tl.arange(0, T), tl.sum(w, axis=0))
+    tl.store(partial_ptrs + len(sums) * M + tl.arange(0, T), tl.sum(w, axis=0))
 
 
 @triton.jit
 def _scan_chain(
-    total,
-    log_dt,
-    log_A_real,
-    A_imag,
-    C,
-    d_log_dt,
-    d_log_A_real,
-    d_A_imag,
-    d_C,
-    d_skip,
+    sums_ptr,
+    log_dt_ptr,
+    log_A_real_ptr,
+    A_imag_ptr,
+    C_ptr,
+    d_log_dt_ptr,
+    d_log_A_real_ptr,
+    d_A_imag_ptr,
+    d_C_ptr,
+    d_skip_ptr,
     H,
     M,
     DIRECTIONS: tl.constexpr,
-    SKIP: tl.constexpr,
+    HAS_SKIP: tl.constexpr,
     T: tl.constexpr,
-    N: tl.constexpr,
+    BLOCK_N: tl.constexpr,
 ):
-    """From sums of each direction, ``total (directions, H, 6M + T)``, to the gradients of the parameters."""
+    """From the sums of each direction to the gradients of the parameters of one channel.
+
+    Args:
+        sums_ptr: ``(DIRECTIONS, H, 6 M + T)`` fp32, see :func:`_sums`.
+        log_dt_ptr, log_A_real_ptr, A_imag_ptr, C_ptr: the parameters, fp32.
+        d_log_dt_ptr, d_log_A_real_ptr, d_A_imag_ptr, d_C_ptr: as these, written.
+        d_skip_ptr: ``(H,)`` fp32, the gradient of D; written where HAS_SKIP, from lag 0 of W.
+        BLOCK_N: M or more, a power of 2.
+    """
     h = tl.program_id(0).to(tl.int64)
-    n = tl.arange(0, N)
-    real = n < M
+    n = tl.arange(0, BLOCK_N)
+    mode_mask = n < M
     j = tl.arange(0, T)
-    dt, re, im, x, turns = modes(log_dt, log_A_real, A_imag, h, n, M, real)
+    dt, re, im, x, turns = modes(log_dt_ptr, log_A_real_ptr, A_imag_ptr, h, n, M, mode_mask)
     s_re, s_im = hold(re, im, x, turns)
     x32 = x.to(tl.float32)
     coarse, fine = split_turns(turns)
-    by_dt = tl.zeros((N,), tl.float64)
-    by_re = tl.zeros((N,), tl.float64)
-    by_im = tl.zeros((N,), tl.float64)
+    by_dt = tl.zeros((BLOCK_N,), tl.float64)
+    by_re = tl.zeros((BLOCK_N,), tl.float64)
+    by_im = tl.zeros((BLOCK_N,), tl.float64)
     for d in tl.static_range(DIRECTIONS):
-        at = total + (d * H + h) * (6 * M + T)
-        w = tl.load(at + 6 * M + j)
-        if SKIP and d == 0:
-            tl.store(d_skip + h, tl.sum(tl.where(j == 0, w, 0.0), axis=0))
+        sums_ptrs = _sums(sums_ptr, d * H + h, M, T)
+        w = tl.load(sums_ptrs + 6 * M + j)
+        if HAS_SKIP and d == 0:
+            tl.store(d_skip_ptr + h, tl.sum(tl.where(j == 0, w, 0.0), axis=0))
         l = tl.maximum(j - d, 0)  # the second direction leaves a token's own lag out
         w = tl.where(j >= d, w, 0.0)
         p_re, p_im = powers(x32[None, :], coarse[None, :], fine[None, :], 0.0, l.to(tl.float32)[:, None])
         p_re = p_re * w[:, None]
         p_im = p_im * w[:, None]
         late = l.to(tl.float32)[:, None]
-        c_re = tl.load(at + n, mask=real, other=0.0).to(tl.float64) + tl.sum(p_re, axis=0)
-        c_im = tl.load(at + M + n, mask=real, other=0.0).to(tl.float64) + tl.sum(p_im, axis=0)
-        k_re = tl.load(at + 2 * M + n, mask=real, other=0.0).to(tl.float64) + tl.sum(late * p_re, axis=0)
-        k_im = tl.load(at + 3 * M + n, mask=real, other=0.0).to(tl.float64) + tl.sum(late * p_im, axis=0)
-        e_re = tl.load(at + 4 * M + n, mask=real, other=0.0)
-        e_im = tl.load(at + 5 * M + n, mask=real, other=0.0)
-        C_re, C_im = load_pair(C, (d * H + h) * M + n, real)
+        c_re = tl.load(sums_ptrs + n, mask=mode_mask, other=0.0).to(tl.float64) + tl.sum(p_re, axis=0)
+        c_im = tl.load(sums_ptrs + M + n, mask=mode_mask, other=0.0).to(tl.float64) + tl.sum(p_im, axis=0)
+        k_re = tl.load(sums_ptrs + 2 * M + n, mask=mode_mask, other=0.0).to(tl.float64) + tl.sum(late * p_re, axis=0)
+        k_im = tl.load(sums_ptrs + 3 * M + n, mask=mode_mask, other=0.0).to(tl.float64) + tl.sum(late * p_im, axis=0)
+        e_re = tl.load(sums_ptrs + 4 * M + n, mask=mode_mask, other=0.0)
+        e_im = tl.load(sums_ptrs + 5 * M + n, mask=mode_mask, other=0.0)
+        C_re, C_im = load_pair(C_ptr, (d * H + h) * M + n, mode_mask)
         co_re, co_im = _times(C_re, C_im, s_re, s_im)
         k_re, k_im = _times(co_re, co_im, k_re, k_im)
-        step, a_re, a_im, C_grad_re, C_grad_im = chain(
+        by_log_dt, by_log_A_real, by_A_imag, C_grad_re, C_grad_im = chain(
             dt, re, im, x, turns, C_re, C_im, c_re, c_im, k_re + e_re, k_im + e_im
         )
-        by_dt += step
-        by_re += a_re
-        by_im += a_im
-        tl.store(d_C + ((d * H + h) * M + n) * 2, C_grad_re.to(tl.float32), mask=real)
-        tl.store(d_C + ((d * H + h) * M + n) * 2 + 1, C_grad_im.to(tl.float32), mask=real)
-    tl.store(d_log_dt + h, tl.sum(tl.where(real, by_dt, 0.0), axis=0).to(tl.float32))
-    tl.store(d_log_A_real + h * M + n, by_re.to(tl.float32), mask=real)
-    tl.store(d_A_imag + h * M + n, by_im.to(tl.float32), mask=real)
+        by_dt += by_log_dt
+        by_re += by_log_A_real
+        by_im += by_A_imag
+        d_C_ptrs = d_C_ptr + ((d * H + h) * M + n) * 2
+        tl.store(d_C_ptrs, C_grad_re.to(tl.float32), mask=mode_mask)
+        tl.store(d_C_ptrs + 1, C_grad_im.to(tl.float32), mask=mode_mask)
+    tl.store(d_log_dt_ptr + h, tl.sum(tl.where(mode_mask, by_dt, 0.0), axis=0).to(tl.float32))
+    tl.store(d_log_A_real_ptr + h * M + n, by_re.to(tl.float32), mask=mode_mask)
+    tl.store(d_A_imag_ptr + h * M + n, by_im.to(tl.float32), mask=mode_mask)
 
 
 def s4d_scan_backward(
@@ -283,7 +315,7 @@ def s4d_scan_backward(
     config = configurations(count)[0]
     size = config.blocks["T"]
     table = tables(*spectrum, C, size)
-    segment = segment_length(u, sequences, channels, config.blocks["R"])
+    segment = segment_length(u, sequences, channels, config.blocks["BLOCK_R"])
     du = torch.zeros_like(u) if lengths is not None else torch.empty_like(u)
     whole = du if directions == 1 or u.dtype == torch.float32 else torch.zeros_like(u, dtype=torch.float32)
     d_initial = absent(u) if initial_state is None else torch.empty_like(initial_state)
@@ -312,31 +344,31 @@ def s4d_scan_backward(
             back=True,
             adjoint=True,
         )
-        programs = triton.cdiv(row.count, config.blocks["R"])
+        programs = triton.cdiv(row.count, config.blocks["BLOCK_R"])
         partial = u.new_empty(programs, sums[direction].numel(), dtype=torch.float32)
         launch(
             _scan_backward,
-            lambda c: (channels, triton.cdiv(row.count, c.blocks["R"])),  # noqa: B023 (called at once)
-            (
-                grad_y,
-                u,
-                table.base,
-                table.c[direction],
-                row.table,
-                leave,
-                checkpoints.view(-1)[direction * channels * count * 2 :],
-                partial,
-                channels,
-                count,
-                row.count,
-                checkpoints.shape[-1],
-            ),
+            lambda c: (channels, triton.cdiv(row.count, c.blocks["BLOCK_R"])),  # noqa: B023 (called at once)
             {
-                "LEAVE": leave is not None,
+                "grad_ptr": grad_y,
+                "u_ptr": u,
+                "base_ptr": table.base,
+                "c_ptr": table.c[direction],
+                "table_ptr": row.table,
+                "leave_ptr": leave,
+                "checkpoints_ptr": checkpoints.view(-1)[direction * channels * count * 2 :],
+                "partial_ptr": partial,
+                "H": channels,
+                "M": count,
+                "num_rows": row.count,
+                "checkpoint_stride": checkpoints.shape[-1],
+            },
+            {
+                "HAS_LEAVE": leave is not None,
                 "STEP": -1 if row.reverse else 1,
                 "SHIFT": direction,
                 "PREC": precision(u),
-                "CHUNK_": CHUNK,
+                "SAVE_EVERY": CHUNK,
             },
             [config],
         )
@@ -346,8 +378,21 @@ def s4d_scan_backward(
     launch(
         _scan_chain,
         lambda _: (channels,),
-        (sums, *spectrum, C, *gradients, None if D is None else d_skip, channels, count),
-        {"DIRECTIONS": directions, "SKIP": D is not None, "T": size},
-        [Config({"N": next_power_of_2(count)}, 4, 1)],
+        {
+            "sums_ptr": sums,
+            "log_dt_ptr": log_dt,
+            "log_A_real_ptr": log_A_real,
+            "A_imag_ptr": A_imag,
+            "C_ptr": C,
+            "d_log_dt_ptr": gradients[0],
+            "d_log_A_real_ptr": gradients[1],
+            "d_A_imag_ptr": gradients[2],
+            "d_C_ptr": gradients[3],
+            "d_skip_ptr": None if D is None else d_skip,
+            "H": channels,
+            "M": count,
+        },
+        {"DIRECTIONS": directions, "HAS_SKIP": D is not None, "T": size},
+        [Config({"BLOCK_N": next_power_of_2(count)}, 4, 1)],
     )
     return (du, *gradients, d_skip, d_initial)
