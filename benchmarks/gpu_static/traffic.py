@@ -52,7 +52,7 @@ class Traffic:
 
 @dataclass(frozen=True)
 class RowTable:
-    """The table that ``_rows`` makes of a dense batch; its columns: ``_row_table.row_columns``.
+    """The table that ``_rows`` makes of a dense batch; its columns: ``_row_table.column_ptrs``.
 
     Args:
         length: of a sequence; segments: rows of a sequence; segment: tokens of a row.

@@ -25,7 +25,7 @@ class _Card:
         return self.milliseconds[self.running]
 
     def kernel(self, name="a_kernel"):
-        def run(*, X, P, num_warps, num_stages, **args):
+        def run(x, L, X, P, *, num_warps, num_stages):
             self.running = X
             self.launched.append(X)
             if self.milliseconds[X] is None:

@@ -86,7 +86,7 @@ class _Kernel:
         self.needs, self.tried = needs, []
 
     def __getitem__(self, grid):
-        def run(*, num_warps, num_stages, **args):
+        def run(x, *, num_warps, num_stages):
             self.tried.append(num_warps)
             if self.needs[num_warps] > 100:
                 raise OutOfResources(self.needs[num_warps], 100, "shared memory")
@@ -102,6 +102,25 @@ def test_the_next_configuration_where_shared_memory_is_too_small():
     assert kernel.tried == [8, 4, 4]
     with pytest.raises(OutOfResources):
         _launch.launch(_Kernel({8: 200}), lambda c: (1,), {"x": torch.zeros(1)}, {}, configs[:1])
+
+
+@pytest.mark.parametrize(
+    ("args", "constants", "told"),
+    [
+        ({}, {}, "missing: x"),
+        ({"x": None, "gone": 1}, {}, "not its own: gone"),
+        ({"y": None}, {}, "missing: x; not its own: y"),
+        ({"x": None}, {"x": 1}, "given twice: x"),
+    ],
+)
+def test_a_wrong_name_is_an_error_that_says_which(args, constants, told):
+    """Whether a launch is run or recorded; the interpreter would pass over a surplus name."""
+    kernel, configs = _Kernel({4: 90}), [_launch.Config({}, 4)]
+    with pytest.raises(TypeError, match=f"^arguments of a_kernel: {told}$"):
+        _launch.launch(kernel, lambda c: (1,), args, constants, configs)
+    with _launch.in_place_of_launches(lambda *launched: None), pytest.raises(TypeError, match=told):
+        _launch.launch(kernel, lambda c: (1,), args, constants, configs)
+    assert not kernel.tried
 
 
 def test_every_op_is_there():

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import importlib
+import inspect
+import pkgutil
 from collections.abc import Iterator
 
 import pytest
@@ -10,6 +13,7 @@ import torch
 import triton.language as tl
 from torch import Tensor
 
+import lyra_kernels.backends.triton as triton_backend
 from lyra_kernels.backends.triton import IMPLEMENTATIONS, _launch
 
 from .test_s4d_kernel import parameters
@@ -80,6 +84,32 @@ def test_constants_stay_constants():
 
     assert _launch.unspecialized(_launch.jit(kernel)) == ("L",)
     assert _launch.unspecialized(_launch.jit(also=("x", "K"))(kernel)) == ("L", "x")
+
+
+def _kernels():
+    """All that is launched, of every module of the backend."""
+    for module in pkgutil.iter_modules(triton_backend.__path__):
+        for name, value in vars(importlib.import_module(f"{triton_backend.__name__}.{module.name}")).items():
+            if hasattr(value, "arg_names") and value.fn.__module__.endswith(f".{module.name}"):
+                yield name, value
+
+
+def empty_kernel(x, L):
+    pass
+
+
+def test_every_varying_name_is_an_argument():
+    """One that no kernel has any longer was renamed there, and the kernel is compiled anew for each batch."""
+    used = {name for _, kernel in _kernels() for name in _launch.unspecialized(kernel)}
+    assert set(_launch.VARYING) <= used
+    with pytest.raises(ValueError, match="empty_kernel has no argument 'gone'"):
+        _launch.jit(also=("gone",))(empty_kernel)
+
+
+def test_every_kernel_says_what_it_takes():
+    found = dict(_kernels())
+    assert len(found) > 70
+    assert not [name for name, kernel in found.items() if not inspect.getdoc(kernel.fn)]
 
 
 def test_the_transform_has_one_variant_for_all_channels_and_modes(device):

@@ -21,15 +21,25 @@ COLUMNS = 5
 
 
 @triton.jit
-def row_columns(table_ptr, row):
-    """Pointers to the columns of the table at ``row``, int64, all of its shape.
+def column_ptrs(table_ptr, row, COLUMN: tl.constexpr):
+    """Pointers to a column of the table at ``row``, int64, of its shape.
 
-    Columns: the row's first token of all tokens of the batch; its tokens; its first checkpoint; its sequence; flags, 1
-    for the first row of its sequence plus 2 for the last.
+    Columns: "start", the row's first token, counted in the tokens of the batch; "length", how many it has;
+    "checkpoint", the slot of its first; "sequence"; "flags", 1 for the first row of a sequence plus 2 for the last.
     """
-    # A function: constants of a module cost each launch microseconds, in which Triton looks whether they have changed.
+    # By name: constants of a module would cost each launch microseconds, in which Triton looks if they have changed.
     ptrs = table_ptr + row * 5
-    return ptrs, ptrs + 1, ptrs + 2, ptrs + 3, ptrs + 4
+    if COLUMN == "start":
+        return ptrs
+    elif COLUMN == "length":
+        return ptrs + 1
+    elif COLUMN == "checkpoint":
+        return ptrs + 2
+    elif COLUMN == "sequence":
+        return ptrs + 3
+    else:
+        tl.static_assert(COLUMN == "flags")
+        return ptrs + 4
 
 
 @jit
@@ -51,7 +61,7 @@ def _rows(
     """The table of rows of a batch, BLOCK_R rows a program.
 
     Args:
-        table_ptr: ``(num_rows, 5)`` int64, written; see :func:`row_columns`.
+        table_ptr: ``(num_rows, 5)`` int64, written; see :func:`column_ptrs`.
         lengths_ptr: ``(S,)`` int64, tokens of each sequence; read where HAS_LENGTHS.
         cu_seqlens_ptr: ``(S + 1,)`` int64, where packed sequences begin; read where PACKED.
         L: tokens of a sequence where not PACKED.
@@ -90,12 +100,12 @@ def _rows(
         start = begin + length - 1 - i * segment_len
     last = i == tl.maximum((length + segment_len - 1) // segment_len, 1) - 1
     flags = (i == 0).to(tl.int64) + 2 * last.to(tl.int64)
-    start_ptrs, length_ptrs, checkpoint_ptrs, sequence_ptrs, flags_ptrs = row_columns(table_ptr, row.to(tl.int64))
-    tl.store(start_ptrs, start, mask=row_mask)
-    tl.store(length_ptrs, tokens, mask=row_mask)
-    tl.store(checkpoint_ptrs, slot + i * (segment_len // SAVE_EVERY), mask=row_mask)
-    tl.store(sequence_ptrs, s, mask=row_mask)
-    tl.store(flags_ptrs, flags, mask=row_mask)
+    row = row.to(tl.int64)
+    tl.store(column_ptrs(table_ptr, row, "start"), start, mask=row_mask)
+    tl.store(column_ptrs(table_ptr, row, "length"), tokens, mask=row_mask)
+    tl.store(column_ptrs(table_ptr, row, "checkpoint"), slot + i * (segment_len // SAVE_EVERY), mask=row_mask)
+    tl.store(column_ptrs(table_ptr, row, "sequence"), s, mask=row_mask)
+    tl.store(column_ptrs(table_ptr, row, "flags"), flags, mask=row_mask)
 
 
 @dataclass

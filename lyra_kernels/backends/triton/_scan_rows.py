@@ -15,7 +15,7 @@ from torch import Tensor
 
 from ._launch import Config, jit, launch, next_power_of_2
 from ._modes import hold, load_pair, modes, powers, round_to_nearest, sincos64, split_turns
-from ._row_table import Rows, row_columns
+from ._row_table import Rows, column_ptrs
 
 
 @triton.jit
@@ -84,9 +84,8 @@ def _tables(
         C_re, C_im = load_pair(C_ptr, (d * H + h) * M + n, mode_mask)
         c_re = (C_re * s_re - C_im * s_im).to(tl.float32)
         c_im = (C_re * s_im + C_im * s_re).to(tl.float32)
-        c_ptrs = c_ptr + (d * H + h) * (2 * M) + n
-        tl.store(c_ptrs, c_re, mask=mode_mask)
-        tl.store(c_ptrs + M, c_im, mask=mode_mask)
+        tl.store(c_ptr + (d * H + h) * (2 * M) + n, c_re, mask=mode_mask)
+        tl.store(c_ptr + (d * H + h) * (2 * M) + M + n, c_im, mask=mode_mask)
         terms = tl.where(mode_mask[None, :], c_re[None, :] * p_re - c_im[None, :] * p_im, 0.0)
         taps_ptrs = taps_ptr + (d * H + h) * (2 * T) + j
         tl.store(taps_ptrs, tl.zeros((T,), tl.float32))
@@ -198,9 +197,8 @@ def _combine(
         if ADJOINT:
             s_im = -s_im
     if ADJOINT:
-        c_ptrs = c_ptr + h * 2 * M + n
-        c_re = tl.load(c_ptrs, mask=state_mask, other=0.0)
-        c_im = tl.load(c_ptrs + M, mask=state_mask, other=0.0)
+        c_re = tl.load(c_ptr + h * 2 * M + n, mask=state_mask, other=0.0)
+        c_im = tl.load(c_ptr + h * 2 * M + M + n, mask=state_mask, other=0.0)
         if SHIFT == 0:  # the output sees the state after its own token: c a
             sine, cosine = sincos64(turns)
             size = tl.exp(x)
@@ -217,8 +215,7 @@ def _combine(
             tl.store(out_ptr + offsets + 1, -s_im, mask=state_mask)
         else:
             tl.store(out_ptr + offsets + 1, s_im, mask=state_mask)
-        _, length_ptr, _, _, _ = row_columns(table_ptr, row)
-        tokens = tl.load(length_ptr)
+        tokens = tl.load(column_ptrs(table_ptr, row, "length"))
         angle = turns * tokens
         sine, cosine = sincos64(angle - round_to_nearest(angle))
         size = tl.exp(x * tokens)

@@ -17,7 +17,7 @@ from ...schemas import absent
 from ..reference import operations as formulas
 from ._dot import nearest
 from ._launch import MOST_PROGRAMS, MOST_ROWS, Config, jit, launch, precision, supports
-from ._row_table import CHUNK, Rows, row_columns, rows
+from ._row_table import CHUNK, Rows, column_ptrs, rows
 
 CONFIG = Config({"BLOCK_R": 16, "T": 32}, 4, 1)
 MANY = Config({"BLOCK_R": 32, "T": 32}, 4, 1)  # for batches: a tile of taps serves twice the rows
@@ -27,9 +27,8 @@ MANY = Config({"BLOCK_R": 32, "T": 32}, 4, 1)  # for batches: a tile of taps ser
 def _rows_of(table_ptr, num_rows, first, BLOCK_R: tl.constexpr):
     """First tokens and lengths of the BLOCK_R rows from ``first`` on, ``(BLOCK_R, 1)``; 0 beyond the last row."""
     row = first + tl.arange(0, BLOCK_R)
-    start_ptrs, length_ptrs, _, _, _ = row_columns(table_ptr, row.to(tl.int64))
-    start = tl.load(start_ptrs, mask=row < num_rows, other=0)
-    length = tl.load(length_ptrs, mask=row < num_rows, other=0)
+    start = tl.load(column_ptrs(table_ptr, row.to(tl.int64), "start"), mask=row < num_rows, other=0)
+    length = tl.load(column_ptrs(table_ptr, row.to(tl.int64), "length"), mask=row < num_rows, other=0)
     return start[:, None], length[:, None]
 
 

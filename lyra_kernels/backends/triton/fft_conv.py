@@ -29,7 +29,7 @@ from . import LIMITS
 from ._fft import forward, index, inverse
 from ._fft_taps import spectrum
 from ._launch import Config, exact, jit, launch, next_power_of_2, precision, processors, supports, tf32_allowed
-from ._row_table import CHUNK, Rows, row_columns, rows
+from ._row_table import CHUNK, Rows, column_ptrs, rows
 
 MAX_POINTS = LIMITS.transform
 SIDES = {256: (16, 1, 16), 512: (16, 16, 2), 1024: (16, 16, 4), 2048: (16, 16, 8), 4096: (16, 16, 16)}
@@ -41,9 +41,8 @@ def load_row(table_ptr, row, H, h):
 
     Why it must not know them: see :func:`._fft.forward`.
     """
-    start_ptr, length_ptr, _, _, _ = row_columns(table_ptr, row)
-    start = tl.load(start_ptr) * H + h
-    length = tl.load(length_ptr).to(tl.int32)
+    start = tl.load(column_ptrs(table_ptr, row, "start")) * H + h
+    length = tl.load(column_ptrs(table_ptr, row, "length")).to(tl.int32)
     return start, length, length >> 31, length >> 30
 
 

@@ -33,12 +33,11 @@ def _rms_norm(
     row = tl.program_id(0).to(tl.int64) * BLOCK_R + tl.arange(0, BLOCK_R)[:, None]
     c = tl.arange(0, BLOCK_C)[None, :]
     mask = (row < num_rows) & (c < C)
-    offsets = row * C + c
-    x = tl.load(x_ptr + offsets, mask=mask, other=0.0).to(tl.float32)
+    x = tl.load(x_ptr + row * C + c, mask=mask, other=0.0).to(tl.float32)
     y = x / tl.sqrt(tl.where(row < num_rows, (tl.sum(x * x, axis=1) / C)[:, None] + eps, 1.0))
     if HAS_WEIGHT:
         y *= tl.load(weight_ptr + c, mask=c < C, other=0.0)
-    tl.store(y_ptr + offsets, y.to(y_ptr.dtype.element_ty), mask=mask)
+    tl.store(y_ptr + row * C + c, y.to(y_ptr.dtype.element_ty), mask=mask)
 
 
 @jit

@@ -25,7 +25,7 @@ from . import LIMITS
 from ._dot import dot16, dot_table, nearest, operand, power_of_two
 from ._launch import MOST_ROWS, Config, jit, launch, next_power_of_2, precision, supports
 from ._modes import powers
-from ._row_table import CHUNK, Rows, row_columns, rows, segment_length
+from ._row_table import CHUNK, Rows, column_ptrs, rows, segment_length
 from ._scan_rows import Tables, combine, load_base, load_toeplitz, tables
 
 MAX_MODES = LIMITS.scan_modes  # whose states fit in registers
@@ -109,12 +109,11 @@ def _scan(
     row = tl.program_id(1) * BLOCK_R + tl.arange(0, BLOCK_R)
     row_mask = row < num_rows
     row = row.to(tl.int64)
-    start_ptrs, length_ptrs, slot_ptrs, sequence_ptrs, flags_ptrs = row_columns(table_ptr, row)
-    start = tl.load(start_ptrs, mask=row_mask, other=0)
-    length = tl.load(length_ptrs, mask=row_mask, other=0).to(tl.int32)
-    slot = tl.load(slot_ptrs, mask=row_mask, other=0)
-    sequence = tl.load(sequence_ptrs, mask=row_mask, other=0)
-    flags = tl.load(flags_ptrs, mask=row_mask, other=0)
+    start = tl.load(column_ptrs(table_ptr, row, "start"), mask=row_mask, other=0)
+    length = tl.load(column_ptrs(table_ptr, row, "length"), mask=row_mask, other=0).to(tl.int32)
+    slot = tl.load(column_ptrs(table_ptr, row, "checkpoint"), mask=row_mask, other=0)
+    sequence = tl.load(column_ptrs(table_ptr, row, "sequence"), mask=row_mask, other=0)
+    flags = tl.load(column_ptrs(table_ptr, row, "flags"), mask=row_mask, other=0)
     END: tl.constexpr = 1 if BACK else 2  # the flag of the row of a sequence that its states leave last
     if PARTS:  # nothing comes after (before) a sequence's last (first) row
         length = tl.where((flags & END) == 0, length, 0)

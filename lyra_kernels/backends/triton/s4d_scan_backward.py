@@ -39,7 +39,7 @@ from ._dot import dot16, nearest
 from ._launch import Config, jit, launch, next_power_of_2, precision
 from ._modes import chain, hold, load_pair, modes, powers, split_turns
 from ._reduce import sum_rows
-from ._row_table import CHUNK, row_columns, rows, segment_length
+from ._row_table import CHUNK, column_ptrs, rows, segment_length
 from ._scan_rows import combine, load_base, tables
 from .s4d_scan import configurations, fits, run_scan
 
@@ -145,10 +145,9 @@ def _scan_backward(
     row = tl.program_id(1) * BLOCK_R + tl.arange(0, BLOCK_R)[:, None]
     row_mask = row < num_rows
     row = row.to(tl.int64)
-    start_ptrs, length_ptrs, slot_ptrs, _, _ = row_columns(table_ptr, row)
-    start = tl.load(start_ptrs, mask=row_mask, other=0)
-    length = tl.load(length_ptrs, mask=row_mask, other=0).to(tl.int32)
-    slot = tl.load(slot_ptrs, mask=row_mask, other=0)
+    start = tl.load(column_ptrs(table_ptr, row, "start"), mask=row_mask, other=0)
+    length = tl.load(column_ptrs(table_ptr, row, "length"), mask=row_mask, other=0).to(tl.int32)
+    slot = tl.load(column_ptrs(table_ptr, row, "checkpoint"), mask=row_mask, other=0)
     n = tl.arange(0, BLOCK_N)[None, :]
     t = tl.arange(0, T)[None, :]
     s = tl.arange(0, T)[:, None]
@@ -159,9 +158,8 @@ def _scan_backward(
     p_im = nearest(p_im, PREC)
     aT_re, aT_im = powers(decay, coarse, fine, 0.0, tl.full((1, BLOCK_N), T, tl.float32))
     one_re, one_im = powers(decay, coarse, fine, 0.0, tl.full((1, BLOCK_N), 1 - SHIFT, tl.float32))
-    c_ptrs = c_ptr + h * (2 * M) + n
-    c_re = tl.load(c_ptrs, mask=mode_mask, other=0.0)
-    c_im = tl.load(c_ptrs + M, mask=mode_mask, other=0.0)
+    c_re = tl.load(c_ptr + h * (2 * M) + n, mask=mode_mask, other=0.0)
+    c_im = tl.load(c_ptr + h * (2 * M) + M + n, mask=mode_mask, other=0.0)
     state_offsets = (h * M + n) * 2
     lam_re = tl.zeros((BLOCK_R, BLOCK_N), tl.float32)
     lam_im = tl.zeros((BLOCK_R, BLOCK_N), tl.float32)
