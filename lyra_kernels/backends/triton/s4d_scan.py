@@ -85,7 +85,7 @@ def _scan(
     """BLOCK_R rows of one channel, T tokens at a time: outputs, states, or both.
 
     Args:
-        u_ptr: ``(tokens, H)``, the activations; where ADJOINT the gradient of y.
+        u_ptr: ``(tokens, H)``, the activations, or in the backward the gradient of y.
         y_ptr: as u or fp32, written where HAS_OUTPUT.
         before_ptr: as y, what outputs are added to; read where HAS_BEFORE.
         base_ptr, taps_ptr, c_ptr: :class:`Tables`, of this direction.
