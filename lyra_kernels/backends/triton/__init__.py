@@ -19,7 +19,8 @@ Names in kernels, whose arguments come in this order:
 =================  ====================================================================================================
 ``u_ptr``          the pointer to tensor u (contiguous; the docstring says when it may be None); ``u_ptrs``: a block of
                    pointers made from it
-``H``, ``L``       a size, by the letter that the formulas have; ``num_rows``, ``segment_len``: others, in words
+``H``, ``L``       a size, by the letter that the formulas have: B or S sequences, L tokens of each, H (E, C) channels,
+                   M modes, K taps (KR of the second direction); ``num_rows``, ``segment_len``: others, in words
 ``HAS_BIAS``       constexpr: whether ``bias_ptr`` is given. Other switches: ``PACKED``, ``SHIFT``, ...
 ``PREC``           constexpr: how products are done, ``input_precision`` of ``tl.dot`` or "bf16x6" (``_dot.split``)
 ``BLOCK_T``        constexpr: how many of the index t a program takes at once; a letter alone (``T``, ``I``, ``A``)
