@@ -36,17 +36,29 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import pkgutil
 import re
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
+from ...schemas import CONTRACTS
 from ..backend import Backend, Limits
 
 MINIMUM = (3, 6)
-_OPS = (
-    "rms_norm", "gated_conv", "pgc", "gelu_glu", "s4d_kernel", "causal_conv", "fft_conv", "s4d_fft", "s4d_scan",
-)  # fmt: skip
-_OWN_MODULE = ("fft_conv_backward", "gated_conv_backward", "s4d_scan_backward")  # all others are in their op's
+
+
+def _modules() -> dict[str, str]:
+    """Op to the module that has its launcher: that of its name if there is one; a backward may be in its op's."""
+    files = {module.name for module in pkgutil.iter_modules(__path__)}
+    found = {}
+    for op in CONTRACTS:
+        if op in files:
+            backward = f"{op}_backward"
+            found |= {op: op, backward: backward if backward in files else op}
+    return found
+
+
+_MODULES = _modules()
 
 
 def _interpreted() -> bool:
@@ -94,18 +106,13 @@ class _Implementations(Mapping[str, Callable[..., Any]]):
     """Op name to launcher; an op's module is imported when it is first asked for."""
 
     def __getitem__(self, name: str) -> Callable[..., Any]:
-        op = name.removesuffix("_backward")
-        if op not in _OPS:
-            raise KeyError(name)
-        return getattr(importlib.import_module(f"{__name__}.{name if name in _OWN_MODULE else op}"), name)
+        return getattr(importlib.import_module(f"{__name__}.{_MODULES[name]}"), name)
 
     def __iter__(self) -> Iterator[str]:
-        for op in _OPS:
-            yield op
-            yield f"{op}_backward"
+        return iter(_MODULES)
 
     def __len__(self) -> int:
-        return 2 * len(_OPS)
+        return len(_MODULES)
 
 
 IMPLEMENTATIONS: Mapping[str, Callable[..., Any]] = _Implementations()
