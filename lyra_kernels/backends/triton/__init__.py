@@ -50,7 +50,7 @@ MINIMUM = (3, 6)
 def _modules() -> dict[str, str]:
     """Op to the module that has its launcher: that of its name if there is one; a backward may be in its op's."""
     files = {module.name for module in pkgutil.iter_modules(__path__)}
-    found = {}
+    found: dict[str, str] = {}
     for op in CONTRACTS:
         if op in files:
             backward = f"{op}_backward"
