@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import lyra_kernels as lk
+from lyra_kernels.schemas import CONTRACTS, Role
 
 from . import cases
 
@@ -107,17 +108,22 @@ def test_padding_does_not_exist(name, backend, device):
         assert torch.equal(found[key], grads[key]), key
 
 
+def names_of(*roles: Role) -> set[str]:
+    """What the ops call their arguments of some roles."""
+    return {argument.name for c in CONTRACTS.values() for argument in c.arguments if argument.role in roles}
+
+
 @pytest.mark.parametrize("name", cases.WITH_LAYOUT)
 def test_layouts_agree(name):
     """A sequence gives the same alone, padded and packed."""
     packed = cases.make(name, "packed", torch.float64)
     cu = packed.options["cu_seqlens"]
     whole = packed()
-    per_sequence = {"mask", "initial_state"}
+    activations, per_sequence = names_of(Role.ACTIVATION, Role.RESIDUAL), names_of(Role.STATE, Role.MASK)
     for s in range(cu.shape[0] - 1):
         part = slice(int(cu[s]), int(cu[s + 1]))
         tensors = {
-            k: v[s : s + 1] if k in per_sequence else v[:, part] if k in ("u", "xv", "y", "residual") else v
+            k: v[s : s + 1] if k in per_sequence else v[:, part] if k in activations else v
             for k, v in packed.tensors.items()
         }
         options = {k: v[s : s + 1] if k in per_sequence else v for k, v in packed.options.items()}
