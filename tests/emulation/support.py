@@ -14,6 +14,9 @@ from emulation.build import emulation
 from lyra_kernels import reference
 from lyra_kernels.backends import cuda
 
+LACKING: tuple[str, ...] = ()
+"""Ops without a CUDA C++ kernel, which the next backend serves."""
+
 FLAVOUR = os.environ.get("LYRA_EMULATION_FLAVOUR", "monitor")
 ORDERS = (0,) if FLAVOUR == "tsan" else (0, 1)
 """Orders of the threads and blocks; a correct kernel gives the same bits in each. Threads of the system have none."""
