@@ -32,12 +32,15 @@ void forward(const RmsNormArgs& a, const Threads& threads) {
   using T = Compute<S>;
   const int64_t items = (a.rows + kRowsPerItem - 1) / kRowsPerItem;
   for_ranges(threads, items, [&](int64_t begin, int64_t end) {
-    for (int64_t row = begin * kRowsPerItem; row < std::min(end * kRowsPerItem, a.rows); ++row) {
-      const S* x = static_cast<const S*>(a.x) + row * a.channels;
-      S* y = static_cast<S*>(a.y) + row * a.channels;
-      const T* weight = static_cast<const T*>(a.weight);
-      const T r = T(1) / std::sqrt(sum_of_squares<S, T>(x, a.channels) / T(a.channels) + T(a.eps));
-      over_channels<T>(a.channels, [&](int64_t c, int lanes) {
+    // Copies: what lies behind `a` the compiler would read again after every store.
+    const int64_t channels = a.channels, last = std::min(end * kRowsPerItem, a.rows);
+    const T* const weight = static_cast<const T*>(a.weight);
+    const T eps = T(a.eps);
+    const S* x = static_cast<const S*>(a.x) + begin * kRowsPerItem * channels;
+    S* y = static_cast<S*>(a.y) + begin * kRowsPerItem * channels;
+    for (int64_t row = begin * kRowsPerItem; row < last; ++row, x += channels, y += channels) {
+      const T r = T(1) / std::sqrt(sum_of_squares<S, T>(x, channels) / T(channels) + eps);
+      over_channels<T>(channels, [&](int64_t c, int lanes) {
         Vec<T> v = load_lanes(x + c, lanes) * r;
         if (weight) v *= load_lanes(weight + c, lanes);
         store_lanes(y + c, v, lanes);

@@ -8,12 +8,12 @@ gated_conv kernel, and so is every backward, in fp32, from u alone: recomputing 
 
 from __future__ import annotations
 
-import torch
 import torch.nn.functional as F
 import triton
 import triton.language as tl
 from torch import Tensor
 
+from ...layout import sequence_mask
 from ...schemas import absent
 from ..reference import operations as formulas
 from ._dot import nearest
@@ -208,19 +208,12 @@ def pgc(
     return out
 
 
-def _real(u: Tensor, lengths: Tensor | None) -> Tensor | None:
-    """``(B, L, 1)`` booleans, or None where every token is real."""
-    if lengths is None:
-        return None
-    return (torch.arange(u.shape[1], device=u.device) < lengths[:, None])[..., None]
-
-
 def _products(
     u, in_weight, in_bias, in_norm_weight, conv_weight, conv_bias, out_weight, out_bias, out_norm_weight,
     lengths, cu_seqlens, eps, causal,
 ) -> tuple[Tensor, ...]:  # fmt: skip
     """u, the projected u, the gated convolution, what enters the last norm, and the result: fp32 up to the result."""
-    real = _real(u, lengths)
+    real = sequence_mask(lengths, u.shape[1])
     value = u.float() if real is None else u.float().masked_fill(~real, 0.0)
     xv = F.linear(value, in_weight, in_bias)
     gated = gated_conv(xv, conv_weight, conv_bias, in_norm_weight, lengths, cu_seqlens, eps, causal)
@@ -243,7 +236,7 @@ def pgc_backward(
     if not supports(u) or not u.numel():
         return formulas()["pgc_backward"](grad, *args, *rest)
     value, xv, gated, last, _ = _products(*args, *rest)
-    real = _real(u, lengths)
+    real = sequence_mask(lengths, u.shape[1])
     g = grad.float() if real is None else grad.float().masked_fill(~real, 0.0)
     d_out_norm = absent(u)
     if out_norm_weight is not None:
