@@ -7,6 +7,7 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -129,3 +130,19 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
         runs[task] = folder / task
         train(table, runs[task], DataOptions(), recipe, Hardware("cpu"), console=Console(quiet=True))
     return runs
+
+
+@pytest.fixture
+def one(tmp_path: Path) -> Path:
+    """A file with one sequence."""
+    path = tmp_path / "one.csv"
+    path.write_text("seq\nACGTACGTAC\n")
+    return path
+
+
+@pytest.fixture
+def predictors(trained: dict[str, Path]) -> dict[str, Any]:
+    """The trained models, by task."""
+    from lyra.prediction import Predictor
+
+    return {task: Predictor.from_pretrained(folder, "cpu") for task, folder in trained.items()}
