@@ -45,6 +45,11 @@ def fill_padding(x: Tensor, mask: Tensor | None, value: float = 0.0) -> Tensor:
     return torch.where(mask, x, torch.full((), value, dtype=x.dtype, device=x.device))
 
 
+def without_padding(x: Tensor, lengths: Tensor | None, value: float = 0.0) -> Tensor:
+    """``x (B, L, C)`` with ``value`` where a padded batch has no tokens."""
+    return fill_padding(x, sequence_mask(lengths, x.shape[1]), value)
+
+
 def unpack(x: Tensor, cu_seqlens: Tensor) -> tuple[Tensor, Tensor]:
     """Packed ``(1, T, C)`` to padded ``(S, longest, C)`` and its ``lengths (S,)``.
 

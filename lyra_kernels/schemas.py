@@ -207,7 +207,7 @@ def _fake_s4d_kernel(log_dt, log_A_real, A_imag, C, length):
 def _checkpoints(u: Tensor, cu_seqlens: Tensor | None) -> int:
     """How many a scan over u leaves."""
     if cu_seqlens is not None:
-        return u.shape[1] // SCAN_CHUNK + cu_seqlens.shape[0] - 1
+        return u.shape[1] // SCAN_CHUNK + count_sequences(u, cu_seqlens)
     return u.shape[0] * ((u.shape[1] + SCAN_CHUNK - 1) // SCAN_CHUNK)
 
 

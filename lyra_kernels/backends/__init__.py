@@ -69,10 +69,15 @@ def available_backends() -> tuple[str, ...]:
 @_torch.constant_when_compiled
 def default_backend(device: torch.device) -> str:
     """The backend that serves tensors on a device unless another is forced. A constant to torch.compile."""
+    return next(_working(device))
+
+
+def _working(device: torch.device) -> Iterator[str]:
+    """The backends that work and serve a device, fastest first; last of all the reference."""
     for name, backend in _BACKENDS.items():
         if device.type in backend.devices and availability()[name][0]:
-            return name
-    return "reference"
+            yield name
+    yield "reference"
 
 
 def forced() -> str | None:
@@ -180,9 +185,4 @@ def implementation(op: str, backend: str) -> Callable:
 
 def serving(op: str, device: torch.device) -> Callable:
     """The function that computes a dispatcher op on a device: of the fastest backend that works there and has it."""
-    for name, backend in _BACKENDS.items():
-        if device.type in backend.devices and availability()[name][0]:
-            function = _operation(op, name)
-            if function is not None:
-                return function
-    return implementation(op, "reference")
+    return next(function for name in _working(device) if (function := _operation(op, name)) is not None)

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from .. import _torch, backends
 from ..backends.reference import as_tuple
-from ..layout import fill_padding, sequence_mask
+from ..layout import without_padding
 from ..schemas import CONTRACTS, LIBRARY, OPS
 from ._checks import autocast_enabled
 
@@ -123,14 +123,11 @@ class Op:
         for i, gradient in zip(self.contract.returned, as_tuple(gradients), strict=True):
             if args[i] is not None:
                 out[i] = gradient
+        lengths = None if self.contract.lengths is None else args[self.contract.lengths]
         for i in self.contract.residuals:
             if args[i] is not None:
-                out[i] = self._without_padding(grads[0], args)
+                out[i] = without_padding(grads[0], lengths)
         return tuple(out)
-
-    def _without_padding(self, grad: Tensor, args: Arguments) -> Tensor:
-        lengths = None if self.contract.lengths is None else args[self.contract.lengths]
-        return fill_padding(grad, sequence_mask(lengths, grad.shape[1]))
 
     # ---- through the reference formula -----------------------------------------------------------------------
     def present(self, args: Arguments) -> tuple[int, ...]:

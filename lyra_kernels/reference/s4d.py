@@ -17,7 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..layout import compute_dtype, fill_padding, pack, sequence_mask, unpack
+from ..layout import compute_dtype, fill_padding, pack, sequence_mask, unpack, without_padding
 from .conv import fft_conv, toeplitz
 
 CHUNK = 64
@@ -232,10 +232,10 @@ def _by_direction(function, u, log_dt, log_A_real, A_imag, C, D, lengths, cu_seq
         padded, lengths = unpack(u, cu_seqlens)
         y, state = function(padded, log_dt, log_A_real, A_imag, C, D, lengths, None, initial_state)
         return pack(y, cu_seqlens, u.shape[1]), state
-    value = fill_padding(u, sequence_mask(lengths, u.shape[1])).to(compute_dtype(u))
+    value = without_padding(u, lengths).to(compute_dtype(u))
     forward, _ = function(value, log_dt, log_A_real, A_imag, C[:1], D, lengths, None, None)
     # Flipped whole, padding first: zeros leave the zero state as it is. A token does not see itself: shift.
     backward, _ = function(value.flip(1), log_dt, log_A_real, A_imag, C[1:], None, None, None, None)
     backward = F.pad(backward, (0, 0, 1, -1)) if u.shape[1] else backward
-    y = fill_padding(forward + backward.flip(1), sequence_mask(lengths, u.shape[1]))
+    y = without_padding(forward + backward.flip(1), lengths)
     return y.to(u.dtype), value.new_zeros(0)

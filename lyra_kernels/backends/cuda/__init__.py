@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ...layout import compute_dtype, count_sequences, fill_padding, sequence_mask
+from ...layout import compute_dtype, count_sequences, without_padding
 from ...schemas import SCHEMAS, absent
 from .. import composed, native
 from ..backend import Backend, Operations
@@ -163,20 +163,20 @@ class Pgc:
         out = _linear(gated, w_out, b_out)
         if n_out is not None:
             out = self.kernels.rms_norm(out, n_out, eps)
-        return _without_padding(out, lengths)
+        return without_padding(out, lengths)
 
     def backward(
         self, grad, u, w_in, b_in, n_in, w_conv, b_conv, w_out, b_out, n_out, lengths, cu_seqlens, eps, causal
     ) -> tuple[Tensor, ...]:
         """lyra::pgc_backward, from recomputed activations; 16-bit ones in float32, whose rounding would add up."""
-        real = _without_padding(u, lengths).to(compute_dtype(u))
+        real = without_padding(u, lengths).to(compute_dtype(u))
         xv, gated = self._gated(real, w_in, b_in, n_in, w_conv, b_conv, lengths, cu_seqlens, eps, causal)
-        grad = _without_padding(grad, lengths).to(real.dtype)
+        grad = without_padding(grad, lengths).to(real.dtype)
         dn_out = absent(u)
         if n_out is not None:
             projected = _linear(gated, w_out, b_out)
             if lengths is not None:  # whose norm may not exist, and would make its zero gradient NaN
-                projected = _without_padding(projected, lengths, 1.0)
+                projected = without_padding(projected, lengths, 1.0)
             grad, dn_out = self.kernels.rms_norm_backward(grad, projected, n_out, eps)
         dgated, dw_out, db_out = _linear_backward(grad, gated, w_out, b_out)
         dxv, dw_conv, db_conv, dn_in = self.kernels.gated_conv_backward(
@@ -199,10 +199,6 @@ def _linear_backward(grad: Tensor, x: Tensor, weight: Tensor, bias: Tensor | Non
     return dx.contiguous(), dweight, absent(x) if bias is None else rows.sum(0, dtype=compute)
 
 
-def _without_padding(x: Tensor, lengths: Tensor | None, value: float = 0.0) -> Tensor:
-    return fill_padding(x, sequence_mask(lengths, x.shape[1]), value)
-
-
 def _mask_of_tokens(mask: Tensor | None, y: Tensor, cu_seqlens: Tensor | None) -> Tensor | None:
     """What each token is multiplied by, from the mask ``(S, H)`` of its sequence: broadcasts against ``y``."""
     if mask is None or cu_seqlens is None:
@@ -213,17 +209,17 @@ def _mask_of_tokens(mask: Tensor | None, y: Tensor, cu_seqlens: Tensor | None) -
 
 def gelu_glu(y, weight, bias, mask, residual, lengths, cu_seqlens) -> Tensor:
     """lyra::gelu_glu, in the compute dtype."""
-    value = F.gelu(_without_padding(y, lengths).to(compute_dtype(y)))
+    value = F.gelu(without_padding(y, lengths).to(compute_dtype(y)))
     factor = _mask_of_tokens(mask, y, cu_seqlens)
     out = F.glu(F.linear(value if factor is None else value * factor, weight, bias), dim=-1)
     out = out if residual is None else out + residual
-    return _without_padding(out, lengths).to(y.dtype).contiguous()
+    return without_padding(out, lengths).to(y.dtype).contiguous()
 
 
 def gelu_glu_backward(grad, y, weight, bias, mask, lengths, cu_seqlens) -> tuple[Tensor, ...]:
     """lyra::gelu_glu_backward, from recomputed activations."""
     compute = compute_dtype(y)
-    real, grad = (_without_padding(x, lengths).to(compute) for x in (y, grad))
+    real, grad = (without_padding(x, lengths).to(compute) for x in (y, grad))
     factor = _mask_of_tokens(mask, y, cu_seqlens)
     value = F.gelu(real) if factor is None else F.gelu(real) * factor
     dz = torch.ops.aten.glu_backward(grad, F.linear(value, weight, bias), -1)
