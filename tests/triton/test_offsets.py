@@ -211,8 +211,9 @@ def test_causal_conv_partial_sums(store_addresses):
 def test_sum_rows(store_addresses):
     """It stores little; what it reads may lie anywhere."""
     x, out = torch.zeros(1), torch.zeros(1)
-    args = {"x_ptr": x, "out_ptr": out, "num_rows": 1 << 5, "row_stride": 1 << 28, "num_columns": 32}
-    store_addresses(_reduce._sum_rows, (0,), **args, BLOCK_R=16, BLOCK_C=32)
+    args = {"x_ptr": x, "out_ptr": out, "num_rows": 1 << 5, "row_stride": 1 << 28, "num_columns": 32,
+            "stretch_len": 1 << 5}  # fmt: skip
+    store_addresses(_reduce._sum_rows, (0, 0), **args, BLOCK_R=16, BLOCK_C=32)
     low, high = _offsets(np.concatenate([a.ravel() for a in store_addresses.loaded]).astype(np.int64), x)
     assert (low, high) == (0, ((1 << 5) - 1) * (1 << 28) + 31)
 

@@ -19,6 +19,7 @@ from . import _autotune
 VARYING = (
     "B", "K", "KR", "L", "S",
     "min_distance", "num_rows", "num_segments", "num_tiles", "num_tokens", "rows_per_program", "segment_len",
+    "stretch_len",
 )  # fmt: skip
 """Arguments that change from batch to batch: a kernel is not compiled anew where one is 1 or a multiple of 16."""
 
@@ -195,6 +196,11 @@ def _processors(device: torch.device) -> int:
 def processors(x: Tensor) -> int:
     """Multiprocessors of the card that ``x`` is on; 1 in the interpreter."""
     return _processors(x.device) if x.is_cuda else 1
+
+
+def cdiv(a: int, b: int) -> int:
+    """``a / b`` rounded up; Triton's own, made for kernels, costs a launch microseconds."""
+    return -(-a // b)
 
 
 def next_power_of_2(n: int) -> int:

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from ...schemas import SCAN_CHUNK as CHUNK
 from . import LIMITS
-from ._launch import Config, jit, launch, processors
+from ._launch import Config, cdiv, jit, launch, processors
 
 COLUMNS = 5
 
@@ -126,12 +126,12 @@ def rows(u: Tensor, lengths: Tensor | None, cu: Tensor | None, segment: int, rev
     """
     batch, length, _ = u.shape
     sequences = batch if cu is None else cu.shape[0] - 1
-    segments = max(triton.cdiv(length, segment), 1)
+    segments = max(cdiv(length, segment), 1)
     count = batch * segments if cu is None else length // segment + sequences
     table = torch.empty(count, COLUMNS, dtype=torch.int64, device=u.device)
     launch(
         _rows,
-        lambda c: (triton.cdiv(count, c.blocks["BLOCK_R"]),),
+        lambda c: (cdiv(count, c.blocks["BLOCK_R"]),),
         {
             "table_ptr": table,
             "lengths_ptr": lengths,
@@ -154,10 +154,10 @@ def segment_length(u: Tensor, sequences: int, channels: int, rows_per_program: i
     Rows are walked twice where there are several a sequence, so that two or three make nothing faster.
     """
     length = u.shape[1]
-    whole = triton.cdiv(length + 1, CHUNK) * CHUNK
+    whole = cdiv(length + 1, CHUNK) * CHUNK
     programs = 2 * processors(u)
-    wanted = max(triton.cdiv(programs, channels), 1) * rows_per_program
+    wanted = max(cdiv(programs, channels), 1) * rows_per_program
     mean = u.shape[0] * length // max(sequences, 1)
     least = LIMITS.segment[u.element_size()]
     segments = min(wanted // max(sequences, 1), mean // least)
-    return whole if segments < 4 else triton.cdiv(triton.cdiv(mean, segments), CHUNK) * CHUNK
+    return whole if segments < 4 else cdiv(cdiv(mean, segments), CHUNK) * CHUNK

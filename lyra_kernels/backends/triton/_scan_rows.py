@@ -13,7 +13,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from ._launch import Config, jit, launch, next_power_of_2
+from ._launch import Config, cdiv, jit, launch, next_power_of_2
 from ._modes import hold, load_pair, modes, powers, round_to_nearest, sincos64, split_turns
 from ._row_table import Rows, column_ptrs
 
@@ -252,7 +252,7 @@ def combine(
     out = torch.empty_like(parts)
     launch(
         _combine,
-        lambda config: (sequences, triton.cdiv(channels * count, config.blocks["BLOCK_N"])),
+        lambda config: (sequences, cdiv(channels * count, config.blocks["BLOCK_N"])),
         {
             "log_dt_ptr": log_dt,
             "log_A_real_ptr": log_A_real,

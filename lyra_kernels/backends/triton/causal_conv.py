@@ -16,7 +16,7 @@ from ...layout import count_sequences
 from ...schemas import absent
 from ..reference import operations as formulas
 from ._dot import nearest
-from ._launch import MOST_PROGRAMS, MOST_ROWS, Config, jit, launch, precision, supports
+from ._launch import MOST_PROGRAMS, MOST_ROWS, Config, cdiv, jit, launch, precision, supports
 from ._row_table import CHUNK, Rows, column_ptrs, rows
 
 CONFIG = Config({"BLOCK_R": 16, "T": 32}, 4, 1)
@@ -159,14 +159,14 @@ def _diagonals(partial_ptr, out_ptr, H, K, min_distance, REVERSE: tl.constexpr, 
 
 def _geometry(u: Tensor, lengths: Tensor | None, cu: Tensor | None) -> tuple[Rows, int]:
     """One row a sequence, and the tiles of the longest that there can be."""
-    segment = triton.cdiv(u.shape[1] + 1, CHUNK) * CHUNK
-    return rows(u, lengths, cu, segment, reverse=False), triton.cdiv(u.shape[1], CONFIG.blocks["T"])
+    segment = cdiv(u.shape[1] + 1, CHUNK) * CHUNK
+    return rows(u, lengths, cu, segment, reverse=False), cdiv(u.shape[1], CONFIG.blocks["T"])
 
 
 def _product(u, kernel, reverse_kernel, D, out, row: Rows, tiles: int, transpose: bool) -> None:
     launch(
         _conv,
-        lambda c: (u.shape[-1], tiles, triton.cdiv(row.count, c.blocks["BLOCK_R"])),
+        lambda c: (u.shape[-1], tiles, cdiv(row.count, c.blocks["BLOCK_R"])),
         {
             "u_ptr": u,
             "taps_ptr": kernel,
@@ -191,7 +191,7 @@ def _product(u, kernel, reverse_kernel, D, out, row: Rows, tiles: int, transpose
 
 
 def _fits(u: Tensor, cu_seqlens: Tensor | None) -> bool:
-    tiles = 2 * triton.cdiv(u.shape[1], CONFIG.blocks["T"]) + 1
+    tiles = 2 * cdiv(u.shape[1], CONFIG.blocks["T"]) + 1
     return supports(u) and u.numel() > 0 and count_sequences(u, cu_seqlens) <= MOST_ROWS and tiles <= MOST_PROGRAMS
 
 
@@ -236,7 +236,7 @@ def causal_conv_backward(grad, u, kernel, reverse_kernel, D, lengths, cu_seqlens
         out = torch.zeros(shape, dtype=torch.float32, device=u.device)  # taps that no token reaches: 0
         launch(
             _diagonals,
-            lambda c: (channels, min(tiles, triton.cdiv(shape[-1], size))),
+            lambda c: (channels, min(tiles, cdiv(shape[-1], size))),
             {"partial_ptr": partial, "out_ptr": out, "H": channels, "K": shape[-1], "min_distance": min_distance},
             {"REVERSE": reverse, "T": size},
             [Config({}, 4, 1)],

@@ -28,7 +28,7 @@ from ..reference import operations as formulas
 from . import LIMITS
 from ._fft import forward, index, inverse
 from ._fft_taps import spectrum
-from ._launch import Config, exact, jit, launch, next_power_of_2, precision, processors, supports, tf32_allowed
+from ._launch import Config, cdiv, exact, jit, launch, next_power_of_2, precision, processors, supports, tf32_allowed
 from ._row_table import CHUNK, Rows, column_ptrs, rows
 
 MAX_POINTS = LIMITS.transform
@@ -155,12 +155,12 @@ def rows_per_program(u: Tensor, count: int, least: int) -> int:
     available = processors(u)
     room = available * (MAX_POINTS // points(u.shape[1]))
     groups = max(min(room // u.shape[2], count // least), available // u.shape[2], 1)
-    return triton.cdiv(count, min(groups, count))
+    return cdiv(count, min(groups, count))
 
 
 def sequences(u: Tensor, lengths: Tensor | None, cu: Tensor | None) -> Rows:
     """One row a sequence."""
-    return rows(u, lengths, cu, triton.cdiv(u.shape[1] + 1, CHUNK) * CHUNK, reverse=False)
+    return rows(u, lengths, cu, cdiv(u.shape[1] + 1, CHUNK) * CHUNK, reverse=False)
 
 
 def row_precision(u: Tensor) -> str:
@@ -204,7 +204,7 @@ def convolve(
         K, KR, M = 0, 0, taps.shape[2]
     launch(
         _fft_conv,
-        lambda c: (u.shape[2], triton.cdiv(row.count, each)),
+        lambda c: (u.shape[2], cdiv(row.count, each)),
         {
             "u_ptr": u,
             "taps_ptr": taps,

@@ -14,7 +14,7 @@ from torch import Tensor
 from ...schemas import absent
 from ..reference import operations as formulas
 from ._fft import advance, forward, index, inverse
-from ._launch import Config, jit, launch
+from ._launch import Config, cdiv, jit, launch
 from ._reduce import sum_rows
 from ._row_table import Rows
 from .fft_conv import (
@@ -153,7 +153,7 @@ def correlate(grad: Tensor, u: Tensor, both: bool, row: Rows) -> Tensor:
     if row.count == 0:
         return u.new_zeros(shape, dtype=torch.float32)
     each = rows_per_program(u, row.count, 4)
-    groups = triton.cdiv(row.count, each)
+    groups = cdiv(row.count, each)
     partial = u.new_empty(groups, *shape, dtype=torch.float32)
     size = points(u.shape[1])
     phases = 2 if size == MAX_POINTS else 1

@@ -17,7 +17,7 @@ import triton.language as tl
 from torch import Tensor
 
 from ..reference import operations as formulas
-from ._launch import Config, jit, launch, next_power_of_2, supports
+from ._launch import Config, cdiv, jit, launch, next_power_of_2, supports
 from ._layout import sequence_of_token
 
 MAX_WIDTH = 15  # taps that the windows in registers are made for
@@ -187,10 +187,10 @@ def gated_conv(xv, conv_weight, conv_bias, norm_weight, lengths, cu_seqlens, eps
     seq = sequence_of_token(cu_seqlens, length)
     left, _ = geometry(width, causal)
     config = configurations(channels, width, backward=False)
-    segments = triton.cdiv(length, config[0].blocks["SEGMENT_LEN"])
+    segments = cdiv(length, config[0].blocks["SEGMENT_LEN"])
     launch(
         _gated_conv,
-        lambda c: (triton.cdiv(batch * segments, c.blocks["BLOCK_R"]),),
+        lambda c: (cdiv(batch * segments, c.blocks["BLOCK_R"]),),
         {
             "xv_ptr": xv,
             "weight_ptr": conv_weight,

@@ -13,12 +13,11 @@ every time.
 from __future__ import annotations
 
 import torch
-import triton
 import triton.language as tl
 
 from ...schemas import absent
 from ..reference import operations as formulas
-from ._launch import jit, launch
+from ._launch import cdiv, jit, launch
 from ._layout import sequence_of_token
 from ._reduce import sum_rows
 from .gated_conv import configurations, fits, geometry, inverse_rms, load_token, load_vector
@@ -189,8 +188,8 @@ def gated_conv_backward(grad, xv, conv_weight, conv_bias, norm_weight, lengths, 
     seq = sequence_of_token(cu_seqlens, length)
     left, reach = geometry(width, causal)
     config = configurations(channels, width, backward=True)
-    segments = triton.cdiv(length, config[0].blocks["SEGMENT_LEN"])
-    programs = triton.cdiv(batch * segments, config[0].blocks["BLOCK_R"])
+    segments = cdiv(length, config[0].blocks["SEGMENT_LEN"])
+    programs = cdiv(batch * segments, config[0].blocks["BLOCK_R"])
     rows = width + 1 + (2 if norm_weight is not None else 0)  # what is summed: dW, db, dw_x and dw_v
     partial = xv.new_empty(programs, width + 3, channels, dtype=torch.float32)
     launch(

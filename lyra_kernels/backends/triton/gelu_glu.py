@@ -19,7 +19,7 @@ from torch import Tensor
 from ...schemas import absent
 from ..reference import operations as formulas
 from ._dot import nearest
-from ._launch import Config, jit, launch, next_power_of_2, precision, supports
+from ._launch import Config, cdiv, jit, launch, next_power_of_2, precision, supports
 from ._layout import sequence_of_token
 from ._reduce import sum_rows
 
@@ -199,7 +199,7 @@ def _run(y, weight, bias, mask, residual, lengths, seq, grad, out, dz, a) -> Non
     tokens = batch * length
     launch(
         _gelu_glu,
-        lambda c: (triton.cdiv(tokens, c.blocks["BLOCK_T"]), triton.cdiv(channels, c.blocks["BLOCK_N"])),
+        lambda c: (cdiv(tokens, c.blocks["BLOCK_T"]), cdiv(channels, c.blocks["BLOCK_N"])),
         {
             "y_ptr": y,
             "weight_ptr": weight,
@@ -255,7 +255,7 @@ def gelu_glu_backward(grad, y, weight, bias, mask, lengths, cu_seqlens) -> tuple
     dy = torch.empty_like(y)
     launch(
         _gelu_backward,
-        lambda c: (triton.cdiv(tokens, c.blocks["BLOCK_T"]), triton.cdiv(channels, c.blocks["BLOCK_N"])),
+        lambda c: (cdiv(tokens, c.blocks["BLOCK_T"]), cdiv(channels, c.blocks["BLOCK_N"])),
         {
             "da_ptr": da,
             "y_ptr": y,

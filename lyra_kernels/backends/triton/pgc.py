@@ -9,7 +9,6 @@ gated_conv kernel, and so is every backward, in fp32, from u alone: recomputing 
 from __future__ import annotations
 
 import torch.nn.functional as F
-import triton
 import triton.language as tl
 from torch import Tensor
 
@@ -17,7 +16,7 @@ from ...layout import sequence_mask
 from ...schemas import absent
 from ..reference import operations as formulas
 from ._dot import nearest
-from ._launch import Config, jit, launch, next_power_of_2, precision, supports
+from ._launch import Config, cdiv, jit, launch, next_power_of_2, precision, supports
 from ._layout import sequence_of_token
 from .gated_conv import gated_conv
 from .gated_conv_backward import gated_conv_backward
@@ -171,7 +170,7 @@ def pgc(
     seq = sequence_of_token(cu_seqlens, length)
     launch(
         _pgc,
-        lambda c: (triton.cdiv(length, c.blocks["BLOCK_T"] - width + 1) * batch,),
+        lambda c: (cdiv(length, c.blocks["BLOCK_T"] - width + 1) * batch,),
         {
             "u_ptr": u,
             "in_weight_ptr": in_weight,

@@ -6,13 +6,12 @@ With n = 1 / sqrt(mean(x^2) + eps):  y = n w x,  dx = n (w g - x n^2 mean(w g x)
 from __future__ import annotations
 
 import torch
-import triton
 import triton.language as tl
 from torch import Tensor
 
 from ...schemas import absent
 from ..reference import operations as formulas
-from ._launch import Config, jit, launch, next_power_of_2, supports
+from ._launch import Config, cdiv, jit, launch, next_power_of_2, supports
 from ._reduce import sum_rows
 
 MAX_CHANNELS = 8192  # in the registers of one program
@@ -118,7 +117,7 @@ def rms_norm(x, weight, eps) -> Tensor:
     y = torch.empty_like(x)
     launch(
         _rms_norm,
-        lambda c: (triton.cdiv(rows, c.blocks["BLOCK_R"]),),
+        lambda c: (cdiv(rows, c.blocks["BLOCK_R"]),),
         {"x_ptr": x, "weight_ptr": weight, "y_ptr": y, "num_rows": rows, "C": channels, "eps": eps},
         {"HAS_WEIGHT": weight is not None},
         configurations(channels, backward=False),
@@ -134,7 +133,7 @@ def rms_norm_backward(grad, x, weight, eps) -> tuple[Tensor, Tensor]:
     rows = x.numel() // channels
     config = configurations(channels, backward=True)
     steps = max(1, 64 // config[0].blocks["BLOCK_R"])
-    programs = triton.cdiv(rows, config[0].blocks["BLOCK_R"] * steps)
+    programs = cdiv(rows, config[0].blocks["BLOCK_R"] * steps)
     dx = torch.empty_like(x)
     partial = None if weight is None else x.new_empty(programs, channels, dtype=torch.float32)
     launch(

@@ -18,7 +18,7 @@ import triton.language as tl
 from torch import Tensor
 
 from ..reference import operations as formulas
-from ._launch import Config, exact, jit, launch, next_power_of_2
+from ._launch import Config, cdiv, exact, jit, launch, next_power_of_2
 from ._modes import chain, hold, load_pair, modes, powers, round_to_nearest, split_turns
 
 
@@ -204,7 +204,7 @@ def s4d_kernel(log_dt, log_A_real, A_imag, C, length) -> Tensor:
     out = log_dt.new_empty(channels, length)
     launch(
         _s4d_kernel,
-        lambda c: (triton.cdiv(length, c.blocks["I"] * c.blocks["J"]), channels),
+        lambda c: (cdiv(length, c.blocks["I"] * c.blocks["J"]), channels),
         {
             "log_dt_ptr": log_dt,
             "log_A_real_ptr": log_A_real,
@@ -227,7 +227,7 @@ def s4d_kernel_backward(grad, log_dt, log_A_real, A_imag, C):
     if log_dt.dtype != torch.float32 or not A_imag.numel() or not length:
         return formulas()["s4d_kernel_backward"](grad, log_dt, log_A_real, A_imag, C)
     config = configurations(length, backward=True)
-    tiles = triton.cdiv(length, config[0].blocks["I"] * config[0].blocks["J"])
+    tiles = cdiv(length, config[0].blocks["I"] * config[0].blocks["J"])
     partial = log_dt.new_empty(tiles, channels, 4 * count)
     launch(
         _s4d_kernel_backward,

@@ -23,7 +23,7 @@ from ...layout import count_sequences
 from ..reference import operations as formulas
 from . import LIMITS
 from ._dot import dot16, dot_table, nearest, operand, power_of_two
-from ._launch import MOST_ROWS, Config, jit, launch, next_power_of_2, precision, supports
+from ._launch import MOST_ROWS, Config, cdiv, jit, launch, next_power_of_2, precision, supports
 from ._modes import powers
 from ._row_table import CHUNK, Rows, column_ptrs, rows, segment_length
 from ._scan_rows import Tables, combine, load_base, load_toeplitz, tables
@@ -268,7 +268,7 @@ def run_scan(
         checkpoints = checkpoints.view(-1)[direction * channels * count * 2 :]
     launch(
         _scan,
-        lambda c: (channels, triton.cdiv(row.count, c.blocks["BLOCK_R"])),
+        lambda c: (channels, cdiv(row.count, c.blocks["BLOCK_R"])),
         {
             "u_ptr": u,
             "y_ptr": y,
@@ -312,7 +312,7 @@ def s4d_scan(u, log_dt, log_A_real, A_imag, C, D, lengths, cu_seqlens, initial_s
         return formulas()["s4d_scan"](*args, save)
     directions, (channels, count) = C.shape[0], A_imag.shape
     sequences = count_sequences(u, cu_seqlens)
-    slots = u.shape[1] // CHUNK + sequences if cu_seqlens is not None else u.shape[0] * triton.cdiv(u.shape[1], CHUNK)
+    slots = u.shape[1] // CHUNK + sequences if cu_seqlens is not None else u.shape[0] * cdiv(u.shape[1], CHUNK)
     shape = (slots, directions * channels * count * 2) if save else (0,)
     checkpoints = torch.zeros(shape, dtype=torch.float32, device=u.device)
     config = configurations(count)[0]

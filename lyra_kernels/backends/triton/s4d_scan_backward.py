@@ -36,7 +36,7 @@ from ...layout import count_sequences
 from ...schemas import absent
 from ..reference import operations as formulas
 from ._dot import dot16, nearest
-from ._launch import Config, jit, launch, next_power_of_2, precision
+from ._launch import Config, cdiv, jit, launch, next_power_of_2, precision
 from ._modes import chain, hold, load_pair, modes, powers, split_turns
 from ._reduce import sum_rows
 from ._row_table import CHUNK, column_ptrs, rows, segment_length
@@ -342,11 +342,11 @@ def s4d_scan_backward(
             back=True,
             adjoint=True,
         )
-        programs = triton.cdiv(row.count, config.blocks["BLOCK_R"])
+        programs = cdiv(row.count, config.blocks["BLOCK_R"])
         partial = u.new_empty(programs, sums[direction].numel(), dtype=torch.float32)
         launch(
             _scan_backward,
-            lambda c: (channels, triton.cdiv(row.count, c.blocks["BLOCK_R"])),  # noqa: B023 (called at once)
+            lambda c: (channels, cdiv(row.count, c.blocks["BLOCK_R"])),  # noqa: B023 (called at once)
             {
                 "grad_ptr": grad_y,
                 "u_ptr": u,
