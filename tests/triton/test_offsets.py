@@ -9,6 +9,7 @@ import torch
 from lyra_kernels.backends.triton import (
     _reduce,
     _row_table,
+    _transpose,
     causal_conv,
     fft_conv_backward,
     gated_conv,
@@ -134,9 +135,10 @@ FLAGS = dict.fromkeys(("HAS_OUTPUT", "FINAL", "PARTS", "SAVE", "ADJOINT", "BACK"
 
 
 def _scan_arguments(x, table, count, width):
-    tables = {"base_ptr": x, "taps_ptr": x, "c_ptr": x, "table_ptr": table, "H": 64, "M": 32, "num_rows": count}
+    tables = {"base_ptr": x, "taps_ptr": x, "c_ptr": x, "table_ptr": table, "num_rows": count}
     outputs = {"y_ptr": x, "state_ptr": x, "checkpoints_ptr": x, "checkpoint_stride": width}
-    return {"u_ptr": x, **tables, **outputs, **_absent("before", "skip", "enter"), **FLAGS, **SCAN}
+    sizes = {"L": BIG, "H": 64, "M": 32}
+    return {"u_ptr": x, **tables, **sizes, **outputs, **_absent("before", "skip", "enter"), **FLAGS, **SCAN}
 
 
 def _scan(store_addresses, index, count, **flags):
@@ -148,7 +150,7 @@ def _scan(store_addresses, index, count, **flags):
 
 
 def test_scan_output(store_addresses):
-    assert _scan(store_addresses, (63, 0), 1, HAS_OUTPUT=True) == (LAST + 1 - 63 * 64 - 1, LAST)
+    assert _scan(store_addresses, (63, 0), 1, HAS_OUTPUT=True) == (LAST - 63, LAST)
 
 
 def test_scan_states(store_addresses):
@@ -171,11 +173,28 @@ def test_scan_backward(store_addresses):
     x, table = torch.zeros(1), _table()
     store_addresses.row = (table, [BIG - 64, 64, 1 << 21, 1 << 20, 3])
     args = {"grad_ptr": x, "u_ptr": x, "base_ptr": x, "c_ptr": x, "table_ptr": table, "checkpoints_ptr": x}
-    sizes = {"H": 64, "M": 32, "num_rows": 1 << 25, "checkpoint_stride": 64 * 32 * 2}
+    sizes = {"L": BIG, "H": 64, "M": 32, "num_rows": 1 << 25, "checkpoint_stride": 64 * 32 * 2}
     kernel = s4d_scan_backward._scan_backward
     found = store_addresses(kernel, (63, 1 << 20), **args, partial_ptr=x, **sizes, **_absent("leave"), **SCAN)
-    width = 6 * 32 + 32
+    width = 4 * 32 + 32
     assert _offsets(found, x) == (((1 << 20) * 64 + 63) * width, ((1 << 20) * 64 + 64) * width - 1)
+
+
+@pytest.mark.parametrize("back", [False, True])
+def test_transpose(store_addresses, back):
+    x, out = torch.zeros(1), torch.zeros(1)
+    args = {"x_ptr": x, "y_ptr": out, "L": BIG, "H": 64, "BACK": back, "L_ALIGNED": True}
+    found = store_addresses(_transpose._transpose, (BIG // 64 - 1,), **args, BLOCK_L=64, BLOCK_H=64)
+    low = LAST + 1 - 64 * 64 if back else BIG - 64
+    assert _offsets(found, out) == (low, LAST)
+    assert _offsets(np.concatenate([a.ravel() for a in store_addresses.loaded]).astype(np.int64), x)[1] == LAST
+
+
+def test_transpose_of_many_sequences(store_addresses):
+    x, out = torch.zeros(1), torch.zeros(1)
+    args = {"x_ptr": x, "y_ptr": out, "L": 64, "H": 64, "BACK": False, "L_ALIGNED": False}
+    found = store_addresses(_transpose._transpose, (BIG // 64 - 1,), **args, BLOCK_L=64, BLOCK_H=64)
+    assert _offsets(found, out) == (LAST - 4095, LAST)
 
 
 def test_rows_of_long_sequences(store_addresses):

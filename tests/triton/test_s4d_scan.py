@@ -34,6 +34,7 @@ def _plain_error(args, grad, grad_state, wanted):
 def check(
     device, batch, length, channels, modes, *,
     directions=1, dtype=torch.float32, state=False, skip=True, lengths=None, cu_seqlens=None, limit=None,
+    channels_first=False,
 ):  # fmt: skip
     generator = torch.Generator().manual_seed(5)
     sequences = batch if cu_seqlens is None else len(cu_seqlens) - 1
@@ -64,12 +65,16 @@ def check(
 
     limit = TOLERANCE[dtype] if limit is None else limit
     given = [guarded(a) if isinstance(a, torch.Tensor) else a for a in args]
+    grad = guarded(grad)
+    if channels_first:
+        given[0], grad = (guarded(x.transpose(1, 2)).transpose(1, 2) for x in (given[0], grad))
     y, final, checkpoints = IMPLEMENTATIONS["s4d_scan"](*given, True)
     assert y.dtype == dtype and relative_error(y, wanted) <= limit
     assert final.dtype == torch.float32 and relative_error(final, wanted_state) <= limit
     again = IMPLEMENTATIONS["s4d_scan"](*given, False)
     assert torch.equal(again[0], y) and again[2].shape == (0,)
-    found = IMPLEMENTATIONS["s4d_scan_backward"](guarded(grad), grad_state, *given, guarded(checkpoints))
+    found = IMPLEMENTATIONS["s4d_scan_backward"](grad, grad_state, *given, guarded(checkpoints))
+    assert y.stride() == found[0].stride() == given[0].stride()
     if lengths is not None:
         assert not y[hidden].any() and not found[0][hidden].any()
     for i, gradient in zip(WRT, found, strict=True):
@@ -82,7 +87,8 @@ def check(
 
 
 @pytest.mark.parametrize(
-    ("batch", "length", "channels", "modes"), [(2, 37, 3, 4), (1, 1, 1, 1), (18, 20, 1, 5), (1, 160, 2, 32)]
+    ("batch", "length", "channels", "modes"),
+    [(2, 37, 3, 4), (1, 1, 1, 1), (18, 20, 1, 5), (1, 160, 2, 32), (2, 150, 1, 33)],
 )
 def test_dense(batch, length, channels, modes, device):
     check(device, batch, length, channels, modes)
@@ -99,6 +105,16 @@ def test_padded(device):
 
 def test_packed(device):
     check(device, 1, 130, 2, 3, state=True, cu_seqlens=torch.tensor([0, 1, 1, 90, 130]))
+
+
+@pytest.mark.parametrize("directions", [1, 2])
+def test_channels_first(directions, device):
+    check(device, 2, 40, 2, 3, lengths=torch.tensor([40, 11]), directions=directions, channels_first=True)
+
+
+def test_channels_first_packed(device):
+    cu_seqlens = torch.tensor([0, 1, 1, 90, 130])
+    check(device, 1, 130, 2, 3, cu_seqlens=cu_seqlens, channels_first=True, dtype=torch.bfloat16)
 
 
 def test_bidirectional(device):

@@ -32,15 +32,21 @@ def load_base(base_ptr, h, n, M):
 
 
 @triton.jit
-def load_toeplitz(taps_ptr, h, SHIFT: tl.constexpr, T: tl.constexpr):
-    """The taps of channel ``h`` at lag T-1-t-s as (s, t), 0 where that is negative; at one lag less where SHIFT is 1.
+def load_toeplitz(taps_ptr, h, SHIFT: tl.constexpr, DOWN: tl.constexpr, T: tl.constexpr):
+    """The taps of channel ``h`` at lag t-s as (s, t), s-t where DOWN, 0 where that is negative; one less with SHIFT 1.
 
     ``taps_ptr``: ``(H, 2T)`` fp32, the first T of them 0. All 2T are read.
     """
     i = tl.arange(0, T * T)
-    lag = T - 1 - i % T - i // T
     values = tl.load(taps_ptr + h * (2 * T) + tl.arange(0, 2 * T))
+    lag = (i // T - i % T) if DOWN else (i % T - i // T)
     return tl.reshape(tl.gather(values, lag + (T - SHIFT), axis=0), (T, T))
+
+
+@triton.jit
+def row_offsets(start, h, L, H):
+    """Where channel ``h`` of the token ``start``, counted in the tokens of the batch, lies in ``(B, H, L)`` memory."""
+    return start // L * H * L + h * L + start % L
 
 
 @triton.jit

@@ -4,10 +4,12 @@ Within a chunk that state S enters, position t from 0, per channel (x the chunk 
 
     y = x Toeplitz(K) + Re(c a S  a^t) + D x,      S' = a^T S + x a^(T-1-s)
 
-A program takes one channel of R rows. States stay in registers from chunk to chunk: u is read once and y written once.
-Activations are channels-last, so it is the programs of neighbouring channels, running side by side, that use whole
-sectors of the level-2 cache. The second direction is the same with time reversed and a shift of one token (a token
-does not see itself twice).
+A program takes one channel of R rows. States stay in registers from chunk to chunk: u is read once and y written once,
+and the next chunk of u is on its way while one is multiplied. Kernels read and write ``(B, H, L)`` memory, where a
+chunk of a row is one line: out of channels-last memory every value is a request of its own, which took 3 times (fp32)
+and 4 times (bf16) as long (H200, 64 x 4096 x 64). Other layouts are transposed before and after (:mod:`._transpose`),
+which is still twice as fast. The second direction is the same with time reversed and a shift of one token (a token does
+not see itself twice).
 
 Activations in 16 bits stay so, as operands beside tables in 16 bits; states are TF32. See ``_dot``.
 """
@@ -26,7 +28,8 @@ from ._dot import dot16, dot_table, nearest, operand, power_of_two
 from ._launch import MOST_ROWS, Config, cdiv, jit, launch, next_power_of_2, precision, supports
 from ._modes import powers
 from ._row_table import CHUNK, Rows, column_ptrs, rows, segment_length
-from ._scan_rows import Tables, combine, load_base, load_toeplitz, tables
+from ._scan_rows import Tables, combine, load_base, load_toeplitz, row_offsets, tables
+from ._transpose import as_given, channels_first
 
 MAX_MODES = LIMITS.scan_modes  # whose states fit in registers
 
@@ -61,6 +64,7 @@ def _scan(
     enter_ptr,
     state_ptr,
     checkpoints_ptr,
+    L,
     H,
     M,
     num_rows,
@@ -85,7 +89,7 @@ def _scan(
     """BLOCK_R rows of one channel, T tokens at a time: outputs, states, or both.
 
     Args:
-        u_ptr: ``(tokens, H)``, the activations, or in the backward the gradient of y.
+        u_ptr: ``(B, H, L)``, the activations, or in the backward the gradient of y.
         y_ptr: as u or fp32, written where HAS_OUTPUT.
         before_ptr: as y, what outputs are added to; read where HAS_BEFORE.
         base_ptr, taps_ptr, c_ptr: :class:`Tables`, of this direction.
@@ -100,11 +104,11 @@ def _scan(
             enters a state, not the state as it enters y.
         STEP: 1, or -1 where rows run backwards in time.
         BACK: each row is walked from its own end.
+        L: tokens of a sequence, or of the whole batch where it is packed (B = 1).
         SHIFT: 1 for the second direction, whose output does not see its own token.
         PREC: of products of fp32 values, ``tl.dot``'s input_precision.
         BLOCK_N: M or more, a power of 2.
     """
-    # Neighbouring channels run side by side: together they use whole sectors of the cache.
     h = tl.program_id(0).to(tl.int64)
     row = tl.program_id(1) * BLOCK_R + tl.arange(0, BLOCK_R)
     row_mask = row < num_rows
@@ -123,21 +127,34 @@ def _scan(
     n = tl.arange(0, BLOCK_N)[None, :]
     t = tl.arange(0, T)[None, :]
     s = tl.arange(0, T)[:, None]
+    # Columns are in the order of memory, whichever way the walk goes: else a request touches a line for each value.
+    # Column j of the chunk at ``off`` is the walk's token off + j, or off + T - 1 - j where it goes down.
+    DOWN: tl.constexpr = step == -1
+    offsets = row_offsets(start, h, L, H)[:, None] + t
+    late = t  # tokens that a column comes after the first
+    if DOWN:
+        offsets -= T - 1
+        late = T - 1 - t
+    u_ptrs = u_ptr + offsets
+    if HAS_OUTPUT:
+        y_ptrs = y_ptr + offsets
+        if HAS_BEFORE:
+            before_ptrs = before_ptr + offsets
     decay, coarse, fine = load_base(base_ptr, h, n, M)
     aT_re, aT_im = powers(decay, coarse, fine, 0.0, tl.full((1, BLOCK_N), T, tl.float32))
     like: tl.constexpr = u_ptr.dtype.element_ty
-    p_re, p_im = powers(decay, coarse, fine, 0.0, (T - 1 - s).to(tl.float32))
+    p_re, p_im = powers(decay, coarse, fine, 0.0, (s if DOWN else T - 1 - s).to(tl.float32))
     encode_re, low_re = operand(p_re, like, PREC)
     encode_im, low_im = operand(p_im, like, PREC)
     none = tl.zeros((BLOCK_R, BLOCK_N), tl.float32)
     if HAS_OUTPUT:
-        # Outputs come back to front, t' = T - 1 - t: so a^t is the same table, transposed.
         d_re, d_im = load_coefficient(c_ptr, decay, coarse, fine, h, n, M, SHIFT)
-        decode_re = tl.trans(nearest(p_re, PREC))
-        decode_im = tl.trans(nearest(p_im, PREC))
-        matrix = load_toeplitz(taps_ptr, h, SHIFT, T)
+        q_re, q_im = powers(decay, coarse, fine, 0.0, (T - 1 - s if DOWN else s).to(tl.float32))
+        decode_re = tl.trans(nearest(q_re, PREC))
+        decode_im = tl.trans(nearest(q_im, PREC))
+        matrix = load_toeplitz(taps_ptr, h, SHIFT, DOWN, T)
         if HAS_SKIP:
-            matrix += tl.where(t + s == T - 1, tl.load(skip_ptr + h), 0.0)
+            matrix += tl.where(t == s, tl.load(skip_ptr + h), 0.0)
         if like == tl.float16:  # which has fewer exponents than taps may have
             scale, inverse = power_of_two(tl.max(tl.max(tl.abs(matrix), axis=1), axis=0))
             matrix *= inverse
@@ -152,18 +169,18 @@ def _scan(
         s_im = tl.load(entering_ptrs + 1, mask=mode_mask & row_mask[:, None], other=0.0)
         if ADJOINT:  # a gradient is the conjugate of Lambda
             s_im = -s_im
+    u = tl.load(u_ptrs, mask=late < length[:, None], other=0.0)
     for off in range(0, tl.max(length, axis=0), T):
-        token_offsets = (start[:, None] + step * (off + t)) * H + h
-        token_mask = off + t < length[:, None]
-        u = tl.load(u_ptr + token_offsets, mask=token_mask, other=0.0)
+        # The next chunk is on its way while this one is multiplied.
+        ahead = tl.load(u_ptrs + step * (off + T), mask=late < length[:, None] - (off + T), other=0.0)
         if SAVE:
             if off % SAVE_EVERY == 0:
-                checkpoint_ptrs = (
-                    checkpoints_ptr + (slot + off // SAVE_EVERY)[:, None] * checkpoint_stride + state_offsets
-                )
-                checkpoint_mask = mode_mask & (off < length)[:, None]
-                tl.store(checkpoint_ptrs, s_re, mask=checkpoint_mask)
-                tl.store(checkpoint_ptrs + 1, s_im, mask=checkpoint_mask)
+                # Real and imaginary parts side by side: stored apart, a lane of a request would have its own line.
+                pair = tl.arange(0, 2 * BLOCK_N)[None, :]
+                checkpoint_ptrs = checkpoints_ptr + (slot + off // SAVE_EVERY)[:, None] * checkpoint_stride
+                checkpoint_mask = (pair < 2 * M) & (off < length)[:, None]
+                pairs = tl.reshape(tl.join(s_re, s_im), (BLOCK_R, 2 * BLOCK_N))
+                tl.store(checkpoint_ptrs + h * (2 * M) + pair, pairs, mask=checkpoint_mask)
         if HAS_OUTPUT:
             y = tl.zeros((BLOCK_R, T), tl.float32)
             if like == tl.float16:
@@ -177,12 +194,10 @@ def _scan(
                 f_im = s_re * d_im + s_im * d_re
             y = tl.dot(nearest(f_re, PREC), decode_re, y, input_precision=PREC)
             y = tl.dot(-nearest(f_im, PREC), decode_im, y, input_precision=PREC)
-            back = off + T - 1 - t
-            token_offsets = (start[:, None] + step * back) * H + h
-            token_mask = back < length[:, None]
+            token_mask = late < length[:, None] - off
             if HAS_BEFORE:
-                y += tl.load(before_ptr + token_offsets, mask=token_mask, other=0.0).to(tl.float32)
-            tl.store(y_ptr + token_offsets, y.to(y_ptr.dtype.element_ty), mask=token_mask)
+                y += tl.load(before_ptrs + step * off, mask=token_mask, other=0.0).to(tl.float32)
+            tl.store(y_ptrs + step * off, y.to(y_ptr.dtype.element_ty), mask=token_mask)
         # A chunk that is not full leaves the state as it is: what follows takes care of it.
         full = (off + T <= length)[:, None]
         if ADJOINT:
@@ -196,13 +211,12 @@ def _scan(
             e_im = dot_table(u, encode_im, low_im, aT_re * s_im + aT_im * s_re, PREC)
         s_re = tl.where(full, e_re, s_re)
         s_im = tl.where(full, e_im, s_im)
+        u = ahead
     if FINAL or PARTS:
         # The r tokens after the last full chunk, at the end of a chunk of zeros, and a^r for the state.
         rest = length % T
         off = length - T
-        token_offsets = (start[:, None] + step * (off[:, None] + t)) * H + h
-        token_mask = t >= T - rest[:, None]
-        u = tl.load(u_ptr + token_offsets, mask=token_mask, other=0.0)
+        u = tl.load(u_ptrs + step * off[:, None], mask=late >= T - rest[:, None], other=0.0)
         a_re, a_im = powers(decay, coarse, fine, 0.0, rest[:, None].to(tl.float32))
         if ADJOINT:
             e_re = dot_table(u, encode_re, low_re, none, PREC)
@@ -257,12 +271,12 @@ def run_scan(
     back: bool = False,
     adjoint: bool = False,
 ) -> None:
-    """Launch ``_scan`` for one direction; see its constants for what each argument does where it is given.
+    """Launch ``_scan`` for one direction of ``u (B, H, L)``; see there for what each argument does where it is given.
 
     With ``back`` each row is walked from its end; with ``adjoint`` states are gradients, and the kernel's coefficients
     are applied to what enters a state, not to what leaves it.
     """
-    channels, count = u.shape[-1], table.base.shape[-1]
+    channels, length, count = u.shape[1], u.shape[2], table.base.shape[-1]
     width = 0 if checkpoints is None else checkpoints.shape[-1]
     if checkpoints is not None:
         checkpoints = checkpoints.view(-1)[direction * channels * count * 2 :]
@@ -281,6 +295,7 @@ def run_scan(
             "enter_ptr": enter,
             "state_ptr": state,
             "checkpoints_ptr": checkpoints,
+            "L": length,
             "H": channels,
             "M": count,
             "num_rows": row.count,
@@ -314,26 +329,27 @@ def s4d_scan(u, log_dt, log_A_real, A_imag, C, D, lengths, cu_seqlens, initial_s
     sequences = count_sequences(u, cu_seqlens)
     slots = u.shape[1] // CHUNK + sequences if cu_seqlens is not None else u.shape[0] * cdiv(u.shape[1], CHUNK)
     shape = (slots, directions * channels * count * 2) if save else (0,)
-    checkpoints = torch.zeros(shape, dtype=torch.float32, device=u.device)
+    checkpoints = u.new_empty(shape, dtype=torch.float32)
     config = configurations(count)[0]
     table = tables(log_dt, log_A_real, A_imag, C, config.blocks["T"])
     segment = segment_length(u, sequences, channels, config.blocks["BLOCK_R"])
-    y = torch.zeros_like(u) if lengths is not None else torch.empty_like(u)
+    v = channels_first(u)
+    y = torch.zeros_like(v) if lengths is not None else torch.empty_like(v)
     state = u.new_empty((sequences, channels, count, 2) if directions == 1 else (0,), dtype=torch.float32)
-    whole = y if directions == 1 or u.dtype == torch.float32 else torch.zeros_like(u, dtype=torch.float32)
+    whole = y if directions == 1 or u.dtype == torch.float32 else torch.zeros_like(v, dtype=torch.float32)
     for direction in range(directions):
         row = rows(u, lengths, cu_seqlens, segment, reverse=direction == 1)
         enter = initial_state
         if row.count > sequences:
             parts = u.new_empty(row.count, channels, count, 2, dtype=torch.float32)
-            run_scan(u, None, None, table, direction, None, row, None, parts, None, config, parts=True)
+            run_scan(v, None, None, table, direction, None, row, None, parts, None, config, parts=True)
             spectrum = (log_dt, log_A_real, A_imag)
             enter = combine(
                 spectrum, table.c[direction], initial_state, parts, row, cu_seqlens, sequences, False, direction == 1
             )
         last = direction == directions - 1
         run_scan(
-            u,
+            v,
             y if last else whole,
             whole if direction else None,
             table,
@@ -345,4 +361,4 @@ def s4d_scan(u, log_dt, log_A_real, A_imag, C, D, lengths, cu_seqlens, initial_s
             checkpoints if save else None,
             config,
         )
-    return y, state, checkpoints
+    return as_given(y, u), state, checkpoints

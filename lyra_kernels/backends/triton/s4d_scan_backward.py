@@ -17,12 +17,12 @@ Everything but the two elementwise lines is a matrix product, and nothing of siz
 du is the scan of g with time reversed (``_scan`` with ADJOINT). The sums for the parameters, which need the states of
 both directions in step, are a second kernel: together they would need the tables of both at once, and more than the
 255 registers that a thread has; apart, g is read twice, a quarter of the floor, and no program runs two sets of warps
-on the same product. That sweep goes from the last chunk to the first. u is read back to front (s' = T-1-s), so that
-one table of a^t serves every product. A sequence's last chunk, r tokens long, sits at the end of T tokens for u, at
-the start for Gamma, and has a^r in place of a^T.
+on the same product. That sweep goes from the last chunk to the first, two at a time. u and g are read in the order of
+time, which is that of ``(B, H, L)`` memory; u is turned back to front within a warp, so that one table of a^t serves
+every product. A sequence's last chunk, r tokens long, has a^r in place of a^T.
 
-Sums over rows go to a partial buffer, are added in a fixed order, and :func:`_scan_chain` takes them to the
-parameters in float64.
+Sums over rows go to a partial buffer, are added in a fixed order, and :mod:`._scan_chain` takes them to the parameters
+in float64.
 """
 
 from __future__ import annotations
@@ -36,75 +36,99 @@ from ...layout import count_sequences
 from ...schemas import absent
 from ..reference import operations as formulas
 from ._dot import dot16, nearest
-from ._launch import Config, cdiv, jit, launch, next_power_of_2, precision
-from ._modes import chain, hold, load_pair, modes, powers, split_turns
+from ._launch import cdiv, jit, launch, precision
+from ._modes import powers
 from ._reduce import sum_rows
 from ._row_table import CHUNK, column_ptrs, rows, segment_length
-from ._scan_rows import combine, load_base, tables
+from ._scan_chain import num_sums, parameter_gradients, sums_ptrs, times
+from ._scan_rows import combine, load_base, row_offsets, tables
+from ._transpose import as_given, channels_first
 from .s4d_scan import configurations, fits, run_scan
 
-SUMS = 6  # real and imaginary part of S Gamma, S Gamma_1 and Lambda (E_1 + T a^T S)
+
+@triton.jit
+def _flip(x, rest, t):
+    """The ``rest`` tokens of each row back to front: column j is that j before the last one; 0 behind them."""
+    return tl.where(t < rest, tl.gather(x, tl.maximum(rest - 1 - t, 0), axis=1), 0.0)
 
 
 @triton.jit
-def _times(a_re, a_im, b_re, b_im):
-    """The product of two complex numbers."""
-    return a_re * b_re - a_im * b_im, a_re * b_im + a_im * b_re
-
-
-@triton.jit
-def _sums(ptr, index, M, T: tl.constexpr):
-    """Where the sums of ``index`` begin in an array ``(..., 6 M + T)``: six of each mode (SUMS), then W by lag."""
-    return ptr + index * (6 * M + T)
-
-
-@triton.jit
-def _load(ptr, start, off, rest, t, h, H, STEP: tl.constexpr):
-    """The ``rest`` tokens of channel ``h`` from ``off`` on, (BLOCK_R, T), back to front; 0 behind them."""
-    offsets = (start + STEP * (off + rest - 1 - t)) * H + h
-    return tl.load(ptr + offsets, mask=t < rest, other=0.0)
-
-
-@triton.jit
-def _chunk(
-    g_back, u_back, s_re, s_im, lam_re, lam_im, a_lam_re, a_lam_im, sums, w,
-    rest, t, p_re, p_im, one_re, one_im, c_re, c_im, SHIFT: tl.constexpr, PREC: tl.constexpr,
-):  # fmt: skip
-    """One chunk, ``rest`` tokens of which are real: Lambda before it, the sums with what it adds, and W.
-
-    ``g_back`` and ``u_back``: the gradients and activations, back to front; ``s``: the state that enters; ``lam``:
-    Lambda after the chunk, ``a_lam``: times a to the power of ``rest``; ``p``: a^t as (t, n); ``one``: a, or 1 where
-    SHIFT is 1.
-    """
-    if u_back.dtype == tl.float32:
-        w = tl.dot(tl.trans(nearest(g_back, PREC)), nearest(u_back, PREC), w, input_precision=PREC)
+def _half(x, HALF: tl.constexpr):
+    """Rows half of all apart, both of which a thread has, added: half the registers of a sum."""
+    if HALF:
+        return tl.sum(tl.reshape(x, (2, x.shape[0] // 2, x.shape[1])), axis=0)
     else:
-        w = dot16(tl.trans(g_back), u_back, w)
-    g_back = g_back.to(tl.float32)
-    u_back = u_back.to(tl.float32)
-    j = t.to(tl.float32)
-    f_re, f_im = _times(s_re, s_im, a_lam_re, a_lam_im)
-    r = rest.to(tl.float32)
-    late = nearest(u_back * j, PREC)
+        return x
+
+
+@triton.jit
+def _after(s_re, s_im, u_back, p_re, p_im, aT_re, aT_im, PREC: tl.constexpr):
+    """The state behind a chunk that is full, of which ``u_back`` are the activations, back to front."""
+    u = nearest(u_back.to(tl.float32), PREC)
+    s_re, s_im = times(aT_re, aT_im, s_re, s_im)
+    s_re = tl.dot(u, p_re, s_re, input_precision=PREC)
+    s_im = tl.dot(u, p_im, s_im, input_precision=PREC)
+    return s_re, s_im
+
+
+@triton.jit
+def _add_lags(
+    u, u_back, g, lam_re, lam_im, e_sum_re, e_sum_im, w, t, p_re, p_im, HALF: tl.constexpr, PREC: tl.constexpr
+):
+    """What of a chunk does not need the state that enters it, added: Lambda E_1 to ``e_sum``, and W.
+
+    ``lam``: Lambda after the chunk; ``p``: a^t as (t, n).
+    """
+    if u.dtype == tl.float32:
+        w = tl.dot(tl.trans(nearest(u, PREC)), nearest(g, PREC), w, input_precision=PREC)
+    else:
+        w = dot16(tl.trans(u), g, w)
+    late = nearest(u_back.to(tl.float32) * t.to(tl.float32), PREC)
     e_re = tl.dot(late, p_re, input_precision=PREC)
     e_im = tl.dot(late, p_im, input_precision=PREC)
-    e_re, e_im = _times(lam_re, lam_im, e_re, e_im)
-    e_sum = (sums[4] + tl.sum(e_re + r * f_re, axis=0), sums[5] + tl.sum(e_im + r * f_im, axis=0))
-    g = tl.where(t < rest, tl.gather(g_back, tl.maximum(rest - 1 - t, 0), axis=1), 0.0)
-    late = nearest(g * (j + (1 - SHIFT)), PREC)
-    g = nearest(g, PREC)
+    e_re, e_im = times(lam_re, lam_im, e_re, e_im)
+    return e_sum_re + _half(e_re, HALF), e_sum_im + _half(e_im, HALF), w
+
+
+@triton.jit
+def _where_not_full(a_lam_re, a_lam_im, lam_re, lam_im, base_ptr, h, n, M, rest, T: tl.constexpr):
+    """``a_lam``, Lambda times a^T, but Lambda times a to the power of ``rest`` in rows that have fewer tokens."""
+    decay, coarse, fine = load_base(base_ptr, h, n, M)  # again: seldom, and not worth registers
+    a_re, a_im = powers(decay, coarse, fine, 0.0, rest.to(tl.float32))
+    a_re, a_im = times(a_re, a_im, lam_re, lam_im)
+    return tl.where(rest == T, a_lam_re, a_re), tl.where(rest == T, a_lam_im, a_im)
+
+
+@triton.jit
+def _add_states(
+    g, s_re, s_im, a_lam_re, a_lam_im, e_sum_re, e_sum_im, f_sum_re, f_sum_im,
+    rest, t, p_re, p_im, c_re, c_im, SHIFT: tl.constexpr, HALF: tl.constexpr, PREC: tl.constexpr,
+):  # fmt: skip
+    """Lambda before a chunk, and the sums with what it adds to them and the state ``s`` that enters it.
+
+    ``rest`` of its tokens are real; ``a_lam``: Lambda after it, times a to the power of ``rest``; ``p``: a^t as (t, n);
+    ``c``: c a, or c where SHIFT is 1.
+    """
+    r = rest.to(tl.float32)
+    f_re, f_im = times(s_re, s_im, a_lam_re, a_lam_im)
+    e_sum_re += _half(r * f_re, HALF)
+    e_sum_im += _half(r * f_im, HALF)
+    g = g.to(tl.float32)
+    late = nearest(g * (t.to(tl.float32) + (1 - SHIFT)), PREC)
     k_re = tl.dot(late, p_re, input_precision=PREC)
     k_im = tl.dot(late, p_im, input_precision=PREC)
-    k_re, k_im = _times(k_re, k_im, one_re, one_im)
-    k_re, k_im = _times(s_re, s_im, k_re, k_im)
-    k_sum = (sums[2] + tl.sum(k_re, axis=0), sums[3] + tl.sum(k_im, axis=0))
-    g_re = tl.dot(g, p_re, input_precision=PREC)
-    g_im = tl.dot(g, p_im, input_precision=PREC)
-    g_re, g_im = _times(g_re, g_im, one_re, one_im)
-    f_re, f_im = _times(s_re, s_im, g_re, g_im)
-    f_sum = (sums[0] + tl.sum(f_re, axis=0), sums[1] + tl.sum(f_im, axis=0))
-    g_re, g_im = _times(c_re, c_im, g_re, g_im)
-    return a_lam_re + g_re, a_lam_im + g_im, f_sum + k_sum + e_sum, w
+    k_re, k_im = times(c_re, c_im, k_re, k_im)
+    k_re, k_im = times(s_re, s_im, k_re, k_im)
+    e_sum_re += _half(k_re, HALF)
+    e_sum_im += _half(k_im, HALF)
+    now = nearest(g, PREC)
+    g_re = tl.dot(now, p_re, input_precision=PREC)
+    g_im = tl.dot(now, p_im, input_precision=PREC)
+    f_re, f_im = times(s_re, s_im, g_re, g_im)
+    f_sum_re += _half(f_re, HALF)
+    f_sum_im += _half(f_im, HALF)
+    g_re, g_im = times(c_re, c_im, g_re, g_im)
+    return a_lam_re + g_re, a_lam_im + g_im, e_sum_re, e_sum_im, f_sum_re, f_sum_im
 
 
 @jit
@@ -117,6 +141,7 @@ def _scan_backward(
     leave_ptr,
     checkpoints_ptr,
     partial_ptr,
+    L,
     H,
     M,
     num_rows,
@@ -133,14 +158,17 @@ def _scan_backward(
     """What BLOCK_R rows of one channel add to the sums for the parameters.
 
     Args:
-        grad_ptr, u_ptr: ``(tokens, H)``, the gradient of y, and the activations.
+        grad_ptr, u_ptr: ``(B, H, L)``, the gradient of y, and the activations.
         base_ptr, c_ptr: see :class:`._scan_rows.Tables`, of this direction.
         table_ptr: the table of rows.
         leave_ptr: ``(num_rows, H, M, 2)`` fp32, the gradient of the state that leaves each row; read where HAS_LEAVE,
             else it is 0.
-        checkpoints_ptr, checkpoint_stride, STEP, SHIFT, PREC, SAVE_EVERY, BLOCK_N: as of :func:`.s4d_scan._scan`.
-        partial_ptr: ``(programs, H, 6 M + T)`` fp32, written; see :func:`_sums`.
+        checkpoints_ptr, checkpoint_stride, L, STEP, SHIFT, PREC, SAVE_EVERY, BLOCK_N: as of :func:`.s4d_scan._scan`;
+            SAVE_EVERY is a multiple of 2 T.
+        partial_ptr: ``(programs, H, 4 M + T)`` fp32, written; see :func:`.sums_ptrs`.
     """
+    PAIR: tl.constexpr = 2 * T
+    tl.static_assert(SAVE_EVERY % PAIR == 0)
     h = tl.program_id(0).to(tl.int64)
     row = tl.program_id(1) * BLOCK_R + tl.arange(0, BLOCK_R)[:, None]
     row_mask = row < num_rows
@@ -152,6 +180,9 @@ def _scan_backward(
     t = tl.arange(0, T)[None, :]
     s = tl.arange(0, T)[:, None]
     mode_mask = n < M
+    offsets = row_offsets(start, h, L, H) + STEP * t
+    u_ptrs = u_ptr + offsets
+    grad_ptrs = grad_ptr + offsets
     decay, coarse, fine = load_base(base_ptr, h, n, M)
     p_re, p_im = powers(decay, coarse, fine, 0.0, s.to(tl.float32))
     p_re = nearest(p_re, PREC)
@@ -160,133 +191,97 @@ def _scan_backward(
     one_re, one_im = powers(decay, coarse, fine, 0.0, tl.full((1, BLOCK_N), 1 - SHIFT, tl.float32))
     c_re = tl.load(c_ptr + h * (2 * M) + n, mask=mode_mask, other=0.0)
     c_im = tl.load(c_ptr + h * (2 * M) + M + n, mask=mode_mask, other=0.0)
-    state_offsets = (h * M + n) * 2
+    c_re, c_im = times(c_re, c_im, one_re, one_im)
     lam_re = tl.zeros((BLOCK_R, BLOCK_N), tl.float32)
     lam_im = tl.zeros((BLOCK_R, BLOCK_N), tl.float32)
     if HAS_LEAVE:
-        leave_ptrs = leave_ptr + row * (H * M * 2) + state_offsets
+        leave_ptrs = leave_ptr + row * (H * M * 2) + (h * M + n) * 2
         lam_re = tl.load(leave_ptrs, mask=mode_mask & row_mask, other=0.0)
         lam_im = -tl.load(leave_ptrs + 1, mask=mode_mask & row_mask, other=0.0)  # a gradient is the conjugate of Lambda
-    none = tl.zeros((BLOCK_N,), tl.float32)
-    sums = (none, none, none, none, none, none)
+    # Sums over rows wait for the end. fp32, whose tables are two operands each, has no register to spare for more.
+    WIDE: tl.constexpr = u_ptr.dtype.element_ty == tl.float32
+    HALF: tl.constexpr = WIDE or HAS_LEAVE
+    none = tl.zeros((BLOCK_R // 2 if HALF else BLOCK_R, BLOCK_N), tl.float32)
+    e_sum_re = none
+    e_sum_im = none
+    f_sum_re = none
+    f_sum_im = none
     w = tl.zeros((T, T), tl.float32)
-    chunks = (tl.max(tl.max(length, axis=0), axis=0) + T - 1) // T
-    first_re = tl.zeros((BLOCK_R, BLOCK_N), tl.float32)
-    first_im = tl.zeros((BLOCK_R, BLOCK_N), tl.float32)
-    for i in range(chunks):
-        off = (chunks - 1 - i) * T
-        checkpoint = off // SAVE_EVERY * SAVE_EVERY
-        if (i == 0) | (off + T == checkpoint + SAVE_EVERY):
-            checkpoint_ptrs = checkpoints_ptr + (slot + checkpoint // SAVE_EVERY) * checkpoint_stride + state_offsets
-            checkpoint_mask = mode_mask & (checkpoint < length)
-            first_re = tl.load(checkpoint_ptrs, mask=checkpoint_mask, other=0.0)
-            first_im = tl.load(checkpoint_ptrs + 1, mask=checkpoint_mask, other=0.0)
-        s_re = first_re
-        s_im = first_im
-        for k in range(checkpoint, off, T):  # from the checkpoint's state to that which enters this chunk
-            full = tl.where(off < length, T, 0) + tl.zeros_like(length)
-            x = nearest(_load(u_ptr, start, k, full, t, h, H, STEP).to(tl.float32), PREC)
-            n_re, n_im = _times(aT_re, aT_im, s_re, s_im)
-            s_re = tl.dot(x, p_re, n_re, input_precision=PREC)
-            s_im = tl.dot(x, p_im, n_im, input_precision=PREC)
-        rest = tl.minimum(tl.maximum(length - off, 0), T)
-        s_re = tl.where(rest > 0, s_re, 0.0)
-        s_im = tl.where(rest > 0, s_im, 0.0)
-        x = _load(u_ptr, start, off, rest, t, h, H, STEP)
-        a_lam_re, a_lam_im = _times(aT_re, aT_im, lam_re, lam_im)
-        if HAS_LEAVE:  # else Lambda is 0 where a chunk is not full, a sequence's last
-            if tl.max(tl.max(((rest > 0) & (rest < T)).to(tl.int32), axis=0), axis=0) > 0:
-                a_re, a_im = powers(decay, coarse, fine, 0.0, rest.to(tl.float32))
-                a_re, a_im = _times(a_re, a_im, lam_re, lam_im)
-                a_lam_re = tl.where(rest == T, a_lam_re, a_re)
-                a_lam_im = tl.where(rest == T, a_lam_im, a_im)
-            a_lam_re = tl.where(rest == 0, lam_re, a_lam_re)
-            a_lam_im = tl.where(rest == 0, lam_im, a_lam_im)
-        grad = _load(grad_ptr, start, off, rest, t, h, H, STEP)
-        lam_re, lam_im, sums, w = _chunk(
-            grad, x, s_re, s_im, lam_re, lam_im, a_lam_re, a_lam_im, sums, w,
-            rest, t, p_re, p_im, one_re, one_im, c_re, c_im, SHIFT, PREC,
-        )  # fmt: skip
-    partial_ptrs = _sums(partial_ptr, tl.program_id(1).to(tl.int64) * H + h, M, T)
-    i = tl.arange(0, BLOCK_N)
-    for k in tl.static_range(len(sums)):
-        tl.store(partial_ptrs + k * M + i, sums[k], mask=i < M)
-    # W is back to front: lag t lies at (s, s + t).
-    w = tl.where(s + t < T, tl.gather(w, (s + t) % T, axis=1), 0.0)
-    tl.store(partial_ptrs + len(sums) * M + tl.arange(0, T), tl.sum(w, axis=0))
-
-
-@triton.jit
-def _scan_chain(
-    sums_ptr,
-    log_dt_ptr,
-    log_A_real_ptr,
-    A_imag_ptr,
-    C_ptr,
-    d_log_dt_ptr,
-    d_log_A_real_ptr,
-    d_A_imag_ptr,
-    d_C_ptr,
-    d_skip_ptr,
-    H,
-    M,
-    DIRECTIONS: tl.constexpr,
-    HAS_SKIP: tl.constexpr,
-    T: tl.constexpr,
-    BLOCK_N: tl.constexpr,
-):
-    """From the sums of each direction to the gradients of the parameters of one channel.
-
-    Args:
-        sums_ptr: ``(DIRECTIONS, H, 6 M + T)`` fp32, see :func:`_sums`.
-        log_dt_ptr, log_A_real_ptr, A_imag_ptr, C_ptr: the parameters, fp32.
-        d_log_dt_ptr, d_log_A_real_ptr, d_A_imag_ptr, d_C_ptr: as these, written.
-        d_skip_ptr: ``(H,)`` fp32, the gradient of D; written where HAS_SKIP, from lag 0 of W.
-        BLOCK_N: M or more, a power of 2.
-    """
-    h = tl.program_id(0).to(tl.int64)
-    n = tl.arange(0, BLOCK_N)
-    mode_mask = n < M
-    j = tl.arange(0, T)
-    dt, re, im, x, turns = modes(log_dt_ptr, log_A_real_ptr, A_imag_ptr, h, n, M, mode_mask)
-    s_re, s_im = hold(re, im, x, turns)
-    x32 = x.to(tl.float32)
-    coarse, fine = split_turns(turns)
-    by_dt = tl.zeros((BLOCK_N,), tl.float64)
-    by_re = tl.zeros((BLOCK_N,), tl.float64)
-    by_im = tl.zeros((BLOCK_N,), tl.float64)
-    for d in tl.static_range(DIRECTIONS):
-        sums_ptrs = _sums(sums_ptr, d * H + h, M, T)
-        w = tl.load(sums_ptrs + 6 * M + j)
-        if HAS_SKIP and d == 0:
-            tl.store(d_skip_ptr + h, tl.sum(tl.where(j == 0, w, 0.0), axis=0))
-        l = tl.maximum(j - d, 0)  # the second direction leaves a token's own lag out
-        w = tl.where(j >= d, w, 0.0)
-        p_re, p_im = powers(x32[None, :], coarse[None, :], fine[None, :], 0.0, l.to(tl.float32)[:, None])
-        p_re = p_re * w[:, None]
-        p_im = p_im * w[:, None]
-        late = l.to(tl.float32)[:, None]
-        c_re = tl.load(sums_ptrs + n, mask=mode_mask, other=0.0).to(tl.float64) + tl.sum(p_re, axis=0)
-        c_im = tl.load(sums_ptrs + M + n, mask=mode_mask, other=0.0).to(tl.float64) + tl.sum(p_im, axis=0)
-        k_re = tl.load(sums_ptrs + 2 * M + n, mask=mode_mask, other=0.0).to(tl.float64) + tl.sum(late * p_re, axis=0)
-        k_im = tl.load(sums_ptrs + 3 * M + n, mask=mode_mask, other=0.0).to(tl.float64) + tl.sum(late * p_im, axis=0)
-        e_re = tl.load(sums_ptrs + 4 * M + n, mask=mode_mask, other=0.0)
-        e_im = tl.load(sums_ptrs + 5 * M + n, mask=mode_mask, other=0.0)
-        C_re, C_im = load_pair(C_ptr, (d * H + h) * M + n, mode_mask)
-        co_re, co_im = _times(C_re, C_im, s_re, s_im)
-        k_re, k_im = _times(co_re, co_im, k_re, k_im)
-        by_log_dt, by_log_A_real, by_A_imag, C_grad_re, C_grad_im = chain(
-            dt, re, im, x, turns, C_re, C_im, c_re, c_im, k_re + e_re, k_im + e_im
+    pair = tl.arange(0, 2 * BLOCK_N)[None, :]
+    checkpoint_ptrs = checkpoints_ptr + slot * checkpoint_stride + h * (2 * M) + pair
+    pair_mask = pair < 2 * M
+    longest = tl.max(tl.max(length, axis=0), axis=0)
+    shortest = tl.min(tl.min(tl.where(row_mask, length, 1 << 30), axis=0), axis=0)
+    pairs = (longest + PAIR - 1) // PAIR
+    # Two chunks a step, the upper one first; its state is that of the lower one, taken through it.
+    off = (pairs - 1) * PAIR
+    u_upper = tl.load(u_ptrs + STEP * (off + T), mask=t < length - (off + T), other=0.0)
+    g_upper = tl.load(grad_ptrs + STEP * (off + T), mask=t < length - (off + T), other=0.0)
+    u_lower = tl.load(u_ptrs + STEP * off, mask=t < length - off, other=0.0)
+    if not WIDE:
+        state = tl.load(
+            checkpoint_ptrs + off // SAVE_EVERY * checkpoint_stride, mask=pair_mask & (off < length), other=0.0
         )
-        by_dt += by_log_dt
-        by_re += by_log_A_real
-        by_im += by_A_imag
-        d_C_ptrs = d_C_ptr + ((d * H + h) * M + n) * 2
-        tl.store(d_C_ptrs, C_grad_re.to(tl.float32), mask=mode_mask)
-        tl.store(d_C_ptrs + 1, C_grad_im.to(tl.float32), mask=mode_mask)
-    tl.store(d_log_dt_ptr + h, tl.sum(tl.where(mode_mask, by_dt, 0.0), axis=0).to(tl.float32))
-    tl.store(d_log_A_real_ptr + h * M + n, by_re.to(tl.float32), mask=mode_mask)
-    tl.store(d_A_imag_ptr + h * M + n, by_im.to(tl.float32), mask=mode_mask)
+    for i in range(pairs):
+        off = (pairs - 1 - i) * PAIR
+        if WIDE:
+            state = tl.load(
+                checkpoint_ptrs + off // SAVE_EVERY * checkpoint_stride, mask=pair_mask & (off < length), other=0.0
+            )
+        g_lower = tl.load(grad_ptrs + STEP * off, mask=t < length - off, other=0.0)
+        rest = tl.minimum(tl.maximum(length - (off + T), 0), T)
+        e_sum_re, e_sum_im, w = _add_lags(
+            u_upper, _flip(u_upper, rest, t), g_upper, lam_re, lam_im, e_sum_re, e_sum_im, w, t, p_re, p_im, HALF, PREC
+        )
+        s_re, s_im = tl.split(tl.reshape(state, (BLOCK_R, BLOCK_N, 2)))
+        if SAVE_EVERY != PAIR:  # from the checkpoint to this pair, whose rows have all of what is before it
+            for k in range(off // SAVE_EVERY * SAVE_EVERY, off, T):
+                full = tl.where(off < length, T, 0) + tl.zeros_like(length)
+                u_before = tl.load(u_ptrs + STEP * k, mask=t < full, other=0.0)
+                s_re, s_im = _after(s_re, s_im, _flip(u_before, full, t), p_re, p_im, aT_re, aT_im, PREC)
+        rest_lower = tl.minimum(tl.maximum(length - off, 0), T)
+        u_back = _flip(u_lower, rest_lower, t)
+        n_re, n_im = _after(s_re, s_im, u_back, p_re, p_im, aT_re, aT_im, PREC)
+        a_lam_re, a_lam_im = times(aT_re, aT_im, lam_re, lam_im)
+        if HAS_LEAVE:  # else Lambda is 0 where a chunk is not full, a sequence's last
+            if off + PAIR > shortest:
+                a_lam_re, a_lam_im = _where_not_full(a_lam_re, a_lam_im, lam_re, lam_im, base_ptr, h, n, M, rest, T)
+        lam_re, lam_im, e_sum_re, e_sum_im, f_sum_re, f_sum_im = _add_states(
+            g_upper, n_re, n_im, a_lam_re, a_lam_im, e_sum_re, e_sum_im, f_sum_re, f_sum_im,
+            rest, t, p_re, p_im, c_re, c_im, SHIFT, HALF, PREC,
+        )  # fmt: skip
+        # What the next step needs is on its way while the lower chunk is multiplied.
+        down = off - PAIR
+        some = down >= 0
+        u_upper = tl.load(u_ptrs + STEP * (down + T), mask=(t < length - (down + T)) & some, other=0.0)
+        g_upper = tl.load(grad_ptrs + STEP * (down + T), mask=(t < length - (down + T)) & some, other=0.0)
+        u_next = tl.load(u_ptrs + STEP * down, mask=(t < length - down) & some, other=0.0)
+        if not WIDE:
+            mask = pair_mask & (down < length) & some
+            state = tl.load(checkpoint_ptrs + down // SAVE_EVERY * checkpoint_stride, mask=mask, other=0.0)
+        e_sum_re, e_sum_im, w = _add_lags(
+            u_lower, u_back, g_lower, lam_re, lam_im, e_sum_re, e_sum_im, w, t, p_re, p_im, HALF, PREC
+        )
+        a_lam_re, a_lam_im = times(aT_re, aT_im, lam_re, lam_im)
+        if HAS_LEAVE:
+            if off + T > shortest:
+                a_lam_re, a_lam_im = _where_not_full(
+                    a_lam_re, a_lam_im, lam_re, lam_im, base_ptr, h, n, M, rest_lower, T
+                )
+        lam_re, lam_im, e_sum_re, e_sum_im, f_sum_re, f_sum_im = _add_states(
+            g_lower, s_re, s_im, a_lam_re, a_lam_im, e_sum_re, e_sum_im, f_sum_re, f_sum_im,
+            rest_lower, t, p_re, p_im, c_re, c_im, SHIFT, HALF, PREC,
+        )  # fmt: skip
+        u_lower = u_next
+    partial_ptrs = sums_ptrs(partial_ptr, tl.program_id(1).to(tl.int64) * H + h, M, T) + tl.arange(0, BLOCK_N)[None, :]
+    tl.store(partial_ptrs, tl.sum(f_sum_re, axis=0, keep_dims=True), mask=mode_mask)
+    tl.store(partial_ptrs + M, tl.sum(f_sum_im, axis=0, keep_dims=True), mask=mode_mask)
+    tl.store(partial_ptrs + 2 * M, tl.sum(e_sum_re, axis=0, keep_dims=True), mask=mode_mask)
+    tl.store(partial_ptrs + 3 * M, tl.sum(e_sum_im, axis=0, keep_dims=True), mask=mode_mask)
+    # Lag l lies at (s, s + l).
+    w = tl.where(s + t < T, tl.gather(w, (s + t) % T, axis=1), 0.0)
+    w_ptrs = sums_ptrs(partial_ptr, tl.program_id(1).to(tl.int64) * H + h, M, T) + 4 * M + tl.arange(0, T)
+    tl.store(w_ptrs, tl.sum(w, axis=0))
 
 
 def s4d_scan_backward(
@@ -314,21 +309,22 @@ def s4d_scan_backward(
     size = config.blocks["T"]
     table = tables(*spectrum, C, size)
     segment = segment_length(u, sequences, channels, config.blocks["BLOCK_R"])
-    du = torch.zeros_like(u) if lengths is not None else torch.empty_like(u)
-    whole = du if directions == 1 or u.dtype == torch.float32 else torch.zeros_like(u, dtype=torch.float32)
+    v, grad = channels_first(u), channels_first(grad_y)
+    du = torch.zeros_like(v) if lengths is not None else torch.empty_like(v)
+    whole = du if directions == 1 or u.dtype == torch.float32 else torch.zeros_like(v, dtype=torch.float32)
     d_initial = absent(u) if initial_state is None else torch.empty_like(initial_state)
-    sums = u.new_empty(directions, channels, SUMS * count + size, dtype=torch.float32)
+    sums = u.new_empty(directions, channels, num_sums(count, size), dtype=torch.float32)
     for direction in range(directions):
         row = rows(u, lengths, cu_seqlens, segment, reverse=direction == 1)
         leave = grad_final_state
         if row.count > sequences:
             parts = u.new_empty(row.count, channels, count, 2, dtype=torch.float32)
-            run_scan(grad_y, None, None, table, direction, None, row, None, parts, None, config, parts=True, back=True)
+            run_scan(grad, None, None, table, direction, None, row, None, parts, None, config, parts=True, back=True)
             leave = combine(
                 spectrum, table.c[direction], grad_final_state, parts, row, cu_seqlens, sequences, True, direction == 1
             )
         run_scan(
-            grad_y,
+            grad,
             du if direction == directions - 1 else whole,
             whole if direction else None,
             table,
@@ -348,14 +344,15 @@ def s4d_scan_backward(
             _scan_backward,
             lambda c: (channels, cdiv(row.count, c.blocks["BLOCK_R"])),  # noqa: B023 (called at once)
             {
-                "grad_ptr": grad_y,
-                "u_ptr": u,
+                "grad_ptr": grad,
+                "u_ptr": v,
                 "base_ptr": table.base,
                 "c_ptr": table.c[direction],
                 "table_ptr": row.table,
                 "leave_ptr": leave,
                 "checkpoints_ptr": checkpoints.view(-1)[direction * channels * count * 2 :],
                 "partial_ptr": partial,
+                "L": u.shape[1],
                 "H": channels,
                 "M": count,
                 "num_rows": row.count,
@@ -371,26 +368,5 @@ def s4d_scan_backward(
             [config],
         )
         sums[direction] = sum_rows(partial, partial.shape[1]).view(channels, -1)
-    gradients = [torch.empty_like(p) for p in (*spectrum, C)]
-    d_skip = absent(u) if D is None else torch.empty_like(D)
-    launch(
-        _scan_chain,
-        lambda _: (channels,),
-        {
-            "sums_ptr": sums,
-            "log_dt_ptr": log_dt,
-            "log_A_real_ptr": log_A_real,
-            "A_imag_ptr": A_imag,
-            "C_ptr": C,
-            "d_log_dt_ptr": gradients[0],
-            "d_log_A_real_ptr": gradients[1],
-            "d_A_imag_ptr": gradients[2],
-            "d_C_ptr": gradients[3],
-            "d_skip_ptr": None if D is None else d_skip,
-            "H": channels,
-            "M": count,
-        },
-        {"DIRECTIONS": directions, "HAS_SKIP": D is not None, "T": size},
-        [Config({"BLOCK_N": next_power_of_2(count)}, 4, 1)],
-    )
-    return (du, *gradients, d_skip, d_initial)
+    *gradients, d_skip = parameter_gradients(sums, spectrum, C, D)
+    return (as_given(du, u), *gradients, d_skip, d_initial)
