@@ -1,4 +1,4 @@
-"""``s4d_fft`` and its backward as two ops, kernel generation and convolution, for backends that do not fuse them."""
+"""Ops made of others, for backends that do not fuse them: ``s4d_fft`` and ``s4d_block``."""
 
 from __future__ import annotations
 
@@ -7,6 +7,9 @@ from typing import Any
 
 import torch
 from torch import Tensor
+
+from ..layout import without_padding
+from ..schemas import absent
 
 Lookup = Callable[[str], Callable[..., Any]]
 """A backend's ops: op name to function."""
@@ -65,3 +68,66 @@ def s4d_fft_backward(
     du, dkernel, dreverse, dD = ops("fft_conv_backward")(grad, u, kernel, reverse, D, lengths, cu_seqlens)
     taps = [dkernel] if reverse is None else [dkernel, dreverse]
     return du, *parameter_gradients(ops, taps, log_dt, log_A_real, A_imag, C), dD
+
+
+def s4d_block(
+    ops: Lookup,
+    x: Tensor,
+    norm_weight: Tensor | None,
+    log_dt: Tensor,
+    log_A_real: Tensor,
+    A_imag: Tensor,
+    C: Tensor,
+    D: Tensor | None,
+    weight: Tensor,
+    bias: Tensor | None,
+    mask: Tensor | None,
+    lengths: Tensor | None,
+    cu_seqlens: Tensor | None,
+    eps: float,
+    add_input: bool,
+    save: bool,
+) -> tuple[Tensor, ...]:
+    """The dispatcher op ``lyra::s4d_block``; arguments as in :func:`lyra_kernels.reference.s4d_block`."""
+    z = x if norm_weight is None else ops("rms_norm")(x, norm_weight, eps)
+    y, _, checkpoints = ops("s4d_scan")(z, log_dt, log_A_real, A_imag, C, D, lengths, cu_seqlens, None, save)
+    out = ops("gelu_glu")(y, weight, bias, mask, x if add_input else None, lengths, cu_seqlens)
+    if not save:
+        return out, x.new_empty(0), x.new_empty(0), checkpoints
+    return out, x.new_empty(0) if norm_weight is None else z.view(-1), y.view(-1), checkpoints
+
+
+def s4d_block_backward(
+    ops: Lookup,
+    grad: Tensor,
+    x: Tensor,
+    norm_weight: Tensor | None,
+    log_dt: Tensor,
+    log_A_real: Tensor,
+    A_imag: Tensor,
+    C: Tensor,
+    D: Tensor | None,
+    weight: Tensor,
+    bias: Tensor | None,
+    mask: Tensor | None,
+    lengths: Tensor | None,
+    cu_seqlens: Tensor | None,
+    eps: float,
+    add_input: bool,
+    normalized: Tensor,
+    convolved: Tensor,
+    checkpoints: Tensor,
+) -> tuple[Tensor, ...]:
+    """The dispatcher op ``lyra::s4d_block_backward``: gradients of x, the norm, the modes, C, D, weight and bias."""
+    z = x if norm_weight is None else normalized.view(x.shape)
+    y = convolved.view(x.shape)
+    dy, d_weight, d_bias = ops("gelu_glu_backward")(grad, y, weight, bias, mask, lengths, cu_seqlens)
+    modes = (log_dt, log_A_real, A_imag, C)
+    dz, *d_modes, d_D, _ = ops("s4d_scan_backward")(dy, None, z, *modes, D, lengths, cu_seqlens, None, checkpoints)
+    if norm_weight is None:
+        dx, d_norm = dz, absent(x)
+    else:
+        dx, d_norm = ops("rms_norm_backward")(dz, without_padding(x, lengths, 1.0), norm_weight, eps)
+    if add_input:
+        dx = dx + without_padding(grad, lengths)
+    return dx, d_norm, *d_modes, d_D, d_weight, d_bias

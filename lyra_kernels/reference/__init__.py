@@ -10,6 +10,7 @@ from .gelu_glu import gelu_glu
 from .pgc import pgc
 from .rms_norm import rms_norm
 from .s4d import discretize, discretize_real, s4d_fft, s4d_kernel, s4d_kernel_real, s4d_recurrence, s4d_scan
+from .s4d_block import s4d_block
 
 __all__ = [
     "causal_conv",
@@ -21,6 +22,7 @@ __all__ = [
     "gelu_glu",
     "pgc",
     "rms_norm",
+    "s4d_block",
     "s4d_fft",
     "s4d_kernel",
     "s4d_kernel_real",

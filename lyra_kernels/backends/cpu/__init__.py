@@ -36,6 +36,8 @@ PYTHON: Operations = {
     "fft_conv_backward": fft_conv.fft_conv_backward,
     "s4d_fft": partial(composed.s4d_fft, _on_the_cpu),
     "s4d_fft_backward": partial(composed.s4d_fft_backward, _on_the_cpu),
+    "s4d_block": partial(composed.s4d_block, _on_the_cpu),
+    "s4d_block_backward": partial(composed.s4d_block_backward, _on_the_cpu),
 }
 """Ops whose kernel is written in Python."""
 

@@ -28,8 +28,9 @@ def implementations(kernels: Any) -> Operations:
     convolution = FftConv(kernels)
     for name in ("fft_conv", "causal_conv"):
         table[name], table[name + "_backward"] = convolution.forward, convolution.backward
-    table["s4d_fft"] = partial(composed.s4d_fft, table.__getitem__)
-    table["s4d_fft_backward"] = partial(composed.s4d_fft_backward, table.__getitem__)
+    for name in ("s4d_fft", "s4d_block"):
+        for op in (name, name + "_backward"):
+            table[op] = partial(getattr(composed, op), table.__getitem__)
     block = Pgc(kernels)
     table["pgc"], table["pgc_backward"] = block.forward, block.backward
     table["gelu_glu"], table["gelu_glu_backward"] = gelu_glu, gelu_glu_backward
