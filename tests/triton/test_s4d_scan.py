@@ -88,7 +88,7 @@ def check(
 
 @pytest.mark.parametrize(
     ("batch", "length", "channels", "modes"),
-    [(2, 37, 3, 4), (1, 1, 1, 1), (18, 20, 1, 5), (1, 160, 2, 32), (2, 150, 1, 33)],
+    [(2, 37, 3, 4), (1, 1, 1, 1), (18, 20, 1, 5), (1, 160, 2, 32), (2, 150, 1, 33), (300, 3, 1, 2)],
 )
 def test_dense(batch, length, channels, modes, device):
     check(device, batch, length, channels, modes)

@@ -1,4 +1,4 @@
-"""The end of a scan's backward: from the sums of each channel to the gradients of its parameters, in float64.
+"""The end of a scan's backward: from what programs summed of each channel to its parameters' gradients, in float64.
 
 Each mode has four sums, real and imaginary part of S Gamma / a and of c S Gamma_1 + Lambda (E_1 + T a^T S), and each
 channel W by lag; see :mod:`.s4d_scan_backward`.
@@ -12,7 +12,7 @@ import triton.language as tl
 from torch import Tensor
 
 from ...schemas import absent
-from ._launch import Config, launch, next_power_of_2
+from ._launch import Config, jit, launch, next_power_of_2
 from ._modes import chain, hold, load_pair, modes, powers, split_turns
 
 
@@ -28,14 +28,19 @@ def times(a_re, a_im, b_re, b_im):
 
 
 @triton.jit
-def sums_ptrs(ptr, index, M, T: tl.constexpr):
-    """Where the sums of ``index`` begin in an array ``(..., 4 M + T)``: four of each mode, then W by lag."""
-    return ptr + index * (4 * M + T)
+def _load_summed(partial_ptr, h, i, mask, num_rows, H, width, BLOCK_R: tl.constexpr):
+    """The sum over rows of the values ``i`` of channel ``h`` in ``(num_rows, H, width)``, in a fixed order."""
+    total = tl.zeros((BLOCK_R, i.shape[0]), tl.float32)
+    for first in range(0, num_rows, BLOCK_R):
+        r = first + tl.arange(0, BLOCK_R)[:, None]
+        ptrs = partial_ptr + (r.to(tl.int64) * H + h) * width + i[None, :]
+        total += tl.load(ptrs, mask=(r < num_rows) & mask[None, :], other=0.0)
+    return tl.sum(total, axis=0)
 
 
-@triton.jit
+@jit
 def _scan_chain(
-    sums_ptr,
+    partial_ptr,
     log_dt_ptr,
     log_A_real_ptr,
     A_imag_ptr,
@@ -47,18 +52,21 @@ def _scan_chain(
     d_skip_ptr,
     H,
     M,
+    num_rows,
     DIRECTIONS: tl.constexpr,
     HAS_SKIP: tl.constexpr,
     T: tl.constexpr,
+    BLOCK_R: tl.constexpr,
     BLOCK_N: tl.constexpr,
 ):
-    """From the sums of each direction to the gradients of the parameters of one channel.
+    """From what each program of the sweep summed to the gradients of the parameters of one channel.
 
     Args:
-        sums_ptr: ``(DIRECTIONS, H, 4 M + T)`` fp32, see :func:`sums_ptrs`.
+        partial_ptr: ``(DIRECTIONS, num_rows, H, 4 M + T)`` fp32: four sums of each mode, then W by lag.
         log_dt_ptr, log_A_real_ptr, A_imag_ptr, C_ptr: the parameters, fp32.
         d_log_dt_ptr, d_log_A_real_ptr, d_A_imag_ptr, d_C_ptr: as these, written.
         d_skip_ptr: ``(H,)`` fp32, the gradient of D; written where HAS_SKIP, from lag 0 of W.
+        BLOCK_R: rows of partial sums that are loaded at once.
         BLOCK_N: M or more, a power of 2.
     """
     h = tl.program_id(0).to(tl.int64)
@@ -73,8 +81,8 @@ def _scan_chain(
     by_re = tl.zeros((BLOCK_N,), tl.float64)
     by_im = tl.zeros((BLOCK_N,), tl.float64)
     for d in tl.static_range(DIRECTIONS):
-        ptrs = sums_ptrs(sums_ptr, d * H + h, M, T)
-        w = tl.load(ptrs + 4 * M + j)
+        ptr = partial_ptr + num_rows.to(tl.int64) * d * H * (4 * M + T)
+        w = _load_summed(ptr, h, 4 * M + j, j < T, num_rows, H, 4 * M + T, BLOCK_R)
         if HAS_SKIP and d == 0:
             tl.store(d_skip_ptr + h, tl.sum(tl.where(j == 0, w, 0.0), axis=0))
         l = tl.maximum(j - d, 0)  # the second direction leaves a token's own lag out
@@ -84,15 +92,15 @@ def _scan_chain(
         p_im = p_im * w[:, None]
         late = l.to(tl.float32)[:, None]
         one_re, one_im = powers(x32, coarse, fine, 0.0, tl.full((BLOCK_N,), 1 - d, tl.float32))
-        f_re = tl.load(ptrs + n, mask=mode_mask, other=0.0)
-        f_im = tl.load(ptrs + M + n, mask=mode_mask, other=0.0)
+        f_re = _load_summed(ptr, h, n, mode_mask, num_rows, H, 4 * M + T, BLOCK_R)
+        f_im = _load_summed(ptr, h, M + n, mode_mask, num_rows, H, 4 * M + T, BLOCK_R)
         f_re, f_im = times(one_re, one_im, f_re, f_im)
         c_re = f_re.to(tl.float64) + tl.sum(p_re, axis=0)
         c_im = f_im.to(tl.float64) + tl.sum(p_im, axis=0)
         k_re = tl.sum(late * p_re, axis=0).to(tl.float64)
         k_im = tl.sum(late * p_im, axis=0).to(tl.float64)
-        e_re = tl.load(ptrs + 2 * M + n, mask=mode_mask, other=0.0)
-        e_im = tl.load(ptrs + 3 * M + n, mask=mode_mask, other=0.0)
+        e_re = _load_summed(ptr, h, 2 * M + n, mode_mask, num_rows, H, 4 * M + T, BLOCK_R)
+        e_im = _load_summed(ptr, h, 3 * M + n, mode_mask, num_rows, H, 4 * M + T, BLOCK_R)
         C_re, C_im = load_pair(C_ptr, (d * H + h) * M + n, mode_mask)
         co_re, co_im = times(C_re, C_im, s_re, s_im)
         k_re, k_im = times(co_re, co_im, k_re, k_im)
@@ -111,18 +119,18 @@ def _scan_chain(
 
 
 def parameter_gradients(
-    sums: Tensor, spectrum: tuple[Tensor, Tensor, Tensor], C: Tensor, D: Tensor | None
+    partial: Tensor, spectrum: tuple[Tensor, Tensor, Tensor], C: Tensor, D: Tensor | None
 ) -> tuple[Tensor, ...]:
-    """Gradients of log_dt, log_A_real, A_imag, C and D from ``sums (directions, H, num_sums)``."""
+    """Gradients of log_dt, log_A_real, A_imag, C and D from ``partial (directions, programs, H, num_sums)``."""
     log_dt, log_A_real, A_imag = spectrum
     channels, count = A_imag.shape
     gradients = [torch.empty_like(p) for p in (*spectrum, C)]
-    d_skip = absent(sums) if D is None else torch.empty_like(D)
+    d_skip = absent(partial) if D is None else torch.empty_like(D)
     launch(
         _scan_chain,
         lambda _: (channels,),
         {
-            "sums_ptr": sums,
+            "partial_ptr": partial,
             "log_dt_ptr": log_dt,
             "log_A_real_ptr": log_A_real,
             "A_imag_ptr": A_imag,
@@ -134,8 +142,9 @@ def parameter_gradients(
             "d_skip_ptr": None if D is None else d_skip,
             "H": channels,
             "M": count,
+            "num_rows": partial.shape[1],
         },
-        {"DIRECTIONS": C.shape[0], "HAS_SKIP": D is not None, "T": sums.shape[2] - num_sums(count, 0)},
-        [Config({"BLOCK_N": next_power_of_2(count)}, 4, 1)],
+        {"DIRECTIONS": C.shape[0], "HAS_SKIP": D is not None, "T": partial.shape[3] - num_sums(count, 0)},
+        [Config({"BLOCK_R": 16, "BLOCK_N": next_power_of_2(count)}, 4, 1)],
     )
     return (*gradients, d_skip)

@@ -21,8 +21,8 @@ on the same product. That sweep goes from the last chunk to the first, two at a 
 time, which is that of ``(B, H, L)`` memory; u is turned back to front within a warp, so that one table of a^t serves
 every product. A sequence's last chunk, r tokens long, has a^r in place of a^T.
 
-Sums over rows go to a partial buffer, are added in a fixed order, and :mod:`._scan_chain` takes them to the parameters
-in float64.
+What programs sum goes to a partial buffer; :mod:`._scan_chain` adds it up in a fixed order and takes it to the
+parameters in float64.
 """
 
 from __future__ import annotations
@@ -38,9 +38,8 @@ from ..reference import operations as formulas
 from ._dot import dot16, nearest
 from ._launch import cdiv, jit, launch, precision
 from ._modes import powers
-from ._reduce import sum_rows
 from ._row_table import CHUNK, column_ptrs, rows, segment_length
-from ._scan_chain import num_sums, parameter_gradients, sums_ptrs, times
+from ._scan_chain import num_sums, parameter_gradients, times
 from ._scan_rows import combine, load_base, row_offsets, tables
 from ._transpose import as_given, channels_first
 from .s4d_scan import configurations, fits, run_scan
@@ -165,7 +164,8 @@ def _scan_backward(
             else it is 0.
         checkpoints_ptr, checkpoint_stride, L, STEP, SHIFT, PREC, SAVE_EVERY, BLOCK_N: as of :func:`.s4d_scan._scan`;
             SAVE_EVERY is a multiple of 2 T.
-        partial_ptr: ``(programs, H, 4 M + T)`` fp32, written; see :func:`.sums_ptrs`.
+        partial_ptr: ``(programs, H, 4 M + T)`` fp32, written: four sums of each mode, see :mod:`._scan_chain`, and W by
+            lag.
     """
     PAIR: tl.constexpr = 2 * T
     tl.static_assert(SAVE_EVERY % PAIR == 0)
@@ -273,15 +273,15 @@ def _scan_backward(
             rest_lower, t, p_re, p_im, c_re, c_im, SHIFT, HALF, PREC,
         )  # fmt: skip
         u_lower = u_next
-    partial_ptrs = sums_ptrs(partial_ptr, tl.program_id(1).to(tl.int64) * H + h, M, T) + tl.arange(0, BLOCK_N)[None, :]
+    partial_ptr += (tl.program_id(1).to(tl.int64) * H + h) * (4 * M + T)
+    partial_ptrs = partial_ptr + tl.arange(0, BLOCK_N)[None, :]
     tl.store(partial_ptrs, tl.sum(f_sum_re, axis=0, keep_dims=True), mask=mode_mask)
     tl.store(partial_ptrs + M, tl.sum(f_sum_im, axis=0, keep_dims=True), mask=mode_mask)
     tl.store(partial_ptrs + 2 * M, tl.sum(e_sum_re, axis=0, keep_dims=True), mask=mode_mask)
     tl.store(partial_ptrs + 3 * M, tl.sum(e_sum_im, axis=0, keep_dims=True), mask=mode_mask)
     # Lag l lies at (s, s + l).
     w = tl.where(s + t < T, tl.gather(w, (s + t) % T, axis=1), 0.0)
-    w_ptrs = sums_ptrs(partial_ptr, tl.program_id(1).to(tl.int64) * H + h, M, T) + 4 * M + tl.arange(0, T)
-    tl.store(w_ptrs, tl.sum(w, axis=0))
+    tl.store(partial_ptr + 4 * M + tl.arange(0, T), tl.sum(w, axis=0))
 
 
 def s4d_scan_backward(
@@ -313,7 +313,7 @@ def s4d_scan_backward(
     du = torch.zeros_like(v) if lengths is not None else torch.empty_like(v)
     whole = du if directions == 1 or u.dtype == torch.float32 else torch.zeros_like(v, dtype=torch.float32)
     d_initial = absent(u) if initial_state is None else torch.empty_like(initial_state)
-    sums = u.new_empty(directions, channels, num_sums(count, size), dtype=torch.float32)
+    partial: Tensor | None = None
     for direction in range(directions):
         row = rows(u, lengths, cu_seqlens, segment, reverse=direction == 1)
         leave = grad_final_state
@@ -339,7 +339,8 @@ def s4d_scan_backward(
             adjoint=True,
         )
         programs = cdiv(row.count, config.blocks["BLOCK_R"])
-        partial = u.new_empty(programs, sums[direction].numel(), dtype=torch.float32)
+        if partial is None:
+            partial = u.new_empty(directions, programs, channels, num_sums(count, size), dtype=torch.float32)
         launch(
             _scan_backward,
             lambda c: (channels, cdiv(row.count, c.blocks["BLOCK_R"])),  # noqa: B023 (called at once)
@@ -351,7 +352,7 @@ def s4d_scan_backward(
                 "table_ptr": row.table,
                 "leave_ptr": leave,
                 "checkpoints_ptr": checkpoints.view(-1)[direction * channels * count * 2 :],
-                "partial_ptr": partial,
+                "partial_ptr": partial[direction],
                 "L": u.shape[1],
                 "H": channels,
                 "M": count,
@@ -367,6 +368,6 @@ def s4d_scan_backward(
             },
             [config],
         )
-        sums[direction] = sum_rows(partial, partial.shape[1]).view(channels, -1)
-    *gradients, d_skip = parameter_gradients(sums, spectrum, C, D)
+    assert partial is not None
+    *gradients, d_skip = parameter_gradients(partial, spectrum, C, D)
     return (as_given(du, u), *gradients, d_skip, d_initial)
