@@ -214,14 +214,16 @@ def test_segments_fill_a_card(monkeypatch):
 
     monkeypatch.setattr(_launch, "_processors", lambda _: 132)
 
-    def segment(batch, length, size=4):
-        u = SimpleNamespace(shape=(batch, length, 64), is_cuda=True, device=None, element_size=lambda: size)
-        return _row_table.segment_length(u, batch, 64, 16)
+    def segment(batch, length, channels=64, dtype=torch.float32):
+        u = SimpleNamespace(shape=(batch, length, channels), is_cuda=True, device=None, dtype=dtype)
+        return _row_table.segment_length(u, batch, channels, 16)
 
     assert segment(128, 2048) == 2112  # one row a sequence, none left for a token more
-    assert segment(8, 2048) == 512
-    assert segment(8, 2048, size=2) == 2112  # two rows, walked twice, take as long as one
-    assert segment(1, 1 << 20) == 13120 and 13120 % 64 == 0
+    assert segment(8, 2048) == segment(8, 2048, dtype=torch.bfloat16) == 512
+    assert segment(24, 2048) == 2112  # two rows, walked twice, take as long as one
+    assert segment(1, 1 << 20) == 16384  # 4 programs of 16 rows for 64 channels: no more than there are places
+    assert segment(1, 1 << 20, dtype=torch.bfloat16) == 10944 and 10944 % 64 == 0  # there are more places
+    assert segment(1, 1 << 20, channels=512) == 65536
 
 
 @pytest.mark.interpreter

@@ -14,7 +14,6 @@ import triton.language as tl
 from torch import Tensor
 
 from ...schemas import SCAN_CHUNK as CHUNK
-from . import LIMITS
 from ._launch import Config, cdiv, jit, launch, processors
 
 COLUMNS = 5
@@ -148,16 +147,20 @@ def rows(u: Tensor, lengths: Tensor | None, cu: Tensor | None, segment: int, rev
     return Rows(table, count, segments, segment, reverse)
 
 
+SHORTEST = 512
+"""Tokens of the shortest segment that sequences are cut into: what a state costs weighs little beside them."""
+
+
 def segment_length(u: Tensor, sequences: int, channels: int, rows_per_program: int) -> int:
     """Tokens a row: a whole sequence where that fills the card, else fewer, but enough that states cost little.
 
-    Rows are walked twice where there are several a sequence, so that two or three make nothing faster.
+    Rows are walked twice where there are several a sequence, so that two or three make nothing faster; nor do more than
+    the card has places for at once, which the last of them would wait for.
     """
     length = u.shape[1]
     whole = cdiv(length + 1, CHUNK) * CHUNK
-    programs = 2 * processors(u)
-    wanted = max(cdiv(programs, channels), 1) * rows_per_program
+    places = (2 if u.dtype == torch.float32 else 3) * processors(u)  # by their registers
+    wanted = max(places // channels, 1) * rows_per_program
     mean = u.shape[0] * length // max(sequences, 1)
-    least = LIMITS.segment[u.element_size()]
-    segments = min(wanted // max(sequences, 1), mean // least)
+    segments = min(wanted // max(sequences, 1), mean // SHORTEST)
     return whole if segments < 4 else cdiv(cdiv(mean, segments), CHUNK) * CHUNK
