@@ -17,6 +17,7 @@ __all__ = [
     "as_outside_a_kernel",
     "below_autograd",
     "constant_when_compiled",
+    "current_cuda_device",
     "forward_mode_active",
     "has_kernel",
     "transforms_active",
@@ -30,6 +31,10 @@ below_autograd: Callable[[], AbstractContextManager] = torch._C._AutoDispatchBel
 
 transforms_active: Callable[[], bool] = torch._C._are_functorch_transforms_active
 """Whether a transform of ``torch.func`` is under way."""
+
+
+current_cuda_device: Callable[[], int] | None = getattr(torch._C, "_cuda_getDevice", None)
+"""The number of the current card, without torch.cuda.current_device's check that CUDA is in use; None without CUDA."""
 
 
 def forward_mode_active() -> bool:

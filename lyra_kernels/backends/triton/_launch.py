@@ -14,7 +14,7 @@ import triton
 from torch import Tensor
 from triton.runtime.errors import OutOfResources
 
-from . import _autotune
+from . import _autotune, _direct
 
 VARYING = (
     "B", "K", "KR", "L", "S",
@@ -144,44 +144,82 @@ def launch(
         ValueError: the grid is beyond a card's.
         OutOfResources: no configuration fits.
     """
+    if _stand_in is not None:
+        _in_order(kernel, args, constants, configs[0].blocks)
+        return _stand_in(kernel, grid, args, constants, configs)
+    key = _direct.key(kernel, args, constants, configs)
+    found = None if key is None else _direct.find(kernel, key)
+    if found is None:
+        return _launch_by_triton(kernel, grid, args, constants, configs, key)
+    config = configs[found.place]
+    cells = grid(config)
+    if 0 in cells:
+        return
+    x, y, z = (*cells, 1, 1)[:3]
+    if y > MOST_PROGRAMS or z > MOST_PROGRAMS:
+        raise _beyond(kernel, cells)
+    values = (*args.values(), *constants.values(), *config.blocks.values())
+    if found.in_order is not None:
+        values = found.in_order(values)
+    found.run(x, y, z, found.stream(found.device), found.function, found.metadata, None, None, None, *values)
+
+
+def _launch_by_triton(
+    kernel: Any,
+    grid: Callable[[Config], tuple[int, ...]],
+    args: dict[str, Any],
+    constants: dict[str, Any],
+    configs: Sequence[Config],
+    key: tuple | None,
+) -> None:
+    """:func:`launch`, the first time: what was compiled and chosen is kept under `key`."""
     preferred = configs[0]
     preferred_values = _in_order(kernel, args, constants, preferred.blocks)
-    if _stand_in is not None:
-        return _stand_in(kernel, grid, args, constants, configs)
     device = next((a.device for a in args.values() if isinstance(a, Tensor)), torch.device("cpu"))
     if 0 in grid(preferred):
         return
 
-    def run(config: Config) -> None:
+    def run(config: Config) -> Any:
         values = preferred_values if config is preferred else _in_order(kernel, args, constants, config.blocks)
         cells = grid(config)
         if max(cells[1:], default=0) > MOST_PROGRAMS:
-            raise ValueError(
-                f"{kernel.__name__}: its grid {cells} is beyond a card's, which ends at {MOST_PROGRAMS} in y and z"
-            )
+            raise _beyond(kernel, cells)
         with _on(device):
-            kernel[cells](*values, num_warps=config.num_warps, num_stages=config.num_stages)
+            return kernel[cells](*values, num_warps=config.num_warps, num_stages=config.num_stages)
 
     def variant(config: Config) -> tuple:
         values = {**constants, **config.blocks}
         return (id(kernel), device, tuple(values.items()), config.num_warps, config.num_stages)
 
+    candidates = list(range(len(configs)))
     if len(configs) > 1 and _autotune.enabled(device):
         what = _autotune.key(kernel.__name__, args, constants)
         with _on(device):
             best = _autotune.fastest(what, device, configs, run)
-        configs = [best, *(c for c in configs if c is not best)]
+        candidates.sort(key=lambda place: configs[place] is not best)
+        if torch.cuda.is_current_stream_capturing():
+            key = None  # nothing was timed: the choice may be another after the capture
     error: OutOfResources | None = None
-    for config in configs:
+    for place in candidates:
+        config = configs[place]
         if _too_big and variant(config) in _too_big:
             continue
         try:
-            run(config)
-            return
+            compiled = run(config)
         except OutOfResources as e:
             _too_big.add(variant(config))
             error = e
+            continue
+        if key is not None:
+            _direct.remember(kernel, key, place, compiled, (*args, *constants, *config.blocks))
+        return
     raise error if error is not None else RuntimeError(f"no configuration of {kernel.__name__} fits this card")
+
+
+def _beyond(kernel: Any, cells: tuple[int, ...]) -> ValueError:
+    return ValueError(
+        f"{kernel.__name__}: its grid {cells} is beyond a card's, which ends at {MOST_PROGRAMS} in y and z"
+    )
 
 
 def _on(device: torch.device) -> Any:
@@ -211,7 +249,8 @@ def tf32_allowed() -> bool:
     """Whether torch may do its own fp32 products in TF32, set by either of its two interfaces."""
     settings = torch.backends.cuda.matmul
     # The older attribute refuses to be read once the newer one was set.
-    return settings.fp32_precision == "tf32" if hasattr(settings, "fp32_precision") else settings.allow_tf32
+    newer = getattr(settings, "fp32_precision", None)
+    return settings.allow_tf32 if newer is None else newer == "tf32"
 
 
 def precision(x: Tensor) -> str:
