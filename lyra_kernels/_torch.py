@@ -5,12 +5,14 @@ Each was there from torch 2.10 on; where a version does without one, this is the
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, TypeVar
 
 import torch
+from torch import Tensor
 from torch._ops import OpOverload
+from torch.nn import Parameter
 
 __all__ = [
     "OpOverload",
@@ -20,6 +22,7 @@ __all__ = [
     "current_cuda_device",
     "forward_mode_active",
     "has_kernel",
+    "plain",
     "transforms_active",
 ]
 
@@ -63,6 +66,35 @@ _EXCLUDED = _keys(*(name for name in dir(torch._C.DispatchKey) if name.startswit
 def as_outside_a_kernel() -> AbstractContextManager:
     """Inside a kernel, PyTorch as it is outside: autograd and lazy conjugation work, autocast does not interfere."""
     return torch._C._ForceDispatchKeyGuard(_INCLUDED, _EXCLUDED)
+
+
+_included = torch._C._dispatch_tls_local_include_set
+_USUAL = (_INCLUDED.raw_repr(), _keys("BackendSelect").raw_repr())  # the second in inference mode
+_unwrap_if_dead = torch._C._functorch.unwrap_if_dead
+
+
+def plain(args: Sequence[Any]) -> bool:
+    """Whether a dispatcher op would do nothing with these arguments but call the kernel of their device.
+
+    So it is where no mode, transform, trace or profiler wants to see the op, and tensors are what they say: no
+    subclasses, nothing that is still to be negated, nothing left over from a transform.
+    """
+    if (
+        _included().raw_repr() not in _USUAL
+        or torch._C._len_torch_dispatch_stack()
+        or torch._C._len_torch_function_stack()
+        or torch.autograd.forward_ad._current_level >= 0
+        or torch.autograd.profiler._is_profiler_enabled
+    ):
+        return False
+    for x in args:
+        kind = type(x)
+        if kind is Tensor or kind is Parameter:
+            if x.is_neg() or _unwrap_if_dead(x) is not x:
+                return False
+        elif isinstance(x, Tensor):
+            return False
+    return True
 
 
 def constant_when_compiled(function: F) -> F:

@@ -94,7 +94,8 @@ def runs_reference(backend: str | None, device: torch.device) -> bool:
     """Whether a call runs the plain formulas, with PyTorch's own autograd."""
     if backend is not None:
         return backend == "reference"
-    return device.type not in ("cuda", "meta") and (device.type != "cpu" or native.MODULE is None)
+    kind = device.type
+    return kind not in ("cuda", "meta") and (kind != "cpu" or native.MODULE is None)
 
 
 def check_device(op: str, backend: str, device: torch.device) -> None:
@@ -164,6 +165,7 @@ def refresh() -> None:
     """Ask every backend anew whether it works and what it has."""
     availability.cache_clear()
     _operation.cache_clear()
+    serving.cache_clear()
 
 
 @cache
@@ -183,6 +185,7 @@ def implementation(op: str, backend: str) -> Callable:
     return function
 
 
+@cache
 def serving(op: str, device: torch.device) -> Callable:
     """The function that computes a dispatcher op on a device: of the fastest backend that works there and has it."""
     return next(function for name in _working(device) if (function := _operation(op, name)) is not None)

@@ -4,6 +4,7 @@ An :class:`Op` is the contract of a dispatcher op and its reference formula. Fro
 
 * ``Op.Function``, the autograd Function that the public functions call: its forward and backward are the dispatcher
   ops ``lyra::name`` and ``lyra::name_backward``; it has vmap (activations merge into the batch) and jvp rules;
+* ``Op.record``, the same without these rules, which is faster: where no transform is under way;
 * ``Op.Gradients``, the Function behind the backward, differentiable in turn through the reference formula, so that
   double backward and ``torch.func`` transforms work to any order;
 * the same formulas registered on the dispatcher ops themselves, which is what torch.compile and torch.export see.
@@ -28,25 +29,32 @@ Arguments = tuple[Any, ...]
 _vjp: Callable[..., tuple[Any, Callable[..., Any]]] = cast(Any, torch.func.vjp)
 
 
-def _call(name: str, backend: str | None, args: Sequence[Any]) -> Any:
-    """Run an op beneath autograd: through the dispatcher, or on the backend that was asked for."""
+def _call(name: str, backend: str | None, args: Sequence[Any], plain: bool = False) -> Any:
+    """Run an op beneath autograd: on the backend that was asked for, else as the dispatcher would.
+
+    Args:
+        plain: whether the arguments are known to be so (`_torch.plain`), and nobody watches: then the dispatcher's way
+            into Python and back is left out. The kernels of CPUs are its own.
+    """
     if backend is not None:
         return backends.implementation(name, backend)(*args)
-    with _torch.below_autograd():
-        return OPS[name](*args)
+    if args[0].is_cpu or not (plain or _torch.plain(args)):
+        with _torch.below_autograd():
+            return OPS[name](*args)
+    return backends.serving(name, args[0].device)(*args)
 
 
-def _save(ctx: Any, values: Sequence[Any]) -> tuple[Tensor | None, ...]:
+def _save(ctx: Any, values: Sequence[Any]) -> Sequence[Tensor | None]:
     """Keep tensors and constants for `_saved`; returns the tensors."""
-    tensors = tuple(v if isinstance(v, Tensor) else None for v in values)
-    ctx.constants = tuple(None if isinstance(v, Tensor) else v for v in values)
+    tensors = [v if isinstance(v, Tensor) else None for v in values]
+    ctx.constants = [None if isinstance(v, Tensor) else v for v in values]
     ctx.save_for_backward(*tensors)
     return tensors
 
 
 def _saved(ctx: Any) -> Arguments:
     tensors = ctx.saved_tensors
-    return tuple(c if t is None else t for t, c in zip(tensors, ctx.constants, strict=True))
+    return tuple([c if t is None else t for t, c in zip(tensors, ctx.constants, strict=True)])
 
 
 def _select(x: Any, dim: int | None, i: int) -> Any:
@@ -69,7 +77,11 @@ def needs_graph(args: Sequence[Any]) -> bool:
     """Whether a call must be recorded: by autograd, forward-mode AD or a torch.func transform."""
     if _torch.transforms_active() or _torch.forward_mode_active():
         return True
-    return torch.is_grad_enabled() and any(isinstance(a, Tensor) and a.requires_grad for a in args)
+    if torch.is_grad_enabled():
+        for a in args:
+            if isinstance(a, Tensor) and a.requires_grad:
+                return True
+    return False
 
 
 class Op:
@@ -86,6 +98,7 @@ class Op:
         self.outputs = len(self.contract.outputs)
         self.reference = _exact(lambda *args: formula(*self.contract.formula_arguments(args)))
         self.Function, self.Gradients = _functions(self)
+        self.record = _record(self)
         _register_autograd(self)
 
     def prepared(self, grads: Arguments, args: Arguments) -> Arguments:
@@ -100,11 +113,14 @@ class Op:
             return self.reference(*args)
         if backend is not None:
             backends.check_device(self.name, backend, device)
-        if backend is None and torch.compiler.is_compiling():
+        compiling = torch.compiler.is_compiling()
+        if compiling and backend is None:
             return OPS[self.name](*args)
-        if needs_graph(args):
-            return self.Function.apply(backend, *args)
-        return _call(self.name, backend, args)
+        if not needs_graph(args):
+            return _call(self.name, backend, args)
+        if not compiling and _torch.plain(args):
+            return self.record(backend, *args)
+        return self.Function.apply(backend, *args)
 
     def backward(self, backend: str | None, values: Arguments, count: int, grads: Arguments) -> Arguments:
         """Gradients of all `count` arguments, from the saved values and the gradients of the outputs."""
@@ -311,6 +327,31 @@ def _functions(op: Op) -> tuple[type[torch.autograd.Function], type[torch.autogr
         # torch asks for it at every call, and working it out takes longer than a small op does.
         function.__signature__ = inspect.signature(function)  # type: ignore[attr-defined]
     return Function, Gradients
+
+
+def _record(op: Op) -> Callable[..., Any]:
+    """Applies the Function of an op to a backend and `_torch.plain` arguments."""
+
+    class Recorded(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx: Any, backend: str | None, *args: Any) -> Any:
+            output = _call(op.name, backend, args, True)
+            ctx.backend, ctx.count = backend, len(args)
+            extra: Arguments = ()
+            if op.contract.kept:
+                extra = output[op.outputs :]
+                ctx.mark_non_differentiable(*extra)
+            ctx.set_materialize_grads(False)
+            _save(ctx, (*args, *extra))
+            return output
+
+        @staticmethod
+        def backward(ctx: Any, *grads: Any) -> Any:
+            return None, *op.backward(ctx.backend, _saved(ctx), ctx.count, grads)
+
+    Recorded.__name__ = Recorded.__qualname__ = f"{op.name}_function"
+    # Function's own apply looks for transforms, and for what they have left over, before it does this.
+    return super(torch.autograd.Function, Recorded).apply
 
 
 def _register_autograd(op: Op) -> None:

@@ -24,10 +24,10 @@ def raw_calls(case: cases.Case, monkeypatch: pytest.MonkeyPatch) -> list[tuple[s
     found: list[tuple[str, tuple]] = []
     call = _autograd._call
 
-    def recording(name, backend, args):
+    def recording(name, backend, args, *plain):
         fresh = tuple(a.detach().clone() if isinstance(a, torch.Tensor) else a for a in args)
         found.append((name, fresh))
-        return call(name, backend, args)
+        return call(name, backend, args, *plain)
 
     monkeypatch.setattr(_autograd, "_call", recording)
     outputs = case.leaves()()
