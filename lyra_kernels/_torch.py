@@ -16,6 +16,7 @@ from torch.nn import Parameter
 
 __all__ = [
     "OpOverload",
+    "any_autocast_enabled",
     "as_outside_a_kernel",
     "below_autograd",
     "constant_when_compiled",
@@ -31,6 +32,9 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 below_autograd: Callable[[], AbstractContextManager] = torch._C._AutoDispatchBelowAutograd
 """Inside, dispatcher ops go to the kernel of their device, past autograd."""
+
+any_autocast_enabled: Callable[[], bool] = torch._C._is_any_autocast_enabled
+"""Whether autocast is on for any kind of device."""
 
 transforms_active: Callable[[], bool] = torch._C._are_functorch_transforms_active
 """Whether a transform of ``torch.func`` is under way."""

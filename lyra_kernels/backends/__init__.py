@@ -69,6 +69,11 @@ def available_backends() -> tuple[str, ...]:
 @_torch.constant_when_compiled
 def default_backend(device: torch.device) -> str:
     """The backend that serves tensors on a device unless another is forced. A constant to torch.compile."""
+    return _fastest(device)
+
+
+@cache
+def _fastest(device: torch.device) -> str:
     return next(_working(device))
 
 
@@ -166,6 +171,7 @@ def refresh() -> None:
     availability.cache_clear()
     _operation.cache_clear()
     serving.cache_clear()
+    _fastest.cache_clear()
 
 
 @cache

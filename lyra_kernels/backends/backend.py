@@ -28,7 +28,7 @@ class Limits:
     direct: bool = False
     rows: int = 16
     chunk: int = 32
-    segment: Mapping[int, int] = field(default_factory=lambda: {2: 1024, 4: 512})
+    segment: Mapping[int, int] = field(default_factory=lambda: {2: 1024, 4: 512}, hash=False)
 
 
 def _nowhere() -> tuple[str, ...]:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import math
+from collections.abc import Callable
 from numbers import Real
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -11,6 +14,46 @@ from torch import Tensor
 from .. import _torch
 
 FLOATS = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
+
+
+MOST_SIGNATURES = 4096
+"""That are remembered of one function."""
+
+
+def once_a_signature(check: Callable[..., None]) -> Callable[..., None]:
+    """For checks that do nothing but raise: what was found right once is not looked at again.
+
+    Tensors count by shape, dtype and device, other arguments by type and value. What depends on the values of a tensor
+    must be checked outside as well.
+    """
+    right: set[tuple] = set()
+
+    @functools.wraps(check)
+    def checked(*args: Any) -> None:
+        if torch.compiler.is_compiling():
+            return check(*args)
+        parts: list[Any] = []
+        for x in args:
+            if x is None:
+                parts.append(None)
+            elif isinstance(x, Tensor):
+                parts += (x.shape, x.dtype, x.device)
+            else:
+                parts += (type(x), x)
+        signature = tuple(parts)
+        try:
+            if signature in right:
+                return None
+        except TypeError:  # a size that is not known yet, or something that the check refuses
+            return check(*args)
+        check(*args)
+        if all(type(n) is int for x in args if isinstance(x, Tensor) for n in x.shape):  # in a trace they are tensors
+            if len(right) >= MOST_SIGNATURES:
+                right.clear()
+            right.add(signature)
+        return None
+
+    return checked
 
 
 def shape_of(x: Tensor) -> str:
@@ -47,15 +90,23 @@ def same_device(name: str, x: Tensor | None, other_name: str, other: Tensor) -> 
         raise ValueError(f"{name} is on {x.device} but {other_name} is on {other.device}: move one of them")
 
 
-def parameter(x: Tensor | None, dtype: torch.dtype) -> Tensor | None:
-    """A parameter as the kernels take it: contiguous, in the compute dtype."""
-    return None if x is None else x.to(dtype).contiguous()
+def parameters(dtype: torch.dtype, *given: Tensor | None) -> list[Any]:
+    """Parameters as the kernels take them: contiguous, in the compute dtype."""
+    found: list[Tensor | None] = []
+    for x in given:
+        if x is not None:
+            # Tensor.to takes microseconds to find that there is nothing to do.
+            x = (x if x.dtype == dtype else x.to(dtype)).contiguous()
+        found.append(x)
+    return found
 
 
 def epsilon(eps: float) -> float:
     """Check what a norm adds to the mean square."""
     if torch.compiler.is_compiling():
         return float(eps)
+    if type(eps) is float and 0.0 <= eps < math.inf:
+        return eps
     if isinstance(eps, bool) or not isinstance(eps, Real):
         raise TypeError(f"eps must be a number of at least 0, not {eps!r}")
     if not 0.0 <= float(eps) < math.inf:
@@ -87,6 +138,8 @@ def layout(
 
     Values are checked on the CPU only: elsewhere that would make the program wait for the device.
     """
+    if lengths is None and cu_seqlens is None:
+        return None, None
     if lengths is not None and cu_seqlens is not None:
         raise ValueError("give lengths (a padded batch) or cu_seqlens (a packed one), not both")
     if lengths is not None:
@@ -124,7 +177,7 @@ def _integers(name: str, x: Tensor, like: Tensor, like_name: str) -> Tensor:
     if x.dtype not in (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8):
         raise TypeError(f"{name} must be an integer tensor, not {x.dtype}")
     same_device(name, x, like_name, like)
-    return x.to(torch.int64).contiguous()
+    return (x if x.dtype == torch.int64 else x.to(torch.int64)).contiguous()
 
 
 def autocast_enabled(x: Tensor) -> bool:
@@ -136,6 +189,8 @@ def autocast_enabled(x: Tensor) -> bool:
 
 def autocast(x: Tensor) -> Tensor:
     """Activations in autocast's dtype where autocast is on: for ops that are mostly matrix products, like Linear."""
+    if not torch.compiler.is_compiling() and not _torch.any_autocast_enabled():
+        return x
     if x.dtype != torch.float64 and autocast_enabled(x):
         return x.to(torch.get_autocast_dtype(x.device.type))
     return x

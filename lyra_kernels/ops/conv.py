@@ -22,6 +22,14 @@ def _convolve(
     lengths: Tensor | None,
     cu_seqlens: Tensor | None,
 ) -> Tensor:
+    _check(u, kernel, D, reverse_kernel)
+    lengths, cu_seqlens = _checks.layout(u, lengths, cu_seqlens)
+    parameters = _checks.parameters(compute_dtype(u), kernel, reverse_kernel, D)
+    return op(u.contiguous(), *parameters, lengths, cu_seqlens)
+
+
+@_checks.once_a_signature
+def _check(u: Tensor, kernel: Tensor, D: Tensor | None, reverse_kernel: Tensor | None) -> None:
     _checks.activations("u", u, "(batch, length, H)")
     channels = u.shape[-1]
     _checks.size("kernel", kernel, "(H, taps)", (channels, None), "to match u")
@@ -31,9 +39,6 @@ def _convolve(
         _checks.size("D", D, "(H,)", (channels,), "to match u")
     for name, value in {"kernel": kernel, "reverse_kernel": reverse_kernel, "D": D}.items():
         _checks.same_device(name, value, "u", u)
-    lengths, cu_seqlens = _checks.layout(u, lengths, cu_seqlens)
-    parameters = [_checks.parameter(p, compute_dtype(u)) for p in (kernel, reverse_kernel, D)]
-    return op(u.contiguous(), *parameters, lengths, cu_seqlens)
 
 
 def fft_conv(

@@ -20,6 +20,7 @@ Nothing here was timed on a card: the rates are the maker's, the two latencies a
 
 from __future__ import annotations
 
+import functools
 import math
 from dataclasses import dataclass
 
@@ -60,6 +61,7 @@ def costs(batch: int, length: int, modes: int, directions: int = 1, constants: C
     }
 
 
+@functools.lru_cache(maxsize=1024)
 def choose(batch: int, length: int, modes: int, directions: int = 1, constants: Constants = CPU) -> str:
     """The algorithm with the smallest predicted cost."""
     predicted = costs(batch, length, modes, directions, constants)
@@ -159,6 +161,7 @@ def gpu_costs(
     return {"direct": direct if limits.direct else fft, "scan": scan, "fft": fft}
 
 
+@functools.lru_cache(maxsize=1024)
 def choose_on_gpu(
     batch: int, length: int, channels: int, modes: int, directions: int = 1, size: int = 4, *, limits: Limits
 ) -> str:

@@ -52,6 +52,14 @@ def gated_conv(
 
     Source: Ramesh et al. 2025, arXiv 2503.16351.
     """
+    _check(xv, conv_weight, conv_bias, norm_weight, causal)
+    lengths, cu_seqlens = _checks.layout(xv, lengths, cu_seqlens, "xv")
+    weights = _checks.parameters(compute_dtype(xv), conv_weight, conv_bias, norm_weight)
+    return gated_conv_op(xv.contiguous(), *weights, lengths, cu_seqlens, _checks.epsilon(eps), causal)
+
+
+@_checks.once_a_signature
+def _check(xv: Tensor, conv_weight: Tensor, conv_bias: Tensor | None, norm_weight: Tensor | None, causal: bool) -> None:
     _checks.activations("xv", xv, "(batch, length, 2 * E)")
     if xv.shape[-1] % 2:
         raise ValueError(f"xv must have an even number of channels (2 * E), not {xv.shape[-1]}")
@@ -62,10 +70,5 @@ def gated_conv(
         _checks.size("conv_bias", conv_bias, "(E,)", (channels,), "to match xv")
     if norm_weight is not None:
         _checks.size("norm_weight", norm_weight, "(2 * E,)", (2 * channels,), "to match xv")
-    parameters = {"conv_weight": conv_weight, "conv_bias": conv_bias, "norm_weight": norm_weight}
-    for name, value in parameters.items():
+    for name, value in {"conv_weight": conv_weight, "conv_bias": conv_bias, "norm_weight": norm_weight}.items():
         _checks.same_device(name, value, "xv", xv)
-    lengths, cu_seqlens = _checks.layout(xv, lengths, cu_seqlens, "xv")
-    dtype = compute_dtype(xv)
-    weights = [_checks.parameter(p, dtype) for p in parameters.values()]
-    return gated_conv_op(xv.contiguous(), *weights, lengths, cu_seqlens, _checks.epsilon(eps), causal)

@@ -42,6 +42,27 @@ def gelu_glu(
     Source: Gu et al. 2022, "On the Parameterization and Initialization of Diagonal State Space Models"; Dauphin et
     al. 2017 for the GLU.
     """
+    _check(y, weight, bias, mask, residual, lengths, cu_seqlens)
+    lengths, cu_seqlens = _checks.layout(y, lengths, cu_seqlens, "y")
+    if mask is not None:
+        mask = mask.detach()
+    y = _checks.autocast(y)
+    if residual is not None:
+        (residual,) = _checks.parameters(y.dtype, residual)
+    weights = _checks.parameters(compute_dtype(y), weight, bias, mask)
+    return gelu_glu_op(y.contiguous(), *weights, residual, lengths, cu_seqlens)
+
+
+@_checks.once_a_signature
+def _check(
+    y: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    mask: Tensor | None,
+    residual: Tensor | None,
+    lengths: Tensor | None,
+    cu_seqlens: Tensor | None,
+) -> None:
     _checks.activations("y", y)
     channels = y.shape[-1]
     _checks.size("weight", weight, "(2 * H, H)", (2 * channels, channels), "to match y")
@@ -51,15 +72,8 @@ def gelu_glu(
     sequences = count_sequences(y, cu_seqlens)
     if mask is not None:
         _checks.size("mask", mask, "(sequences, H)", (sequences, channels), "to match y")
-        mask = mask.detach()
     if residual is not None:
         _checks.size("residual", residual, "(batch, length, H)", tuple(y.shape), "to match y")
     others = {"weight": weight, "bias": bias, "mask": mask, "residual": residual}
     for name, value in others.items():
         _checks.same_device(name, value, "y", y)
-    y = _checks.autocast(y)
-    dtype = compute_dtype(y)
-    if residual is not None:
-        residual = residual.to(y.dtype).contiguous()
-    weights = [_checks.parameter(p, dtype) for p in (weight, bias, mask)]
-    return gelu_glu_op(y.contiguous(), *weights, residual, lengths, cu_seqlens)

@@ -50,6 +50,27 @@ def pgc(
 
     Source: Ramesh et al. 2025, arXiv 2503.16351.
     """
+    parameters = (in_weight, in_bias, in_norm_weight, conv_weight, conv_bias, out_weight, out_bias, out_norm_weight)
+    _check(u, *parameters, causal)
+    lengths, cu_seqlens = _checks.layout(u, lengths, cu_seqlens)
+    u = _checks.autocast(u)
+    weights = _checks.parameters(compute_dtype(u), *parameters)
+    return pgc_op(u.contiguous(), *weights, lengths, cu_seqlens, _checks.epsilon(eps), causal)
+
+
+@_checks.once_a_signature
+def _check(
+    u: Tensor,
+    in_weight: Tensor,
+    in_bias: Tensor | None,
+    in_norm_weight: Tensor | None,
+    conv_weight: Tensor,
+    conv_bias: Tensor | None,
+    out_weight: Tensor,
+    out_bias: Tensor | None,
+    out_norm_weight: Tensor | None,
+    causal: bool,
+) -> None:
     _checks.activations("u", u, "(batch, length, d_model)")
     _checks.size("in_weight", in_weight, "(2 * E, d_model)", (None, u.shape[-1]), "to match u")
     if in_weight.shape[0] % 2:
@@ -67,7 +88,7 @@ def pgc(
     ):
         if value is not None:
             _checks.size(name, value, "(channels,)", (width,), "to match the weights")
-    parameters = {
+    others = {
         "in_weight": in_weight,
         "in_bias": in_bias,
         "in_norm_weight": in_norm_weight,
@@ -77,9 +98,5 @@ def pgc(
         "out_bias": out_bias,
         "out_norm_weight": out_norm_weight,
     }
-    for name, value in parameters.items():
+    for name, value in others.items():
         _checks.same_device(name, value, "u", u)
-    lengths, cu_seqlens = _checks.layout(u, lengths, cu_seqlens)
-    u = _checks.autocast(u)
-    weights = [_checks.parameter(p, compute_dtype(u)) for p in parameters.values()]
-    return pgc_op(u.contiguous(), *weights, lengths, cu_seqlens, _checks.epsilon(eps), causal)

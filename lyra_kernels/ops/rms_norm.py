@@ -28,6 +28,13 @@ def rms_norm(x: Tensor, weight: Tensor | None = None, eps: float = 1e-8) -> Tens
 
     Source: Zhang and Sennrich 2019, "Root Mean Square Layer Normalization".
     """
+    _check(x, weight)
+    (weight,) = _checks.parameters(compute_dtype(x), weight)
+    return rms_norm_op(x.contiguous(), weight, _checks.epsilon(eps))
+
+
+@_checks.once_a_signature
+def _check(x: Tensor, weight: Tensor | None) -> None:
     if not isinstance(x, Tensor) or x.dtype not in _checks.FLOATS:
         raise TypeError(f"x must be a floating tensor, not {getattr(x, 'dtype', type(x).__name__)}")
     if x.dim() < 1:
@@ -35,4 +42,3 @@ def rms_norm(x: Tensor, weight: Tensor | None = None, eps: float = 1e-8) -> Tens
     if weight is not None:
         _checks.size("weight", weight, "(channels,)", (x.shape[-1],), "to match x")
         _checks.same_device("weight", weight, "x", x)
-    return rms_norm_op(x.contiguous(), _checks.parameter(weight, compute_dtype(x)), _checks.epsilon(eps))

@@ -109,35 +109,12 @@ def s4d_conv(
 
     Source: Gu et al. 2022, "On the Parameterization and Initialization of Diagonal State Space Models".
     """
-    _checks.activations("u", u, "(batch, length, H)")
-    check_parameters(log_dt, log_A_real, A_imag, u.shape[-1])
-    _checks.flag("bidirectional", bidirectional)
-    form, shape = (
-        ("(2, H, M, 2)", (2, *log_A_real.shape, 2)) if bidirectional else ("(H, M, 2)", (*log_A_real.shape, 2))
-    )
-    _checks.size("C", C, form, shape, "to match log_A_real" + (" and bidirectional=True" if bidirectional else ""))
-    if D is not None:
-        _checks.size("D", D, "(H,)", (u.shape[-1],), "to match u")
-    lengths, cu_seqlens = _checks.layout(u, lengths, cu_seqlens)
     states = initial_state is not None or return_final_state
-    if bidirectional and states:
-        raise ValueError("a bidirectional convolution has no state to carry: leave initial_state and "
-                         "return_final_state out")  # fmt: skip
-    if algorithm not in ALGORITHMS:
-        raise ValueError(f"algorithm must be one of {', '.join(ALGORITHMS)}, not {algorithm!r}")
-    if states and algorithm in ("fft", "direct"):
-        raise ValueError(f"algorithm {algorithm!r} carries no state: use 'scan' or 'auto'")
-    sequences = count_sequences(u, cu_seqlens)
-    if initial_state is not None:
-        expected = (sequences, *log_A_real.shape, 2)
-        _checks.size("initial_state", initial_state, "(sequences, H, M, 2)", expected, "to match u")
-    others = {"log_dt": log_dt, "log_A_real": log_A_real, "A_imag": A_imag, "C": C, "D": D,
-              "initial_state": initial_state}  # fmt: skip
-    for name, value in others.items():
-        _checks.same_device(name, value, "u", u)
-    dtype = compute_dtype(u)
-    log_dt, log_A_real, A_imag, C = (p.to(dtype).contiguous() for p in (log_dt, log_A_real, A_imag, C))
-    D, initial_state = _checks.parameter(D, dtype), _checks.parameter(initial_state, dtype)
+    _check(u, log_dt, log_A_real, A_imag, C, D, lengths, cu_seqlens, bidirectional, initial_state, states, algorithm)
+    lengths, cu_seqlens = _checks.layout(u, lengths, cu_seqlens)
+    log_dt, log_A_real, A_imag, C, D, initial_state = _checks.parameters(
+        compute_dtype(u), log_dt, log_A_real, A_imag, C, D, initial_state
+    )
     u = u.contiguous()
     if algorithm == "auto":
         algorithm = _choose(u, log_A_real.shape[1], 1 + bidirectional, cu_seqlens, states)
@@ -154,3 +131,45 @@ def s4d_conv(
     kernel = s4d_kernel_op(*spectrum, C[0].contiguous() if bidirectional else C, taps)
     reverse = s4d_kernel_op(*spectrum, C[1].contiguous(), taps) if bidirectional else None
     return op(u, kernel, reverse, D, lengths, cu_seqlens)
+
+
+@_checks.once_a_signature
+def _check(
+    u: Tensor,
+    log_dt: Tensor,
+    log_A_real: Tensor,
+    A_imag: Tensor,
+    C: Tensor,
+    D: Tensor | None,
+    lengths: Tensor | None,
+    cu_seqlens: Tensor | None,
+    bidirectional: bool,
+    initial_state: Tensor | None,
+    states: bool,
+    algorithm: str,
+) -> None:
+    _checks.activations("u", u, "(batch, length, H)")
+    check_parameters(log_dt, log_A_real, A_imag, u.shape[-1])
+    _checks.flag("bidirectional", bidirectional)
+    form, shape = (
+        ("(2, H, M, 2)", (2, *log_A_real.shape, 2)) if bidirectional else ("(H, M, 2)", (*log_A_real.shape, 2))
+    )
+    _checks.size("C", C, form, shape, "to match log_A_real" + (" and bidirectional=True" if bidirectional else ""))
+    if D is not None:
+        _checks.size("D", D, "(H,)", (u.shape[-1],), "to match u")
+    lengths, cu_seqlens = _checks.layout(u, lengths, cu_seqlens)
+    if bidirectional and states:
+        raise ValueError("a bidirectional convolution has no state to carry: leave initial_state and "
+                         "return_final_state out")  # fmt: skip
+    if algorithm not in ALGORITHMS:
+        raise ValueError(f"algorithm must be one of {', '.join(ALGORITHMS)}, not {algorithm!r}")
+    if states and algorithm in ("fft", "direct"):
+        raise ValueError(f"algorithm {algorithm!r} carries no state: use 'scan' or 'auto'")
+    sequences = count_sequences(u, cu_seqlens)
+    if initial_state is not None:
+        expected = (sequences, *log_A_real.shape, 2)
+        _checks.size("initial_state", initial_state, "(sequences, H, M, 2)", expected, "to match u")
+    others = {"log_dt": log_dt, "log_A_real": log_A_real, "A_imag": A_imag, "C": C, "D": D,
+              "initial_state": initial_state}  # fmt: skip
+    for name, value in others.items():
+        _checks.same_device(name, value, "u", u)

@@ -39,6 +39,12 @@ def s4d_kernel(log_dt: Tensor, log_A_real: Tensor, A_imag: Tensor, C: Tensor, le
 
     Source: Gu et al. 2022, "On the Parameterization and Initialization of Diagonal State Space Models".
     """
+    _check(log_dt, log_A_real, A_imag, C, length)
+    return s4d_kernel_op(*_checks.parameters(compute_dtype(log_dt), log_dt, log_A_real, A_imag, C), length)
+
+
+@_checks.once_a_signature
+def _check(log_dt: Tensor, log_A_real: Tensor, A_imag: Tensor, C: Tensor, length: int) -> None:
     check_parameters(log_dt, log_A_real, A_imag)
     _checks.size("C", C, "(H, M, 2)", (*log_A_real.shape, 2), "to match log_A_real")
     for name, value in {"log_A_real": log_A_real, "A_imag": A_imag, "C": C}.items():
@@ -47,5 +53,3 @@ def s4d_kernel(log_dt: Tensor, log_A_real: Tensor, A_imag: Tensor, C: Tensor, le
         raise TypeError(f"length must be an integer, not {type(length).__name__}")
     if length < 0:
         raise ValueError(f"length must be 0 or more, not {length}")
-    dtype = compute_dtype(log_dt)
-    return s4d_kernel_op(*(_checks.parameter(p, dtype) for p in (log_dt, log_A_real, A_imag, C)), length)
