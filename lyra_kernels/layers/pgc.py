@@ -2,11 +2,25 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from torch import Tensor, nn
 
 from .. import ops
+from ._children import is_idle, weights
 from .checks import boolean, positive_float, positive_int, probability, width
 from .rms_norm import RMSNorm
+
+_WEIGHTS = (
+    ("in_proj", "weight"),
+    ("in_proj", "bias"),
+    ("in_norm", "weight"),
+    ("conv", "weight"),
+    ("conv", "bias"),
+    ("out_proj", "weight"),
+    ("out_proj", "bias"),
+    ("out_norm", "weight"),
+)
 
 
 class PGC(nn.Module):
@@ -76,20 +90,14 @@ class PGC(nn.Module):
         """
         out = ops.pgc(
             u,
-            self.in_proj.weight,
-            self.in_proj.bias,
-            self.in_norm.weight,
-            self.conv.weight,
-            self.conv.bias,
-            self.out_proj.weight,
-            self.out_proj.bias,
-            self.out_norm.weight,
+            *weights(self, _WEIGHTS),
             eps=self.eps,
             lengths=lengths,
             cu_seqlens=cu_seqlens,
             causal=self.causal,
         )
-        return self.dropout(out)
+        dropout: Any = self._modules["dropout"]
+        return out if is_idle(dropout) else dropout(out)
 
     def extra_repr(self) -> str:
         return f"{self.d_model}, expansion_factor={self.expansion_factor}, causal={self.causal}"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -11,7 +10,11 @@ from torch import Tensor, nn
 from .. import ops
 from ..layout import compute_dtype, count_sequences
 from ..ops.s4d_conv import ALGORITHMS
+from ._children import weights
 from .checks import boolean, choice, even_int, learning_rate, positive_float, positive_int, probability
+
+_SPECTRUM = (("kernel", "log_dt"), ("kernel", "log_A_real"), ("kernel", "A_imag"), ("kernel", "C"))
+_LINEAR = (("0", "weight"), ("0", "bias"))
 
 
 class S4DKernel(nn.Module):
@@ -203,13 +206,13 @@ class S4D(nn.Module):
         if self.transposed:
             u = u.transpose(1, 2)
             residual = None if residual is None else residual.transpose(1, 2)
-        kernel = self.kernel
+        log_dt, log_A_real, A_imag, C = weights(self, _SPECTRUM)
         result = ops.s4d_conv(
             u,
-            kernel.log_dt,
-            kernel.log_A_real,
-            kernel.A_imag,
-            kernel.C,
+            log_dt,
+            log_A_real,
+            A_imag,
+            C,
             self.D,
             lengths=lengths,
             cu_seqlens=cu_seqlens,
@@ -220,11 +223,11 @@ class S4D(nn.Module):
         )
         y, state = result if isinstance(result, tuple) else (result, None)
         sequences = count_sequences(u, cu_seqlens)
-        linear = cast(nn.Conv1d, self.output_linear[0])
+        weight, bias = weights(self.output_linear, _LINEAR)
         y = ops.gelu_glu(
             y,
-            linear.weight.squeeze(-1),
-            linear.bias,
+            weight.squeeze(-1),
+            bias,
             mask=self._dropout_mask(sequences, u),
             residual=residual,
             lengths=lengths,
@@ -247,10 +250,11 @@ class S4D(nn.Module):
 
     def _dropout_mask(self, sequences: int, u: Tensor) -> Tensor | None:
         """What each sequence's channels are multiplied by, ``(S, H)``; None in evaluation mode."""
-        if not self.dropout.training or self.dropout.p == 0.0:
+        dropout = self.dropout
+        if not dropout.training or dropout.p == 0.0:
             return None
         dtype = compute_dtype(u)
-        return self.dropout(torch.ones(sequences, self.d_model, dtype=dtype, device=u.device))
+        return dropout(torch.ones(sequences, self.d_model, dtype=dtype, device=u.device))
 
     def extra_repr(self) -> str:
         return f"{self.d_model}, transposed={self.transposed}, algorithm={self.algorithm!r}"
