@@ -24,7 +24,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from lyra_kernels import backends
-from lyra_kernels.schemas import OPS, SCHEMAS
+from lyra_kernels.schemas import CONTRACTS, OPS, SCHEMAS
 
 CARD = torch.device("cuda", 0)
 _INDEXING = ("aten::index.Tensor", "aten::index_put_", "aten::index_put")
@@ -271,4 +271,35 @@ def kernels_for_cuda(operations: backends.Operations) -> AbstractContextManager[
 def pretended_card() -> Iterator[None]:
     """Inside, there is a card, and the backend "cuda" serves every call: with the kernels of the CPU."""
     with kernels_for_cuda({name: _served(name) for name in SCHEMAS}), backends.use_backend("cuda"), card_tensors():
+        yield
+
+
+def _stand_ins(calls: list[str]) -> backends.Operations:
+    """All ops, which say that they were called; PyTorch makes tensors without memory in Python, so they make few."""
+
+    def made(name: str, fake: Callable[..., Any]) -> Callable[..., Any]:
+        known: dict[tuple, Any] = {}
+
+        def op(*args: Any) -> Any:
+            calls.append(name)
+            key = tuple([x.shape if isinstance(x, Tensor) else x for x in args])
+            if key not in known:
+                known[key] = fake(*args)
+            out = known[key]
+            return out.detach() if isinstance(out, Tensor) else tuple([x.detach() for x in out])
+
+        return op
+
+    return {
+        **{name: made(name, contract.fake) for name, contract in CONTRACTS.items()},
+        **{f"{name}_backward": made(f"{name}_backward", c.fake_backward) for name, c in CONTRACTS.items()},
+    }
+
+
+@contextlib.contextmanager
+def card_without_memory(calls: list[str]) -> Iterator[None]:
+    """Inside, the backend "cuda" serves meta tensors; its ops write down that they were called, and compute nothing."""
+    with backends.redescribed(
+        "cuda", devices=("meta",), availability=lambda: (True, "in a test"), operations=lambda: _stand_ins(calls)
+    ):
         yield

@@ -125,13 +125,15 @@ class Op:
     def backward(self, backend: str | None, values: Arguments, count: int, grads: Arguments) -> Arguments:
         """Gradients of all `count` arguments, from the saved values and the gradients of the outputs."""
         args, kept = values[:count], values[count:]
-        grads = tuple(g.contiguous() if g is not None else None for g in grads[: self.outputs])
-        if all(g is None for g in grads):
+        # Lists, not generators: these are most of what Python does in a backward.
+        grads = tuple([None if g is None else g.contiguous() for g in grads[: self.outputs]])
+        if not [g for g in grads if g is not None]:
             return (None,) * count
+        compiling = torch.compiler.is_compiling()
         backward_args = self.contract.backward_arguments(self.prepared(grads, args), args, kept)
-        if torch.is_grad_enabled() and not torch.compiler.is_compiling():
+        if torch.is_grad_enabled() and not compiling:
             gradients = self.Gradients.apply(backend, *backward_args)
-        elif torch.compiler.is_compiling():
+        elif compiling:
             gradients = OPS[self.name + "_backward"](*backward_args)
         else:
             gradients = _call(self.name + "_backward", backend, backward_args)

@@ -5,7 +5,6 @@ The backend stands in for a GPU's on tensors without memory: the dispatcher woul
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Iterator
 
 import pytest
@@ -18,34 +17,12 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import lyra_kernels as lk
-from lyra_kernels import _torch, backends
-from lyra_kernels.schemas import CONTRACTS, OPS
+from lyra_kernels import _torch
+from lyra_kernels.schemas import OPS
+
+from ..card import card_without_memory
 
 RMS_NORM, BACKWARD = OPS["rms_norm"], OPS["rms_norm_backward"]
-
-
-def stand_ins(calls: list[str]) -> dict:
-    """All ops, which say that they were called."""
-
-    def made(name: str, fake):
-        def op(*args):
-            calls.append(name)
-            return fake(*args)
-
-        return op
-
-    return {
-        **{name: made(name, contract.fake) for name, contract in CONTRACTS.items()},
-        **{f"{name}_backward": made(f"{name}_backward", c.fake_backward) for name, c in CONTRACTS.items()},
-    }
-
-
-@contextlib.contextmanager
-def card_without_memory(calls: list[str]) -> Iterator[None]:
-    with backends.redescribed(
-        "cuda", devices=("meta",), availability=lambda: (True, "in a test"), operations=lambda: stand_ins(calls)
-    ):
-        yield
 
 
 @pytest.fixture

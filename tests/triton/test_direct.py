@@ -15,6 +15,8 @@ from triton.runtime.jit import JITFunction, native_specialize_impl
 
 from lyra_kernels.backends.triton import _autotune, _direct, _launch
 
+from ..counts import python_calls
+
 pytestmark = pytest.mark.interpreter
 
 
@@ -325,6 +327,12 @@ def test_a_capture_settles_nothing(kernel, choice, monkeypatch):
     launch(kernel, {"C": 8}, configs=[FIRST])
     launch(kernel, {"C": 8}, configs=[FIRST])
     assert len(kernel.calls) == 1
+
+
+def test_python_calls_of_a_launch(kernel, choice):
+    """Of which two are this test's, and four the card's that stands in."""
+    assert python_calls(lambda: launch(kernel)) <= 11
+    assert python_calls(lambda: launch(kernel, configs=[FIRST, SECOND])) <= 13
 
 
 def test_what_triton_is_used_here_has_these_names():
