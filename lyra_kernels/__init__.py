@@ -7,7 +7,7 @@ from .backends import available_backends, dispatcher, use_backend
 from .decompositions import decompositions
 from .environment import env_report
 from .layers import PGC, S4D, RMSNorm, S4DKernel
-from .ops import causal_conv, fft_conv, gated_conv, gelu_glu, pgc, rms_norm, s4d_conv, s4d_kernel
+from .ops import causal_conv, fft_conv, gated_conv, gelu_glu, pgc, rms_norm, s4d_block, s4d_conv, s4d_kernel
 from .version import __version__
 
 dispatcher.register()
@@ -27,6 +27,7 @@ __all__ = [
     "gelu_glu",
     "pgc",
     "rms_norm",
+    "s4d_block",
     "s4d_conv",
     "s4d_kernel",
     "use_backend",

@@ -5,7 +5,18 @@ from .gated_conv import gated_conv
 from .gelu_glu import gelu_glu
 from .pgc import pgc
 from .rms_norm import rms_norm
+from .s4d_block import s4d_block
 from .s4d_conv import s4d_conv
 from .s4d_kernel import s4d_kernel
 
-__all__ = ["causal_conv", "fft_conv", "gated_conv", "gelu_glu", "pgc", "rms_norm", "s4d_conv", "s4d_kernel"]
+__all__ = [
+    "causal_conv",
+    "fft_conv",
+    "gated_conv",
+    "gelu_glu",
+    "pgc",
+    "rms_norm",
+    "s4d_block",
+    "s4d_conv",
+    "s4d_kernel",
+]

@@ -110,7 +110,9 @@ def s4d_conv(
     Source: Gu et al. 2022, "On the Parameterization and Initialization of Diagonal State Space Models".
     """
     states = initial_state is not None or return_final_state
-    _check(u, log_dt, log_A_real, A_imag, C, D, lengths, cu_seqlens, bidirectional, initial_state, states, algorithm)
+    check_convolution(
+        u, log_dt, log_A_real, A_imag, C, D, lengths, cu_seqlens, bidirectional, initial_state, states, algorithm
+    )
     lengths, cu_seqlens = _checks.layout(u, lengths, cu_seqlens)
     log_dt, log_A_real, A_imag, C, D, initial_state = _checks.parameters(
         compute_dtype(u), log_dt, log_A_real, A_imag, C, D, initial_state
@@ -134,7 +136,7 @@ def s4d_conv(
 
 
 @_checks.once_a_signature
-def _check(
+def check_convolution(
     u: Tensor,
     log_dt: Tensor,
     log_A_real: Tensor,
@@ -148,6 +150,7 @@ def _check(
     states: bool,
     algorithm: str,
 ) -> None:
+    """Refuse arguments of :func:`s4d_conv`; ``states``: whether one is given or asked for."""
     _checks.activations("u", u, "(batch, length, H)")
     check_parameters(log_dt, log_A_real, A_imag, u.shape[-1])
     _checks.flag("bidirectional", bidirectional)

@@ -152,6 +152,13 @@ def _s4d_conv(
     return tensors, options
 
 
+def _s4d_block(batch: int, length: int, channels: int, layout: dict, directions: int = 1) -> tuple[dict, dict]:
+    tensors, _ = _s4d_conv(batch, length, channels, layout, "scan", directions)
+    tail, options = _gelu_glu(batch, length, channels, layout)
+    tensors |= {"weight": tail["weight"], "bias": tail["bias"], "norm_weight": _randn(channels)}
+    return tensors, {**options, "add_input": directions == 1, "bidirectional": directions == 2}
+
+
 def _convolution(batch: int, length: int, channels: int, layout: dict) -> tuple[dict, dict]:
     tensors = {
         "u": _randn(batch, length, channels),
@@ -196,6 +203,8 @@ _BUILDERS: dict[str, tuple[Callable[..., Any], Callable[..., tuple[dict, dict]],
     "s4d_conv-direct-bidirectional": (lk.s4d_conv, _s4d_conv, {"algorithm": "direct", "directions": 2}),
     "s4d_conv-fft": (lk.s4d_conv, _s4d_conv, {"algorithm": "fft"}),
     "s4d_conv-fft-bidirectional": (lk.s4d_conv, _s4d_conv, {"algorithm": "fft", "directions": 2}),
+    "s4d_block": (lk.s4d_block, _s4d_block, {}),
+    "s4d_block-bidirectional": (lk.s4d_block, _s4d_block, {"directions": 2}),
     "s4d_fft": (_s4d_fft_op, _s4d_fft, {}),
     "s4d_fft-bidirectional": (_s4d_fft_op, _s4d_fft, {"directions": 2}),
     "s4d_conv-auto": (lk.s4d_conv, _s4d_conv, {"algorithm": "auto"}),

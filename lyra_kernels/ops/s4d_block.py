@@ -1,0 +1,97 @@
+"""A whole S4D block as one op: norm, convolution, tail, residual."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import Tensor
+
+from .. import reference
+from ..layout import compute_dtype, count_sequences
+from . import _checks
+from ._autograd import Arguments, Op, needs_graph
+from .s4d_conv import check_convolution
+
+
+class _S4DBlock(Op):
+    """An op that leaves what its backward needs where it is asked to."""
+
+    def prepared(self, grads: Arguments, args: Arguments) -> Arguments:
+        if not args[self.contract.position("save")] and args[0].numel():
+            raise RuntimeError("lyra::s4d_block was called with save=False, so it has no backward")
+        return grads
+
+
+s4d_block_op = _S4DBlock("s4d_block", reference.s4d_block)
+
+
+def s4d_block(
+    u: Tensor,
+    log_dt: Tensor,
+    log_A_real: Tensor,
+    A_imag: Tensor,
+    C: Tensor,
+    D: Tensor | None,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    *,
+    norm_weight: Tensor | None = None,
+    eps: float = 1e-8,
+    mask: Tensor | None = None,
+    add_input: bool = False,
+    lengths: Tensor | None = None,
+    cu_seqlens: Tensor | None = None,
+    bidirectional: bool = False,
+) -> Tensor:
+    """``gelu_glu(s4d_conv(rms_norm(u)))``, plus ``u`` where ``add_input``: a block of a model in one op, by scan.
+
+    On GPUs it is two to three times as fast as its parts: less Python, and activations lie in between as the scan
+    reads them. It is not cast by autocast.
+
+    Args:
+        u: ``(batch, length, H)``, float32, float64, float16 or bfloat16.
+        log_dt, log_A_real, A_imag, C, D, bidirectional: see :func:`s4d_conv`.
+        weight, bias, mask: see :func:`gelu_glu`.
+        norm_weight: ``(H,)`` of the RMS norm; None for no norm.
+        eps: of the norm.
+        add_input: whether ``u`` is added to the result.
+        lengths: ``(batch,)``; cu_seqlens: ``(sequences + 1,)``; see :func:`gated_conv`.
+
+    Returns:
+        Like ``u``, zero at padded positions.
+
+    Raises:
+        TypeError, ValueError: an argument has the wrong dtype, shape, device or value; the message says which.
+    """
+    check_convolution(u, log_dt, log_A_real, A_imag, C, D, lengths, cu_seqlens, bidirectional, None, False, "scan")
+    _check(u, norm_weight, weight, bias, mask, cu_seqlens, add_input)
+    lengths, cu_seqlens = _checks.layout(u, lengths, cu_seqlens)
+    modes = _checks.parameters(compute_dtype(u), log_dt, log_A_real, A_imag, C, D)
+    C = modes[3] if bidirectional else modes[3].unsqueeze(0)
+    mask = None if mask is None else mask.detach()
+    norm_weight, *tail = _checks.parameters(compute_dtype(u), norm_weight, weight, bias, mask)
+    args: list[Any] = [u.contiguous(), norm_weight, *modes[:3], C, modes[4], *tail, lengths, cu_seqlens]
+    return s4d_block_op(*args, _checks.epsilon(eps), add_input, needs_graph(args))[0]
+
+
+@_checks.once_a_signature
+def _check(
+    u: Tensor,
+    norm_weight: Tensor | None,
+    weight: Tensor,
+    bias: Tensor | None,
+    mask: Tensor | None,
+    cu_seqlens: Tensor | None,
+    add_input: bool,
+) -> None:
+    channels = u.shape[-1]
+    _checks.size("weight", weight, "(2 * H, H)", (2 * channels, channels), "to match u")
+    if bias is not None:
+        _checks.size("bias", bias, "(2 * H,)", (2 * channels,), "to match u")
+    if norm_weight is not None:
+        _checks.size("norm_weight", norm_weight, "(H,)", (channels,), "to match u")
+    if mask is not None:
+        _checks.size("mask", mask, "(sequences, H)", (count_sequences(u, cu_seqlens), channels), "to match u")
+    for name, value in {"weight": weight, "bias": bias, "norm_weight": norm_weight, "mask": mask}.items():
+        _checks.same_device(name, value, "u", u)
+    _checks.flag("add_input", add_input)
