@@ -5,7 +5,8 @@ that a new length is rarely timed, and never more than some dozens are. It is ke
 cache folder (``LYRA_CACHE``, else ``XDG_CACHE_HOME``/lyra, else ~/.cache/lyra), one a card and Triton version.
 
 The first configuration is taken with ``LYRA_AUTOTUNE=0``, where torch is asked for deterministic algorithms, and in the
-interpreter; while a CUDA graph is captured nothing is timed. Only kernels that may run twice have several: they read
+interpreter; while a CUDA graph is captured nothing is timed. A launch like one before it asks nothing of this
+(``_direct``): the variable is read once for each kind. Only kernels that may run twice have several: they read
 nothing that they write. The configurations of one kernel add in the same order, with the same matrix instructions, so
 that results do not depend on the choice.
 """

@@ -12,6 +12,7 @@ from operator import itemgetter
 from typing import Any, NamedTuple
 
 import torch
+import triton
 from torch import Tensor
 from torch.nn import Parameter
 from triton import knobs
@@ -23,8 +24,13 @@ from ... import _torch
 MOST_LAUNCHES = 4096
 """That are remembered of one kernel; so many differ only where something is wrong."""
 
+VERSIONS = ("3.6", "3.7")
+"""Of Triton, in which a compiled kernel's launcher takes what it is given here, and kernels are compiled anew for what
+is looked at here. Another version launches by itself."""
+
 # Not on AMD cards, where Triton looks at the sizes of tensors, too.
-current_device: Callable[[], int] | None = _torch.current_cuda_device if torch.version.hip is None else None
+_KNOWN = torch.version.hip is None and ".".join(triton.__version__.split(".")[:2]) in VERSIONS
+current_device: Callable[[], int] | None = _torch.current_cuda_device if _KNOWN else None
 """The number of the card that launches go to; None where nothing is remembered."""
 
 
