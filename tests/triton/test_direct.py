@@ -57,8 +57,9 @@ class _Driver:
 
 @pytest.fixture(autouse=True)
 def card(monkeypatch):
-    """A card with the number of the CPU."""
-    monkeypatch.setattr(_direct, "current_device", lambda: -1)
+    """Tensors say that they are on the card that is the current one."""
+    monkeypatch.setattr(Tensor, "get_device", lambda x: 3)
+    monkeypatch.setattr(_direct, "current_device", lambda: 3)
     monkeypatch.setattr(_direct.driver, "_active", _Driver())
     monkeypatch.setattr(_direct, "_kernels", {})
 
@@ -84,7 +85,7 @@ def test_the_second_launch_is_direct(kernel):
     ]
     launch(kernel, {"x": BUFFER[4:], "L": 6, "C": 9, "eps": 0.5}, grid=lambda c: (c.blocks["X"],))
     (given,) = kernel.calls
-    assert given[:9] == (32, 1, 1, "stream of -1", "function", "metadata", None, None, None)
+    assert given[:9] == (32, 1, 1, "stream of 3", "function", "metadata", None, None, None)
     assert given[9].data_ptr() == BUFFER[4:].data_ptr() and given[11:] == (6, 9, 0.5, True, 32)
     assert len(kernel.resolved) == 1
 
@@ -186,6 +187,14 @@ def test_what_is_not_known_is_for_triton(kernel, changes):
 def test_tensors_on_another_card(kernel, monkeypatch):
     launch(kernel)
     monkeypatch.setattr(_direct, "current_device", lambda: 0)
+    launch(kernel)
+    assert len(kernel.resolved) == 2
+
+
+def test_tensors_in_main_memory_ask_for_no_card(kernel, monkeypatch):
+    monkeypatch.setattr(Tensor, "get_device", lambda x: -1)
+    monkeypatch.setattr(_direct, "current_device", lambda: pytest.fail("asked"))
+    launch(kernel)
     launch(kernel)
     assert len(kernel.resolved) == 2
 
@@ -331,9 +340,9 @@ def test_a_capture_settles_nothing(kernel, choice, monkeypatch):
 
 
 def test_python_calls_of_a_launch(kernel, choice):
-    """Of which two are this test's, and four the card's that stands in."""
-    assert python_calls(lambda: launch(kernel)) <= 11
-    assert python_calls(lambda: launch(kernel, configs=[FIRST, SECOND])) <= 13
+    """Of which two are this test's, and five the card's that stands in."""
+    assert python_calls(lambda: launch(kernel)) <= 12
+    assert python_calls(lambda: launch(kernel, configs=[FIRST, SECOND])) <= 14
 
 
 def test_what_triton_is_used_here_has_these_names():

@@ -75,13 +75,13 @@ def key(kernel: Any, args: dict[str, Any], constants: dict[str, Any], configs: S
     if current_device is None:
         return None
     unspecialized = _of(kernel).unspecialized
-    device = None
+    device = -1
     parts: list[Any] = []
     sizes: list[int] = []
     for name, value in args.items():
         kind = type(value)
         if kind is Tensor or kind is Parameter:
-            if device is None:
+            if device < 0:
                 device = value.get_device()
             parts += (name, value.dtype, value.data_ptr() & 15 == 0)
         elif kind is int:
@@ -101,7 +101,7 @@ def key(kernel: Any, args: dict[str, Any], constants: dict[str, Any], configs: S
             parts += (name, bool, value)
         else:
             return None
-    if device is None or device != current_device():
+    if device < 0 or device != current_device():  # in main memory, for the interpreter: there may be no card to ask
         return None
     if len(configs) == 1:
         config = configs[0]
