@@ -14,6 +14,7 @@ from .data.batches import SequenceDataset, SortedSampler, max_tokens_per_batch
 from .data.sequences import encode_checked
 from .data.targets import Targets
 from .errors import InputError, argument
+from .graphs import Replayed
 from .model_folder import ModelDescription, load_model
 from .outputs import RegressionOutput
 from .settings.data import BATCH_SIZE, DEVICE
@@ -26,6 +27,7 @@ def predict_encoded(
     dataset: SequenceDataset,
     per_token: bool,
     batch_size: int = BATCH_SIZE,
+    replayed: Replayed | None = None,
 ) -> list[np.ndarray] | np.ndarray:
     """Predictions for each row of a dataset, in its order; sequences of similar length run together.
 
@@ -33,6 +35,7 @@ def predict_encoded(
         model: called as model(tokens, lengths=...), in its own training or evaluation mode.
         convert: from the raw outputs (..., d_output) to predictions.
         per_token: one prediction for each residue.
+        replayed: calls the model in its place, in batches of few shapes.
 
     Returns:
         an array (N, ...) of predictions, or with `per_token` a list of arrays (L, ...).
@@ -40,8 +43,13 @@ def predict_encoded(
     device = next(model.parameters()).device
     results: list[Any] = [None] * len(dataset)
     for rows in SortedSampler(dataset.lengths, batch_size, max_tokens_per_batch(batch_size)):
-        batch = dataset[rows].to(device)
-        predictions = convert(model(batch.tokens, lengths=batch.lengths)).cpu().numpy()
+        batch = dataset[rows]
+        if replayed is not None:
+            raw = replayed(batch.in_bucket().to(device))
+        else:
+            batch = batch.to(device)
+            raw = model(batch.tokens, lengths=batch.lengths)
+        predictions = convert(raw).cpu().numpy()
         for row, prediction in zip(rows, predictions, strict=True):
             results[row] = prediction[: dataset.lengths[row]] if per_token else prediction
     if per_token:
@@ -79,6 +87,7 @@ class Predictor:
         described = metadata if isinstance(metadata, ModelDescription) else ModelDescription.from_json(metadata, where)
         self.alphabet, self.targets, self.output = described.alphabet, described.targets, described.output
         self.source, self.coverage = described.source, described.coverage
+        self._replayed: Replayed | None = None
 
     @classmethod
     def from_pretrained(cls, path: str | Path, device: str = DEVICE) -> Predictor:
@@ -109,10 +118,26 @@ class Predictor:
             ) from None
         return self
 
+    def use_graphs(self, wanted: bool | None, warn: Callable[[str], None]) -> Predictor:
+        """Whether batches are replayed as CUDA graphs; None says yes where the model is on a CUDA card.
+
+        Args:
+            warn: told why, should no graph come about; predictions are then made without.
+
+        Raises:
+            InputError: they are wanted, and there is no card.
+        """
+        device = next(self.model.parameters()).device
+        if wanted and device.type != "cuda":
+            raise InputError(f"{argument('graphs', True)}: needs a CUDA card, and the device is {device.type}; leave "
+                             "it out")  # fmt: skip
+        self._replayed = Replayed(self.model, warn) if wanted is not False and device.type == "cuda" else None
+        return self
+
     def predict_dataset(self, dataset: SequenceDataset, batch_size: int = BATCH_SIZE) -> list[np.ndarray] | np.ndarray:
         """Predictions for the rows of a dataset; see `predict`."""
         convert = converter(self.targets, self.output)
-        return predict_encoded(self.model, convert, dataset, self.targets.task == "token", batch_size)
+        return predict_encoded(self.model, convert, dataset, self.targets.task == "token", batch_size, self._replayed)
 
     def predict(
         self, sequences: Sequence[str], *, unknown: bool = False, batch_size: int = BATCH_SIZE

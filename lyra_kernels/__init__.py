@@ -6,6 +6,7 @@ Functions take activations ``(batch, length, channels)``; layers keep the publis
 from .backends import available_backends, dispatcher, use_backend
 from .decompositions import decompositions
 from .environment import env_report
+from .graphs import graphed
 from .layers import PGC, S4D, RMSNorm, S4DKernel
 from .ops import causal_conv, fft_conv, gated_conv, gelu_glu, pgc, rms_norm, s4d_block, s4d_conv, s4d_kernel
 from .version import __version__
@@ -25,6 +26,7 @@ __all__ = [
     "fft_conv",
     "gated_conv",
     "gelu_glu",
+    "graphed",
     "pgc",
     "rms_norm",
     "s4d_block",

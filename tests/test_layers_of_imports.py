@@ -21,7 +21,7 @@ LAYERS = {
         ("layout", "version", "_torch"),
         ("schemas", "reference"),
         ("backends",),
-        ("ops", "decompositions", "environment"),
+        ("ops", "decompositions", "environment", "graphs"),
         ("layers",),
     ),
     "lyra": (
@@ -29,7 +29,7 @@ LAYERS = {
         ("files", "settings", "scores"),
         ("outputs", "html", "plots", "models"),
         ("data",),
-        ("model_folder",),
+        ("model_folder", "graphs"),
         ("prediction",),
         ("prediction_files", "training", "explain"),
         ("cli",),

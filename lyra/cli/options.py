@@ -17,6 +17,7 @@ HELP = {  # of the options that several commands have
     "on_invalid": "Letters outside the model's alphabet: error, skip or unknown.",
     "batch_size": "Sequences a batch, at most.",
     "device": "cpu, cuda, cuda:1, ...; auto takes a GPU if there is one.",
+    "graphs": "Replay CUDA graphs, a batch shape each \\[on a CUDA card]; the first batches of a shape run as usual.",
 }
 
 

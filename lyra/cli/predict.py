@@ -29,6 +29,7 @@ def predict(
     on_invalid: Annotated[str, PLAIN(HELP["on_invalid"])] = InputOptions.on_invalid,
     batch_size: Annotated[int, PLAIN(HELP["batch_size"])] = InputOptions.batch_size,
     device: Annotated[str, PLAIN(HELP["device"])] = DEVICE,
+    graphs: Annotated[bool | None, PLAIN(HELP["graphs"], "--graphs/--no-graphs")] = None,
 ) -> None:
     """Predict for the sequences of a file, in its order.
 
@@ -47,6 +48,7 @@ def predict(
         on_invalid=on_invalid, batch_size=batch_size,
     )  # fmt: skip
     console = consoles.messages()
+    predictor.use_graphs(graphs, lambda text: console.print(f"warning: {text}", markup=False, soft_wrap=True))
     with console.status("reading") as status:
         count, _ = predict_file(
             predictor, data, out, options,

@@ -79,6 +79,7 @@ def train(
     devices: Annotated[str, MACHINE("Lightning's: auto, a number, or a list such as 0,1.")] = Hardware.devices,
     strategy: Annotated[str, MACHINE("Lightning's: auto, ddp, ...")] = Hardware.strategy,
     precision: Annotated[str, MACHINE("Lightning's: 32-true, bf16-mixed, ...")] = Hardware.precision,
+    graphs: Annotated[bool | None, MACHINE(HELP["graphs"], "--graphs/--no-graphs")] = Hardware.graphs,
 ) -> None:
     """Train a model on a table of sequences and targets.
 
@@ -104,7 +105,9 @@ def train(
         pool=pool, bidirectional=bidirectional, output=output, class_weights=class_weights, epochs=epochs,
         batch_size=batch_size, lr=lr, weight_decay=weight_decay, s4_lr=s4_lr, patience=patience, seed=seed,
     )  # fmt: skip
-    hardware = Hardware(accelerator=accelerator, devices=devices, strategy=strategy, precision=precision)
+    hardware = Hardware(
+        accelerator=accelerator, devices=devices, strategy=strategy, precision=precision, graphs=graphs
+    )  # fmt: skip
     console = consoles.messages()
     try:
         results = run(

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 from torch.utils.data import Dataset, Sampler
 
 POOL_BATCHES = 50  # batches sorted by length together: enough to make lengths alike, few enough to stay random
@@ -18,6 +19,17 @@ IGNORED = -100  # the class at padded positions; torch's cross-entropy leaves it
 def max_tokens_per_batch(batch_size: int) -> int:
     """Padded positions that a batch may have, so that memory does not follow the longest sequence."""
     return max(65_536, 512 * batch_size)
+
+
+def bucket(width: int) -> int:
+    """The least of 8, 12, 16, 24, 32, 48, ... that is not below the width: at most half as much again."""
+    power = max(8, 1 << max(width - 1, 0).bit_length())
+    return power if width > power * 3 // 4 or power == 8 else power * 3 // 4
+
+
+def to_device(x: Tensor, device: torch.device) -> Tensor:
+    """A copy there; to a card it goes from pinned memory, so that the program need not wait for it."""
+    return x.pin_memory().to(device, non_blocking=True) if device.type == "cuda" and x.is_cpu else x.to(device)
 
 
 @dataclass
@@ -35,8 +47,26 @@ class Batch:
     targets: Tensor | None = None
 
     def to(self, device: torch.device) -> Batch:
-        lengths, targets = (None if part is None else part.to(device) for part in (self.lengths, self.targets))
-        return Batch(self.tokens.to(device), lengths, targets)
+        return self.map(lambda part: to_device(part, device))
+
+    def map(self, change: Callable[[Tensor], Tensor]) -> Batch:
+        """The batch with each of its tensors changed."""
+        lengths, targets = (None if part is None else change(part) for part in (self.lengths, self.targets))
+        return Batch(change(self.tokens), lengths, targets)
+
+    def tensors(self) -> list[Tensor]:
+        """Those that are there, in the order of the attributes."""
+        return [part for part in (self.tokens, self.lengths, self.targets) if part is not None]
+
+    def in_bucket(self) -> Batch:
+        """Padded to the width of its bucket, unless all sequences have one length: few widths make few CUDA graphs."""
+        more = 0 if self.lengths is None else bucket(self.tokens.shape[1]) - self.tokens.shape[1]
+        if more == 0:
+            return self
+        targets = self.targets
+        if targets is not None and targets.dim() == 2:
+            targets = F.pad(targets, (0, more), value=IGNORED)
+        return Batch(F.pad(self.tokens, (0, more)), self.lengths, targets)
 
     def __len__(self) -> int:
         return len(self.tokens)

@@ -103,9 +103,14 @@ class Recipe:
 
 @dataclass
 class Hardware:
-    """What Lightning's Trainer is told about the machine; see its documentation for the values."""
+    """What Lightning's Trainer is told about the machine; see its documentation for the values.
+
+    Attributes:
+        graphs: whether training steps are replayed as CUDA graphs; None says yes where one CUDA card trains.
+    """
 
     accelerator: str = "auto"
     devices: str = "auto"
     strategy: str = "auto"
     precision: str = "32-true"
+    graphs: bool | None = None

@@ -109,7 +109,8 @@ class EpochProgress(Callback):
             TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn(), TextColumn("{task.fields[scores]}"),
         )  # fmt: skip
         self.progress = Progress(*columns, console=self.console)
-        total = int(trainer.estimated_stepping_batches)
+        assert isinstance(pl_module, LyraModule)
+        total = pl_module.total_steps()
         self.task = self.progress.add_task("training", total=total, completed=trainer.global_step, scores="")
         self.progress.start()
 

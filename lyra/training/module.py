@@ -47,7 +47,7 @@ class LyraModule(lightning.LightningModule):
         self.register_buffer("class_weights", class_weights, persistent=False)
         self.scores: dict[str, float | None] = {}
         self._best: list[selection.Key] = []  # each epoch that was better than all before
-        self._validation: list[tuple[np.ndarray, np.ndarray, float]] = []
+        self._validation: list[tuple[Tensor, Tensor, Tensor]] = []
 
     def loss(self, raw: Tensor, targets: Tensor | None) -> Tensor:
         """Mean squared error of targets, which are standardised, or cross-entropy over the real positions."""
@@ -57,30 +57,44 @@ class LyraModule(lightning.LightningModule):
             return F.mse_loss(self.output(raw[..., 0]), targets.float())
         return F.cross_entropy(raw.flatten(0, -2), targets.flatten(), weight=self.class_weights, ignore_index=IGNORED)
 
+    def outputs(self, batch: Batch) -> Tensor:
+        """The model's raw outputs, for validation."""
+        return self.model(batch.tokens, lengths=batch.lengths)
+
+    def batch_loss(self, batch: Batch) -> Tensor:
+        return self.loss(self.model(batch.tokens, lengths=batch.lengths), batch.targets)
+
+    def seed_epoch(self) -> None:
+        """Each epoch draws its dropout from its own seed, so that a run resumed between epochs is the same run.
+
+        In an epoch's first step, not in on_train_epoch_start: Lightning leaves that out after a resume.
+        """
+        seed = self.recipe.seed * 1_000_003 + self.current_epoch * self.trainer.world_size + self.global_rank
+        torch.manual_seed(seed)
+
     def training_step(self, batch: Batch, index: int) -> Tensor:
         if index == 0:
-            # Each epoch draws its dropout from its own seed, so that a run resumed between epochs is the same run.
-            # (Not in on_train_epoch_start, which Lightning leaves out in the first epoch after a resume.)
-            seed = self.recipe.seed * 1_000_003 + self.current_epoch * self.trainer.world_size + self.global_rank
-            torch.manual_seed(seed)
-        loss = self.loss(self.model(batch.tokens, lengths=batch.lengths), batch.targets)
+            self.seed_epoch()
+        loss = self.batch_loss(batch)
         self.log("train_loss", loss, on_step=False, on_epoch=True, sync_dist=True, batch_size=len(batch))
         return loss
 
     def validation_step(self, batch: Batch, index: int) -> None:
-        raw = self.model(batch.tokens, lengths=batch.lengths)
-        loss = float(self.loss(raw, batch.targets))
+        raw = self.outputs(batch)
+        loss = self.loss(raw, batch.targets)
         assert batch.targets is not None
         if self.output is not None:  # scored as standardised, which changes the RMSE alone
             predictions, true = self.output(raw[..., 0].float()).double(), batch.targets.double()
         else:
             real = batch.targets != IGNORED if self.targets.task == "token" else slice(None)
             predictions, true = converter(self.targets, None)(raw)[real], batch.targets[real]
-        self._validation.append((predictions.cpu().numpy(), true.cpu().numpy(), loss))
+        self._validation.append((predictions, true, loss))  # on its device: reading it would wait for a card
 
     def on_validation_epoch_end(self) -> None:
         # Every process validates on all of the data: the scores, and what follows from them, agree without talk.
-        predictions, targets, losses = zip(*self._validation, strict=True)
+        predictions = [part.cpu().numpy() for part, _, _ in self._validation]
+        targets = [part.cpu().numpy() for _, part, _ in self._validation]
+        losses = [float(loss) for _, _, loss in self._validation]
         self._validation = []
         weights = [len(part) for part in targets]
         task, positive = self.targets.task, self.targets.positive_index
@@ -101,17 +115,23 @@ class LyraModule(lightning.LightningModule):
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         self._best = [(score, loss) for score, loss in checkpoint["best"]]
 
+    def total_steps(self) -> int:
+        """Of the optimizer, in all epochs together."""
+        return int(self.trainer.estimated_stepping_batches)
+
+    def optimizer_options(self) -> dict[str, Any]:
+        # Fused, the step is one pass over the weights, but Lightning clips no gradients for it in mixed precision.
+        return {"fused": not str(self.trainer.precision).endswith("mixed")}
+
     def configure_optimizers(self) -> Any:
         groups = parameter_groups(self.model, lr=self.recipe.lr, weight_decay=self.recipe.weight_decay)
         if self.output is not None and (ends := list(self.output.parameters())):
             groups.append({"params": ends, "lr": self.recipe.lr, "weight_decay": 0.0})
-        # Fused, the step is one pass over the weights, but Lightning clips no gradients for it in mixed precision.
-        fused = not str(self.trainer.precision).endswith("mixed")
-        optimizer = torch.optim.AdamW(groups, lr=self.recipe.lr, betas=(0.9, 0.99), fused=fused)
+        optimizer = torch.optim.AdamW(groups, lr=self.recipe.lr, betas=(0.9, 0.99), **self.optimizer_options())
         schedule = torch.optim.lr_scheduler.OneCycleLR(
             optimizer,
             max_lr=[group["lr"] for group in optimizer.param_groups],
-            total_steps=int(self.trainer.estimated_stepping_batches) + 1,
+            total_steps=self.total_steps() + 1,
             pct_start=self.recipe.warmup,
             cycle_momentum=False,
             div_factor=20,
@@ -127,11 +147,13 @@ class LyraDataModule(lightning.LightningDataModule):
         super().__init__()
         self.train, self.val, self.batch_size, self.seed = train, val, batch_size, seed
 
-    def train_dataloader(self) -> DataLoader:
+    def train_sampler(self) -> BucketSampler:
         rank, world_size = (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
         limit = max_tokens_per_batch(self.batch_size)
-        sampler = BucketSampler(self.train.lengths, self.batch_size, limit, self.seed, rank, world_size)
-        return DataLoader(self.train, sampler=sampler, batch_size=None)
+        return BucketSampler(self.train.lengths, self.batch_size, limit, self.seed, rank, world_size)
+
+    def train_dataloader(self) -> DataLoader:
+        return DataLoader(self.train, sampler=self.train_sampler(), batch_size=None)
 
     def val_dataloader(self) -> DataLoader:
         size = max(self.batch_size, BATCH_SIZE)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -26,12 +27,13 @@ PARTS = {"val": "validation", "test": "test"}  # the parts that are scored, and 
 
 
 def write_results(
-    out: Path, module: LyraModule, data: LabelledData, recipe: Recipe, history: History, title: str
-) -> Results:
-    """Evaluates the trained module and writes everything into `out`."""
+    out: Path, module: LyraModule, data: LabelledData, recipe: Recipe, history: History, title: str,
+    graphs: bool, warn: Callable[[str], None],
+) -> Results:  # fmt: skip
+    """Evaluates the trained module, on its device and with or without CUDA graphs, and writes everything into `out`."""
     description = ModelDescription(data.alphabet, data.targets, module.output, data.source, data.coverage())
     save_model(out / "model", module.model, description)
-    predictor = Predictor(module.model, description)
+    predictor = Predictor(module.model, description).use_graphs(None if graphs else False, warn)
     task = data.targets.task
     results = Results(
         out, {}, seconds=history.seconds(), epochs=len(history.rows),

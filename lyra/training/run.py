@@ -43,6 +43,7 @@ from ..settings.data import DataOptions
 from ..settings.training import Hardware, Recipe
 from . import effects, selection
 from .callbacks import AfterFirstEpoch, AtomicCheckpointIO, EpochProgress, FiniteLoss, History
+from .graphed import GraphedDataModule, GraphedLyraModule, use_graphs
 from .module import MONITOR, LyraDataModule, LyraModule
 from .results import REPORT, write_results
 
@@ -136,6 +137,10 @@ def train(
         trainer = make_trainer(out, recipe, hardware, epochs, history, console)
         if source.stream and trainer.world_size > 1:
             raise InputError(f"{source}: can be read by one process only; give a file, or {argument('devices', 1)}")
+        graphs = use_graphs(hardware.graphs, trainer)
+        if graphs:
+            module, loaders = GraphedLyraModule(module, warn), GraphedDataModule(loaders)
+            trainer.gradient_clip_val = None  # a recorded step clips by itself
         last = out / CHECKPOINTS / "last.ckpt"
         if quiet or resume:
             if not quiet:
@@ -147,7 +152,7 @@ def train(
                 check_outside(out, read, name)
             with replaced_content(out) as commit:
                 trainer.callbacks.append(AfterFirstEpoch(commit))  # type: ignore[attr-defined]
-                write_json(out / SETTINGS, settings)
+                write_json(out / SETTINGS, settings | {"graphs": graphs})
                 fit(trainer, module, loaders, None)
         if not trainer.is_global_zero:
             return None
@@ -155,7 +160,9 @@ def train(
         assert isinstance(trainer.checkpoint_callback, ModelCheckpoint)
         best = trainer.checkpoint_callback.best_model_path
         module.load_state_dict(torch.load(best, map_location="cpu", weights_only=True)["state_dict"])
-        results = write_results(out, module.cpu().eval(), data, recipe, history, title or Path(source.name).name)
+        device = trainer.strategy.root_device if graphs else torch.device("cpu")  # Lightning leaves it on the CPU
+        module = module.to(device).eval()
+        results = write_results(out, module, data, recipe, history, title or Path(source.name).name, graphs, warn)
         for part, name in results.one_class.items():
             warn(
                 f"on the {part} part every prediction is {name}, so MCC is 0 or undefined; AUROC and AUPRC "

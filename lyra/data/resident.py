@@ -1,0 +1,59 @@
+"""Batches that are made on a card, from sequences that lie there."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from .batches import IGNORED, Batch, SequenceDataset, bucket, to_device
+
+
+class ResidentDataset:
+    """The sequences and targets of a `SequenceDataset` in a device's memory, a byte a residue.
+
+    Args:
+        dataset: with targets.
+        device: where they are kept, and batches are made.
+    """
+
+    def __init__(self, dataset: SequenceDataset, device: torch.device) -> None:
+        assert dataset.values is not None
+        self.widths, self.device = dataset.lengths, device
+        self.uniform = len(np.unique(dataset.lengths)) == 1
+        values = dataset.values
+        self.per_token = bool(values) and values[0].ndim == 1
+        targets = np.concatenate(values) if self.per_token else np.array(values)
+        label_starts = np.cumsum(dataset.lengths) - dataset.lengths
+        parts = (dataset.tokens, dataset.starts, dataset.lengths, targets, label_starts)
+        moved = (to_device(torch.from_numpy(np.ascontiguousarray(part)), device) for part in parts)
+        self.tokens, self.starts, self.lengths, self.targets, self.label_starts = moved
+
+    def batches(self, groups: Sequence[Sequence[int]]) -> Iterator[Batch]:
+        """The batch of each group of rows, as wide as its bucket; one copy to the device for all of them."""
+        every = to_device(torch.from_numpy(np.concatenate(groups)), self.device)
+        for rows, where in zip(groups, every.split([len(rows) for rows in groups]), strict=True):
+            yield self._batch(where, int(self.widths[rows].max()))
+
+    def _batch(self, rows: Tensor, width: int) -> Batch:
+        lengths = self.lengths[rows]
+        positions = torch.arange(width if self.uniform else bucket(width), device=self.device)
+        inside = None if self.uniform else positions < lengths.unsqueeze(-1)
+        tokens = _pick(self.tokens, self.starts[rows], positions, inside, 0).long()
+        if self.per_token:
+            targets = _pick(self.targets, self.label_starts[rows], positions, inside, IGNORED)
+        else:
+            targets = self.targets[rows]
+        return Batch(tokens, None if self.uniform else lengths, targets)
+
+
+def _pick(flat: Tensor, starts: Tensor, positions: Tensor, inside: Tensor | None, fill: int) -> Tensor:
+    """`(B, L)` from where each sequence starts in `flat`; `fill` outside of it."""
+    at = starts.unsqueeze(-1) + positions
+    if inside is None:
+        return flat[at]
+    if len(flat) == 0:
+        return torch.full(inside.shape, fill, dtype=flat.dtype, device=flat.device)
+    return torch.where(inside, flat[at.clamp(max=len(flat) - 1)], torch.full_like(flat[:1], fill))
