@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from .batches import IGNORED, Batch, SequenceDataset, bucket, to_device
+
+Rows = tuple[Tensor, int]
+"""Those of a batch, `(B,)` on the device, and how wide it is."""
 
 
 class ResidentDataset:
@@ -31,15 +34,20 @@ class ResidentDataset:
         moved = (to_device(torch.from_numpy(np.ascontiguousarray(part)), device) for part in parts)
         self.tokens, self.starts, self.lengths, self.targets, self.label_starts = moved
 
-    def batches(self, groups: Sequence[Sequence[int]]) -> Iterator[Batch]:
-        """The batch of each group of rows, as wide as its bucket; one copy to the device for all of them."""
-        every = to_device(torch.from_numpy(np.concatenate(groups)), self.device)
-        for rows, where in zip(groups, every.split([len(rows) for rows in groups]), strict=True):
-            yield self._batch(where, int(self.widths[rows].max()))
+    def rows(self, groups: Sequence[Sequence[int]]) -> list[Rows]:
+        """Groups of rows, each one batch, in one copy to the device."""
+        every = to_device(torch.from_numpy(np.concatenate(groups)), self.device).split([len(rows) for rows in groups])
+        return [(where, self.width(rows)) for rows, where in zip(groups, every, strict=True)]
 
-    def _batch(self, rows: Tensor, width: int) -> Batch:
+    def width(self, rows: Sequence[int]) -> int:
+        """Of a batch: that of its bucket, or the one length that all sequences of the dataset have."""
+        longest = int(self.widths[rows].max())
+        return longest if self.uniform else bucket(longest)
+
+    def batch(self, rows: Tensor, width: int) -> Batch:
+        """The batch of some rows, made on the device; no values are read for it."""
         lengths = self.lengths[rows]
-        positions = torch.arange(width if self.uniform else bucket(width), device=self.device)
+        positions = torch.arange(width, device=self.device)
         inside = None if self.uniform else positions < lengths.unsqueeze(-1)
         tokens = _pick(self.tokens, self.starts[rows], positions, inside, 0).long()
         if self.per_token:

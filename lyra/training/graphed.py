@@ -16,14 +16,14 @@ from lightning.pytorch.core.optimizer import LightningOptimizer
 from lightning.pytorch.strategies import SingleDeviceStrategy
 from torch import Tensor
 
-from ..data.batches import Batch, BucketSampler
+from ..data.batches import Batch, BucketSampler, SequenceDataset, SortedSampler
 from ..data.resident import ResidentDataset
 from ..errors import InputError, argument
 from ..graphs import Replayed
 from .module import LyraDataModule, LyraModule
 from .steps import CudaGraphs, RecordedSteps
 
-STEPS_AT_A_TIME = 32
+BATCHES_AT_A_TIME = 32
 
 
 def why_not(trainer: lightning.Trainer) -> str | None:
@@ -73,7 +73,7 @@ class GraphedLyraModule(LyraModule):
     def optimizer_options(self) -> dict[str, Any]:
         return {"fused": True, "capturable": True}
 
-    def record_steps(self) -> RecordedSteps:
+    def record_steps(self, data: ResidentDataset) -> RecordedSteps:
         """Before the first step, and so after what a resumed run has loaded."""
         self.losses = torch.zeros((), device=self.device)
         optimizer = self.torch_optimizer()
@@ -82,7 +82,7 @@ class GraphedLyraModule(LyraModule):
             group |= {**self.optimizer_options(), "lr": rate}
         for state in optimizer.state.values():
             state["step"] = state["step"].to(self.device)
-        return RecordedSteps(self.step, self.recorder(), self.warn)
+        return RecordedSteps(lambda rows, width: self.step(data.batch(rows, width)), self.recorder(), self.warn)
 
     def recorder(self) -> Any:
         return CudaGraphs(self.device)
@@ -102,21 +102,24 @@ class GraphedLyraModule(LyraModule):
             optimizer.step()
             self.losses.add_(loss.detach(), alpha=len(batch))
 
-    def training_step(self, batches: list[Batch], index: int) -> None:  # type: ignore[override]
+    def training_step(self, group: Group, index: int) -> None:  # type: ignore[override]
         if index == 0:
             self.seed_epoch()
-        self.steps = self.steps or self.record_steps()
+        self.steps = self.steps or self.record_steps(group.data)
         counted = cast(LightningOptimizer, self.optimizers())
         schedule = cast(torch.optim.lr_scheduler.LRScheduler, self.lr_schedulers())
-        for batch in batches:
+        for rows, width in group.batches:
             counted._on_before_step()  # what Lightning counts as trainer.global_step
-            self.steps(batch)
+            self.steps(rows, width)
             schedule.step()
             counted._on_after_step()
-        sequences = sum(len(batch) for batch in batches)
-        loss = self.losses / sequences
+        loss = self.losses / len(group)
         self.losses.zero_()
-        self.log("train_loss", loss, on_step=False, on_epoch=True, batch_size=sequences)
+        self.log("train_loss", loss, on_step=False, on_epoch=True, batch_size=len(group))
+
+    def validation_step(self, group: Group, index: int) -> None:  # type: ignore[override]
+        for rows, width in group.batches:
+            super().validation_step(group.data.batch(rows, width), index)
 
     def outputs(self, batch: Batch) -> Tensor:
         if self.replayed is None:
@@ -133,34 +136,50 @@ class GraphedLyraModule(LyraModule):
             state["_last_lr"] = [float(rate) for rate in state["_last_lr"]]
 
 
-class RowGroups:
-    """The rows of many batches at a time, in the order of a sampler; as many batches in every epoch."""
+class Group:
+    """Some batches in a row, as rows of data that lie on the card."""
 
-    def __init__(self, sampler: BucketSampler) -> None:
-        self.sampler, self.count = sampler, len(sampler)
+    def __init__(self, data: ResidentDataset, rows: list[list[int]]) -> None:
+        self.data, self.batches = data, data.rows(rows)
 
     def __len__(self) -> int:
-        return -(-self.count // STEPS_AT_A_TIME)
+        return sum(len(rows) for rows, _ in self.batches)
 
-    def __iter__(self) -> Iterator[list[list[int]]]:
+
+class GroupLoader:
+    """A group at a time in the order of a sampler, of as many batches in every epoch."""
+
+    batch_sampler = None  # what Lightning asks of whatever has a `sampler`, whose set_epoch it calls
+
+    def __init__(self, dataset: SequenceDataset, sampler: BucketSampler | SortedSampler) -> None:
+        self.dataset, self.sampler, self.count = dataset, sampler, len(sampler)
+
+    def __len__(self) -> int:
+        return -(-self.count // BATCHES_AT_A_TIME)
+
+    def __iter__(self) -> Iterator[tuple[SequenceDataset, list[list[int]]]]:
         rows = islice(iter(self.sampler), self.count)
-        while group := list(islice(rows, STEPS_AT_A_TIME)):
-            yield group
+        while group := list(islice(rows, BATCHES_AT_A_TIME)):
+            yield self.dataset, group
 
 
 class GraphedDataModule(LyraDataModule):
-    """The same batches, those for training in groups and made on the card, those for validation in few shapes."""
+    """The batches of the module that it is made of, in groups, made on the card."""
 
     def __init__(self, loaders: LyraDataModule) -> None:
         super().__init__(loaders.train, loaders.val, loaders.batch_size, loaders.seed)
-        self.resident: ResidentDataset | None = None
+        self.resident: dict[SequenceDataset, ResidentDataset] = {}
 
-    def train_dataloader(self) -> RowGroups:  # type: ignore[override]
-        return RowGroups(self.train_sampler())
+    def train_dataloader(self) -> GroupLoader:  # type: ignore[override]
+        return GroupLoader(self.train, self.train_sampler())
 
-    def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
-        if isinstance(batch, Batch):
-            return batch.in_bucket().to(device)
-        if self.resident is None:
-            self.resident = ResidentDataset(self.train, device)
-        return list(self.resident.batches(batch))
+    def val_dataloader(self) -> GroupLoader:  # type: ignore[override]
+        return GroupLoader(self.val, self.val_sampler())
+
+    def transfer_batch_to_device(  # type: ignore[override]
+        self, batch: tuple[SequenceDataset, list[list[int]]], device: torch.device, dataloader_idx: int
+    ) -> Group:
+        dataset, rows = batch
+        if dataset not in self.resident:
+            self.resident[dataset] = ResidentDataset(dataset, device)
+        return Group(self.resident[dataset], rows)

@@ -155,10 +155,12 @@ class LyraDataModule(lightning.LightningDataModule):
     def train_dataloader(self) -> DataLoader:
         return DataLoader(self.train, sampler=self.train_sampler(), batch_size=None)
 
-    def val_dataloader(self) -> DataLoader:
+    def val_sampler(self) -> SortedSampler:
         size = max(self.batch_size, BATCH_SIZE)
-        sampler = SortedSampler(self.val.lengths, size, max_tokens_per_batch(size))
-        return DataLoader(self.val, sampler=sampler, batch_size=None)
+        return SortedSampler(self.val.lengths, size, max_tokens_per_batch(size))
+
+    def val_dataloader(self) -> DataLoader:
+        return DataLoader(self.val, sampler=self.val_sampler(), batch_size=None)
 
     def transfer_batch_to_device(self, batch: Batch, device: torch.device, dataloader_idx: int) -> Batch:
         return batch.to(device)

@@ -1,4 +1,4 @@
-"""Training steps as CUDA graphs: forward, backward, clipping and the optimizer in one launch."""
+"""Training steps as CUDA graphs: the batch, forward, backward, clipping and the optimizer in one launch."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
+from torch import Tensor
 
-from ..data.batches import Batch
 from ..graphs import MAX_GRAPHS, without_graphs
 
 Step = Callable[[], None]
@@ -43,38 +43,39 @@ class CudaGraphs:
 
 
 class RecordedSteps:
-    """Steps on batches, replayed from the fourth of a shape on. A step that cannot be recorded runs as usual.
+    """Steps, each replayed from the fourth of its shape on. A step that cannot be recorded runs as usual.
 
     Args:
-        step: makes one training step of a batch, and reads nothing of it but its tensors' shapes.
+        step: makes one training step from rows of the data `(B,)` and the width of their batch. It must not read rows,
+            nor anything else that lies on the card.
         graphs: records.
         warn: told once why steps are not replayed, if they are not.
     """
 
-    def __init__(self, step: Callable[[Batch], None], graphs: Any, warn: Callable[[str], None]) -> None:
+    def __init__(self, step: Callable[[Tensor, int], None], graphs: Any, warn: Callable[[str], None]) -> None:
         self.step, self.graphs, self.warn = step, graphs, warn
         self.works = True
-        self._seen: dict[tuple[Any, ...], int] = {}
-        self._recorded: dict[tuple[Any, ...], tuple[Batch, Step]] = {}
+        self._seen: dict[tuple[int, int], int] = {}
+        self._recorded: dict[tuple[int, int], tuple[Tensor, Step]] = {}
 
-    def __call__(self, batch: Batch) -> None:
-        shape = (batch.lengths is None, *(part.shape for part in batch.tensors()))
-        found = self._recorded.get(shape) or self._record(shape, batch)
+    def __call__(self, rows: Tensor, width: int) -> None:
+        shape = len(rows), width
+        found = self._recorded.get(shape) or self._record(rows, width)
         if found is None:
             self._seen[shape] = self._seen.get(shape, 0) + 1
-            self.graphs.run(lambda: self.step(batch))
+            self.graphs.run(lambda: self.step(rows, width))
             return
         own, replay = found
-        for mine, given in zip(own.tensors(), batch.tensors(), strict=True):
-            mine.copy_(given)
+        own.copy_(rows)
         replay()
 
-    def _record(self, shape: tuple[Any, ...], batch: Batch) -> tuple[Batch, Step] | None:
+    def _record(self, rows: Tensor, width: int) -> tuple[Tensor, Step] | None:
+        shape = len(rows), width
         if not self.works or self._seen.get(shape, 0) < WARM_UP or len(self._recorded) >= MAX_GRAPHS:
             return None
-        own = batch.map(torch.clone)
+        own = rows.clone()
         try:
-            self._recorded[shape] = own, self.graphs.record(lambda: self.step(own))
+            self._recorded[shape] = own, self.graphs.record(lambda: self.step(own, width))
         except Exception as error:  # whatever it is, training needs no graphs
             self.works = False
             self.warn(without_graphs(error))
