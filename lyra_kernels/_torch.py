@@ -13,18 +13,23 @@ import torch
 from torch import Tensor
 from torch._ops import OpOverload
 from torch.nn import Parameter
+from torch.utils._pytree import TreeSpec, tree_flatten, tree_unflatten
 
 __all__ = [
     "OpOverload",
+    "TreeSpec",
     "any_autocast_enabled",
     "as_outside_a_kernel",
     "below_autograd",
     "constant_when_compiled",
     "current_cuda_device",
     "forward_mode_active",
+    "has_hooks",
     "has_kernel",
     "plain",
     "transforms_active",
+    "tree_flatten",
+    "tree_unflatten",
 ]
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -52,6 +57,13 @@ def forward_mode_active() -> bool:
 def has_kernel(op: str, key: str) -> bool:
     """Whether the dispatcher has a kernel of an op, such as "lyra::pgc", at a key, such as "CPU"."""
     return torch._C._dispatch_has_kernel_for_dispatch_key(op, key)
+
+
+def has_hooks(module: torch.nn.Module) -> bool:
+    """Whether the module itself, not its parts, has hooks of its forward or its backward."""
+    return any(
+        (module._forward_hooks, module._forward_pre_hooks, module._backward_hooks, module._backward_pre_hooks)
+    )  # fmt: skip
 
 
 def _keys(*names: str) -> Any:

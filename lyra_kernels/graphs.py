@@ -8,9 +8,9 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils import _pytree as pytree
 
 from . import _torch, backends
+from ._torch import tree_flatten, tree_unflatten
 
 __all__ = ["CaptureError", "Graphed", "graphed"]
 
@@ -194,7 +194,7 @@ class _Call(nn.Module):
     It replaces the forward of the module that it is given: of this one, so that the model stays as it is.
     """
 
-    def __init__(self, model: nn.Module, leaves: list[Any], spec: pytree.TreeSpec) -> None:
+    def __init__(self, model: nn.Module, leaves: list[Any], spec: _torch.TreeSpec) -> None:
         super().__init__()
         self.model = model
         self.training = model.training  # not train(), which would change the model's parts
@@ -205,7 +205,7 @@ class _Call(nn.Module):
     def forward(self, *tensors: Tensor) -> Any:
         given = iter(tensors)
         leaves = [next(given) if x is _TENSOR else x for x in self.leaves]
-        args, kwargs = pytree.tree_unflatten(leaves, self.spec)
+        args, kwargs = tree_unflatten(leaves, self.spec)
         # In here rather than around the recording: the backward is no part of it, as in a training loop.
         with torch.autocast(self.kind, dtype=self.dtype, enabled=self.autocast, cache_enabled=False):
             return self.model(*args, **kwargs)
@@ -215,7 +215,7 @@ class _Recorded:
     """The graphs of one signature, forward and backward."""
 
     def __init__(self, model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], pool: Any) -> None:
-        leaves, spec = pytree.tree_flatten((args, kwargs))
+        leaves, spec = tree_flatten((args, kwargs))
         call = _Call(model, leaves, spec)
         grad = torch.is_grad_enabled()
         static = tuple(
@@ -226,10 +226,10 @@ class _Recorded:
 
     def __call__(self, args: tuple[Any, ...], kwargs: dict[str, Any], gradients: _Gradients) -> Any:
         out = self.replay(*(x for x in (*args, *kwargs.values()) if isinstance(x, Tensor)))
-        leaves, spec = pytree.tree_flatten(out)
+        leaves, spec = tree_flatten(out)
         gradients.expect([x for x in leaves if isinstance(x, Tensor) and x.requires_grad])
         # The next replay overwrites them.
-        return pytree.tree_unflatten([x.clone() if isinstance(x, Tensor) else x for x in leaves], spec)
+        return tree_unflatten([x.clone() if isinstance(x, Tensor) else x for x in leaves], spec)
 
 
 class _Gradients:
@@ -288,7 +288,7 @@ def _may_replay() -> bool:
 
 def _refuse_hooks(model: nn.Module) -> None:
     for name, module in model.named_modules():
-        if module._forward_hooks or module._forward_pre_hooks or module._backward_hooks or module._backward_pre_hooks:
+        if _torch.has_hooks(module):
             raise CaptureError(
                 f"{name or type(model).__name__} has hooks, which a CUDA graph would run once and never again: "
                 "remove them, or leave this model without graphs"

@@ -222,3 +222,42 @@ def test_few_batches_are_not_worth_recording():
         training(torch.full((2,), 100), 3) if i < 3 else None
     assert (recorder.ran, recorder.recorded, recorder.replayed) == (6, 1, 5)
     assert [i for i in made if i != 300] == list(range(8)), "a replay takes the rows of its step"
+
+
+def test_predictions_for_batches_in_their_buckets(predictors):
+    """As on a card: padded to few widths, which changes no prediction."""
+    sequences = ["ACGT"[: 1 + i % 4] * (1 + i % 9) for i in range(300)]
+    for task, predictor in predictors.items():
+        assert predictor.use_graphs(None, pytest.fail)._replayed is None, "there is no card"
+        wanted = predictor.predict(sequences, batch_size=16)
+        widths: set[int] = set()
+
+        class Calls(PlainCalls):
+            def __call__(self, batch: Batch) -> torch.Tensor:
+                widths.add(batch.tokens.shape[1])  # noqa: B023
+                return super().__call__(batch)
+
+        predictor._replayed = Calls(predictor.model, pytest.fail)
+        found = predictor.predict(sequences, batch_size=16)
+        for a, b in zip(found, wanted, strict=True):
+            np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5, err_msg=task)
+        dense = {len(sequence) for sequence in sequences}  # a batch of one length has no other
+        assert widths <= {8, 12, 16, 24, 32, 48} | dense and len(widths) < 12
+
+
+def test_predictions_go_on_without_graphs(predictors, monkeypatch):
+    from lyra import graphs
+
+    class Fails:
+        def __init__(self, model: torch.nn.Module, **options: Any) -> None:
+            pass
+
+        def __call__(self, *args: Any, **kwargs: Any) -> Any:
+            raise graphs.CaptureError("no CUDA graph of Lyra: out of memory")
+
+    monkeypatch.setattr(graphs, "Graphed", Fails)
+    predictor, said = predictors["regression"], []
+    wanted = predictor.predict(["ACGT"] * 40, batch_size=8)
+    predictor._replayed = graphs.Replayed(predictor.model, said.append)
+    np.testing.assert_array_equal(predictor.predict(["ACGT"] * 40, batch_size=8), wanted)
+    assert said == ["CUDA graphs cannot be used, so it goes on without: no CUDA graph of Lyra: out of memory"]
