@@ -12,6 +12,7 @@ MATRIX_KERNELS = (
     "_s4d_kernel",
     "_s4d_kernel_backward",
     "_gelu_glu",
+    "_gelu_glu_backward",
     "_pgc",
     "_conv",
     "_fft_conv",

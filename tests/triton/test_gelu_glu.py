@@ -12,7 +12,7 @@ from .support import TOLERANCE, doubled, guarded, padding, relative_error
 
 
 def check(device, batch, length, channels, *, dtype=torch.float32, bias=True, mask=True, residual=True,
-          lengths=None, cu_seqlens=None):  # fmt: skip
+          lengths=None, cu_seqlens=None, transposed=False):  # fmt: skip
     sequences = batch if cu_seqlens is None else len(cu_seqlens) - 1
     args = [
         torch.randn(batch, length, channels).to(dtype),
@@ -37,6 +37,8 @@ def check(device, batch, length, channels, *, dtype=torch.float32, bias=True, ma
             if x is not None:
                 x[hidden] = float("nan")
     given = [guarded(a) if isinstance(a, torch.Tensor) else a for a in args]
+    if transposed:
+        given[0] = guarded(args[0].transpose(1, 2)).transpose(1, 2)
     limit = TOLERANCE[dtype]
     found = IMPLEMENTATIONS["gelu_glu"](*given)
     assert found.dtype == dtype and relative_error(found, wanted) <= limit
@@ -45,7 +47,7 @@ def check(device, batch, length, channels, *, dtype=torch.float32, bias=True, ma
         if i not in present:
             assert gradient.shape == (0,)
             continue
-        assert gradient.dtype == args[i].dtype and gradient.is_contiguous()
+        assert gradient.dtype == args[i].dtype and gradient.stride() == given[i].stride()
         assert relative_error(gradient, wanted_gradients[present.index(i)]) <= limit, f"gradient {i}"
     if lengths is not None:
         assert not found[hidden].any() and not gradients[0][hidden].any()
@@ -69,6 +71,45 @@ def test_packed(device):
     check(device, 1, 43, 6, cu_seqlens=torch.tensor([0, 1, 1, 18, 43]))
 
 
-@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
-def test_storage(dtype, device):
-    check(device, 1, 19, 20, dtype=dtype)
+DTYPES = pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
+
+
+@DTYPES
+@pytest.mark.parametrize("transposed", [False, True])
+@pytest.mark.parametrize(("batch", "length", "channels"), [(1, 19, 20), (2, 70, 64), (2, 9, 70)])
+def test_storage(batch, length, channels, transposed, dtype, device):
+    check(device, batch, length, channels, dtype=dtype, transposed=transposed)
+
+
+@DTYPES
+@pytest.mark.parametrize("transposed", [False, True])
+def test_storage_padded(transposed, dtype, device):
+    check(device, 3, 21, 6, dtype=dtype, lengths=torch.tensor([21, 0, 7]), transposed=transposed)
+
+
+@DTYPES
+@pytest.mark.parametrize("transposed", [False, True])
+@pytest.mark.parametrize("present", ["bias", "mask", ""])
+def test_storage_packed(present, transposed, dtype, device):
+    flags = {name: name == present for name in ("bias", "mask", "residual")}
+    check(device, 1, 90, 40, dtype=dtype, cu_seqlens=torch.tensor([0, 1, 1, 18, 90]), transposed=transposed, **flags)
+
+
+@pytest.mark.parametrize("size", [0.01, 1.0, 30.0])
+def test_gelu(size, device):
+    """No worse than twice torch's own; weights that pass z1 on, with z2 so large that its sigmoid is 1."""
+    y = size * torch.randn(1, 256, 16, device=device)
+    weight = torch.cat([torch.eye(16), torch.zeros(16, 16)]).to(device)
+    bias = torch.cat([torch.zeros(16), torch.full((16,), 40.0)]).to(device)
+    exact = torch.nn.functional.gelu(y.double())
+    found = IMPLEMENTATIONS["gelu_glu"](y, weight, bias, None, None, None, None)
+    assert relative_error(found, exact) <= 2 * relative_error(torch.nn.functional.gelu(y), exact) + 6e-8
+
+
+@pytest.mark.parametrize("value", [float("nan"), 1e30, -1e30])
+def test_extremes(value, device):
+    y = torch.full((1, 1, 1), value, device=device)
+    weight = torch.tensor([[1.0], [0.0]], device=device)
+    found = IMPLEMENTATIONS["gelu_glu"](y, weight, torch.tensor([0.0, 40.0], device=device), None, None, None, None)
+    wanted = torch.full((1, 1, 1), 0.0 if value < 0 else value)
+    assert torch.allclose(found.cpu(), wanted, atol=1e-12, equal_nan=True)

@@ -14,6 +14,7 @@ from lyra_kernels.backends.triton import (
     fft_conv_backward,
     gated_conv,
     gelu_glu,
+    gelu_glu_backward,
     pgc,
     rms_norm,
     s4d_kernel,
@@ -96,14 +97,20 @@ def test_gated_conv(store_addresses):
     assert _offsets(found, out) == (LAST + 1 - 64 * 64, LAST)
 
 
-def test_gelu_glu(store_addresses):
+@pytest.mark.parametrize("transposed", [False, True])
+def test_gelu_glu(transposed, store_addresses):
+    """The last tile, of sequences of 1,024 tokens; y's gradient may lie channels first, where 64 tokens are apart."""
     x, out = torch.zeros(1), torch.zeros(1)
-    args = {"y_ptr": x, "weight_ptr": x, "out_ptr": out, "num_tokens": BIG, "L": 1024, "H": 64}
-    backward = {"grad_ptr": None, "dz_ptr": None, "a_ptr": None, "BACKWARD": False}
-    absent = _absent("bias", "dropout", "residual", "seq", "lengths")
-    found = store_addresses(gelu_glu._gelu_glu, (BIG // 64 - 1, 1), **args, **backward, **absent,
-                            PREC="ieee", BLOCK_T=64, BLOCK_N=32, BLOCK_K=16)  # fmt: skip
+    args = {"y_ptr": x, "weight_ptr": x, "num_tiles": BIG // 64, "L": 1024, "H": 64, "TRANSPOSED": transposed}
+    absent = _absent("bias", "dropout", "seq", "lengths")
+    unused = {"grad_ptr": None, "dz_ptr": None, "a_ptr": None, "BACKWARD": False, **_absent("residual")}
+    found = store_addresses(gelu_glu._gelu_glu, (BIG // 64 - 1, 1), **args, **absent, **unused, out_ptr=out,
+                            PREC="ieee", WHOLE=True, BLOCK_T=64, BLOCK_N=32, BLOCK_K=64)  # fmt: skip
     assert _offsets(found, out) == (LAST + 1 - 64 * 64 + 32, LAST)
+    found = store_addresses(gelu_glu_backward._gelu_glu_backward, (BIG // 64 - 1, 0), **args, **absent, grad_ptr=x,
+                            dy_ptr=out, partial_ptr=None, PARAMETERS=False,
+                            BLOCK_T=64, BLOCK_N=128, BLOCK_K=64)  # fmt: skip
+    assert _offsets(found, out) == (LAST - 63 * 1024 - 63 if transposed else LAST + 1 - 64 * 64, LAST)
 
 
 def test_pgc(store_addresses):
