@@ -101,7 +101,7 @@ def test_gated_conv(store_addresses):
 def test_gelu_glu(transposed, store_addresses):
     """The last tile, of sequences of 1,024 tokens; y's gradient may lie channels first, where 64 tokens are apart."""
     x, out = torch.zeros(1), torch.zeros(1)
-    args = {"y_ptr": x, "weight_ptr": x, "num_tiles": BIG // 64, "L": 1024, "H": 64, "TRANSPOSED": transposed}
+    args = {"y_ptr": x, "weight_ptr": x, "num_tokens": BIG, "L": 1024, "H": 64, "TRANSPOSED": transposed}
     absent = _absent("bias", "dropout", "seq", "lengths")
     unused = {"grad_ptr": None, "dz_ptr": None, "a_ptr": None, "BACKWARD": False, **_absent("residual")}
     found = store_addresses(gelu_glu._gelu_glu, (BIG // 64 - 1, 1), **args, **absent, **unused, out_ptr=out,

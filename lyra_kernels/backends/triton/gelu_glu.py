@@ -55,8 +55,14 @@ def sigmoid(z):
 
 
 @triton.jit
+def tiles_of(num_tokens, L, BLOCK_T: tl.constexpr):
+    """How many tiles the sequences have, none of which crosses sequences."""
+    return num_tokens // L * ((L + BLOCK_T - 1) // BLOCK_T)
+
+
+@triton.jit
 def tile_of(number, L, BLOCK_T: tl.constexpr):
-    """Of tile ``number``, none of which crosses sequences: its sequence, int64, and its first position there."""
+    """Of tile ``number``: its sequence, int64, and its first position there."""
     tiles = (L + BLOCK_T - 1) // BLOCK_T
     sequence = number // tiles
     return sequence.to(tl.int64), (number - sequence * tiles) * BLOCK_T
@@ -73,7 +79,7 @@ def real_tokens(lengths_ptr, sequence, L, HAS_LENGTHS: tl.constexpr):
 
 @triton.jit
 def y_pointers(ptr, sequence, t, i, k, L, H, TRANSPOSED: tl.constexpr):
-    """To channels ``k`` of tokens ``t + i`` of a sequence, in y or its gradient, which lie channels first if TRANSPOSED.
+    """To channels ``k`` of tokens ``t + i`` of a sequence, in y or its gradient; channels first if TRANSPOSED.
 
     One base and offsets of 32 bits: 64-bit addresses of every value would fill the registers.
     """
@@ -117,7 +123,7 @@ def _gelu_glu(
     out_ptr,
     dz_ptr,
     a_ptr,
-    num_tiles,
+    num_tokens,
     L,
     H,
     HAS_BIAS: tl.constexpr,
@@ -147,7 +153,7 @@ def _gelu_glu(
         out_ptr: ``(B, L, H)``, written where not BACKWARD.
         dz_ptr: ``(B L, 2H)`` fp32, written where BACKWARD.
         a_ptr: ``(B L, H)`` fp32, written where BACKWARD.
-        num_tiles: of all sequences, see :func:`tile_of`.
+        num_tokens: of all sequences, B L.
         PREC: of products, ``tl.dot``'s input_precision.
         WHOLE: a program has all inputs at once, and keeps its weights.
         BLOCK_K: inputs of a step of the product.
@@ -161,7 +167,7 @@ def _gelu_glu(
     if WHOLE:
         w1 = weights(weight_ptr, n, inputs, H, PREC)
         w2 = weights(weight_ptr + H * H, n, inputs, H, PREC)
-    for number in range(tl.program_id(0), num_tiles, tl.num_programs(0)):
+    for number in range(tl.program_id(0), tiles_of(num_tokens, L, BLOCK_T), tl.num_programs(0)):
         sequence, t = tile_of(number, L, BLOCK_T)
         there = t + i < L
         real = t + i < real_tokens(lengths_ptr, sequence, L, HAS_LENGTHS)
@@ -268,7 +274,7 @@ def run(y, weight, bias, mask, residual, lengths, seq, grad, out, dz, a) -> None
             "out_ptr": out,
             "dz_ptr": dz,
             "a_ptr": a,
-            "num_tiles": tiles(configs[0]),
+            "num_tokens": batch * length,
             "L": length,
             "H": channels,
         },

@@ -1,6 +1,6 @@
 """Gradients of :mod:`.gelu_glu`, from z computed anew: it is what is dear to keep, twice the activations.
 
-    dz1 = g sigmoid(z2),  dz2 = g z1 sigmoid(z2) (1 - sigmoid(z2)),  dy = (W^T dz) m gelu'(y),  dW = dz^T a,  db = sum dz
+    dz1 = g sigmoid(z2),  dz2 = g z1 sigmoid(z2) (1 - sigmoid(z2)),  dy = (W^T dz) m gelu'(y),  dW = dz^T a
 
 Where one TF32 product would do, up to MAX_FUSED channels, one kernel ends in dy and one in dW and db: a program goes
 through tiles of tokens, and what programs sum is added in a fixed order. Operands are sums of two bfloat16, closer than
@@ -23,7 +23,7 @@ from ._dot import dot16
 from ._launch import Config, cdiv, jit, launch, next_power_of_2, precision, supports
 from ._layout import sequence_of_token
 from ._reduce import sum_rows
-from .gelu_glu import dropout_factors, gelu, real_tokens, sigmoid, tile_of, upper_tail, y_pointers
+from .gelu_glu import dropout_factors, gelu, real_tokens, sigmoid, tile_of, tiles_of, upper_tail, y_pointers
 
 MAX_FUSED = 64
 """Channels whose tiles a program holds in registers."""
@@ -46,6 +46,7 @@ def _parts(x):
 
 @triton.jit
 def _transposed(a):
+    """Of :func:`_parts`."""
     return tl.trans(a[0]), tl.trans(a[1])
 
 
@@ -75,7 +76,7 @@ def _gelu_glu_backward(
     grad_ptr,
     dy_ptr,
     partial_ptr,
-    num_tiles,
+    num_tokens,
     L,
     H,
     HAS_BIAS: tl.constexpr,
@@ -91,7 +92,7 @@ def _gelu_glu_backward(
     """dy of tiles of BLOCK_T tokens; or, with PARAMETERS, the sums over them for BLOCK_N rows of dW and db.
 
     Args:
-        y_ptr, weight_ptr, bias_ptr, dropout_ptr, lengths_ptr, seq_ptr, grad_ptr, num_tiles: as of ``_gelu_glu``.
+        y_ptr, weight_ptr, bias_ptr, dropout_ptr, lengths_ptr, seq_ptr, grad_ptr, num_tokens: as of ``_gelu_glu``.
         dy_ptr: as y, written where not PARAMETERS.
         partial_ptr: ``(programs, 2H (H + 1))`` fp32, dW and db of each program; written where PARAMETERS.
         BLOCK_N: rows of the weight, z1 and z2 of a channel beside each other; all of them where not PARAMETERS.
@@ -109,7 +110,7 @@ def _gelu_glu_backward(
     if PARAMETERS:
         dw = tl.zeros((BLOCK_N, BLOCK_K), tl.float32)
         db = tl.zeros((BLOCK_N, 16), tl.float32)
-    for number in range(tl.program_id(0), num_tiles, tl.num_programs(0)):
+    for number in range(tl.program_id(0), tiles_of(num_tokens, L, BLOCK_T), tl.num_programs(0)):
         sequence, t = tile_of(number, L, BLOCK_T)
         there = t + i < L
         real = t + i < real_tokens(lengths_ptr, sequence, L, HAS_LENGTHS)
@@ -160,7 +161,6 @@ def _gelu_backward(
     lengths_ptr,
     seq_ptr,
     dy_ptr,
-    num_tiles,
     L,
     H,
     HAS_DROPOUT: tl.constexpr,
@@ -175,7 +175,7 @@ def _gelu_backward(
     Args:
         da_ptr: ``(B L, H)`` fp32, the gradient of a.
         dy_ptr: as y, written.
-        y_ptr, dropout_ptr, lengths_ptr, seq_ptr, num_tiles and HAS_*: as of ``_gelu_glu``.
+        y_ptr, dropout_ptr, lengths_ptr, seq_ptr and HAS_*: as of ``_gelu_glu``.
     """
     i = tl.arange(0, BLOCK_T)
     k = tl.program_id(1) * BLOCK_K + tl.arange(0, BLOCK_K)
@@ -223,7 +223,7 @@ def _fused(grad, y, weight, bias, mask, lengths, seq, dy) -> tuple[Tensor, Tenso
                 "grad_ptr": grad,
                 "dy_ptr": None if parameters else dy,
                 "partial_ptr": partial if parameters else None,
-                "num_tiles": tiles,
+                "num_tokens": batch * length,
                 "L": length,
                 "H": channels,
             },
@@ -262,7 +262,6 @@ def _through_memory(grad, y, weight, bias, mask, lengths, seq, dy) -> tuple[Tens
             "lengths_ptr": lengths,
             "seq_ptr": seq,
             "dy_ptr": dy,
-            "num_tiles": tiles,
             "L": length,
             "H": channels,
         },
