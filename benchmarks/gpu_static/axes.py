@@ -134,11 +134,11 @@ def _local_ops() -> list[Op]:
     )
     weights = dict.fromkeys(("in_bias", "in_norm", "bias", "out_bias", "out_norm"), BOTH)
     sides = edges(
-        lambda n: [pgc.configurations(*both, exact) for both in ((n, 1), (1, n), (128, n)) for exact in BOTH],
+        lambda n: [pgc.configurations(*both, 3, exact) for both in ((n, 1), (1, n), (128, n)) for exact in BOTH],
         pgc.MAX_CHANNELS,
     )
     blocks = _plateaus(lambda n: next_power_of_2(max(n, 16)), pgc.MAX_CHANNELS)
-    most = max(c.blocks["BLOCK_T"] for c in pgc.configurations(1, 1, False)) // 2
+    most = max(c.blocks["BLOCK_T"] for c in pgc.configurations(1, 1, 3, False)) // 2
     tails = {"stored": STORED, "layout": LAYOUTS, "bias": BOTH, "mask": BOTH, "residual": BOTH}
     heads = edges(lambda c: [gelu_glu.configurations(c, back) for back in BOTH], 200)
     rows = edges(lambda c: [rms_norm.configurations(c, back) for back in BOTH], rms_norm.MAX_CHANNELS)
