@@ -14,6 +14,8 @@ MATRIX_KERNELS = (
     "_gelu_glu",
     "_gelu_glu_backward",
     "_pgc",
+    "_linear",
+    "_linear_weight_gradient",
     "_conv",
     "_fft_conv",
     "_fft_correlate",

@@ -5,6 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
+from lyra_kernels.backends.triton import IMPLEMENTATIONS
+
 from .support import check, padding
 
 WRT = range(9)
@@ -65,6 +67,28 @@ def test_storage(dtype, device):
 @pytest.mark.parametrize(("batch", "length"), [(0, 5), (2, 0)])
 def test_empty(batch, length, device):
     check("pgc", [*_arguments(batch, length, 4, 4, 4, 3), None, None, 1e-8, False], WRT, device)
+
+
+@pytest.mark.parametrize("width", [1, 2, 4, 8])
+def test_causal_widths_with_padding(width, device):
+    lengths = torch.tensor([19, 3])
+    arguments = [*_arguments(2, 19, 6, 8, 6, width), lengths, None, 1e-8, True]
+    check("pgc", arguments, WRT, device, hide=padding(lengths, 19))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
+def test_four_warps(dtype, device):
+    """The tile of 64 channels, over more than one tile."""
+    check("pgc", [*_arguments(1, 66, 8, 64, 64, 3, dtype), None, None, 1e-8, False], WRT, device)
+
+
+def test_gradient_that_is_not_contiguous(device):
+    arguments = [x.to(device) if isinstance(x, torch.Tensor) else x for x in _arguments(2, 9, 4, 4, 4, 3)]
+    arguments += [None, None, 1e-8, False]
+    grad = torch.randn(2, 4, 9, device=device).transpose(1, 2)
+    backward = IMPLEMENTATIONS["pgc_backward"]
+    for found, wanted in zip(backward(grad, *arguments), backward(grad.contiguous(), *arguments), strict=True):
+        assert torch.equal(found, wanted)
 
 
 @pytest.mark.full

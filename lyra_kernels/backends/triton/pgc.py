@@ -2,13 +2,16 @@
 
 Where both projections fit on chip (up to 128 channels and inner channels) the forward is one kernel: a program takes a
 tile of tokens with the convolution's halo, and nothing but u and the result touches memory. Rows of the projected tile
-are shifted against each other by a gather in shared memory. Wider blocks are PyTorch's matrix products around the
-gated_conv kernel, and so is every backward, in fp32, from u alone: recomputing is cheaper than keeping the projection.
+are shifted against each other by a gather. Wider blocks are matrix products (``_linear``) around the gated_conv kernel,
+and so is every backward, in fp32, from u alone: recomputing is cheaper than keeping the projection.
+
+No backward in one kernel, or in two cut at the gate: the tiles beside the sums for the weights spill, and by the time
+model these kernels from memory are faster.
 """
 
 from __future__ import annotations
 
-import torch.nn.functional as F
+import torch
 import triton
 import triton.language as tl
 from torch import Tensor
@@ -19,6 +22,7 @@ from ..reference import operations as formulas
 from ._dot import nearest
 from ._launch import Config, cdiv, jit, launch, next_power_of_2, precision, supports
 from ._layout import sequence_of_token
+from ._linear import linear, linear_weight_gradient
 from .gated_conv import gated_conv
 from .gated_conv_backward import gated_conv_backward
 from .rms_norm import rms_norm, rms_norm_backward
@@ -238,12 +242,13 @@ def _products(
     u, in_weight, in_bias, in_norm_weight, conv_weight, conv_bias, out_weight, out_bias, out_norm_weight,
     lengths, cu_seqlens, eps, causal,
 ) -> tuple[Tensor, ...]:  # fmt: skip
-    """u, the projected u, the gated convolution, what enters the last norm, and the result: fp32 up to the result."""
+    """u, the projected u, the gated convolution, what enters the last norm, and the result: fp32 between u and it."""
     real = sequence_mask(lengths, u.shape[1])
-    value = u.float() if real is None else u.float().masked_fill(~real, 0.0)
-    xv = F.linear(value, in_weight, in_bias)
+    value = u if real is None else u.masked_fill(~real, 0.0)
+    fp32, prec = {"dtype": torch.float32}, precision(u)
+    xv = linear(value, in_weight, in_bias, prec, u.new_empty(*u.shape[:2], in_weight.shape[0], **fp32))
     gated = gated_conv(xv, conv_weight, conv_bias, in_norm_weight, lengths, cu_seqlens, eps, causal)
-    last = F.linear(gated, out_weight, out_bias)
+    last = linear(gated, out_weight, out_bias, prec, u.new_empty(*u.shape[:2], out_weight.shape[0], **fp32))
     if real is not None:
         last = last.masked_fill(~real, 1.0)
     out = last if out_norm_weight is None else rms_norm(last, out_norm_weight, eps)
@@ -262,24 +267,15 @@ def pgc_backward(
     if not supports(u) or not u.numel():
         return formulas()["pgc_backward"](grad, *args, *rest)
     value, xv, gated, last, _ = _products(*args, *rest)
-    real = sequence_mask(lengths, u.shape[1])
-    g = grad.float() if real is None else grad.float().masked_fill(~real, 0.0)
+    real, prec = sequence_mask(lengths, u.shape[1]), precision(u)
+    g = grad.contiguous() if real is None else grad.contiguous().masked_fill(~real, 0.0)
     d_out_norm = absent(u)
     if out_norm_weight is not None:
-        g, d_out_norm = rms_norm_backward(g.contiguous(), last, out_norm_weight, eps)
-    columns = g.flatten(0, 1)
-    d_gated = g @ out_weight
+        g, d_out_norm = rms_norm_backward(g.float(), last, out_norm_weight, eps)
+    d_out, d_out_bias = linear_weight_gradient(g, gated, out_bias is not None, prec)
+    d_gated = linear(g, out_weight, None, prec, torch.empty_like(gated), backward=True)
     convolution = (conv_weight, conv_bias, in_norm_weight)
     dxv, d_conv, d_conv_bias, d_in_norm = gated_conv_backward(d_gated, xv, *convolution, *rest)
-    d_columns = dxv.flatten(0, 1)
-    return (
-        (dxv @ in_weight).to(u.dtype),
-        d_columns.t() @ value.flatten(0, 1),
-        absent(u) if in_bias is None else d_columns.sum(0),
-        d_in_norm,
-        d_conv,
-        d_conv_bias,
-        columns.t() @ gated.flatten(0, 1),
-        absent(u) if out_bias is None else columns.sum(0),
-        d_out_norm,
-    )
+    d_in, d_in_bias = linear_weight_gradient(dxv, value, in_bias is not None, prec)
+    du = linear(dxv, in_weight, None, prec, torch.empty_like(u), backward=True)
+    return (du, d_in, d_in_bias, d_in_norm, d_conv, d_conv_bias, d_out, d_out_bias, d_out_norm)

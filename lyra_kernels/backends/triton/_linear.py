@@ -1,0 +1,191 @@
+"""Projections of many tokens, and their gradients, on matrix units with the precision of the other kernels.
+
+PyTorch's own fp32 products keep to fp32 units unless its user allows TF32 (18 TFLOP/s at these narrow shapes on an
+H200); three TF32 products are as exact and several times faster.
+"""
+
+from __future__ import annotations
+
+import torch
+import triton.language as tl
+from torch import Tensor
+
+from ._dot import nearest
+from ._launch import Config, cdiv, jit, launch, processors
+from ._reduce import sum_rows
+
+LINEAR = Config({"BLOCK_R": 64, "BLOCK_K": 32, "BLOCK_N": 64}, 4, 1)
+GRADIENT = Config({"BLOCK_R": 32, "BLOCK_M": 64, "BLOCK_N": 64}, 4, 1)
+PROGRAMS = 4  # of a processor that add up a weight's gradient
+
+
+@jit
+def _linear(
+    a_ptr,
+    weight_ptr,
+    bias_ptr,
+    out_ptr,
+    num_rows,
+    IN,
+    OUT,
+    HAS_BIAS: tl.constexpr,
+    BACKWARD: tl.constexpr,
+    PREC: tl.constexpr,
+    BLOCK_R: tl.constexpr,
+    BLOCK_K: tl.constexpr,
+    BLOCK_N: tl.constexpr,
+):
+    """BLOCK_R rows of BLOCK_N columns of out.
+
+    Args:
+        a_ptr: ``(num_rows, IN)``.
+        weight_ptr: ``(OUT, IN)`` fp32; where BACKWARD ``(IN, OUT)``: a is then the gradient of what it has made.
+        bias_ptr: ``(OUT,)`` fp32; read where HAS_BIAS.
+        out_ptr: ``(num_rows, OUT)``, written.
+        PREC: of the product, ``tl.dot``'s input_precision.
+        BLOCK_K: columns of a that are multiplied at once.
+    """
+    # Programs of the same rows follow each other: the later ones find them in the cache.
+    blocks = tl.cdiv(OUT, BLOCK_N)
+    first = (tl.program_id(0) // blocks).to(tl.int64) * BLOCK_R
+    n = tl.program_id(0) % blocks * BLOCK_N + tl.arange(0, BLOCK_N)
+    r = tl.arange(0, BLOCK_R)
+    r_mask = (r < num_rows - first)[:, None]
+    n_mask = n < OUT
+    a_ptr += first * IN
+    out = tl.zeros((BLOCK_R, BLOCK_N), tl.float32)
+    for k0 in range(0, IN, BLOCK_K):
+        k = k0 + tl.arange(0, BLOCK_K)
+        k_mask = k < IN
+        a = tl.load(a_ptr + r[:, None] * IN + k[None, :], mask=r_mask & k_mask[None, :], other=0.0)
+        a = nearest(a.to(tl.float32), PREC)
+        if BACKWARD:
+            w_ptrs = weight_ptr + k[:, None] * OUT + n[None, :]
+            w = tl.load(w_ptrs, mask=k_mask[:, None] & n_mask[None, :], other=0.0)
+        else:
+            w_ptrs = weight_ptr + n[:, None] * IN + k[None, :]
+            w = tl.trans(tl.load(w_ptrs, mask=n_mask[:, None] & k_mask[None, :], other=0.0))
+        out = tl.dot(a, nearest(w, PREC), out, input_precision=PREC)
+    if HAS_BIAS:
+        out += tl.load(bias_ptr + n, mask=n_mask, other=0.0)[None, :]
+    out_ptrs = out_ptr + first * OUT + r[:, None] * OUT + n[None, :]
+    tl.store(out_ptrs, out.to(out_ptr.dtype.element_ty), mask=r_mask & n_mask[None, :])
+
+
+@jit
+def _linear_weight_gradient(
+    grad_ptr,
+    a_ptr,
+    partial_ptr,
+    num_rows,
+    rows_per_program,
+    IN,
+    OUT,
+    HAS_BIAS: tl.constexpr,
+    PREC: tl.constexpr,
+    BLOCK_R: tl.constexpr,
+    BLOCK_M: tl.constexpr,
+    BLOCK_N: tl.constexpr,
+):
+    """What some rows add to BLOCK_M x BLOCK_N elements of a weight's gradient, and to that of the bias.
+
+    Args:
+        grad_ptr: ``(num_rows, OUT)``.
+        a_ptr: ``(num_rows, IN)``.
+        partial_ptr: ``(programs, OUT IN + OUT)`` fp32, written: that of the weight, then, where HAS_BIAS, of the bias.
+        rows_per_program: a multiple of BLOCK_R.
+        PREC: of the product, ``tl.dot``'s input_precision.
+        BLOCK_R: rows that are multiplied at once.
+    """
+    blocks = tl.cdiv(IN, BLOCK_N)
+    tiles = tl.cdiv(OUT, BLOCK_M) * blocks
+    tile = tl.program_id(0) % tiles
+    part = (tl.program_id(0) // tiles).to(tl.int64)
+    m = tile // blocks * BLOCK_M + tl.arange(0, BLOCK_M)
+    n = tile % blocks * BLOCK_N + tl.arange(0, BLOCK_N)
+    first = part * rows_per_program
+    left = num_rows - first
+    grad_ptr += first * OUT
+    a_ptr += first * IN
+    dw = tl.zeros((BLOCK_M, BLOCK_N), tl.float32)
+    dbias = tl.zeros((BLOCK_M,), tl.float32)
+    for _ in range(0, rows_per_program, BLOCK_R):
+        r = tl.arange(0, BLOCK_R)
+        r_mask = (r < left)[:, None]
+        g = tl.load(grad_ptr + r[:, None] * OUT + m[None, :], mask=r_mask & (m < OUT)[None, :], other=0.0)
+        a = tl.load(a_ptr + r[:, None] * IN + n[None, :], mask=r_mask & (n < IN)[None, :], other=0.0)
+        g = g.to(tl.float32)
+        if HAS_BIAS:
+            dbias += tl.sum(g, axis=0)
+        a = nearest(a.to(tl.float32), PREC)
+        dw = tl.dot(tl.trans(nearest(g, PREC)), a, dw, input_precision=PREC)
+        grad_ptr += BLOCK_R * OUT
+        a_ptr += BLOCK_R * IN
+        left -= BLOCK_R
+    partial_ptr += part * (OUT * IN + OUT)
+    tl.store(partial_ptr + m[:, None] * IN + n[None, :], dw, mask=(m < OUT)[:, None] & (n < IN)[None, :])
+    if HAS_BIAS:
+        tl.store(partial_ptr + OUT * IN + m, dbias, mask=(m < OUT) & (tile % blocks == 0))
+
+
+def linear(a: Tensor, weight: Tensor, bias: Tensor | None, prec: str, out: Tensor, backward: bool = False) -> Tensor:
+    """``out = a W^T + b``, or backward ``a W``: a's gradient from that of the output.
+
+    Args:
+        a: ``(..., IN)``, contiguous.
+        weight: ``(OUT, IN)`` fp32; of a backward ``(IN, OUT)``.
+        prec: of the product, as :func:`._launch.precision` gives it.
+        out: ``(..., OUT)``, contiguous, written and returned.
+    """
+    inputs, outputs = a.shape[-1], out.shape[-1]
+    rows = a.numel() // inputs
+    launch(
+        _linear,
+        lambda c: (cdiv(rows, c.blocks["BLOCK_R"]) * cdiv(outputs, c.blocks["BLOCK_N"]),),
+        {
+            "a_ptr": a,
+            "weight_ptr": weight,
+            "bias_ptr": bias,
+            "out_ptr": out,
+            "num_rows": rows,
+            "IN": inputs,
+            "OUT": outputs,
+        },
+        {"HAS_BIAS": bias is not None, "BACKWARD": backward, "PREC": prec},
+        [LINEAR],
+    )
+    return out
+
+
+def linear_weight_gradient(grad: Tensor, a: Tensor, bias: bool, prec: str) -> tuple[Tensor, Tensor]:
+    """``grad^T a``, ``(OUT, IN)``, and, if asked for, ``grad`` summed over its rows, ``(OUT,)``: fp32.
+
+    Args:
+        grad: ``(..., OUT)``, a: ``(..., IN)``, contiguous.
+        prec: of the product, as :func:`._launch.precision` gives it.
+    """
+    inputs, outputs = a.shape[-1], grad.shape[-1]
+    rows = a.numel() // inputs
+    blocks = GRADIENT.blocks
+    tiles = cdiv(outputs, blocks["BLOCK_M"]) * cdiv(inputs, blocks["BLOCK_N"])
+    steps = cdiv(rows, blocks["BLOCK_R"])
+    each = cdiv(steps, max(1, min(steps, cdiv(processors(a) * PROGRAMS, tiles))))
+    parts, size = cdiv(steps, each), outputs * inputs
+    partial = a.new_empty(parts, size + outputs, dtype=torch.float32)
+    launch(
+        _linear_weight_gradient,
+        lambda c: (parts * tiles,),
+        {
+            "grad_ptr": grad,
+            "a_ptr": a,
+            "partial_ptr": partial,
+            "num_rows": rows,
+            "rows_per_program": each * blocks["BLOCK_R"],
+            "IN": inputs,
+            "OUT": outputs,
+        },
+        {"HAS_BIAS": bias, "PREC": prec},
+        [GRADIENT],
+    )
+    total = sum_rows(partial, size + outputs if bias else size)
+    return total[:size].view(outputs, inputs), total[size:]
