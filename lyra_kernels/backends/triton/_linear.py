@@ -16,7 +16,7 @@ from ._reduce import sum_rows
 
 LINEAR = Config({"BLOCK_R": 64, "BLOCK_K": 32, "BLOCK_N": 64}, 4, 1)
 GRADIENT = Config({"BLOCK_R": 32, "BLOCK_M": 64, "BLOCK_N": 64}, 4, 1)
-PROGRAMS = 4  # of a processor that add up a weight's gradient
+PROGRAMS = 3  # of a processor that add up a weight's gradient: as many as it holds at once in fp32 (H200)
 
 
 @jit

@@ -196,7 +196,10 @@ def pgc(
     (batch, length, inputs), (inner, _, width), outputs = u.shape, conv_weight.shape, out_weight.shape[0]
     config = configurations(inner, outputs, width, precision(u) == "tf32x3")
     if max(inputs, inner, outputs) > MAX_CHANNELS or width > config[0].blocks["BLOCK_T"] // 2:  # mostly halo
-        return _products(*args, lengths, cu_seqlens, eps, causal)[-1]
+        last = _products(*args, lengths, cu_seqlens, eps, causal)[-1]
+        out = (last if out_norm_weight is None else rms_norm(last, out_norm_weight, eps)).to(u.dtype)
+        real = sequence_mask(lengths, length)
+        return out if real is None else out.masked_fill(~real, 0.0)
     out = u.new_empty(batch, length, outputs)
     seq = sequence_of_token(cu_seqlens, length)
     launch(
@@ -242,7 +245,7 @@ def _products(
     u, in_weight, in_bias, in_norm_weight, conv_weight, conv_bias, out_weight, out_bias, out_norm_weight,
     lengths, cu_seqlens, eps, causal,
 ) -> tuple[Tensor, ...]:  # fmt: skip
-    """u, the projected u, the gated convolution, what enters the last norm, and the result: fp32 between u and it."""
+    """u, and in fp32 the projected u, the gated convolution and what enters the last norm (1 at padded tokens)."""
     real = sequence_mask(lengths, u.shape[1])
     value = u if real is None else u.masked_fill(~real, 0.0)
     fp32, prec = {"dtype": torch.float32}, precision(u)
@@ -251,10 +254,7 @@ def _products(
     last = linear(gated, out_weight, out_bias, prec, u.new_empty(*u.shape[:2], out_weight.shape[0], **fp32))
     if real is not None:
         last = last.masked_fill(~real, 1.0)
-    out = last if out_norm_weight is None else rms_norm(last, out_norm_weight, eps)
-    if real is not None:
-        out = out.masked_fill(~real, 0.0)
-    return value, xv, gated, last, out.to(u.dtype)
+    return value, xv, gated, last
 
 
 def pgc_backward(
@@ -266,12 +266,12 @@ def pgc_backward(
     rest = (lengths, cu_seqlens, eps, causal)
     if not supports(u) or not u.numel():
         return formulas()["pgc_backward"](grad, *args, *rest)
-    value, xv, gated, last, _ = _products(*args, *rest)
+    value, xv, gated, last = _products(*args, *rest)
     real, prec = sequence_mask(lengths, u.shape[1]), precision(u)
     g = grad.contiguous() if real is None else grad.contiguous().masked_fill(~real, 0.0)
     d_out_norm = absent(u)
     if out_norm_weight is not None:
-        g, d_out_norm = rms_norm_backward(g.float(), last, out_norm_weight, eps)
+        g, d_out_norm = rms_norm_backward(g, last, out_norm_weight, eps)
     d_out, d_out_bias = linear_weight_gradient(g, gated, out_bias is not None, prec)
     d_gated = linear(g, out_weight, None, prec, torch.empty_like(gated), backward=True)
     convolution = (conv_weight, conv_bias, in_norm_weight)
