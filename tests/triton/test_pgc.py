@@ -54,6 +54,12 @@ def test_padded(causal, device):
     check("pgc", arguments, WRT, device, hide=padding(lengths, 21))
 
 
+def test_padded_beyond_the_chip(device):
+    lengths = torch.tensor([5, 0])
+    arguments = [*_arguments(2, 5, 130, 8, 6, 3), lengths, None, 1e-8, False]
+    check("pgc", arguments, WRT, device, hide=padding(lengths, 5))
+
+
 def test_packed(device):
     cu_seqlens = torch.tensor([0, 1, 1, 18, 20, 43])
     check("pgc", [*_arguments(1, 43, 6, 8, 6, 5), None, cu_seqlens, 1e-8, False], WRT, device)
