@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lyra_kernels.layers import PGC, S4D, RMSNorm, checks
-from lyra_kernels.layers.s4d import ALGORITHMS
+from lyra_kernels.layers.s4d import ALGORITHMS, prenorm_block
 
 from ..settings.training import POOLS
 from .pooling import pool
@@ -238,11 +238,13 @@ class Lyra(
             x = x + layer(x, **layout) if self.pgc_residual else layer(x, **layout)
         for layer, norm, dropout in zip(self.s4_layers, self.norms, self.dropouts, strict=True):
             assert isinstance(dropout, nn.Dropout)
-            z = norm(x) if self.prenorm else x
-            if (dropout.training and dropout.p > 0.0) or torch.is_autocast_enabled(x.device.type):
-                x = x + dropout(layer(z, **layout))
+            drops = dropout.training and dropout.p > 0.0
+            add_input = not drops and not torch.is_autocast_enabled(x.device.type)
+            if self.prenorm:
+                z = prenorm_block(norm, layer, x, add_input=add_input, **layout)
             else:
-                x = layer(z, residual=x, **layout)
+                z = layer(x, residual=x, **layout) if add_input else layer(x, **layout)
+            x = z if add_input else x + dropout(z)
             if not self.prenorm:
                 x = norm(x)
         return x

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import math
+from typing import cast
 
 import torch
 from torch import Tensor, nn
 
 from .. import ops
+from .._torch import has_hooks
 from ..layout import compute_dtype, count_sequences
-from ..ops.s4d_conv import ALGORITHMS
+from ..ops._checks import autocast_enabled
+from ..ops.s4d_conv import ALGORITHMS, scans_on_gpu
 from ._children import weights
 from .checks import boolean, choice, even_int, learning_rate, positive_float, positive_int, probability
+from .rms_norm import RMSNorm
 
 _SPECTRUM = (("kernel", "log_dt"), ("kernel", "log_A_real"), ("kernel", "A_imag"), ("kernel", "C"))
 _LINEAR = (("0", "weight"), ("0", "bias"))
@@ -204,8 +208,10 @@ class S4D(nn.Module):
             layout = f"(B, {self.d_model}, L)" if self.transposed else f"(B, L, {self.d_model})"
             raise ValueError(f"u must be {layout} with transposed={self.transposed}, got {tuple(u.shape)}")
         if self.transposed:
-            u = u.transpose(1, 2)
-            residual = None if residual is None else residual.transpose(1, 2)
+            u, residual = u.transpose(1, 2), None if residual is None else residual.transpose(1, 2)
+        states = initial_state is not None or return_final_state
+        if not states and (residual is None or residual is u) and self._is_one_op(u):
+            return self._block(u, None, residual is not None, lengths, cu_seqlens)
         log_dt, log_A_real, A_imag, C = weights(self, _SPECTRUM)
         result = ops.s4d_conv(
             u,
@@ -237,6 +243,37 @@ class S4D(nn.Module):
             y = y.transpose(1, 2)
         return y if state is None else (y, state)
 
+    def _is_one_op(self, u: Tensor) -> bool:
+        """Whether the layer is a block by scan, which on GPUs is faster as one op."""
+        if u.device.type != "cuda" or autocast_enabled(u) or torch.compiler.is_compiling():
+            return False
+        modes = self.d_state // 2
+        return self.algorithm == "scan" or (self.algorithm == "auto" and scans_on_gpu(u, modes))
+
+    def _block(
+        self, u: Tensor, norm: RMSNorm | None, add_input: bool, lengths: Tensor | None, cu_seqlens: Tensor | None
+    ) -> Tensor:
+        log_dt, log_A_real, A_imag, C = weights(self, _SPECTRUM)
+        weight, bias = weights(self.output_linear, _LINEAR)
+        y = ops.s4d_block(
+            u,
+            log_dt,
+            log_A_real,
+            A_imag,
+            C,
+            self.D,
+            weight.squeeze(-1),
+            bias,
+            norm_weight=None if norm is None else norm.weight,
+            eps=1e-8 if norm is None else norm.eps,
+            mask=self._dropout_mask(count_sequences(u, cu_seqlens), u),
+            add_input=add_input,
+            lengths=lengths,
+            cu_seqlens=cu_seqlens,
+            bidirectional=self.bidirectional,
+        )
+        return y.transpose(1, 2) if self.transposed else y
+
     def step(self, u: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
         """One token: ``u (B, H)`` and the state before it, to the output ``(B, H)`` and the state after it.
 
@@ -258,3 +295,28 @@ class S4D(nn.Module):
 
     def extra_repr(self) -> str:
         return f"{self.d_model}, transposed={self.transposed}, algorithm={self.algorithm!r}"
+
+
+def prenorm_block(
+    norm: nn.Module,
+    layer: nn.Module,
+    x: Tensor,
+    *,
+    add_input: bool,
+    lengths: Tensor | None = None,
+    cu_seqlens: Tensor | None = None,
+) -> Tensor:
+    """``layer(norm(x))``, plus ``x`` where ``add_input``; one op where the children are plain and that is faster.
+
+    Args:
+        layer: an :class:`S4D` of ``(B, L, H)``, or a module that is called as it is.
+        x: ``(B, L, H)``; lengths, cu_seqlens: as of :meth:`S4D.forward`.
+    """
+    layout = {"lengths": lengths, "cu_seqlens": cu_seqlens}
+    plain = type(norm) is RMSNorm and type(layer) is S4D and not (has_hooks(norm) or has_hooks(layer))
+    if plain:
+        norm, layer = cast(RMSNorm, norm), cast(S4D, layer)
+        if x.dim() == 3 and x.shape[2] == layer.d_model and not layer.transposed and layer._is_one_op(x):
+            return layer._block(x, norm, add_input, **layout)
+    z = norm(x)
+    return layer(z, residual=x, **layout) if add_input else layer(z, **layout)

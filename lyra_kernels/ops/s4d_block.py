@@ -7,6 +7,7 @@ from typing import Any
 from torch import Tensor
 
 from .. import reference
+from ..backends.reference import as_tuple
 from ..layout import compute_dtype, count_sequences
 from . import _checks
 from ._autograd import Arguments, Op, needs_graph
@@ -71,7 +72,7 @@ def s4d_block(
     mask = None if mask is None else mask.detach()
     norm_weight, *tail = _checks.parameters(compute_dtype(u), norm_weight, weight, bias, mask)
     args: list[Any] = [u.contiguous(), norm_weight, *modes[:3], C, modes[4], *tail, lengths, cu_seqlens]
-    return s4d_block_op(*args, _checks.epsilon(eps), add_input, needs_graph(args))[0]
+    return as_tuple(s4d_block_op(*args, _checks.epsilon(eps), add_input, needs_graph(args)))[0]
 
 
 @_checks.once_a_signature

@@ -42,6 +42,15 @@ def _limits(u: Tensor) -> backends.Limits:
     return backends.limits(backends.forced() or backends.default_backend(u.device))
 
 
+def scans_on_gpu(u: Tensor, modes: int) -> bool:
+    """Whether "auto" scans on the GPU that u is on: wherever the kernels take as many modes.
+
+    On an H200 the scan was as fast as the fastest of the others or up to six times faster at every shape measured, in
+    both backends, from 64 x 128 to 1 x 131,072 tokens.
+    """
+    return modes <= _limits(u).scan_modes
+
+
 def _choose(u: Tensor, modes: int, directions: int, cu_seqlens: Tensor | None, states: bool) -> str:
     """The algorithm for "auto"."""
     batch, length = u.shape[0], u.shape[1]
@@ -49,9 +58,10 @@ def _choose(u: Tensor, modes: int, directions: int, cu_seqlens: Tensor | None, s
         return "scan"  # it alone carries a state, and suits every length that a trace will be run with
     on_cpu = u.device.type in ("cpu", "meta")
     unknown = torch.compiler.is_compiling() or not isinstance(length, int)
+    if not on_cpu and scans_on_gpu(u, modes):
+        return "scan"
     if not on_cpu and (unknown or cu_seqlens is not None):
-        # The other ways would go through as many lags as there are tokens in all.
-        return "scan" if modes <= _limits(u).scan_modes else "fft"
+        return "fft"  # a direct convolution would go through as many lags as there are tokens in all
     if unknown:
         from torch.fx.experimental.symbolic_shapes import statically_known_true  # slow to import, known by then
 

@@ -13,12 +13,15 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from ...layout import without_padding
+from ...schemas import absent
 from .. import composed
 from . import IMPLEMENTATIONS
 from ._launch import Config, cdiv, jit, launch, next_power_of_2
 from ._reduce import sum_rows
-from ._transpose import channels_first
-from .gelu_glu import gelu_glu, gelu_glu_backward
+from ._transpose import as_given, channels_first
+from .gelu_glu import gelu_glu
+from .gelu_glu_backward import gelu_glu_backward
 from .s4d_scan import fits, s4d_scan
 from .s4d_scan_backward import s4d_scan_backward
 
@@ -162,9 +165,9 @@ def _norm_backward(
     return dx, sum_rows(partial, channels)
 
 
-def _fuses(x: Tensor, norm_weight: Tensor | None, A_imag: Tensor, cu_seqlens: Tensor | None) -> bool:
+def _fuses(x: Tensor, A_imag: Tensor, cu_seqlens: Tensor | None) -> bool:
     """Whether the block runs as here; else the ops do one by one."""
-    return norm_weight is not None and fits(x, A_imag, cu_seqlens) and x.shape[2] <= MAX_CHANNELS
+    return fits(x, A_imag, cu_seqlens) and x.shape[2] <= MAX_CHANNELS
 
 
 def s4d_block(
@@ -172,15 +175,16 @@ def s4d_block(
 ) -> tuple[Tensor, ...]:
     """``torch.ops.lyra.s4d_block``."""
     modes, tail, layout = (log_dt, log_A_real, A_imag, C), (weight, bias, mask), (lengths, cu_seqlens)
-    if not _fuses(x, norm_weight, A_imag, cu_seqlens):
+    if not _fuses(x, A_imag, cu_seqlens):
         args = (x, norm_weight, *modes, D, *tail, *layout, eps, add_input, save)
         return composed.s4d_block(IMPLEMENTATIONS.__getitem__, *args)
-    z = _norm(x, norm_weight, eps)
+    z = channels_first(x) if norm_weight is None else _norm(x, norm_weight, eps)
     y, _, checkpoints = s4d_scan(z.transpose(1, 2), *modes, D, *layout, None, save)
-    out = gelu_glu(y.contiguous(), *tail, x if add_input else None, *layout)
+    out = gelu_glu(y, *tail, x if add_input else None, *layout)
     if not save:
         return out, x.new_empty(0), x.new_empty(0), checkpoints
-    return out, z.view(-1), channels_first(y).view(-1), checkpoints
+    kept = x.new_empty(0) if norm_weight is None else z.view(-1)
+    return out, kept, channels_first(y).view(-1), checkpoints
 
 
 def s4d_block_backward(
@@ -189,12 +193,19 @@ def s4d_block_backward(
 ) -> tuple[Tensor, ...]:  # fmt: skip
     """``torch.ops.lyra.s4d_block_backward``."""
     modes, tail, layout = (log_dt, log_A_real, A_imag, C), (weight, bias, mask), (lengths, cu_seqlens)
-    if not _fuses(x, norm_weight, A_imag, cu_seqlens):
+    if not _fuses(x, A_imag, cu_seqlens):
         args = (x, norm_weight, *modes, D, *tail, *layout, eps, add_input, normalized, convolved, checkpoints)
         return composed.s4d_block_backward(IMPLEMENTATIONS.__getitem__, grad, *args)
     batch, length, channels = x.shape
-    z, y = (kept.view(batch, channels, length).transpose(1, 2) for kept in (normalized, convolved))
-    dy, d_weight, d_bias = gelu_glu_backward(grad, y.contiguous(), *tail, *layout)
-    dz, *d_modes, d_D, _ = s4d_scan_backward(dy, None, z, *modes, D, *layout, None, checkpoints)
-    dx, d_norm = _norm_backward(channels_first(dz), x, norm_weight, grad if add_input else None, lengths, eps)
+    y = convolved.view(batch, channels, length).transpose(1, 2)
+    z = channels_first(x) if norm_weight is None else normalized.view(batch, channels, length)
+    dy, d_weight, d_bias = gelu_glu_backward(grad, y, *tail, *layout)
+    dz, *d_modes, d_D, _ = s4d_scan_backward(dy, None, z.transpose(1, 2), *modes, D, *layout, None, checkpoints)
+    dz = channels_first(dz)
+    if norm_weight is not None:
+        dx, d_norm = _norm_backward(dz, x, norm_weight, grad if add_input else None, lengths, eps)
+    else:
+        dx, d_norm = as_given(dz, x), absent(x)
+        if add_input:
+            dx += without_padding(grad, lengths)
     return dx, d_norm, *d_modes, d_D, d_weight, d_bias
