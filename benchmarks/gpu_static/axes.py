@@ -12,6 +12,7 @@ from lyra_kernels.backends.triton import (
     gelu_glu,
     pgc,
     rms_norm,
+    s4d_block,
     s4d_kernel,
     s4d_scan,
 )
@@ -30,6 +31,7 @@ from .calls import (
     Op,
     edges,
     gated_limit,
+    run_block,
     run_by,
     run_convolution,
     run_fft,
@@ -171,7 +173,14 @@ def _local_ops() -> list[Op]:
             "gelu_glu",
             {**tails, "channels": heads, "length": (100, HUGE), "aligned": ALIGNED},
             {**tails, "channels": _plateaus(lambda c: [gelu_glu.configurations(c, back) for back in BOTH], 200)},
+            run_block,
             run_gelu_glu,
+        ),
+        Op(
+            "s4d_block",
+            {**tails, "norm": BOTH, "skip": BOTH, "channels": heads, "length": (96, 100, HUGE), "aligned": ALIGNED},
+            {**tails, "norm": (True,), "channels": _plateaus(s4d_block.configurations, s4d_block.MAX_CHANNELS)},
+            run_block,
         ),
         Op(
             "rms_norm",

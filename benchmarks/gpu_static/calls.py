@@ -236,6 +236,26 @@ def run_gelu_glu(t: Tensors, bias: bool, mask: bool, residual: bool, channels: i
     )
 
 
+def run_block(
+    t: Tensors, norm: bool, bias: bool, mask: bool, residual: bool, skip: bool, channels: int, length: int
+) -> None:
+    if length == HUGE:
+        channels = min(channels, 8)
+    sequences = 1 if length == HUGE else 3
+    lk.s4d_block(
+        t.activations(t.batch(sequences), length, channels),
+        *_spectrum(t, channels, 32),
+        t.weight(channels, 32, 2),
+        t.optional(skip, channels),
+        t.weight(2 * channels, channels),
+        t.optional(bias, 2 * channels),
+        norm_weight=t.optional(norm, channels),
+        mask=t.optional(mask, sequences, channels),
+        add_input=residual,
+        **t.lay(sequences),
+    )
+
+
 def run_rms_norm(t: Tensors, weight: bool, channels: int, rows: int) -> None:
     channels = min(channels, 8) if rows == HUGE else channels
     lk.rms_norm(t.activations(rows, channels), t.optional(weight, channels))

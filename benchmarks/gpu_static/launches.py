@@ -125,7 +125,8 @@ def fake_card(backwards: int = 0, processors: int = H200, backend: str = "triton
     """
     allow_cuda_tensors()
     calls = Calls()
-    scans = importlib.import_module("lyra_kernels.ops.s4d_conv")  # the package has a function of that name
+    # Ops that keep something for their backward; the package has functions of these names.
+    keeping = [importlib.import_module(f"lyra_kernels.ops.{name}") for name in ("s4d_conv", "s4d_block")]
 
     def write_down(
         kernel: Any,
@@ -144,7 +145,8 @@ def fake_card(backwards: int = 0, processors: int = H200, backend: str = "triton
     with contextlib.ExitStack() as stack:
         stack.enter_context(mock.patch.object(_launch, "_processors", lambda device: processors))
         stack.enter_context(mock.patch.object(backends, "_forced", backend))
-        stack.enter_context(mock.patch.object(scans, "needs_graph", lambda args: backwards > 0))
+        for module in keeping:
+            stack.enter_context(mock.patch.object(module, "needs_graph", lambda args: backwards > 0))
         stack.enter_context(
             mock.patch.object(_autograd.Op, "__call__", lambda op, *args: _step(op, backend, args, backwards))
         )

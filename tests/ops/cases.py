@@ -34,6 +34,11 @@ class Case:
     tensors: dict[str, Tensor]
     options: dict[str, Any] = field(default_factory=dict)
 
+    @property
+    def roundings(self) -> int:
+        """How often activations are stored, and rounded, up to the output."""
+        return 3 if self.name.startswith("s4d_block") else 1
+
     def __call__(self, *values: Tensor) -> tuple[Tensor, ...]:
         """Outputs, with other values of the first tensors where given."""
         tensors = {**self.tensors, **dict(zip(self.tensors, values, strict=False))}
@@ -213,7 +218,7 @@ NAMES = tuple(_BUILDERS)
 WITHOUT_LAYOUT = ("rms_norm", "s4d_kernel")
 WITH_LAYOUT = tuple(name for name in NAMES if name not in WITHOUT_LAYOUT)
 ESSENTIAL = ("rms_norm", "gated_conv", "pgc", "gelu_glu", "s4d_kernel", "causal_conv", "fft_conv",
-             "s4d_fft", "s4d_conv-scan-state", "s4d_conv-scan-bidirectional", "s4d_conv-auto")  # fmt: skip
+             "s4d_fft", "s4d_block", "s4d_conv-scan-state", "s4d_conv-scan-bidirectional", "s4d_conv-auto")  # fmt: skip
 """One case for each dispatcher op and each of its forms."""
 
 
@@ -285,12 +290,12 @@ def assert_matches_reference(case: Case, limit: float | None = None) -> None:
         cotangents = weights_like(case())
     outputs, found = gradients(case, cotangents)
     exact_outputs, exact = reference(case, cotangents)
-    stored = next(iter(case.tensors.values())).dtype
+    limit = limit or TOLERANCE[next(iter(case.tensors.values())).dtype] * case.roundings
     for i, (output, wanted) in enumerate(zip(outputs, exact_outputs, strict=True)):
-        assert_close(output, wanted, limit or TOLERANCE[stored], f"output {i}")
+        assert_close(output, wanted, limit, f"output {i}")
     for name, wanted in exact.items():
         assert found[name].dtype == case.tensors[name].dtype
-        assert_close(found[name], wanted, limit or TOLERANCE[stored], f"gradient of {name}")
+        assert_close(found[name], wanted, limit, f"gradient of {name}")
 
 
 def assert_all_close(found: Mapping[str, Tensor], wanted: Mapping[str, Tensor], limit: float) -> None:

@@ -222,7 +222,6 @@ def test_segments_fill_a_card(monkeypatch):
     assert segment(8, 2048) == segment(8, 2048, dtype=torch.bfloat16) == 512
     assert segment(24, 2048) == 2112  # two rows, walked twice, take as long as one
     assert segment(1, 1 << 20) == 16384  # 4 programs of 16 rows for 64 channels: no more than there are places
-    assert segment(1, 1 << 20, dtype=torch.bfloat16) == 10944 and 10944 % 64 == 0  # there are more places
     assert segment(1, 1 << 20, channels=512) == 65536
 
 

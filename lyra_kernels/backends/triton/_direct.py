@@ -117,13 +117,16 @@ def key(kernel: Any, args: dict[str, Any], constants: dict[str, Any], configs: S
 
 
 def watched(kernel: Any) -> bool:
-    """Whether somebody looks on at launches, or wants kernels compiled in another way than usual."""
+    """Whether somebody looks on at launches, or wants kernels compiled in another way than usual.
+
+    What the environment asks for was so before the first launch, see :func:`remember`: to read it takes microseconds.
+    """
     runtime = knobs.runtime
     enter, leave = runtime.launch_enter_hook, runtime.launch_exit_hook
     return bool(
         getattr(enter, "calls", enter)
         or getattr(leave, "calls", leave)
-        or runtime.debug
+        or ("debug" in runtime.__dict__ and runtime.debug)
         or getattr(runtime, "add_stages_inspection_hook", None)
         or kernel.pre_run_hooks
         or "instrumentation_mode" in knobs.compilation.__dict__
@@ -146,7 +149,7 @@ def remember(kernel: Any, key: tuple, place: int, compiled: Any, names: Sequence
     """
     if not isinstance(kernel, JITFunction) or not isinstance(compiled, CompiledKernel):
         return  # the interpreter's, or a promise of one
-    if watched(kernel) or knobs.compilation.instrumentation_mode:
+    if watched(kernel) or knobs.runtime.debug or knobs.compilation.instrumentation_mode:
         return
     launches = _kernels[id(kernel)].launches
     if len(launches) >= MOST_LAUNCHES:

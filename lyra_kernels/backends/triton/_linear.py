@@ -1,7 +1,7 @@
 """Projections of many tokens, and their gradients, on matrix units with the precision of the other kernels.
 
 PyTorch's own fp32 products keep to fp32 units unless its user allows TF32 (18 TFLOP/s at these narrow shapes on an
-H200); three TF32 products are as exact and several times faster.
+H200); three TF32 products are as exact and faster.
 """
 
 from __future__ import annotations

@@ -159,7 +159,7 @@ def segment_length(u: Tensor, sequences: int, channels: int, rows_per_program: i
     """
     length = u.shape[1]
     whole = cdiv(length + 1, CHUNK) * CHUNK
-    places = (2 if u.dtype == torch.float32 else 3) * processors(u)  # by their registers
+    places = 2 * processors(u)
     wanted = max(places // channels, 1) * rows_per_program
     mean = u.shape[0] * length // max(sequences, 1)
     segments = min(wanted // max(sequences, 1), mean // SHORTEST)

@@ -145,6 +145,6 @@ def parameter_gradients(
             "num_rows": partial.shape[1],
         },
         {"DIRECTIONS": C.shape[0], "HAS_SKIP": D is not None, "T": partial.shape[3] - num_sums(count, 0)},
-        [Config({"BLOCK_R": 16, "BLOCK_N": next_power_of_2(count)}, 4, 1)],
+        [Config({"BLOCK_R": 1 if partial.shape[1] <= 8 else 16, "BLOCK_N": next_power_of_2(count)}, 4, 1)],
     )
     return (*gradients, d_skip)

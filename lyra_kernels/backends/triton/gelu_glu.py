@@ -78,6 +78,14 @@ def real_tokens(lengths_ptr, sequence, L, HAS_LENGTHS: tl.constexpr):
 
 
 @triton.jit
+def aligned(L, TRANSPOSED: tl.constexpr):
+    """L, in a form that the compiler sees in it that it is a multiple of 16."""
+    if TRANSPOSED == 16:
+        L = L // 16 * 16
+    return L
+
+
+@triton.jit
 def y_pointers(ptr, sequence, t, i, k, L, H, TRANSPOSED: tl.constexpr):
     """To channels ``k`` of tokens ``t + i`` of a sequence, in y or its gradient; channels first if TRANSPOSED.
 
@@ -143,6 +151,7 @@ def _gelu_glu(
 
     Args:
         y_ptr: ``(B, L, H)``, or ``(B, H, L)`` where TRANSPOSED; packed, or where sequences do not matter, B is 1.
+        TRANSPOSED: 16 where L is a multiple of 16, of which values several go at once; else 0 or 1.
         weight_ptr: ``(2H, H)`` fp32.
         bias_ptr: ``(2H,)`` fp32; read where HAS_BIAS.
         dropout_ptr: m, ``(sequences, H)``; read where HAS_DROPOUT.
@@ -158,6 +167,7 @@ def _gelu_glu(
         WHOLE: a program has all inputs at once, and keeps its weights.
         BLOCK_K: inputs of a step of the product.
     """
+    L = aligned(L, TRANSPOSED)
     i = tl.arange(0, BLOCK_T)
     n = tl.program_id(1) * BLOCK_N + tl.arange(0, BLOCK_N)
     inputs = tl.arange(0, BLOCK_K)
@@ -236,6 +246,11 @@ def transposed(y: Tensor) -> bool:
     return y.transpose(1, 2).is_contiguous() and not y.is_contiguous()
 
 
+def order_of(y: Tensor) -> int:
+    """TRANSPOSED of the kernels: 0 for a contiguous y, else 1, or 16 where L is a multiple of 16."""
+    return 0 if not transposed(y) else 16 if y.shape[1] % 16 == 0 else 1
+
+
 def readable(y: Tensor) -> Tensor:
     """y as kernels take it: contiguous, or channels first if offsets within a sequence have 32 bits."""
     return y if transposed(y) and y.shape[1] * y.shape[2] < 2**31 else y.contiguous()
@@ -284,7 +299,7 @@ def run(y, weight, bias, mask, residual, lengths, seq, grad, out, dz, a) -> None
             "HAS_RESIDUAL": residual is not None,
             "HAS_SEQ": seq is not None,
             "HAS_LENGTHS": lengths is not None,
-            "TRANSPOSED": transposed(y),
+            "TRANSPOSED": order_of(y),
             "BACKWARD": grad is not None,
             "PREC": precision(y),
             "WHOLE": configs[0].blocks["BLOCK_K"] >= channels,

@@ -23,7 +23,7 @@ from ._dot import dot16
 from ._launch import Config, cdiv, jit, launch, next_power_of_2, precision, supports
 from ._layout import sequence_of_token
 from ._reduce import sum_rows
-from .gelu_glu import dropout_factors, gelu, real_tokens, sigmoid, tile_of, tiles_of, upper_tail, y_pointers
+from .gelu_glu import aligned, dropout_factors, gelu, real_tokens, sigmoid, tile_of, tiles_of, upper_tail, y_pointers
 
 MAX_FUSED = 64
 """Channels whose tiles a program holds in registers."""
@@ -98,6 +98,7 @@ def _gelu_glu_backward(
         BLOCK_N: rows of the weight, z1 and z2 of a channel beside each other; all of them where not PARAMETERS.
         BLOCK_K: channels, all of them.
     """
+    L = aligned(L, TRANSPOSED)
     i = tl.arange(0, BLOCK_T)
     k = tl.arange(0, BLOCK_K)
     first = tl.program_id(1) * (BLOCK_N // 2)
@@ -177,6 +178,7 @@ def _gelu_backward(
         dy_ptr: as y, written.
         y_ptr, dropout_ptr, lengths_ptr, seq_ptr and HAS_*: as of ``_gelu_glu``.
     """
+    L = aligned(L, TRANSPOSED)
     i = tl.arange(0, BLOCK_T)
     k = tl.program_id(1) * BLOCK_K + tl.arange(0, BLOCK_K)
     sequence, t = tile_of(tl.program_id(0), L, BLOCK_T)
@@ -212,7 +214,7 @@ def _fused(grad, y, weight, bias, mask, lengths, seq, dy) -> tuple[Tensor, Tenso
         partial = y.new_empty(programs if parameters else 0, width, dtype=torch.float32)
         launch(
             _gelu_glu_backward,
-            lambda c, cells=(programs, columns): cells,
+            lambda _: (programs, columns),  # noqa: B023 (called at once)
             {
                 "y_ptr": y,
                 "weight_ptr": weight,
@@ -232,7 +234,7 @@ def _fused(grad, y, weight, bias, mask, lengths, seq, dy) -> tuple[Tensor, Tenso
                 "HAS_DROPOUT": mask is not None,
                 "HAS_SEQ": seq is not None,
                 "HAS_LENGTHS": lengths is not None,
-                "TRANSPOSED": forward.transposed(y),
+                "TRANSPOSED": forward.order_of(y),
                 "PARAMETERS": parameters,
             },
             [config],
@@ -269,7 +271,7 @@ def _through_memory(grad, y, weight, bias, mask, lengths, seq, dy) -> tuple[Tens
             "HAS_DROPOUT": mask is not None,
             "HAS_SEQ": seq is not None,
             "HAS_LENGTHS": lengths is not None,
-            "TRANSPOSED": forward.transposed(y),
+            "TRANSPOSED": forward.order_of(y),
         },
         [config],
     )

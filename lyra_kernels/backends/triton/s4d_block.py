@@ -115,10 +115,10 @@ def _norm_from_channels_first(
 
 
 def configurations(channels: int) -> list[Config]:
-    """About 4096 values a program, 32 a thread; at least 16 tokens, of which lines have half a sector."""
+    """About 4096 values a program, 16 a thread; at least 16 tokens, of which lines have half a sector."""
     block = next_power_of_2(max(channels, 16))
     tokens = max(16, min(64, 4096 // block))
-    return [Config({"BLOCK_T": tokens, "BLOCK_H": block}, max(4, tokens * block // 1024), 1)]
+    return [Config({"BLOCK_T": tokens, "BLOCK_H": block}, max(4, tokens * block // 512), 1)]
 
 
 def _norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
