@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 Operations = Mapping[str, Callable[..., Any]]
@@ -18,17 +18,12 @@ class Limits:
     Attributes:
         scan_modes: the most modes that the scan's kernel takes.
         transform: tokens of the longest sequence whose FFT is one kernel; beyond it and by default torch.fft's.
-        direct: whether the direct convolution is a kernel, or a transform like the other.
-        rows: sequences that a program of the scan takes; chunk: tokens of one of its steps.
-        segment: tokens of the shortest part that the scan cuts a sequence into, by bytes of an element.
+        direct: tokens up to which a direct convolution is faster than one by FFT.
     """
 
     scan_modes: float = math.inf
     transform: int = 0
-    direct: bool = False
-    rows: int = 16
-    chunk: int = 32
-    segment: Mapping[int, int] = field(default_factory=lambda: {2: 1024, 4: 512}, hash=False)
+    direct: int = 0
 
 
 def _nowhere() -> tuple[str, ...]:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from .. import ops
 from .._torch import has_hooks
 from ..layout import compute_dtype, count_sequences
-from ..ops._checks import autocast_enabled
+from ..ops._checks import autocast, autocast_enabled
 from ..ops.s4d_conv import ALGORITHMS, scans_on_gpu
 from ._children import weights
 from .checks import boolean, choice, even_int, learning_rate, positive_float, positive_int, probability
@@ -123,7 +123,8 @@ class S4DKernel(nn.Module):
 class S4D(nn.Module):
     """Diagonal state space layer: a long convolution per channel, then a gated mix of the channels.
 
-    ``y = K * u + D u``, then GELU, dropout and ``GLU(W y + b)``. There is no residual connection.
+    ``y = K * u + D u``, then GELU, dropout and ``GLU(W y + b)``. There is no residual connection. Under autocast
+    ``u`` is cast like a Conv1d's input; states and sums stay in float32.
 
     Args:
         d_model: channels ``H``.
@@ -209,8 +210,10 @@ class S4D(nn.Module):
             raise ValueError(f"u must be {layout} with transposed={self.transposed}, got {tuple(u.shape)}")
         if self.transposed:
             u, residual = u.transpose(1, 2), None if residual is None else residual.transpose(1, 2)
+        own = residual is None or residual is u
+        u = autocast(u)
         states = initial_state is not None or return_final_state
-        if not states and (residual is None or residual is u) and self._is_one_op(u):
+        if own and not states and self._is_one_op(u):
             return self._block(u, None, residual is not None, lengths, cu_seqlens)
         log_dt, log_A_real, A_imag, C = weights(self, _SPECTRUM)
         result = ops.s4d_conv(
@@ -245,7 +248,7 @@ class S4D(nn.Module):
 
     def _is_one_op(self, u: Tensor) -> bool:
         """Whether the layer is a block by scan, which on GPUs is faster as one op."""
-        if u.device.type != "cuda" or autocast_enabled(u) or torch.compiler.is_compiling():
+        if u.device.type != "cuda" or torch.compiler.is_compiling():
             return False
         modes = self.d_state // 2
         return self.algorithm == "scan" or (self.algorithm == "auto" and scans_on_gpu(u, modes))
@@ -314,9 +317,10 @@ def prenorm_block(
     """
     layout = {"lengths": lengths, "cu_seqlens": cu_seqlens}
     plain = type(norm) is RMSNorm and type(layer) is S4D and not (has_hooks(norm) or has_hooks(layer))
-    if plain:
+    # Under autocast the input is added with the precision that it has, the rest is done as in a convolution.
+    if plain and not (add_input and autocast_enabled(x)):
         norm, layer = cast(RMSNorm, norm), cast(S4D, layer)
         if x.dim() == 3 and x.shape[2] == layer.d_model and not layer.transposed and layer._is_one_op(x):
-            return layer._block(x, norm, add_input, **layout)
+            return layer._block(autocast(x), norm, add_input, **layout)
     z = norm(x)
     return layer(z, residual=x, **layout) if add_input else layer(z, **layout)

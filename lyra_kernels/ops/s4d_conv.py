@@ -13,6 +13,7 @@ from .conv import causal_conv_op, fft_conv_op
 from .s4d_kernel import check_parameters, s4d_kernel_op
 
 ALGORITHMS = ("auto", "fft", "direct", "scan")
+MOST = 2**31  # tokens, more than any sequence has
 
 
 class _S4DScan(Op):
@@ -43,11 +44,7 @@ def _limits(u: Tensor) -> backends.Limits:
 
 
 def scans_on_gpu(u: Tensor, modes: int) -> bool:
-    """Whether "auto" scans on the GPU that u is on: wherever the kernels take as many modes.
-
-    On an H200 the scan was as fast as the fastest of the others or up to six times faster at every shape measured, in
-    both backends, from 64 x 128 to 1 x 131,072 tokens.
-    """
+    """Whether "auto" scans on the GPU that u is on: wherever the kernels take as many modes; see ``cost_model``."""
     return modes <= _limits(u).scan_modes
 
 
@@ -58,10 +55,9 @@ def _choose(u: Tensor, modes: int, directions: int, cu_seqlens: Tensor | None, s
         return "scan"  # it alone carries a state, and suits every length that a trace will be run with
     on_cpu = u.device.type in ("cpu", "meta")
     unknown = torch.compiler.is_compiling() or not isinstance(length, int)
-    if not on_cpu and scans_on_gpu(u, modes):
-        return "scan"
-    if not on_cpu and (unknown or cu_seqlens is not None):
-        return "fft"  # a direct convolution would go through as many lags as there are tokens in all
+    if not on_cpu:
+        # Of what is not known yet, or packed, a direct convolution could go through as many lags as there are tokens.
+        return cost_model.choose_on_gpu(MOST if unknown or cu_seqlens is not None else length, modes, _limits(u))
     if unknown:
         from torch.fx.experimental.symbolic_shapes import statically_known_true  # slow to import, known by then
 
@@ -73,10 +69,7 @@ def _choose(u: Tensor, modes: int, directions: int, cu_seqlens: Tensor | None, s
         if length > 256:
             return "scan"
         length = u.shape[1] if batch == 1 else length
-    if on_cpu:
-        return cost_model.choose(int(batch), length, modes, directions)
-    limits = _limits(u)
-    return cost_model.choose_on_gpu(int(batch), length, u.shape[2], modes, directions, u.element_size(), limits=limits)
+    return cost_model.choose(int(batch), length, modes, directions)
 
 
 def s4d_conv(

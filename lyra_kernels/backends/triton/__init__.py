@@ -117,7 +117,7 @@ class _Implementations(Mapping[str, Callable[..., Any]]):
 
 IMPLEMENTATIONS: Mapping[str, Callable[..., Any]] = _Implementations()
 
-LIMITS = Limits(scan_modes=64, transform=4096, direct=True, rows=16, chunk=32, segment={2: 1024, 4: 512})
+LIMITS = Limits(scan_modes=64, transform=4096, direct=128)
 
 BACKEND = Backend(
     name="triton",
