@@ -13,10 +13,10 @@ fft    ``H L log2(2 L)``, with a rate of its own              the kernel: ``6 H 
 
 A training step multiplies all of them by nearly the same factor, so that one choice serves both.
 
-On GPUs a rule that an H200 gave: the scan. At the shapes that were measured, 64 x 128 to 1 x 131,072 tokens, forward and
-training, fp32 and bf16, it was as fast as the fastest of the others, or up to five times faster (CUDA C++ in bf16 at
-8 x 2048: forward 63 us, the FFT 55). Where it does not take as many modes, the direct convolution up to 128 tokens (30 us
-against 54 to 68 at 64 x 128 x 64), else the FFT.
+On GPUs a rule that an H200 gave: the scan. At the shapes that were measured, 64 x 128 to 1 x 131,072 tokens, forward
+and training, fp32 and bf16, it was as fast as the fastest of the others, or up to five times faster (but CUDA C++ in
+bf16 at 8 x 2048: forward 63 us, the FFT 55). Where it does not take as many modes, the direct convolution up to
+128 tokens (30 us against 54 to 68 at 64 x 128 x 64), else the FFT.
 """
 
 from __future__ import annotations
