@@ -16,7 +16,8 @@ from torch import Tensor
 
 from . import reference
 from ._torch import OpOverload
-from .layout import compute_dtype, fill_padding, sequence_mask
+from .backends.reference import as_tuple
+from .layout import compute_dtype, fill_padding, sequence_mask, without_padding
 from .reference.s4d import _by_direction, discretize_real
 from .schemas import CONTRACTS, OPS, Contract
 
@@ -33,6 +34,7 @@ def _decomposition(contract: Contract, formula: Callable) -> Callable:
         out = formula(*contract.formula_arguments(args))
         if not contract.kept:
             return out
+        out = as_tuple(out)
         kept = contract.fake(*args)[len(contract.outputs) :]  # for a backward that there is not
         return *out, *(args[0].new_zeros(empty.shape, dtype=empty.dtype) for empty in kept)
 
@@ -133,6 +135,15 @@ def _s4d_fft(u, log_dt, log_A_real, A_imag, C, D, lengths, cu_seqlens):
     return _convolve(u, kernels[0], kernels[1] if len(kernels) == 2 else None, D, lengths, cu_seqlens)
 
 
+def _s4d_block(
+    x, norm_weight, log_dt, log_A_real, A_imag, C, D, weight, bias, mask, lengths, cu_seqlens, eps, add_input
+):
+    x = without_padding(x, lengths)
+    z = x if norm_weight is None else reference.rms_norm(x, norm_weight, eps)
+    y, _ = _s4d(z, log_dt, log_A_real, A_imag, C, D, lengths, cu_seqlens, None)
+    return reference.gelu_glu(y, weight, bias, mask, x if add_input else None, lengths, cu_seqlens)
+
+
 def decompositions() -> dict[OpOverload, Callable]:
     """A table for ``ExportedProgram.run_decompositions``: forward ops of ``torch.ops.lyra`` to plain formulas.
 
@@ -149,6 +160,7 @@ def decompositions() -> dict[OpOverload, Callable]:
         "fft_conv": _convolve,
         "s4d_fft": _s4d_fft,
         "s4d_scan": _s4d,
+        "s4d_block": _s4d_block,
     }
     return {
         OPS[name]: _decomposition(contract, other.get(name) or getattr(reference, name))

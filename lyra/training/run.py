@@ -160,8 +160,8 @@ def train(
         assert isinstance(trainer.checkpoint_callback, ModelCheckpoint)
         best = trainer.checkpoint_callback.best_model_path
         module.load_state_dict(torch.load(best, map_location="cpu", weights_only=True)["state_dict"])
-        device = trainer.strategy.root_device if graphs else torch.device("cpu")  # Lightning leaves it on the CPU
-        module = module.to(device).eval()
+        trained_on = trainer.strategy.root_device  # from which Lightning takes the module to the CPU
+        module = module.to(trained_on if trained_on.type == "cuda" else "cpu").eval()
         results = write_results(out, module, data, recipe, history, title or Path(source.name).name, graphs, warn)
         for part, name in results.one_class.items():
             warn(

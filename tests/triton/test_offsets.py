@@ -182,7 +182,8 @@ def test_scan_backward(store_addresses):
     args = {"grad_ptr": x, "u_ptr": x, "base_ptr": x, "c_ptr": x, "table_ptr": table, "checkpoints_ptr": x}
     sizes = {"L": BIG, "H": 64, "M": 32, "num_rows": 1 << 25, "checkpoint_stride": 64 * 32 * 2}
     kernel = s4d_scan_backward._scan_backward
-    found = store_addresses(kernel, (63, 1 << 20), **args, partial_ptr=x, **sizes, **_absent("leave"), **SCAN)
+    found = store_addresses(kernel, (63, 1 << 20), **args, partial_ptr=x, **sizes, **_absent("leave"), HAS_FINAL=False,
+                            **SCAN)  # fmt: skip
     width = 4 * 32 + 32
     assert _offsets(found, x) == (((1 << 20) * 64 + 63) * width, ((1 << 20) * 64 + 64) * width - 1)
 

@@ -79,8 +79,8 @@ def real_tokens(lengths_ptr, sequence, L, HAS_LENGTHS: tl.constexpr):
 
 @triton.jit
 def aligned(L, TRANSPOSED: tl.constexpr):
-    """L, in a form that the compiler sees in it that it is a multiple of 16."""
-    if TRANSPOSED == 16:
+    """L, where TRANSPOSED in a form that the compiler sees in it that it is a multiple of 16."""
+    if TRANSPOSED:
         L = L // 16 * 16
     return L
 
@@ -151,7 +151,7 @@ def _gelu_glu(
 
     Args:
         y_ptr: ``(B, L, H)``, or ``(B, H, L)`` where TRANSPOSED; packed, or where sequences do not matter, B is 1.
-        TRANSPOSED: 16 where L is a multiple of 16, of which values several go at once; else 0 or 1.
+        TRANSPOSED: L is a multiple of 16, too, so that values go several at once.
         weight_ptr: ``(2H, H)`` fp32.
         bias_ptr: ``(2H,)`` fp32; read where HAS_BIAS.
         dropout_ptr: m, ``(sequences, H)``; read where HAS_DROPOUT.
@@ -246,14 +246,10 @@ def transposed(y: Tensor) -> bool:
     return y.transpose(1, 2).is_contiguous() and not y.is_contiguous()
 
 
-def order_of(y: Tensor) -> int:
-    """TRANSPOSED of the kernels: 0 for a contiguous y, else 1, or 16 where L is a multiple of 16."""
-    return 0 if not transposed(y) else 16 if y.shape[1] % 16 == 0 else 1
-
-
 def readable(y: Tensor) -> Tensor:
-    """y as kernels take it: contiguous, or channels first if offsets within a sequence have 32 bits."""
-    return y if transposed(y) and y.shape[1] * y.shape[2] < 2**31 else y.contiguous()
+    """y as kernels take it: contiguous, or channels first if lines are aligned and offsets within one have 32 bits."""
+    _, length, channels = y.shape
+    return y if transposed(y) and length % 16 == 0 and length * channels < 2**31 else y.contiguous()
 
 
 def programs(y: Tensor, tiles: int, columns: int = 1) -> int:
@@ -299,7 +295,7 @@ def run(y, weight, bias, mask, residual, lengths, seq, grad, out, dz, a) -> None
             "HAS_RESIDUAL": residual is not None,
             "HAS_SEQ": seq is not None,
             "HAS_LENGTHS": lengths is not None,
-            "TRANSPOSED": order_of(y),
+            "TRANSPOSED": transposed(y),
             "BACKWARD": grad is not None,
             "PREC": precision(y),
             "WHOLE": configs[0].blocks["BLOCK_K"] >= channels,

@@ -234,7 +234,7 @@ def _fused(grad, y, weight, bias, mask, lengths, seq, dy) -> tuple[Tensor, Tenso
                 "HAS_DROPOUT": mask is not None,
                 "HAS_SEQ": seq is not None,
                 "HAS_LENGTHS": lengths is not None,
-                "TRANSPOSED": forward.order_of(y),
+                "TRANSPOSED": forward.transposed(y),
                 "PARAMETERS": parameters,
             },
             [config],
@@ -271,7 +271,7 @@ def _through_memory(grad, y, weight, bias, mask, lengths, seq, dy) -> tuple[Tens
             "HAS_DROPOUT": mask is not None,
             "HAS_SEQ": seq is not None,
             "HAS_LENGTHS": lengths is not None,
-            "TRANSPOSED": forward.order_of(y),
+            "TRANSPOSED": forward.transposed(y),
         },
         [config],
     )

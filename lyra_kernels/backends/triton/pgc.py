@@ -248,7 +248,7 @@ def _products(
     """u, and in fp32 the projected u, the gated convolution and what enters the last norm (1 at padded tokens)."""
     real = sequence_mask(lengths, u.shape[1])
     value = u if real is None else u.masked_fill(~real, 0.0)
-    fp32, prec = {"dtype": torch.float32}, precision(u)
+    fp32, prec = {"dtype": torch.float32}, precision(in_weight)  # fp32 in between, so that rounding does not add up
     xv = linear(value, in_weight, in_bias, prec, u.new_empty(*u.shape[:2], in_weight.shape[0], **fp32))
     gated = gated_conv(xv, conv_weight, conv_bias, in_norm_weight, lengths, cu_seqlens, eps, causal)
     last = linear(gated, out_weight, out_bias, prec, u.new_empty(*u.shape[:2], out_weight.shape[0], **fp32))
@@ -267,7 +267,7 @@ def pgc_backward(
     if not supports(u) or not u.numel():
         return formulas()["pgc_backward"](grad, *args, *rest)
     value, xv, gated, last = _products(*args, *rest)
-    real, prec = sequence_mask(lengths, u.shape[1]), precision(u)
+    real, prec = sequence_mask(lengths, u.shape[1]), precision(in_weight)
     g = grad.contiguous() if real is None else grad.contiguous().masked_fill(~real, 0.0)
     d_out_norm = absent(u)
     if out_norm_weight is not None:

@@ -150,6 +150,8 @@ def _scan(
     if HAS_OUTPUT:
         d_re, d_im = load_coefficient(c_ptr, decay, coarse, fine, h, n, M, SHIFT)
         q_re, q_im = powers(decay, coarse, fine, 0.0, (T - 1 - s if DOWN else s).to(tl.float32))
+        if not ADJOINT:  # the coefficients once, not at every chunk
+            q_re, q_im = q_re * d_re - q_im * d_im, q_re * d_im + q_im * d_re
         decode_re = tl.trans(nearest(q_re, PREC))
         decode_im = tl.trans(nearest(q_im, PREC))
         matrix = load_toeplitz(taps_ptr, h, SHIFT, DOWN, T)
@@ -169,10 +171,14 @@ def _scan(
         s_im = tl.load(entering_ptrs + 1, mask=mode_mask & row_mask[:, None], other=0.0)
         if ADJOINT:  # a gradient is the conjugate of Lambda
             s_im = -s_im
-    u = tl.load(u_ptrs, mask=late < length[:, None], other=0.0)
+    AHEAD: tl.constexpr = BLOCK_N <= 32  # else registers are short
+    if AHEAD:
+        u = tl.load(u_ptrs, mask=late < length[:, None], other=0.0)
     for off in range(0, tl.max(length, axis=0), T):
-        # The next chunk is on its way while this one is multiplied.
-        ahead = tl.load(u_ptrs + step * (off + T), mask=late < length[:, None] - (off + T), other=0.0)
+        if AHEAD:  # the next chunk is on its way while this one is multiplied
+            ahead = tl.load(u_ptrs + step * (off + T), mask=late < length[:, None] - (off + T), other=0.0)
+        else:
+            u = tl.load(u_ptrs + step * off, mask=late < length[:, None] - off, other=0.0)
         if SAVE:
             if off % SAVE_EVERY == 0:
                 # Real and imaginary parts side by side: stored apart, a lane of a request would have its own line.
@@ -187,13 +193,8 @@ def _scan(
                 y = dot16(u, matrix, y) * scale
             else:
                 y = dot_table(u, matrix, low, y, PREC)
-            f_re = s_re
-            f_im = s_im
-            if not ADJOINT:
-                f_re = s_re * d_re - s_im * d_im
-                f_im = s_re * d_im + s_im * d_re
-            y = tl.dot(nearest(f_re, PREC), decode_re, y, input_precision=PREC)
-            y = tl.dot(-nearest(f_im, PREC), decode_im, y, input_precision=PREC)
+            y = tl.dot(nearest(s_re, PREC), decode_re, y, input_precision=PREC)
+            y = tl.dot(-nearest(s_im, PREC), decode_im, y, input_precision=PREC)
             token_mask = late < length[:, None] - off
             if HAS_BEFORE:
                 y += tl.load(before_ptrs + step * off, mask=token_mask, other=0.0).to(tl.float32)
@@ -211,12 +212,14 @@ def _scan(
             e_im = dot_table(u, encode_im, low_im, aT_re * s_im + aT_im * s_re, PREC)
         s_re = tl.where(full, e_re, s_re)
         s_im = tl.where(full, e_im, s_im)
-        u = ahead
+        if AHEAD:
+            u = ahead
     if FINAL or PARTS:
         # The r tokens after the last full chunk, at the end of a chunk of zeros, and a^r for the state.
         rest = length % T
         off = length - T
         u = tl.load(u_ptrs + step * off[:, None], mask=late >= T - rest[:, None], other=0.0)
+        decay, coarse, fine = load_base(base_ptr, h, n, M)  # again: not kept in registers all the while
         a_re, a_im = powers(decay, coarse, fine, 0.0, rest[:, None].to(tl.float32))
         if ADJOINT:
             e_re = dot_table(u, encode_re, low_re, none, PREC)
@@ -237,13 +240,14 @@ def _scan(
         tl.store(state_ptrs + 1, e_im, mask=mode_mask & state_mask[:, None])
 
 
-def configurations(modes: int) -> list[Config]:
+def configurations(modes: int, lean: bool = False) -> list[Config]:
     """16 rows: the smallest product a matrix unit takes. Chunks and warps so that no register is spilled.
 
     At least 32 modes: for 16 the compiler has each warp do every column of a product, and spills hundreds of bytes.
+    ``lean``: shorter chunks, which leave registers.
     """
     block = next_power_of_2(max(modes, 32))
-    chunk, warps = (32, 4) if block <= 32 else (16, 8)
+    chunk, warps = (16 if lean else 32, 4) if block <= 32 else (16, 8)
     return [Config({"BLOCK_R": 16, "T": chunk, "BLOCK_N": block}, warps, 1)]
 
 

@@ -36,7 +36,7 @@ from ...layout import count_sequences
 from ...schemas import absent
 from ..reference import operations as formulas
 from ._dot import dot16, nearest
-from ._launch import cdiv, jit, launch, precision
+from ._launch import cdiv, jit, launch, next_power_of_2, precision
 from ._modes import powers
 from ._row_table import CHUNK, column_ptrs, rows, segment_length
 from ._scan_chain import num_sums, parameter_gradients, times
@@ -146,6 +146,7 @@ def _scan_backward(
     num_rows,
     checkpoint_stride,
     HAS_LEAVE: tl.constexpr,
+    HAS_FINAL: tl.constexpr,
     STEP: tl.constexpr,
     SHIFT: tl.constexpr,
     PREC: tl.constexpr,
@@ -162,6 +163,7 @@ def _scan_backward(
         table_ptr: the table of rows.
         leave_ptr: ``(num_rows, H, M, 2)`` fp32, the gradient of the state that leaves each row; read where HAS_LEAVE,
             else it is 0.
+        HAS_FINAL: it may be other than 0 at the end of a sequence, too, where a chunk need not be full.
         checkpoints_ptr, checkpoint_stride, L, STEP, SHIFT, PREC, SAVE_EVERY, BLOCK_N: as of :func:`.s4d_scan._scan`;
             SAVE_EVERY is a multiple of 2 T.
         partial_ptr: ``(programs, H, 4 M + T)`` fp32, written: four sums of each mode, see :mod:`._scan_chain`, and W by
@@ -243,7 +245,7 @@ def _scan_backward(
         u_back = _flip(u_lower, rest_lower, t)
         n_re, n_im = _after(s_re, s_im, u_back, p_re, p_im, aT_re, aT_im, PREC)
         a_lam_re, a_lam_im = times(aT_re, aT_im, lam_re, lam_im)
-        if HAS_LEAVE:  # else Lambda is 0 where a chunk is not full, a sequence's last
+        if HAS_FINAL:  # else Lambda is 0 where a chunk is not full: a sequence's last, and what is behind it
             if off + PAIR > shortest:
                 a_lam_re, a_lam_im = _where_not_full(a_lam_re, a_lam_im, lam_re, lam_im, base_ptr, h, n, M, rest, T)
         lam_re, lam_im, e_sum_re, e_sum_im, f_sum_re, f_sum_im = _add_states(
@@ -263,7 +265,7 @@ def _scan_backward(
             u_lower, u_back, g_lower, lam_re, lam_im, e_sum_re, e_sum_im, w, t, p_re, p_im, HALF, PREC
         )
         a_lam_re, a_lam_im = times(aT_re, aT_im, lam_re, lam_im)
-        if HAS_LEAVE:
+        if HAS_FINAL:
             if off + T > shortest:
                 a_lam_re, a_lam_im = _where_not_full(
                     a_lam_re, a_lam_im, lam_re, lam_im, base_ptr, h, n, M, rest_lower, T
@@ -305,10 +307,12 @@ def s4d_scan_backward(
     directions, (channels, count) = C.shape[0], A_imag.shape
     sequences = count_sequences(u, cu_seqlens)
     spectrum = (log_dt, log_A_real, A_imag)
-    config = configurations(count)[0]
+    # In fp32 a final state's gradient, and masks of modes, want registers of their own.
+    lean = u.dtype == torch.float32 and (grad_final_state is not None or count < next_power_of_2(max(count, 32)))
+    config = configurations(count, lean)[0]
+    segment = segment_length(u, sequences, channels, config.blocks["BLOCK_R"])
     size = config.blocks["T"]
     table = tables(*spectrum, C, size)
-    segment = segment_length(u, sequences, channels, config.blocks["BLOCK_R"])
     v, grad = channels_first(u), channels_first(grad_y)
     du = torch.zeros_like(v) if lengths is not None else torch.empty_like(v)
     whole = du if directions == 1 or u.dtype == torch.float32 else torch.zeros_like(v, dtype=torch.float32)
@@ -361,6 +365,7 @@ def s4d_scan_backward(
             },
             {
                 "HAS_LEAVE": leave is not None,
+                "HAS_FINAL": grad_final_state is not None,
                 "STEP": -1 if row.reverse else 1,
                 "SHIFT": direction,
                 "PREC": precision(u),
