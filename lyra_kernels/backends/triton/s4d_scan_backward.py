@@ -307,8 +307,8 @@ def s4d_scan_backward(
     directions, (channels, count) = C.shape[0], A_imag.shape
     sequences = count_sequences(u, cu_seqlens)
     spectrum = (log_dt, log_A_real, A_imag)
-    # In fp32 a final state's gradient, and masks of modes, want registers of their own.
-    lean = u.dtype == torch.float32 and (grad_final_state is not None or count < next_power_of_2(max(count, 32)))
+    # Three products for one leave no registers for a final state's gradient, nor for masks of modes.
+    lean = precision(u) == "tf32x3" and (grad_final_state is not None or count < next_power_of_2(max(count, 32)))
     config = configurations(count, lean)[0]
     segment = segment_length(u, sequences, channels, config.blocks["BLOCK_R"])
     size = config.blocks["T"]
