@@ -143,6 +143,7 @@ def _local_ops() -> list[Op]:
     most = max(c.blocks["BLOCK_T"] for c in pgc.configurations(1, 1, 3, False)) // 2
     tails = {"stored": STORED, "layout": LAYOUTS, "bias": BOTH, "mask": BOTH, "residual": BOTH}
     heads = edges(lambda c: [gelu_glu.configurations(c, back) for back in BOTH], 200)
+    norms = edges(s4d_block.configurations, s4d_block.MAX_CHANNELS)
     rows = edges(lambda c: [rms_norm.configurations(c, back) for back in BOTH], rms_norm.MAX_CHANNELS)
     return [
         Op(
@@ -178,7 +179,14 @@ def _local_ops() -> list[Op]:
         ),
         Op(
             "s4d_block",
-            {**tails, "norm": BOTH, "skip": BOTH, "channels": heads, "length": (96, 100, HUGE), "aligned": ALIGNED},
+            {
+                **tails,
+                "norm": BOTH,
+                "skip": BOTH,
+                "channels": sorted({*heads, *norms}),
+                "length": (96, 100, HUGE),
+                "aligned": ALIGNED,
+            },
             {**tails, "norm": (True,), "channels": _plateaus(s4d_block.configurations, s4d_block.MAX_CHANNELS)},
             run_block,
         ),

@@ -269,18 +269,28 @@ def reference(case: Case, cotangents: tuple[Tensor, ...]) -> tuple[tuple[Tensor,
         return gradients(case.double(), tuple(c.double() for c in cotangents))
 
 
-def error(found: Tensor, wanted: Tensor) -> float:
-    """RMS of the difference over RMS of what is wanted, in float64; NaN if a NaN is anywhere."""
+def error(found: Tensor, wanted: Tensor, terms: Tensor | None = None) -> float:
+    """RMS of the difference over RMS of what is wanted, or of ``terms``, in float64; NaN if a NaN is anywhere."""
     assert found.shape == wanted.shape, (found.shape, wanted.shape)
     if wanted.numel() == 0:
         return 0.0
     found, wanted = found.detach().double().cpu(), wanted.detach().double().cpu()
-    scale = wanted.norm()
+    scale = (wanted if terms is None else terms).norm()
     return float((found - wanted).norm() / (scale if scale > 0 else 1.0))
 
 
-def assert_close(found: Tensor, wanted: Tensor, limit: float, what: str = "") -> None:
-    measured = error(found, wanted)
+def terms_of_log_dt(A_imag: Tensor, by_log_dt: Tensor, by_log_A_real: Tensor, by_A_imag: Tensor) -> Tensor:
+    """The sizes of what a channel's gradient of log_dt is the sum of, from the other gradients, ``(H,)``.
+
+    Every ``z = dt A`` grows with log_dt as Re z does with log A_real and Im z with A_imag. Over the modes these terms
+    cancel, in some draws to a hundredth, and then what is left of them shows the rounding of each: in the plain formula
+    in fp32 (1.6e-5 of the gradient at 512 tokens) as in a kernel. So the error is taken relative to the terms.
+    """
+    return by_log_dt.abs() + (by_log_A_real.abs() + (A_imag.detach() * by_A_imag).abs()).sum(-1)
+
+
+def assert_close(found: Tensor, wanted: Tensor, limit: float, what: str = "", terms: Tensor | None = None) -> None:
+    measured = error(found, wanted, terms)
     assert measured <= limit, f"{what}: relative RMS error {measured:.2e} exceeds {limit:.0e}"
 
 
@@ -295,7 +305,11 @@ def assert_matches_reference(case: Case, limit: float | None = None) -> None:
         assert_close(output, wanted, limit, f"output {i}")
     for name, wanted in exact.items():
         assert found[name].dtype == case.tensors[name].dtype
-        assert_close(found[name], wanted, limit, f"gradient of {name}")
+        terms = None
+        if name == "log_dt" and case.name.startswith("s4d_block"):
+            A_imag = case.tensors["A_imag"].double()
+            terms = terms_of_log_dt(A_imag, *(exact[n] for n in ("log_dt", "log_A_real", "A_imag"))).cpu()
+        assert_close(found[name], wanted, limit, f"gradient of {name}", terms)
 
 
 def assert_all_close(found: Mapping[str, Tensor], wanted: Mapping[str, Tensor], limit: float) -> None:

@@ -11,7 +11,8 @@ from lyra_kernels import backends
 from lyra_kernels.backends.triton import IMPLEMENTATIONS, _launch, fft_conv, fft_conv_backward
 from lyra_kernels.backends.triton._fft import advance, forward, inverse
 
-from .support import check, doubled, padding, relative_error, terms_of_log_dt
+from ..ops.cases import terms_of_log_dt
+from .support import check, doubled, padding, relative_error
 from .test_s4d_kernel import parameters
 
 WRT = range(4)

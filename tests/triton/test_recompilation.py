@@ -125,8 +125,10 @@ def test_the_transform_has_one_variant_for_all_channels_and_modes(device):
 
 @pytest.mark.interpreter
 def test_lengths_and_batch_sizes():
-    """Of every kernel one variant, for lengths of 1, multiples of 16 and others."""
+    """Of every kernel one variant, for lengths of 1, multiples of 16 and others; of what transposes, one for each."""
     first = _compiled(2, 33)
+    first["_transpose"] |= _compiled(2, 48)["_transpose"]
+    assert len(first["_transpose"]) == 4
     assert {"_scan", "_scan_backward", "_conv", "_gated_conv", "_pgc", "_rms_norm", "_gelu_glu", "_rows"} <= set(first)
     for batch, length in ((1, 48), (1, 1), (16, 5), (3, 64)):
         for name, keys in _compiled(batch, length).items():

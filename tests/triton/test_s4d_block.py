@@ -12,7 +12,8 @@ from lyra_kernels.backends import composed
 from lyra_kernels.backends.triton import IMPLEMENTATIONS
 from lyra_kernels.schemas import CONTRACTS
 
-from .support import TOLERANCE, doubled, guarded, padding, relative_error, terms_of_log_dt
+from ..ops.cases import terms_of_log_dt
+from .support import TOLERANCE, doubled, guarded, padding, relative_error
 from .test_s4d_kernel import parameters
 
 CONTRACT = CONTRACTS["s4d_block"]
