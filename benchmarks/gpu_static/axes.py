@@ -174,7 +174,6 @@ def _local_ops() -> list[Op]:
             "gelu_glu",
             {**tails, "channels": heads, "length": (100, HUGE), "aligned": ALIGNED},
             {**tails, "channels": _plateaus(lambda c: [gelu_glu.configurations(c, back) for back in BOTH], 200)},
-            run_block,
             run_gelu_glu,
         ),
         Op(
@@ -183,11 +182,17 @@ def _local_ops() -> list[Op]:
                 **tails,
                 "norm": BOTH,
                 "skip": BOTH,
-                "channels": sorted({*heads, *norms}),
+                "channels": (*CHANNELS, *norms),
                 "length": (96, 100, HUGE),
                 "aligned": ALIGNED,
             },
-            {**tails, "norm": (True,), "channels": _plateaus(s4d_block.configurations, s4d_block.MAX_CHANNELS)},
+            {
+                "stored": STORED,
+                "layout": LAYOUTS,
+                "residual": BOTH,
+                "norm": (True,),
+                "channels": _plateaus(s4d_block.configurations, s4d_block.MAX_CHANNELS),
+            },
             run_block,
         ),
         Op(

@@ -6,7 +6,8 @@ Where one TF32 product would do, up to MAX_FUSED channels, one kernel ends in dy
 through tiles of tokens, and what programs sum is added in a fixed order. Operands are sums of two bfloat16, closer than
 TF32 is, which the matrix unit reads from shared memory either way round; dz never reaches memory. Together the two need
 more registers than there are, and so does each of them with the three parts that fp32 storage wants. There, on AMD
-cards, and with more channels, dz and a go through memory in fp32 and PyTorch multiplies.
+cards, with more channels or such as cannot be loaded several at a time, dz and a go through memory in fp32 and PyTorch
+multiplies.
 """
 
 from __future__ import annotations
@@ -285,6 +286,10 @@ def gelu_glu_backward(grad, y, weight, bias, mask, lengths, cu_seqlens) -> tuple
     y = forward.readable(y)
     seq = None if mask is None else sequence_of_token(cu_seqlens, y.shape[1])
     dy = torch.empty_like(y.transpose(1, 2)).transpose(1, 2) if forward.transposed(y) else torch.empty_like(y)
-    backward = _fused if y.shape[-1] <= MAX_FUSED and precision(y) == "tf32" else _through_memory
+    fits = y.shape[-1] <= MAX_FUSED and precision(y) == "tf32"
+    # Values that cannot be loaded several at a time have an address each, for which there are no registers.
+    given = [x for x in (grad, y, weight, bias, mask) if x is not None]
+    aligned = y.shape[-1] % 16 == 0 and all(x.storage_offset() * x.element_size() % 16 == 0 for x in given)
+    backward = _fused if fits and aligned else _through_memory
     d_weight, d_bias = backward(grad, y, weight, bias, mask, lengths, seq, dy)
     return dy, d_weight, d_bias
