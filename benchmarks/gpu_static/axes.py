@@ -186,14 +186,9 @@ def _local_ops() -> list[Op]:
                 "length": (96, 100, HUGE),
                 "aligned": ALIGNED,
             },
-            {
-                "stored": STORED,
-                "layout": LAYOUTS,
-                "residual": BOTH,
-                "norm": (True,),
-                "channels": _plateaus(s4d_block.configurations, s4d_block.MAX_CHANNELS),
-            },
+            {"stored": STORED, "layout": LAYOUTS, "residual": BOTH, "norm": (True,)},
             run_block,
+            tiles={"stored": STORED, "channels": _plateaus(s4d_block.configurations, s4d_block.MAX_CHANNELS)},
         ),
         Op(
             "rms_norm",
