@@ -5,10 +5,19 @@ A tensor ``(B, L, H)`` may lie in memory either way; its strides say which, as P
 
 from __future__ import annotations
 
+import triton
 import triton.language as tl
 from torch import Tensor
 
 from ._launch import Config, cdiv, jit, launch
+
+
+@triton.jit
+def aligned(L, L_ALIGNED: tl.constexpr):
+    """L; where L_ALIGNED in a form in which the compiler sees a multiple of 16, and takes several values at once."""
+    if L_ALIGNED:
+        L = L // 16 * 16
+    return L
 
 
 @jit
@@ -19,8 +28,7 @@ def _transpose(
 
     L_ALIGNED: L is a multiple of 16, of which values several go at once.
     """
-    if L_ALIGNED:  # the same, in a form that the compiler sees it in
-        L = L // 16 * 16
+    L = aligned(L, L_ALIGNED)
     # One axis, whatever the batch: the others end at 65,535.
     tiles_h = tl.cdiv(H, BLOCK_H)
     tiles = tl.cdiv(L, BLOCK_L) * tiles_h

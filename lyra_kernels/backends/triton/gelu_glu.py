@@ -18,6 +18,7 @@ from ..reference import operations as formulas
 from ._dot import nearest
 from ._launch import Config, cdiv, jit, launch, next_power_of_2, precision, processors, supports
 from ._layout import sequence_of_token
+from ._transpose import aligned
 
 MAX_WHOLE = 64
 """Channels up to which a program of the forward keeps the weights of its outputs."""
@@ -75,14 +76,6 @@ def real_tokens(lengths_ptr, sequence, L, HAS_LENGTHS: tl.constexpr):
         return tl.load(lengths_ptr + sequence).to(L.dtype)
     else:
         return L
-
-
-@triton.jit
-def aligned(L, TRANSPOSED: tl.constexpr):
-    """L, where TRANSPOSED in a form that the compiler sees in it that it is a multiple of 16."""
-    if TRANSPOSED:
-        L = L // 16 * 16
-    return L
 
 
 @triton.jit

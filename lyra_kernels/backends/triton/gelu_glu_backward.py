@@ -24,7 +24,8 @@ from ._dot import dot16
 from ._launch import Config, cdiv, jit, launch, next_power_of_2, precision, supports
 from ._layout import sequence_of_token
 from ._reduce import sum_rows
-from .gelu_glu import aligned, dropout_factors, gelu, real_tokens, sigmoid, tile_of, tiles_of, upper_tail, y_pointers
+from ._transpose import aligned
+from .gelu_glu import dropout_factors, gelu, real_tokens, sigmoid, tile_of, tiles_of, upper_tail, y_pointers
 
 MAX_FUSED = 64
 """Channels whose tiles a program holds in registers."""
@@ -289,7 +290,7 @@ def gelu_glu_backward(grad, y, weight, bias, mask, lengths, cu_seqlens) -> tuple
     fits = y.shape[-1] <= MAX_FUSED and precision(y) == "tf32"
     # Values that cannot be loaded several at a time have an address each, for which there are no registers.
     given = [x for x in (grad, y, weight, bias, mask) if x is not None]
-    aligned = y.shape[-1] % 16 == 0 and all(x.storage_offset() * x.element_size() % 16 == 0 for x in given)
-    backward = _fused if fits and aligned else _through_memory
+    at_once = y.shape[-1] % 16 == 0 and all(x.storage_offset() * x.element_size() % 16 == 0 for x in given)
+    backward = _fused if fits and at_once else _through_memory
     d_weight, d_bias = backward(grad, y, weight, bias, mask, lengths, seq, dy)
     return dy, d_weight, d_bias

@@ -19,7 +19,7 @@ from .. import composed
 from . import IMPLEMENTATIONS
 from ._launch import Config, cdiv, jit, launch, next_power_of_2
 from ._reduce import sum_rows
-from ._transpose import as_given, channels_first
+from ._transpose import aligned, as_given, channels_first
 from .gelu_glu import gelu_glu
 from .gelu_glu_backward import gelu_glu_backward
 from .s4d_scan import fits, s4d_scan
@@ -31,9 +31,8 @@ MAX_CHANNELS = 512
 
 @triton.jit
 def _tokens(L, H, L_ALIGNED: tl.constexpr, BLOCK_T: tl.constexpr, BLOCK_H: tl.constexpr):
-    """Of the program's tile: the first element of its sequence, its tokens, ``(BLOCK_T, 1)``, its channels, and L."""
-    if L_ALIGNED:  # the same, in a form that the compiler sees it in
-        L = L // 16 * 16
+    """Of the program's tile: the number of its sequence, its tokens, ``(BLOCK_T, 1)``, its channels, and L."""
+    L = aligned(L, L_ALIGNED)
     # One axis, whatever the batch: the others end at 65,535.
     blocks = tl.cdiv(L, BLOCK_T)
     b = (tl.program_id(0) // blocks).to(tl.int64)
@@ -115,7 +114,7 @@ def _norm_from_channels_first(
 
 
 def configurations(channels: int) -> list[Config]:
-    """About 4096 values a program, 16 a thread; at least 16 tokens, of which lines have half a sector."""
+    """About 4096 values a program, 16 a thread; at least 16 tokens, a sector of a channel in 16 bits."""
     block = next_power_of_2(max(channels, 16))
     tokens = max(16, min(64, 4096 // block))
     return [Config({"BLOCK_T": tokens, "BLOCK_H": block}, max(4, tokens * block // 512), 1)]
