@@ -8,6 +8,8 @@ from typing import Any
 
 from torch import nn
 
+from .._torch import has_hooks
+
 
 def weights(layer: nn.Module, paths: Sequence[tuple[str, str]]) -> list[Any]:
     """``layer.child.name`` for each (child, name)."""
@@ -22,9 +24,4 @@ def weights(layer: nn.Module, paths: Sequence[tuple[str, str]]) -> list[Any]:
 
 def is_idle(dropout: Any) -> bool:
     """Whether a dropout would hand on what it gets, with nobody looking on."""
-    return (
-        type(dropout) is nn.Dropout
-        and not (dropout.training and dropout.p)
-        and not (dropout._forward_hooks or dropout._forward_pre_hooks)
-        and not (dropout._backward_hooks or dropout._backward_pre_hooks)
-    )
+    return type(dropout) is nn.Dropout and not (dropout.training and dropout.p) and not has_hooks(dropout)

@@ -129,6 +129,9 @@ class Op:
         grads = tuple([None if g is None else g.contiguous() for g in grads[: self.outputs]])
         if not [g for g in grads if g is not None]:
             return (None,) * count
+        save = self.contract.save
+        if save is not None and not args[save] and args[0].numel():
+            raise RuntimeError(f"lyra::{self.name} was called with save=False, so it has no backward")
         compiling = torch.compiler.is_compiling()
         backward_args = self.contract.backward_arguments(self.prepared(grads, args), args, kept)
         if torch.is_grad_enabled() and not compiling:

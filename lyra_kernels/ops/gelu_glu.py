@@ -64,16 +64,23 @@ def _check(
     cu_seqlens: Tensor | None,
 ) -> None:
     _checks.activations("y", y)
-    channels = y.shape[-1]
-    _checks.size("weight", weight, "(2 * H, H)", (2 * channels, channels), "to match y")
-    if bias is not None:
-        _checks.size("bias", bias, "(2 * H,)", (2 * channels,), "to match y")
-    lengths, cu_seqlens = _checks.layout(y, lengths, cu_seqlens, "y")
-    sequences = count_sequences(y, cu_seqlens)
-    if mask is not None:
-        _checks.size("mask", mask, "(sequences, H)", (sequences, channels), "to match y")
+    _, cu_seqlens = _checks.layout(y, lengths, cu_seqlens, "y")
+    check_tail("y", y, weight, bias, mask, cu_seqlens)
     if residual is not None:
         _checks.size("residual", residual, "(batch, length, H)", tuple(y.shape), "to match y")
-    others = {"weight": weight, "bias": bias, "mask": mask, "residual": residual}
-    for name, value in others.items():
-        _checks.same_device(name, value, "y", y)
+        _checks.same_device("residual", residual, "y", y)
+
+
+def check_tail(
+    name: str, y: Tensor, weight: Tensor, bias: Tensor | None, mask: Tensor | None, cu_seqlens: Tensor | None
+) -> None:
+    """Refuse a projection or a mask that does not fit the activations ``y``, which the caller knows as ``name``."""
+    channels = y.shape[-1]
+    _checks.size("weight", weight, "(2 * H, H)", (2 * channels, channels), f"to match {name}")
+    if bias is not None:
+        _checks.size("bias", bias, "(2 * H,)", (2 * channels,), f"to match {name}")
+    if mask is not None:
+        sequences = count_sequences(y, cu_seqlens)
+        _checks.size("mask", mask, "(sequences, H)", (sequences, channels), f"to match {name}")
+    for other, value in {"weight": weight, "bias": bias, "mask": mask}.items():
+        _checks.same_device(other, value, name, y)

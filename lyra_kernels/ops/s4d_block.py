@@ -8,22 +8,13 @@ from torch import Tensor
 
 from .. import reference
 from ..backends.reference import as_tuple
-from ..layout import compute_dtype, count_sequences
+from ..layout import compute_dtype
 from . import _checks
-from ._autograd import Arguments, Op, needs_graph
+from ._autograd import Op, needs_graph
+from .gelu_glu import check_tail
 from .s4d_conv import check_convolution
 
-
-class _S4DBlock(Op):
-    """An op that leaves what its backward needs where it is asked to."""
-
-    def prepared(self, grads: Arguments, args: Arguments) -> Arguments:
-        if not args[self.contract.position("save")] and args[0].numel():
-            raise RuntimeError("lyra::s4d_block was called with save=False, so it has no backward")
-        return grads
-
-
-s4d_block_op = _S4DBlock("s4d_block", reference.s4d_block)
+s4d_block_op = Op("s4d_block", reference.s4d_block)
 
 
 def s4d_block(
@@ -46,8 +37,8 @@ def s4d_block(
 ) -> Tensor:
     """``gelu_glu(s4d_conv(rms_norm(u)))``, plus ``u`` where ``add_input``: a block of a model in one op, by scan.
 
-    On GPUs it is two to three times as fast as its parts: less Python, and activations lie in between as the scan
-    reads them. It is not cast by autocast.
+    On GPUs that is less Python than its parts, and activations lie in between as the scan reads them. It is not cast by
+    autocast.
 
     Args:
         u: ``(batch, length, H)``, float32, float64, float16 or bfloat16.
@@ -85,14 +76,8 @@ def _check(
     cu_seqlens: Tensor | None,
     add_input: bool,
 ) -> None:
-    channels = u.shape[-1]
-    _checks.size("weight", weight, "(2 * H, H)", (2 * channels, channels), "to match u")
-    if bias is not None:
-        _checks.size("bias", bias, "(2 * H,)", (2 * channels,), "to match u")
+    check_tail("u", u, weight, bias, mask, cu_seqlens)
     if norm_weight is not None:
-        _checks.size("norm_weight", norm_weight, "(H,)", (channels,), "to match u")
-    if mask is not None:
-        _checks.size("mask", mask, "(sequences, H)", (count_sequences(u, cu_seqlens), channels), "to match u")
-    for name, value in {"weight": weight, "bias": bias, "norm_weight": norm_weight, "mask": mask}.items():
-        _checks.same_device(name, value, "u", u)
+        _checks.size("norm_weight", norm_weight, "(H,)", (u.shape[-1],), "to match u")
+        _checks.same_device("norm_weight", norm_weight, "u", u)
     _checks.flag("add_input", add_input)

@@ -17,15 +17,12 @@ MOST = 2**31  # tokens, more than any sequence has
 
 
 class _S4DScan(Op):
-    """Two outputs with gradients, and checkpoints of the state that its backward needs."""
+    """Two outputs with gradients, of which either may come without."""
 
     def prepared(self, grads: Arguments, args: Arguments) -> Arguments:
-        u, save = args[0], args[self.contract.position("save")]
-        if not save and u.numel():
-            raise RuntimeError("lyra::s4d_scan was called with save=False, so it has no backward")
         grad_y, grad_state = grads
         bidirectional = args[self.contract.position("C")].shape[0] == 2  # whose final state is empty
-        return torch.zeros_like(u) if grad_y is None else grad_y, None if bidirectional else grad_state
+        return torch.zeros_like(args[0]) if grad_y is None else grad_y, None if bidirectional else grad_state
 
 
 s4d_scan_op = _S4DScan("s4d_scan", reference.s4d_scan)
