@@ -99,8 +99,9 @@ class BuildNative(build_ext):
         host = [*COMMON_FLAGS, *built, STABLE_ABI, f"-I{CSRC}", *includes, *python]
         jobs: list[tuple[Path, str, list[str]]] = []
         jobs.append((CSRC / "bind/module.cpp", "module", [*host, *self.cuda_architectures()]))
-        for source in sorted((CSRC / "bind/cpu").glob("*.cpp")):
-            jobs.append((source, f"bind.cpu.{source.stem}", host))
+        for folder in ("cpu", "plans"):
+            for source in sorted((CSRC / "bind" / folder).glob("*.cpp")):
+                jobs.append((source, f"bind.{folder}.{source.stem}", host))
         jobs.append((CSRC / "cpu/dispatch.cpp", "dispatch", [*COMMON_FLAGS, *built]))
         for source in sorted((CSRC / "cpu").glob("*.cpp")):
             if source.name == "dispatch.cpp":

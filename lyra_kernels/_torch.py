@@ -23,10 +23,12 @@ __all__ = [
     "below_autograd",
     "constant_when_compiled",
     "current_cuda_device",
+    "dispatches_seen_by",
     "forward_mode_active",
     "has_hooks",
     "has_kernel",
     "plain",
+    "scalar_type",
     "transforms_active",
     "tree_flatten",
     "tree_unflatten",
@@ -111,6 +113,30 @@ def plain(args: Sequence[Any]) -> bool:
         elif isinstance(x, Tensor):
             return False
     return True
+
+
+_SCALAR_TYPES = {
+    torch.uint8: 0, torch.int8: 1, torch.int16: 2, torch.int32: 3, torch.int64: 4, torch.float16: 5, torch.float32: 6,
+    torch.float64: 7, torch.complex32: 8, torch.complex64: 9, torch.complex128: 10, torch.bool: 11, torch.bfloat16: 15,
+}  # fmt: skip
+
+
+def scalar_type(dtype: torch.dtype) -> int:
+    """The number that C++ has for a dtype: torch/headeronly/core/ScalarType.h."""
+    return _SCALAR_TYPES[dtype]
+
+
+def dispatches_seen_by(see: Callable[[OpOverload, Sequence[Any], dict[str, Any], Any], None]) -> AbstractContextManager:
+    """Inside, every op of torch that this thread calls is told to ``see`` with its arguments and its result."""
+    from torch.utils._python_dispatch import TorchDispatchMode  # not at every start
+
+    class Mode(TorchDispatchMode):
+        def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            result = func(*args, **(kwargs or {}))
+            see(func, args, kwargs or {}, result)
+            return result
+
+    return Mode()
 
 
 def constant_when_compiled(function: F) -> F:

@@ -18,7 +18,7 @@
 #else
 #define LYRA_CUDA_LIBRARY lyra_cuda
 #define LYRA_CUDA_KEY CUDA
-#include "bind/cuda/stream.h"
+#include "bind/stream.h"
 #endif
 
 namespace lyra::binding {

@@ -117,13 +117,38 @@ class _Implementations(Mapping[str, Callable[..., Any]]):
 
 IMPLEMENTATIONS: Mapping[str, Callable[..., Any]] = _Implementations()
 
+
+
+class _Planned(Mapping[str, Callable[..., Any]]):
+    """The ops as they are called from outside: on a card their launches are planned and replayed."""
+
+    def __init__(self) -> None:
+        self._known: dict[str, Callable[..., Any]] = {}
+
+    def __getitem__(self, name: str) -> Callable[..., Any]:
+        if name not in self._known:
+            from . import _plans
+
+            function = IMPLEMENTATIONS[name]
+            self._known[name] = _plans.Planned(name, function) if _plans.available() else function
+        return self._known[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(IMPLEMENTATIONS)
+
+    def __len__(self) -> int:
+        return len(IMPLEMENTATIONS)
+
+
+_PLANNED = _Planned()
+
 LIMITS = Limits(scan_modes=64, transform=4096, direct=128)
 
 BACKEND = Backend(
     name="triton",
     devices=("cuda",),
     availability=availability,
-    operations=lambda: IMPLEMENTATIONS,
+    operations=lambda: IMPLEMENTATIONS if _interpreted() else _PLANNED,
     also_takes=lambda: ("cpu",) if _interpreted() else (),
     limits=LIMITS,
 )

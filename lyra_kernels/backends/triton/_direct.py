@@ -47,6 +47,7 @@ class Launch(NamedTuple):
     metadata: Any
     in_order: Callable[[tuple[Any, ...]], tuple[Any, ...]] | None
     """Puts arguments, constants and blocks into the kernel's order; None where they are."""
+    compiled: Any
 
 
 class _Kernel(NamedTuple):
@@ -117,7 +118,12 @@ def key(kernel: Any, args: dict[str, Any], constants: dict[str, Any], configs: S
 
 
 def watched(kernel: Any) -> bool:
-    """Whether somebody looks on at launches, or wants kernels compiled in another way than usual.
+    """Whether somebody looks on at launches, or wants kernels compiled in another way than usual."""
+    return bool(kernel.pre_run_hooks) or all_watched()
+
+
+def all_watched() -> bool:
+    """The same, of all kernels.
 
     What the environment asks for was so before the first launch, see :func:`remember`: to read it takes microseconds.
     """
@@ -128,7 +134,6 @@ def watched(kernel: Any) -> bool:
         or getattr(leave, "calls", leave)
         or ("debug" in runtime.__dict__ and runtime.debug)
         or getattr(runtime, "add_stages_inspection_hook", None)
-        or kernel.pre_run_hooks
         or "instrumentation_mode" in knobs.compilation.__dict__
     )
 
@@ -158,4 +163,6 @@ def remember(kernel: Any, key: tuple, place: int, compiled: Any, names: Sequence
     if list(names) != list(kernel.arg_names):
         in_order = itemgetter(*map(list(names).index, kernel.arg_names))
     stream = driver.active.get_current_stream
-    launches[key] = Launch(place, key[0], stream, compiled.run, compiled.function, compiled.packed_metadata, in_order)
+    launches[key] = Launch(
+        place, key[0], stream, compiled.run, compiled.function, compiled.packed_metadata, in_order, compiled
+    )

@@ -5,9 +5,10 @@ from __future__ import annotations
 import contextlib
 import functools
 import inspect
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 import triton
@@ -102,6 +103,39 @@ def in_place_of_launches(function: Callable[..., None]) -> Iterator[None]:
         _stand_in = outside
 
 
+class Recorder(Protocol):
+    """Wants to know of launches."""
+
+    def launched(self, found: _direct.Launch | None, grid: Sequence[int], values: dict[str, Any]) -> None:
+        """See ``_plans.Recording``."""
+
+
+_recorder: tuple[int, Recorder] | None = None
+"""Of launches from a thread."""
+
+
+@contextlib.contextmanager
+def recorded_by(recorder: Recorder) -> Iterator[None]:
+    """Inside, the recorder is told of each launch from this thread; nobody else is recorded meanwhile."""
+    global _recorder
+    with _recording:
+        _recorder = threading.get_ident(), recorder
+        try:
+            yield
+        finally:
+            _recorder = None
+
+
+_recording = threading.Lock()
+
+
+def observed() -> bool:
+    """Whether launches must go through :func:`launch`, one by one: somebody looks on."""
+    if _stand_in is not None or _direct.all_watched():
+        return True
+    return _recorder is not None and _recorder[0] == threading.get_ident()
+
+
 def _in_order(kernel: Any, args: dict[str, Any], constants: dict[str, Any], blocks: dict[str, int]) -> list[Any]:
     """All arguments in the kernel's order, which Triton takes faster than by name.
 
@@ -150,6 +184,8 @@ def launch(
     key = _direct.key(kernel, args, constants, configs)
     found = None if key is None else _direct.find(kernel, key)
     if found is None:
+        if _recorder is not None and _recorder[0] == threading.get_ident():
+            _recorder[1].launched(None, (), {})
         return _launch_by_triton(kernel, grid, args, constants, configs, key)
     config = configs[found.place]
     cells = grid(config)
@@ -158,6 +194,8 @@ def launch(
     x, y, z = (*cells, 1, 1)[:3]
     if y > MOST_PROGRAMS or z > MOST_PROGRAMS:
         raise _beyond(kernel, cells)
+    if _recorder is not None and _recorder[0] == threading.get_ident():
+        _recorder[1].launched(found, (x, y, z), {**args, **constants, **config.blocks})
     values = (*args.values(), *constants.values(), *config.blocks.values())
     if found.in_order is not None:
         values = found.in_order(values)

@@ -1,0 +1,220 @@
+"""Plans give what the ops themselves give, bit for bit, for arguments that they were not made with."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+
+import pytest
+import torch
+from torch import Tensor
+
+import lyra_kernels as lk
+from lyra_kernels.backends.triton import _plans
+
+from ..ops import cases
+
+pytest.importorskip("triton")
+
+from .stand_in import StandIn, compile_driver, planned  # noqa: E402
+
+pytestmark = [
+    pytest.mark.skipif(torch.cuda.is_available(), reason="a stand-in for the driver, where there is none"),
+    pytest.mark.skipif(not hasattr(torch.ops.lyra_plans, "replay"), reason="the native library was not built"),
+]
+
+
+@pytest.fixture(scope="module")
+def driver(tmp_path_factory: pytest.TempPathFactory):
+    return compile_driver(tmp_path_factory.mktemp("driver"))
+
+
+@pytest.fixture
+def card(driver) -> Iterator[StandIn]:
+    with planned(driver) as card:
+        yield card
+
+
+@pytest.fixture
+def poisoned() -> Iterator[None]:
+    """All that torch allocates is NaN at first, in a plan too."""
+    torch.use_deterministic_algorithms(True)
+    assert torch.utils.deterministic.fill_uninitialized_memory
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(False)
+
+
+def training(case: cases.Case, cotangents: tuple[Tensor, ...]) -> list[Tensor]:
+    outputs, gradients = cases.gradients(case, cotangents)
+    return [*outputs, *gradients.values()]
+
+
+def other_values(case: cases.Case) -> cases.Case:
+    """The same with values that no plan has seen, in other memory."""
+    return case.map(lambda x: (x.double() * torch.empty(x.shape).uniform_(0.5, 1.0)).to(x.dtype))
+
+
+LAYOUTS = {"gated_conv": "packed", "pgc": "packed", "gelu_glu": "padded", "s4d_block": "packed",
+           "s4d_conv-scan-state": "padded", "s4d_conv-scan-bidirectional": "packed"}  # fmt: skip
+"""Of the cases that are not dense; in bf16."""
+PLANNED = [name for name in cases.ESSENTIAL if name not in ("fft_conv", "s4d_conv-auto")]
+"""All but what is another one, and fft_conv's backward: for a kernel shorter than the sequence torch pads it."""
+
+
+@pytest.mark.parametrize(
+    "name, layout", [*((name, "dense") for name in PLANNED), *LAYOUTS.items()]
+)
+def test_bit_for_bit(name, layout, card, poisoned):
+    dtype = torch.float32 if layout == "dense" else torch.bfloat16
+    case = cases.make(name, layout, dtype, batch=2, length=10, channels=2)
+    with torch.no_grad():
+        cotangents = cases.weights_like(case())
+    for _ in range(3):  # without gradients the first call was another one
+        training(case, cotangents)
+    new = other_values(case)
+    card.direct = card.replayed = 0
+    found = training(new, cotangents)
+    by_plans, not_by_plans = card.replayed, card.direct
+    with lk.use_backend(None), pytest.MonkeyPatch.context() as patch:
+        patch.setattr(_plans.Planned, "__call__", lambda self, *args: self.function(*args))
+        with lk.use_backend("triton"):
+            wanted = training(new, cotangents)
+    assert all(torch.equal(a, b) for a, b in zip(found, wanted, strict=True))
+    assert by_plans and not not_by_plans
+    assert by_plans == card.direct, "a plan launched more, or less, than the op"
+
+
+def calls_until_replayed(card: StandIn, call) -> int:
+    """How many calls it takes."""
+    for count in range(1, 7):
+        card.direct = card.replayed = 0
+        call()
+        assert (card.direct > 0) != (card.replayed > 0)
+        if card.replayed:
+            return count
+    return 0
+
+
+def test_a_plan_is_made_at_the_second_call_of_a_signature(card):
+    x, weight = torch.randn(2, 5, 16), torch.randn(16)
+    assert calls_until_replayed(card, lambda: lk.rms_norm(x, weight)) == 3
+    same = torch.randn(2, 5, 16), torch.randn(16)
+    assert calls_until_replayed(card, lambda: lk.rms_norm(*same)) == 1
+    with torch.no_grad():
+        assert calls_until_replayed(card, lambda: lk.rms_norm(*same)) == 1
+
+
+def shifted(*shape: int) -> Tensor:
+    """Contiguous, four bytes beyond a multiple of sixteen."""
+    return torch.randn(1 + torch.Size(shape).numel())[1:].view(shape)
+
+
+@pytest.mark.parametrize(
+    "x, weight, eps",
+    [
+        (torch.randn(2, 6, 16), torch.randn(16), 1e-6),
+        (torch.randn(4, 5, 16), torch.randn(16), 1e-6),
+        (torch.randn(2, 5, 16).bfloat16(), torch.randn(16), 1e-6),
+        (shifted(2, 5, 16), torch.randn(16), 1e-6),
+        (torch.randn(2, 5, 16), None, 1e-6),
+        (torch.randn(2, 5, 16), torch.randn(16), 1e-5),
+    ],
+    ids=["length", "batch", "dtype", "alignment", "absent", "number"],
+)
+def test_what_differs_has_a_plan_of_its_own(x, weight, eps, card):
+    known = torch.randn(2, 5, 16), torch.randn(16)
+    assert calls_until_replayed(card, lambda: lk.rms_norm(*known)) == 3
+    wanted = lk.rms_norm(x.double(), None if weight is None else weight.double(), eps)
+    assert calls_until_replayed(card, lambda: lk.rms_norm(x, weight, eps)) == 3
+    assert cases.error(lk.rms_norm(x, weight, eps), wanted) < (1e-2 if x.dtype == torch.bfloat16 else 1e-6)
+
+
+def test_one_tensor_in_two_places(card):
+    """Which of the two a kernel read cannot be told then, so such calls have a plan of their own."""
+    x = torch.randn(2, 5, 16)
+    y, z, weight = torch.randn(2, 5, 16), torch.randn(2, 5, 16), torch.randn(32, 16)
+    assert calls_until_replayed(card, lambda: lk.gelu_glu(x, weight, residual=x)) == 3
+    assert calls_until_replayed(card, lambda: lk.gelu_glu(y, weight, residual=z)) == 3
+    for a, b in ((y, z), (z, y), (y, y)):
+        with lk.use_backend("reference"):
+            wanted = lk.gelu_glu(a.double(), weight.double(), residual=b.double())
+        assert cases.error(lk.gelu_glu(a, weight, residual=b), wanted) < 1e-5
+
+
+def test_tf32_has_a_plan_of_its_own(card):
+    y, weight = torch.randn(2, 5, 16), torch.randn(32, 16)
+    assert calls_until_replayed(card, lambda: lk.gelu_glu(y, weight)) == 3
+    before, torch.backends.cuda.matmul.allow_tf32 = torch.backends.cuda.matmul.allow_tf32, True
+    try:
+        assert calls_until_replayed(card, lambda: lk.gelu_glu(y, weight)) == 3
+    finally:
+        torch.backends.cuda.matmul.allow_tf32 = before
+
+
+def test_whoever_watches_launches_sees_them(card):
+    from lyra_kernels.backends.triton import _launch
+
+    x = torch.randn(2, 5, 16)
+    assert calls_until_replayed(card, lambda: lk.rms_norm(x)) == 3
+    seen = []
+    with _launch.in_place_of_launches(lambda kernel, *rest: seen.append(kernel)):
+        lk.rms_norm(x)
+    assert len(seen) == 1
+    assert calls_until_replayed(card, lambda: lk.rms_norm(x)) == 1
+
+
+def test_a_launch_that_fails_is_an_error_with_its_reason(card):
+    x = torch.randn(2, 5, 16)
+    assert calls_until_replayed(card, lambda: lk.rms_norm(x)) == 3
+    card.fails = 719
+    with pytest.raises(RuntimeError, match="CUDA driver error 719, the stand-in's own"):
+        lk.rms_norm(x)
+    card.fails = 0
+    assert calls_until_replayed(card, lambda: lk.rms_norm(x)) == 1
+
+
+def test_results_are_new_each_time(card):
+    x = torch.randn(2, 5, 16)
+    calls_until_replayed(card, lambda: lk.rms_norm(x))
+    a, b = lk.rms_norm(x), lk.rms_norm(-x)
+    assert a.data_ptr() != b.data_ptr()
+    assert torch.equal(a, -b)
+    assert not a.requires_grad and a.is_contiguous() and a._base is None
+
+
+def test_more_signatures_than_are_kept():
+    """Lengths may differ from batch to batch without end: what is known of them is dropped, and found out again."""
+    plans = torch.ops.lyra_plans
+    table, x = plans.open(), torch.zeros(600)
+
+    def calls(length: int) -> int:
+        return plans.replay(table, [x[:length]])[1]
+
+    assert [calls(5), calls(5), calls(5)] == [1, 2, 3]
+    assert all(calls(length) == 1 for length in range(6, 517))
+    assert calls(5) == 4
+    assert calls(599) == 1, "one too many"
+    assert calls(5) == 1
+
+
+def test_threads(card):
+    """Each sees its own results, whoever makes the plan."""
+    weight, wrong = torch.ones(16), []
+
+    def work(k: int) -> None:
+        x = torch.full((2, 5, 16), float(k))
+        for _ in range(8):
+            if not torch.allclose(lk.rms_norm(x, weight, eps=0.0), torch.ones(())):
+                wrong.append(k)
+
+    threads = [threading.Thread(target=work, args=(k,)) for k in range(1, 5)]
+    with lk.use_backend("triton"):
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    assert not wrong
+
+
