@@ -29,6 +29,7 @@ __all__ = [
     "has_kernel",
     "plain",
     "scalar_type",
+    "tf32_allowed",
     "transforms_active",
     "tree_flatten",
     "tree_unflatten",
@@ -49,6 +50,15 @@ transforms_active: Callable[[], bool] = torch._C._are_functorch_transforms_activ
 
 current_cuda_device: Callable[[], int] | None = getattr(torch._C, "_cuda_getDevice", None)
 """The number of the current card, without torch.cuda.current_device's check that CUDA is in use; None without CUDA."""
+
+
+def tf32_allowed() -> bool:
+    """Whether torch may do its own fp32 products on a card in TF32, set by either of its two interfaces.
+
+    By torch.backends.cuda.matmul it takes four times as long, and the older of its attributes refuses to be read where
+    the newer one was set.
+    """
+    return torch._C._get_fp32_precision_getter("cuda", "matmul") == "tf32"
 
 
 def forward_mode_active() -> bool:

@@ -11,7 +11,7 @@ from torch import Tensor
 
 pytest.importorskip("triton")
 
-from lyra_kernels.backends.triton import _plans  # noqa: E402
+from lyra_kernels.backends.triton import _plans
 
 if not hasattr(torch.ops.lyra_plans, "replay"):
     pytest.skip("the native library was not built", allow_module_level=True)

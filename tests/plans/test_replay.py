@@ -16,7 +16,7 @@ from ..ops import cases
 
 pytest.importorskip("triton")
 
-from .stand_in import StandIn, compile_driver, planned  # noqa: E402
+from .stand_in import StandIn, compile_driver, planned
 
 pytestmark = [
     pytest.mark.skipif(torch.cuda.is_available(), reason="a stand-in for the driver, where there is none"),
@@ -63,9 +63,7 @@ PLANNED = [name for name in cases.ESSENTIAL if name not in ("fft_conv", "s4d_con
 """All but what is another one, and fft_conv's backward: for a kernel shorter than the sequence torch pads it."""
 
 
-@pytest.mark.parametrize(
-    "name, layout", [*((name, "dense") for name in PLANNED), *LAYOUTS.items()]
-)
+@pytest.mark.parametrize("name, layout", [*((name, "dense") for name in PLANNED), *LAYOUTS.items()])
 def test_bit_for_bit(name, layout, card, poisoned):
     dtype = torch.float32 if layout == "dense" else torch.bfloat16
     case = cases.make(name, layout, dtype, batch=2, length=10, channels=2)
@@ -216,5 +214,3 @@ def test_threads(card):
         for thread in threads:
             thread.join()
     assert not wrong
-
-

@@ -5,6 +5,8 @@ from __future__ import annotations
 import builtins
 import importlib
 import importlib.util
+import subprocess
+import sys
 
 import numpy
 import pytest
@@ -129,18 +131,17 @@ def test_every_op_is_there():
     assert "softmax" not in kernels.IMPLEMENTATIONS
 
 
-def test_tf32_by_either_interface(monkeypatch):
-    class Newer:
-        fp32_precision = "tf32"
-
-        @property
-        def allow_tf32(self):
-            raise RuntimeError("mix of the legacy and new APIs")
-
-    monkeypatch.setattr(torch.backends.cuda, "matmul", Newer())
-    assert _launch.tf32_allowed()
-    monkeypatch.setattr(torch.backends.cuda, "matmul", type("Older", (), {"allow_tf32": False})())
-    assert not _launch.tf32_allowed()
+@pytest.mark.parametrize("attribute, on, off", [("allow_tf32", True, False), ("fp32_precision", "tf32", "ieee")])
+def test_tf32_by_either_interface(attribute, on, off):
+    """Each in a process of its own: once the newer one was used, the older one refuses."""
+    code = f"""
+import torch
+from lyra_kernels import _torch
+for value, allowed in (({on!r}, True), ({off!r}, False), ({on!r}, True)):
+    torch.backends.cuda.matmul.{attribute} = value
+    assert _torch.tf32_allowed() == allowed, value
+"""
+    subprocess.run([sys.executable, "-c", code], check=True)
 
 
 def test_a_grid_beyond_the_card_is_refused():

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 import lyra_kernels.reference as reference
+from lyra_kernels import _torch
 from lyra_kernels.backends.triton import IMPLEMENTATIONS, _launch, _row_table, s4d_scan, s4d_scan_backward
 
 from .support import TOLERANCE, doubled, guarded, padding, relative_error
@@ -230,7 +231,7 @@ def test_segments_fill_a_card(monkeypatch):
 @pytest.mark.parametrize("op", ["s4d_scan", "fft_conv", "causal_conv"])
 def test_a_cards_nan_survives_rounding(op, bits, monkeypatch):
     """An instruction on a card makes NaNs of all ones, which an addition to the bits would turn into 0."""
-    monkeypatch.setattr(_launch, "tf32_allowed", lambda: True)
+    monkeypatch.setattr(_torch, "tf32_allowed", lambda: True)
     u = torch.randn(1, 20, 2)
     u[0, 5, 0] = torch.tensor(bits, dtype=torch.int32).view(torch.float32)
     assert u[0, 5, 0].isnan()

@@ -118,7 +118,6 @@ class _Implementations(Mapping[str, Callable[..., Any]]):
 IMPLEMENTATIONS: Mapping[str, Callable[..., Any]] = _Implementations()
 
 
-
 class _Planned(Mapping[str, Callable[..., Any]]):
     """The ops as they are called from outside: on a card their launches are planned and replayed."""
 

@@ -117,13 +117,8 @@ def key(kernel: Any, args: dict[str, Any], constants: dict[str, Any], configs: S
     return device, tuple(parts), tuple(constants), tuple(values), tuple(map(type, values)), options
 
 
-def watched(kernel: Any) -> bool:
-    """Whether somebody looks on at launches, or wants kernels compiled in another way than usual."""
-    return bool(kernel.pre_run_hooks) or all_watched()
-
-
-def all_watched() -> bool:
-    """The same, of all kernels.
+def watched() -> bool:
+    """Whether somebody looks on at launches, or wants kernels compiled in another way than usual.
 
     What the environment asks for was so before the first launch, see :func:`remember`: to read it takes microseconds.
     """
@@ -141,7 +136,7 @@ def all_watched() -> bool:
 def find(kernel: Any, key: tuple) -> Launch | None:
     """The launch that was remembered, unless it is watched."""
     found = _kernels[id(kernel)].launches.get(key)
-    return None if found is None or watched(kernel) else found
+    return None if found is None or kernel.pre_run_hooks or watched() else found
 
 
 def remember(kernel: Any, key: tuple, place: int, compiled: Any, names: Sequence[str]) -> None:
@@ -154,7 +149,7 @@ def remember(kernel: Any, key: tuple, place: int, compiled: Any, names: Sequence
     """
     if not isinstance(kernel, JITFunction) or not isinstance(compiled, CompiledKernel):
         return  # the interpreter's, or a promise of one
-    if watched(kernel) or knobs.runtime.debug or knobs.compilation.instrumentation_mode:
+    if kernel.pre_run_hooks or watched() or knobs.runtime.debug or knobs.compilation.instrumentation_mode:
         return
     launches = _kernels[id(kernel)].launches
     if len(launches) >= MOST_LAUNCHES:

@@ -15,6 +15,7 @@ import triton
 from torch import Tensor
 from triton.runtime.errors import OutOfResources
 
+from ... import _torch
 from . import _autotune, _direct
 
 VARYING = (
@@ -106,7 +107,7 @@ def in_place_of_launches(function: Callable[..., None]) -> Iterator[None]:
 class Recorder(Protocol):
     """Wants to know of launches."""
 
-    def launched(self, found: _direct.Launch | None, grid: Sequence[int], values: dict[str, Any]) -> None:
+    def launched(self, kernel: Any, found: _direct.Launch | None, grid: Sequence[int], values: dict[str, Any]) -> None:
         """See ``_plans.Recording``."""
 
 
@@ -131,7 +132,7 @@ _recording = threading.Lock()
 
 def observed() -> bool:
     """Whether launches must go through :func:`launch`, one by one: somebody looks on."""
-    if _stand_in is not None or _direct.all_watched():
+    if _stand_in is not None or _direct.watched():
         return True
     return _recorder is not None and _recorder[0] == threading.get_ident()
 
@@ -185,7 +186,7 @@ def launch(
     found = None if key is None else _direct.find(kernel, key)
     if found is None:
         if _recorder is not None and _recorder[0] == threading.get_ident():
-            _recorder[1].launched(None, (), {})
+            _recorder[1].launched(kernel, None, (), {})
         return _launch_by_triton(kernel, grid, args, constants, configs, key)
     config = configs[found.place]
     cells = grid(config)
@@ -195,7 +196,7 @@ def launch(
     if y > MOST_PROGRAMS or z > MOST_PROGRAMS:
         raise _beyond(kernel, cells)
     if _recorder is not None and _recorder[0] == threading.get_ident():
-        _recorder[1].launched(found, (x, y, z), {**args, **constants, **config.blocks})
+        _recorder[1].launched(kernel, found, (x, y, z), {**args, **constants, **config.blocks})
     values = (*args.values(), *constants.values(), *config.blocks.values())
     if found.in_order is not None:
         values = found.in_order(values)
@@ -283,14 +284,6 @@ def next_power_of_2(n: int) -> int:
     return 1 << max(int(n) - 1, 0).bit_length()
 
 
-def tf32_allowed() -> bool:
-    """Whether torch may do its own fp32 products in TF32, set by either of its two interfaces."""
-    settings = torch.backends.cuda.matmul
-    # The older attribute refuses to be read once the newer one was set.
-    newer = getattr(settings, "fp32_precision", None)
-    return settings.allow_tf32 if newer is None else newer == "tf32"
-
-
 def precision(x: Tensor) -> str:
     """How matrix products of fp32 values made from ``x`` are done.
 
@@ -298,7 +291,7 @@ def precision(x: Tensor) -> str:
     """
     if torch.version.hip is not None:
         return "ieee"
-    if x.dtype != torch.float32 or tf32_allowed():
+    if x.dtype != torch.float32 or _torch.tf32_allowed():
         return "tf32"
     return "tf32x3"
 

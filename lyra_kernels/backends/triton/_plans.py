@@ -15,6 +15,7 @@ from __future__ import annotations
 import os
 import struct
 from collections.abc import Callable, Sequence
+from itertools import chain
 from typing import Any, NamedTuple
 
 import torch
@@ -48,24 +49,26 @@ class Planned:
         self._tensors = [i for i, kind in enumerate(kinds) if kind in ("Tensor", "Optional[Tensor]")]
         self._numbers = [i for i in range(len(kinds)) if i not in self._tensors]
         self._single = len(schema.returns) == 1
+        self._replay = torch.ops.lyra_plans.replay.default
         self._tables: dict[tuple, int] = {}
         self.refusals: set[str] = set()
         """Why calls have no plan."""
-        self._kept: list[Any] = []  # the kernels of plans: unloaded when the last who knows them is gone
+        self._kernels: list[Any] = []  # of plans: unloaded when the last who knows them is gone
+        self._hooks: list[list] = []
 
     def __call__(self, *args: Any) -> Any:
-        if _launch.observed():
+        if _launch.observed() or any(self._hooks):
             return self.function(*args)
         key = (
             *[args[i] for i in self._numbers],
-            _launch.tf32_allowed(),
+            _torch.tf32_allowed(),
             torch.are_deterministic_algorithms_enabled(),
         )
         table = self._tables.get(key)
         if table is None:
             table = self._open(key)
         tensors = [args[i] for i in self._tensors]
-        results, calls = torch.ops.lyra_plans.replay.default(table, tensors)
+        results, calls = self._replay(table, tensors)
         if results:
             return results[0] if self._single else tuple(results)
         if not 1 < calls <= LAST_WATCHED:
@@ -83,7 +86,8 @@ class Planned:
         for table in self._tables.values():
             torch.ops.lyra_plans.clear(table)
         self._tables.clear()
-        self._kept.clear()
+        self._kernels.clear()
+        self._hooks.clear()
 
     def _watched(self, args: Sequence[Any], table: int, tensors: list[Tensor | None]) -> Any:
         recording = Recording(tensors)
@@ -96,7 +100,10 @@ class Planned:
             if not reason.passing:
                 torch.ops.lyra_plans.refuse(table, tensors)
             return results
-        self._kept += recording.kernels
+        for compiled, hooks in recording.kernels:
+            self._kernels.append(compiled)
+            if not any(hooks is known for known in self._hooks):
+                self._hooks.append(hooks)
         torch.ops.lyra_plans.add(table, tensors, program)
         return results
 
@@ -146,7 +153,8 @@ class Recording:
         self._steps: list[tuple[list[int], tuple[int, ...]]] = []  # numbers, and the slots that are used
         self._count = len(arguments)
         self._problem: NotPlanned | None = None
-        self.kernels: list[Any] = []
+        self.kernels: list[tuple[Any, list]] = []
+        """That were launched, as compiled, with the list of what wants to be called before."""
         for number, x in enumerate(arguments):
             if x is not None and id(x) not in self._slots:
                 self._know(x, _Slot(number, x.data_ptr()))
@@ -211,7 +219,7 @@ class Recording:
             numbers = [self._part(x) for x in parts]
         except NotPlanned as problem:
             return self._refuse(str(problem))
-        self._steps.append(([kind, *sum(numbers, [])], tuple(part[0] for part in numbers)))
+        self._steps.append(([kind, *chain.from_iterable(numbers)], tuple(part[0] for part in numbers)))
 
     def _zero(self, x: Tensor) -> None:
         self._step(_ZERO, x)
@@ -225,7 +233,7 @@ class Recording:
         self._count += 1
 
     # ---- what Triton does ------------------------------------------------------------------------------------
-    def launched(self, found: _direct.Launch | None, grid: Sequence[int], values: dict[str, Any]) -> None:
+    def launched(self, kernel: Any, found: _direct.Launch | None, grid: Sequence[int], values: dict[str, Any]) -> None:
         """A kernel was launched.
 
         Args:
@@ -238,6 +246,7 @@ class Recording:
             self._launch(found.compiled, grid, values)
         except NotPlanned as problem:
             self._refuse(str(problem))
+        self.kernels.append((found.compiled, getattr(kernel, "pre_run_hooks", [])))
 
     def _launch(self, compiled: Any, grid: Sequence[int], values: dict[str, Any]) -> None:
         kernel = compiled.metadata
@@ -255,7 +264,6 @@ class Recording:
         for slot, value in parameters:
             numbers += (slot, _as_int64(value))
         self._steps.append((numbers, tuple(slot for slot, _ in parameters if slot >= 0)))
-        self.kernels.append(compiled)
 
     def _parameter(self, value: Any, kind: Any) -> tuple[int, int]:
         if not isinstance(kind, str):
@@ -297,7 +305,7 @@ class Recording:
             for slot in sorted(done):
                 numbers += (_FREE, slot)
             count += 1 + len(done)
-        return [count, *numbers, len(returned), *sum(returned, [])]
+        return [count, *numbers, len(returned), *chain.from_iterable(returned)]
 
 
 def _as_int64(value: int) -> int:

@@ -24,11 +24,12 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from ... import _torch
 from ..reference import operations as formulas
 from . import LIMITS
 from ._fft import forward, index, inverse
 from ._fft_taps import spectrum
-from ._launch import Config, cdiv, exact, jit, launch, next_power_of_2, precision, processors, supports, tf32_allowed
+from ._launch import Config, cdiv, exact, jit, launch, next_power_of_2, precision, processors, supports
 from ._row_table import CHUNK, Rows, column_ptrs, rows
 
 MAX_POINTS = LIMITS.transform
@@ -168,7 +169,7 @@ def row_precision(u: Tensor) -> str:
 
     One TF32 product leaves an error of 4e-4, a quarter of what rounding to bf16 does, but twice that of fp16.
     """
-    one = u.dtype == torch.bfloat16 or tf32_allowed()
+    one = u.dtype == torch.bfloat16 or _torch.tf32_allowed()
     return precision(u) if one else taps_precision()
 
 
