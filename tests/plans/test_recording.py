@@ -11,7 +11,8 @@ from torch import Tensor
 
 pytest.importorskip("triton")
 
-from lyra_kernels.backends.triton import _plans
+from lyra_kernels import _torch
+from lyra_kernels.backends.triton import _plans, _recording
 
 if not hasattr(torch.ops.lyra_plans, "replay"):
     pytest.skip("the native library was not built", allow_module_level=True)
@@ -184,18 +185,18 @@ def test_memory_is_given_back_as_soon_as_it_has_served():
             x = x.clone()
         return x
 
-    recording = _plans.Recording([x := torch.randn(4, 6)])
-    with _plans._torch.dispatches_seen_by(recording.saw):
+    recording = _recording.Recording([x := torch.randn(4, 6)])
+    with _torch.dispatches_seen_by(recording.saw):
         result = function(x, x, 1e-6)
     program = recording.program([result])
     kinds = []
-    numbers = iter(program[1:])
-    for _ in range(program[0]):
+    numbers = iter(program[2:])
+    for _ in range(program[1]):
         kinds.append(kind := next(numbers))
-        if kind == _plans._ALLOCATE:
+        if kind == _recording._ALLOCATE:
             next(numbers)
             skip = 2 * next(numbers)
-        elif kind == _plans._FREE:
+        elif kind == _recording._FREE:
             skip = 1
         else:
             skip = 0
@@ -205,7 +206,7 @@ def test_memory_is_given_back_as_soon_as_it_has_served():
                     next(numbers)
         for _ in range(skip):
             next(numbers)
-    a, f, c = _plans._ALLOCATE, _plans._FREE, _plans._COPY
+    a, f, c = _recording._ALLOCATE, _recording._FREE, _recording._COPY
     assert kinds == [a, c, a, c, f, a, c, f]
 
 
@@ -213,14 +214,17 @@ def test_memory_is_given_back_as_soon_as_it_has_served():
     "program, problem",
     [
         ([], "ends in the middle"),
-        ([1, 0, 6, 2, 4], "ends in the middle"),
-        ([1, 9], "no step of kind 9"),
-        ([0, 1, 3, 0, 0], "uses slot 3 of 1"),
-        ([0, 1, 0, 0, 0], "returns argument 0"),
-        ([1, 1, 0, 0], "frees argument 0"),
-        ([0, 0, 5], "goes on after its results"),
-        ([1, 0, 6, 1, -4, 1, 0], "-4 where a number cannot be negative"),
-        ([1, 2, 64, 1, 1, 1, 32, 0, 1, 7, 0, 0], "uses slot 7 of 1"),
+        ([0, 1, 0, 6, 2, 4], "ends in the middle"),
+        ([0, 1, 9], "no step of kind 9"),
+        ([0, 0, 1, 3, 0, 0], "uses slot 3 of 1"),
+        ([0, 0, 1, 0, 0, 0], "returns argument 0"),
+        ([0, 1, 1, 0, 0], "frees argument 0"),
+        ([0, 0, 0, 5], "goes on after its results"),
+        ([0, 1, 0, 6, 1, -4, 1, 0], "-4 where a number cannot be negative"),
+        ([8, 1, 6, 8, 0], "a place at 8 of 8 bytes"),
+        ([8, 1, 6, 0, 1, 1, 0, 0], "slot 1 of 2, which is no tensor"),
+        ([0, 2, 0, 6, 0, 1, 1, 1, 1, 0, 0], "slot 1 of 2, which is no tensor"),
+        ([0, 1, 2, 64, 1, 1, 1, 32, 0, 1, 7, 0, 0], "uses slot 7 of 1"),
     ],
 )
 def test_what_is_no_plan(program, problem):
@@ -236,9 +240,9 @@ def test_what_is_no_plan(program, problem):
     [(7, "i32", 7), (-1, "i32", 2**64 - 1), (2**40, "i64", 2**40), (True, "i1", 1), (1.0, "fp32", 0x3F800000)],
 )
 def test_numbers_as_they_lie_in_memory(value, kind, wanted):
-    assert _plans.packed(value, kind) == wanted
+    assert _recording.packed(value, kind) == wanted
 
 
 def test_numbers_that_no_kernel_here_has():
-    with pytest.raises(_plans.NotPlanned, match="fp16"):
-        _plans.packed(1.0, "fp16")
+    with pytest.raises(_recording.NotPlanned, match="fp16"):
+        _recording.packed(1.0, "fp16")

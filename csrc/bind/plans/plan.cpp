@@ -90,22 +90,28 @@ std::vector<int64_t> signature(const Arguments& arguments) {
 
 Plan::Plan(int64_t arguments, const std::vector<int64_t>& program) : slots_(static_cast<size_t>(arguments)) {
   Reader read(program);
-  // Slots are made in order, by allocations and products: none is used before.
+  std::vector<bool> tensors(slots_, true);  // which of the slots are, until they are freed
+  // Slots are made in order: none is used before.
   const auto slot = [&] {
     const int64_t n = read.number();
-    STD_TORCH_CHECK(n < static_cast<int64_t>(slots_), "a plan uses slot ", n, " of ", slots_);
+    STD_TORCH_CHECK(n < static_cast<int64_t>(slots_) && tensors[n], "a plan uses slot ", n, " of ", slots_,
+                    ", which is no tensor");
     return n;
+  };
+  const auto make = [&](bool tensor) {
+    tensors.push_back(tensor);
+    return static_cast<int64_t>(slots_++);
   };
   const auto view = [&](bool makes) {
     View v;
-    v.slot = makes ? static_cast<int64_t>(slots_) : slot();
+    v.slot = makes ? make(true) : slot();
     v.offset = makes ? 0 : read.number();
     const int64_t dimensions = read.number();
     v.sizes = read.several(dimensions);
     v.strides = read.several(dimensions);
-    if (makes) ++slots_;
     return v;
   };
+  memory_ = read.number();
   const int64_t steps = read.number();
   for (int64_t i = 0; i < steps; ++i) {
     Step s;
@@ -118,6 +124,12 @@ Plan::Plan(int64_t arguments, const std::vector<int64_t>& program) : slots_(stat
       case Kind::free:
         s.to.slot = slot();
         STD_TORCH_CHECK(s.to.slot >= arguments, "a plan frees argument ", s.to.slot);
+        tensors[s.to.slot] = false;
+        break;
+      case Kind::place:
+        s.to.slot = make(false);
+        s.to.offset = read.number();
+        STD_TORCH_CHECK(s.to.offset < memory_, "a plan has a place at ", s.to.offset, " of ", memory_, " bytes");
         break;
       case Kind::zero:
         s.to = view(false);
@@ -129,7 +141,7 @@ Plan::Plan(int64_t arguments, const std::vector<int64_t>& program) : slots_(stat
       case Kind::product:
         s.from = view(false);
         s.by = view(false);
-        s.to.slot = static_cast<int64_t>(slots_++);
+        s.to.slot = make(true);
         break;
       case Kind::launch: {
         s.function = static_cast<uint64_t>(read.next());
@@ -163,7 +175,7 @@ namespace {
 // One replay: what its slots hold.
 class Replay {
  public:
-  Replay(const Arguments& arguments, size_t slots) : slots_(slots), places_(slots, 0) {
+  Replay(const Arguments& arguments, size_t slots, int64_t memory) : slots_(slots), places_(slots, 0) {
     for (size_t i = 0; i < arguments.size(); ++i) {
       if (!arguments[i]) continue;
       set(i, *arguments[i]);
@@ -172,7 +184,12 @@ class Replay {
       device_ = arguments[i]->get_device_index();
     }
     STD_TORCH_CHECK(device_type_ >= 0, "a plan needs a tensor among its arguments");
-    if (device_type_ == aoti_torch_device_type_cpu()) return;  // where a test stands in for the driver
+    if (device_type_ != aoti_torch_device_type_cpu()) use_card();  // on the CPU a test stands in for the driver
+    const int64_t stride = 1;
+    if (memory) memory_ = allocate(1, &memory, &stride, aoti_torch_dtype_uint8());
+  }
+
+  void use_card() {
     guard_.emplace(device_);
     static const binding::CurrentStream current_stream = binding::find_current_stream();
     STD_TORCH_CHECK(current_stream != nullptr, "this PyTorch was built without CUDA");
@@ -183,13 +200,13 @@ class Replay {
   void run(const Step& s) {
     switch (s.kind) {
       case Kind::allocate: {
-        AtenTensorHandle made = nullptr;
-        STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_empty_strided(
-            static_cast<int64_t>(s.to.sizes.size()), s.to.sizes.data(), s.to.strides.data(),
-            static_cast<int32_t>(s.dtype), device_type_, device_, &made));
-        set(s.to.slot, Tensor(made));
+        const auto dimensions = static_cast<int64_t>(s.to.sizes.size());
+        set(s.to.slot, allocate(dimensions, s.to.sizes.data(), s.to.strides.data(), static_cast<int32_t>(s.dtype)));
         break;
       }
+      case Kind::place:
+        places_[s.to.slot] = address(*memory_) + s.to.offset;
+        break;
       case Kind::free:
         slots_[s.to.slot].reset();
         break;
@@ -237,12 +254,20 @@ class Replay {
   }
 
  private:
+  Tensor allocate(int64_t dimensions, const int64_t* sizes, const int64_t* strides, int32_t dtype) const {
+    AtenTensorHandle made = nullptr;
+    STABLE_TORCH_ERROR_CODE_CHECK(
+        aoti_torch_empty_strided(dimensions, sizes, strides, dtype, device_type_, device_, &made));
+    return Tensor(made);
+  }
+
   void set(size_t slot, const Tensor& t) {
     slots_[slot] = t;
     places_[slot] = address(t);
   }
 
   std::vector<std::optional<Tensor>> slots_;
+  std::optional<Tensor> memory_;
   std::vector<uint64_t> places_;
   std::vector<uint64_t> values_;
   std::vector<void*> parameters_;
@@ -254,7 +279,7 @@ class Replay {
 }  // namespace
 
 std::vector<Tensor> Plan::replay(const Arguments& arguments) const {
-  Replay replay(arguments, slots_);
+  Replay replay(arguments, slots_, memory_);
   for (const Step& step : steps_) replay.run(step);
   std::vector<Tensor> results;
   results.reserve(results_.size());

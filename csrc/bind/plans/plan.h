@@ -32,11 +32,12 @@ struct Parameter {
   uint64_t value;  // or the bytes from the slot's first element
 };
 
-enum class Kind : int64_t { allocate, free, launch, zero, copy, product };
+enum class Kind : int64_t { allocate, free, launch, zero, copy, product, place };
 
 struct Step {
   Kind kind;
-  View to, from, by;  // allocate, zero: `to`; copy: `to` and `from`; product: `to` = `from` times `by`
+  View to, from, by;  // allocate, zero: `to`; copy: `to` and `from`; product: `to` = `from` times `by`;
+                      // place: `to`, at `to.offset` bytes of the memory for what only kernels see
   int64_t dtype = 0;  // allocate: a ScalarType
   uint64_t function = 0;
   uint32_t grid[3] = {1, 1, 1}, threads = 0, shared_memory = 0;
@@ -52,6 +53,7 @@ class Plan {
   std::vector<Tensor> replay(const Arguments& arguments) const;
 
  private:
+  int64_t memory_;  // bytes for what only kernels see
   size_t slots_;
   std::vector<Step> steps_;
   std::vector<View> results_;
