@@ -52,7 +52,7 @@ class Planned:
         self._tables: dict[tuple, int] = {}
         self.refusals: set[str] = set()
         """Why calls have no plan."""
-        self._kernels: list[Any] = []  # of plans: unloaded when the last who knows them is gone
+        self._kernels: dict[int, Any] = {}  # of plans: unloaded when the last who knows them is gone
         self._hooks: list[list] = []
 
     def __call__(self, *args: Any) -> Any:
@@ -100,7 +100,7 @@ class Planned:
                 torch.ops.lyra_plans.refuse(table, tensors)
             return results
         for compiled, hooks in recording.kernels:
-            self._kernels.append(compiled)
+            self._kernels[id(compiled)] = compiled
             if not any(hooks is known for known in self._hooks):
                 self._hooks.append(hooks)
         torch.ops.lyra_plans.add(table, tensors, program)
