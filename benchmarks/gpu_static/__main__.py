@@ -5,7 +5,8 @@ functions reaches (see :mod:`.product`) through Triton's front end and a chosen 
 architecture, and writes benchmarks/results/gpu_static.md and .json; what was compiled before is remembered in
 build/gpu_static. ``--every`` takes all of them to machine code and counts nothing: 1.5 hours on two cores for one of
 ``--architectures``; benchmarks/results/gpu_static_every.md. ``--reduced`` counts the main cases, compiles their
-launches for gfx942 and a smaller part of the variants for sm_90, and writes nothing;
+launches for gfx942 and a smaller part of the variants for sm_90, but for what is in results/gpu_static_reduced.json as
+it is, see :mod:`.recorded`; it writes nothing, with ``--record`` that file;
 ``--cuda`` has the CUDA C++ kernels only, in benchmarks/results/gpu_static_cuda.md, which ``--reduced`` leaves to
 tests/emulation.
 """
@@ -23,7 +24,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from . import aot, product, table
+from . import aot, product, recorded, table
 
 RESULTS = Path(__file__).parent.parent / "results"
 CACHE = Path(__file__).parents[2] / "build" / "gpu_static" / "triton"
@@ -82,11 +83,14 @@ def main() -> int:
     part = parser.add_mutually_exclusive_group()
     part.add_argument("--reduced", action="store_true", help="the main cases, and some variants on sm_90")
     part.add_argument("--every", action="store_true", help="all variants to machine code: hours; nothing else")
+    parser.add_argument("--record", action="store_true", help="with --reduced: compile all of it, and keep the results")
     part.add_argument("--cuda", action="store_true", help="only the CUDA C++ kernels")
     parser.add_argument("--only", default="", help="cases and functions whose name contains this; nothing is written")
     parser.add_argument("--architectures", nargs="+", default=aot.ARCHITECTURES, choices=aot.ARCHITECTURES)
     parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="processes that compile")
     options = parser.parse_args()
+    if options.record and (options.only or not options.reduced):
+        parser.error("--record goes with --reduced, and without --only")
     if options.cuda:
         return cuda()
     started = time.perf_counter()
@@ -102,13 +106,17 @@ def main() -> int:
         else:
             select = product.jobs if options.every else product.most
             work = select(found, options.architectures, CACHE)
-        compiled = list(pool.map(aot.compile_job, work, chunksize=4))
-    violations = table.byte_violations(rows) + table.compile_violations(compiled)
+        known = options.reduced and not options.record
+        compiled = list(pool.map(recorded.compile_job if known else aot.compile_job, work, chunksize=4))
+    violations = table.byte_violations(rows) + table.compile_violations(compiled) + recorded.differences(work, compiled)
     page = table.report(rows, compiled, violations, " ".join(("", *sys.argv[1:])))
     print(page)
     whole = sum(c["whole"] for c in compiled)
-    print(f"{whole} kernels compiled, {len(compiled) - whole} more checked by the front end, in "
-          f"{time.perf_counter() - started:.0f} s; {len(violations)} limits passed")  # fmt: skip
+    as_recorded = sum(c.get("recorded", False) for c in compiled)
+    print(f"{whole} kernels compiled, {len(compiled) - whole} more checked by the front end, {as_recorded} of them all "
+          f"as recorded, in {time.perf_counter() - started:.0f} s; {len(violations)} limits passed")  # fmt: skip
+    if options.record and not violations:
+        recorded.write(compiled)
     if options.every and not options.only:
         (RESULTS / "gpu_static_every.md").write_text(page)
     elif not options.reduced and not options.only:

@@ -104,15 +104,6 @@ def check_front_end(launch: dict[str, Any], arch: str) -> None:
     source.make_ir(target, parsed, backend.get_codegen_implementation(parsed), backend.get_module_map(), context)
 
 
-def _key(launch: dict[str, Any], arch: str, whole: bool) -> str:
-    """What a result depends on: the kernel's source and all that it calls, its constants and types, the compilers."""
-    source, target, options = _source(launch, arch)
-    backend = make_backend(target)
-    key = get_cache_key(source, backend, backend.parse_options(options), get_cache_invalidating_env_vars())
-    text = f"{key} {_READER} {'whole' if whole else 'front end'}"
-    return hashlib.sha256(text.encode()).hexdigest()
-
-
 @dataclass(frozen=True)
 class Job:
     """A recorded launch to compile for one architecture; ``variant`` says what it is, where a limit is passed.
@@ -128,13 +119,28 @@ class Job:
     whole: bool = True
     cache: Path | None = None
 
+    def key(self) -> str:
+        """Of all that a result depends on: the kernel's source and what it calls, constants, types, the compilers."""
+        source, target, options = _source(self.launch, self.arch)
+        backend = make_backend(target)
+        key = get_cache_key(source, backend, backend.parse_options(options), get_cache_invalidating_env_vars())
+        text = f"{key} {_READER} {'whole' if self.whole else 'front end'}"
+        return hashlib.sha256(text.encode()).hexdigest()
+
+    @property
+    def known(self) -> dict[str, Any]:
+        """What a result says of the job itself."""
+        types = sorted({t for t in self.launch["signature"].values() if t.startswith("*")})
+        what = {"kernel": self.launch["kernel"], "variant": self.variant, "arch": self.arch, "types": types}
+        return {**what, "error": "", "whole": self.whole}
+
 
 def compile_job(job: Job) -> dict[str, Any]:
     """What one launch needs on one architecture, or why it does not compile."""
-    known = {"kernel": job.launch["kernel"], "variant": job.variant, "arch": job.arch, "error": "", "whole": job.whole}
-    known["types"] = sorted({t for t in job.launch["signature"].values() if t.startswith("*")})
+    known = job.known
     try:
-        kept = job.cache and job.cache / f"{_key(job.launch, job.arch, job.whole)}.json"
+        key = known["key"] = job.key()
+        kept = job.cache and job.cache / f"{key}.json"
         if kept and kept.exists():
             return {**known, **json.loads(kept.read_text())}
         # Triton's own cache keeps every intermediate form, a megabyte a kernel.
