@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import cast
+from typing import TYPE_CHECKING, cast
 
 import torch
 from torch import Tensor, nn
@@ -13,9 +13,13 @@ from .._torch import has_hooks
 from ..layout import compute_dtype, count_sequences
 from ..ops._checks import autocast, autocast_enabled
 from ..ops.s4d_conv import ALGORITHMS, scans_on_gpu
+from ..ops.sequence_parallel import from_first_rank, refuse
 from ._children import weights
 from .checks import boolean, choice, even_int, learning_rate, positive_float, positive_int, probability
 from .rms_norm import RMSNorm
+
+if TYPE_CHECKING:
+    from torch.distributed import ProcessGroup
 
 _SPECTRUM = (("kernel", "log_dt"), ("kernel", "log_A_real"), ("kernel", "A_imag"), ("kernel", "C"))
 _LINEAR = (("0", "weight"), ("0", "bias"))
@@ -186,6 +190,7 @@ class S4D(nn.Module):
         initial_state: Tensor | None = None,
         return_final_state: bool = False,
         residual: Tensor | None = None,
+        group: ProcessGroup | None = None,
     ) -> Tensor | tuple[Tensor, Tensor]:
         """Apply the layer.
 
@@ -196,6 +201,8 @@ class S4D(nn.Module):
             initial_state: ``(S, H, d_state / 2, 2)``, the state that each sequence continues from.
             return_final_state: whether to return the state after each sequence's last token, too.
             residual: like ``u``, added to the output in the same pass over memory.
+            group: a ``torch.distributed`` process group over whose ranks the sequences are split, ``u`` this rank's
+                tokens; see :func:`lyra_kernels.s4d_conv`. A channel that dropout zeroes is zero on every rank.
 
         Returns:
             ``y`` like ``u``, zero at padded positions, or ``(y, final_state)``.
@@ -206,6 +213,8 @@ class S4D(nn.Module):
         """
         channels = u.shape[1 if self.transposed else 2] if u.dim() == 3 else None
         if channels != self.d_model:
+            if group is not None:
+                refuse(group)
             layout = f"(B, {self.d_model}, L)" if self.transposed else f"(B, L, {self.d_model})"
             raise ValueError(f"u must be {layout} with transposed={self.transposed}, got {tuple(u.shape)}")
         if self.transposed:
@@ -213,7 +222,7 @@ class S4D(nn.Module):
         own = residual is None or residual is u
         u = autocast(u)
         states = initial_state is not None or return_final_state
-        if own and not states and self._is_one_op(u):
+        if own and not states and group is None and self._is_one_op(u):
             return self._block(u, None, residual is not None, lengths, cu_seqlens)
         log_dt, log_A_real, A_imag, C = weights(self, _SPECTRUM)
         result = ops.s4d_conv(
@@ -229,15 +238,17 @@ class S4D(nn.Module):
             initial_state=initial_state,
             return_final_state=return_final_state,
             algorithm=self.algorithm,
+            group=group,
         )
         y, state = result if isinstance(result, tuple) else (result, None)
         sequences = count_sequences(u, cu_seqlens)
         weight, bias = weights(self.output_linear, _LINEAR)
+        mask = self._dropout_mask(sequences, u)
         y = ops.gelu_glu(
             y,
             weight.squeeze(-1),
             bias,
-            mask=self._dropout_mask(sequences, u),
+            mask=mask if mask is None or group is None else from_first_rank(mask, group),
             residual=residual,
             lengths=lengths,
             cu_seqlens=cu_seqlens,

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, Any
+
 import torch
 from torch import Tensor
 
 from .. import backends, reference
 from ..layout import compute_dtype, count_sequences
-from . import _checks, cost_model
+from . import _checks, cost_model, sequence_parallel
 from ._autograd import Arguments, Op, needs_graph
 from .conv import causal_conv_op, fft_conv_op
 from .s4d_kernel import check_parameters, s4d_kernel_op
+from .sequence_parallel import check_group
+
+if TYPE_CHECKING:
+    from torch.distributed import ProcessGroup
 
 ALGORITHMS = ("auto", "fft", "direct", "scan")
 MOST = 2**31  # tokens, more than any sequence has
@@ -83,6 +89,7 @@ def s4d_conv(
     initial_state: Tensor | None = None,
     return_final_state: bool = False,
     algorithm: str = "auto",
+    group: ProcessGroup | None = None,
 ) -> Tensor | tuple[Tensor, Tensor]:
     """``y_t = sum_{s<=t} K_{t-s} u_s + D u_t`` with the kernel of :func:`s4d_kernel`, in float32 or float64.
 
@@ -100,16 +107,41 @@ def s4d_conv(
         initial_state: ``(sequences, H, M, 2)``, the state before the first token; zeros if None.
         return_final_state: also return the state after the last token.
         algorithm: "scan", "fft", "direct", or "auto" for the cheapest by ``cost_model``.
+        group: a ``torch.distributed`` process group over whose ranks the sequences are split: ``u`` holds this
+            rank's tokens, which follow those of the rank before. Ranks may hold different numbers of tokens, also
+            none. See below.
 
     Returns:
         Like ``u``, zero at padded positions; with ``return_final_state`` also ``(sequences, H, M, 2)``.
 
     Raises:
         TypeError, ValueError: an argument has the wrong dtype, shape, device or value; the message says which.
+        RuntimeError: with ``group`` inside torch.compile, an export, a torch.func transform or forward-mode AD.
+
+    With ``group`` every rank makes the call with equal parameters, and every rank the backward, all in the same
+    order; a rank without a loss of its own calls it on ``0 * y.sum()``. Outputs are those of one process that holds
+    all tokens. The loss is the sum of the ranks' losses: ``u`` gets its whole gradient, parameters each rank's own
+    share of theirs. Nothing sums the shares: ``all_reduce`` them, or let DistributedDataParallel, which also divides
+    by the number of its processes. ``initial_state`` is the one before the first rank's tokens and given there alone;
+    the final state is the one after this rank's own tokens, on the last rank that of the whole sequence.
+
+    Each rank scans its tokens once and adds what the states of the others do there, half a scan more; bidirectional
+    convolutions scan each direction on its own. A call and a backward send one message each to all ranks, the states
+    ``(directions, batch, H, M, 2)``, and a call some integers before, by which ranks that disagree are all refused.
+    ``lengths`` and ``cu_seqlens`` are refused: no causal output depends on what is after a sequence's end, so pad
+    there, with zeros if ``bidirectional``.
 
     Source: Gu et al. 2022, "On the Parameterization and Initialization of Diagonal State Space Models".
     """
     states = initial_state is not None or return_final_state
+    if group is not None:
+        check_group(group)
+        if group.size() > 1:
+            y, final_state = _over_group(
+                group, algorithm, states, u, log_dt, log_A_real, A_imag, C, D, lengths, cu_seqlens, bidirectional,
+                initial_state,
+            )  # fmt: skip
+            return (y, final_state) if return_final_state else y
     check_convolution(
         u, log_dt, log_A_real, A_imag, C, D, lengths, cu_seqlens, bidirectional, initial_state, states, algorithm
     )
@@ -133,6 +165,51 @@ def s4d_conv(
     kernel = s4d_kernel_op(*spectrum, C[0].contiguous() if bidirectional else C, taps)
     reverse = s4d_kernel_op(*spectrum, C[1].contiguous(), taps) if bidirectional else None
     return op(u, kernel, reverse, D, lengths, cu_seqlens)
+
+
+def _over_group(
+    group: ProcessGroup,
+    algorithm: str,
+    states: bool,
+    u: Tensor,
+    log_dt: Tensor,
+    log_A_real: Tensor,
+    A_imag: Tensor,
+    C: Tensor,
+    D: Tensor | None,
+    lengths: Tensor | None,
+    cu_seqlens: Tensor | None,
+    bidirectional: bool,
+    initial_state: Tensor | None,
+) -> tuple[Tensor, Tensor]:
+    """The output at this rank's tokens and the state after them."""
+    try:
+        check_convolution(
+            u, log_dt, log_A_real, A_imag, C, D, lengths, cu_seqlens, bidirectional, initial_state, states, algorithm
+        )
+        if algorithm in ("fft", "direct"):
+            raise ValueError(f"algorithm {algorithm!r} carries no state from rank to rank: use 'scan' or 'auto'")
+        if lengths is not None or cu_seqlens is not None:
+            raise ValueError("sequences split over a group have one length: leave lengths and cu_seqlens out, and pad; "
+                             "tokens after a sequence's end change no causal output before it")  # fmt: skip
+        if initial_state is not None and group.rank() > 0:
+            raise ValueError("initial_state is the state before the whole sequence and enters the first rank of the "
+                             f"group: leave it out on rank {group.rank()}")  # fmt: skip
+    except (TypeError, ValueError):
+        sequence_parallel.refuse(group)
+        raise
+    log_dt, log_A_real, A_imag, C, D, initial_state = _checks.parameters(
+        compute_dtype(u), log_dt, log_A_real, A_imag, C, D, initial_state
+    )
+    recorded = needs_graph((u, log_dt, log_A_real, A_imag, C, D, initial_state))
+    split = sequence_parallel.agree(group, u, log_A_real.shape[1], bidirectional, recorded)
+
+    def scan(u: Tensor, *args: Any) -> tuple[Tensor, Tensor]:
+        *parameters, state = args
+        return s4d_scan_op(u.contiguous(), *parameters, None, None, state, recorded)[:2]
+
+    directions = C if bidirectional else C.unsqueeze(0)
+    return sequence_parallel.convolve(scan, split, u, log_dt, log_A_real, A_imag, directions, D, initial_state)
 
 
 @_checks.once_a_signature

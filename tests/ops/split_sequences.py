@@ -1,0 +1,255 @@
+"""What test_group.py starts in each of three processes: every check, and which of them failed."""
+
+from __future__ import annotations
+
+import datetime
+import importlib
+import inspect
+import json
+import multiprocessing
+import re
+import sys
+import traceback
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import pytest
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+import lyra_kernels as lk
+
+from . import cases
+
+RANKS = 3
+README = Path(__file__).resolve().parents[2] / "README.md"
+Group = dist.ProcessGroup
+
+
+def _case(name: str, tokens: Sequence[int], dtype: torch.dtype = torch.float32) -> cases.Case:
+    """As in `cases`, but what a rank passes on matters to all after it, and phases outgrow float32's digits."""
+    torch.manual_seed(sum(tokens))
+    case = cases.make(name, dtype=dtype, batch=2, length=sum(tokens), channels=3)
+    case.tensors["log_A_real"] -= 3.0
+    case.tensors["A_imag"] *= 20.0
+    return case
+
+
+def _mine(x: Tensor, tokens: Sequence[int], rank: int) -> Tensor:
+    return x.split(list(tokens), 1)[rank]
+
+
+def _check(group: Group, name: str, tokens: Sequence[int], dtype: torch.dtype = torch.float32) -> None:
+    """Values and gradients of every input against the float64 reference of a process that holds all."""
+    rank, last = dist.get_rank(group), len(tokens) - 1
+    case = _case(name, tokens, dtype)
+    with torch.no_grad():
+        cotangents = cases.weights_like(case())
+    exact_outputs, exact = cases.reference(case, cotangents)
+
+    leaves = case.leaves()
+    tensors = {**leaves.tensors, "u": _mine(leaves.tensors["u"], tokens, rank)}
+    if rank:
+        tensors.pop("initial_state", None)
+    outputs = case.function(**tensors, **case.options, group=group)
+    outputs = outputs if isinstance(outputs, tuple) else (outputs,)
+    weights = [_mine(cotangents[0], tokens, rank), *(w * (rank == last) for w in cotangents[1:])]
+    torch.autograd.backward(outputs, weights)
+
+    limit = cases.TOLERANCE[dtype]
+    assert outputs[0].dtype == dtype
+    cases.assert_close(outputs[0], _mine(exact_outputs[0], tokens, rank), limit, "y")
+    if len(outputs) == 2 and rank == last:
+        cases.assert_close(outputs[1], exact_outputs[1], limit, "final state")
+    found = {k: torch.zeros_like(v) if v.grad is None else v.grad for k, v in leaves.tensors.items()}
+    cases.assert_close(_mine(found.pop("u"), tokens, rank), _mine(exact["u"], tokens, rank), limit, "gradient of u")
+    for key, share in found.items():
+        dist.all_reduce(share, group=group)
+        cases.assert_close(share, exact[key], limit, f"gradient of {key}")
+
+
+def causal(group: Group) -> None:
+    _check(group, "s4d_conv-auto", [33, 70, 150])
+
+
+def bidirectional(group: Group) -> None:
+    _check(group, "s4d_conv-scan-bidirectional", [129, 1, 64])
+
+
+def states(group: Group) -> None:
+    _check(group, "s4d_conv-scan-state", [5, 67, 20])
+
+
+def ranks_without_tokens(group: Group) -> None:
+    for tokens in ([0, 40, 30], [40, 0, 30], [0, 7, 0], [0, 0, 0]):
+        for name in ("s4d_conv-scan-state", "s4d_conv-scan-bidirectional"):
+            _check(group, name, tokens)
+
+
+def float64(group: Group) -> None:
+    _check(group, "s4d_conv-scan-bidirectional", [50, 64, 3], torch.float64)
+
+
+def half_precision(group: Group) -> None:
+    _check(group, "s4d_conv-scan-state", [31, 40, 9], torch.bfloat16)
+    _check(group, "s4d_conv-scan-bidirectional", [31, 40, 9], torch.float16)
+
+
+def part_of_the_processes(group: Group) -> None:
+    """The first and the last alone; and one alone, which is a call without a group."""
+    ranks = [0, RANKS - 1]
+    pair = dist.new_group(ranks)
+    alone = [dist.new_group([rank]) for rank in range(RANKS)][dist.get_rank()]
+    if dist.get_rank() in ranks:
+        _check(pair, "s4d_conv-scan-bidirectional", [20, 45])
+    else:
+        with pytest.raises(TypeError, match=r"^group must be a torch.distributed.ProcessGroup that this process is in"):
+            _check(pair, "s4d_conv-auto", [0, 0])
+    _check(alone, "s4d_conv-scan-state", [41])
+
+
+def second_derivatives(group: Group) -> None:
+    """Of the gradient of u, in everything that it depends on."""
+    tokens, rank = [20, 33, 10], dist.get_rank(group)
+    case = _case("s4d_conv-scan-bidirectional", tokens, torch.float64)
+    case.tensors.pop("D")
+    case.tensors["weight"], probe = torch.randn_like(case.tensors["u"]), torch.randn_like(case.tensors["u"])
+
+    def gradients(part: Callable[[Tensor], Tensor], **options: Group) -> dict[str, Tensor]:
+        tensors = case.leaves().tensors
+        u, weight = part(tensors.pop("u")), part(tensors["weight"])
+        y = case.function(u, *list(tensors.values())[:-1], **case.options, **options)
+        (first,) = torch.autograd.grad((y * weight).sum(), u, create_graph=True)
+        found = torch.autograd.grad((first * part(probe)).sum(), list(tensors.values()))
+        return dict(zip(tensors, found, strict=True))
+
+    exact = gradients(lambda x: x)
+    for key, share in gradients(lambda x: _mine(x, tokens, rank), group=group).items():
+        dist.all_reduce(share, group=group)
+        cases.assert_close(share, exact[key], 1e-12, f"second derivative by {key}")
+
+
+def layer(group: Group) -> None:
+    """S4D in training: dropout zeroes the same channels on every rank."""
+    tokens, rank = [17, 40, 12], dist.get_rank(group)
+    torch.manual_seed(1)
+    model = lk.S4D(6, d_state=8, dropout=0.5, bidirectional=True)
+    x = torch.randn(2, 6, sum(tokens))
+    part = x.split(tokens, 2)[rank]
+    torch.manual_seed(2)
+    whole = model(x, residual=x)
+    torch.manual_seed(2 + rank)
+    y = model(part, residual=part, group=group)
+    cases.assert_close(y, whole.split(tokens, 2)[rank], 1e-5, "y")
+    with pytest.raises(ValueError, match="^u must be" if rank == 1 else "^rank 1 of the group refused its arguments"):
+        model(part[:, : 5 if rank == 1 else 6], group=group)
+
+
+def readme(group: Group) -> None:
+    """Its example, on every rank."""
+    blocks = re.findall(r"```python\n(.*?)```", README.read_text(), flags=re.DOTALL)
+    (example,) = (block for block in blocks if "group=" in block)
+    model = lk.S4D(d_model=64, d_state=64, transposed=False, bidirectional=True)
+    names = {"torch": torch, "lk": lk, "layer": model}
+    exec(compile(example, "README.md", "exec"), names)
+    assert names["group"] is dist.group.WORLD
+    assert names["y_part"].shape == names["part"].shape
+
+
+def refused(group: Group) -> None:
+    """One rank errs: it says what, the others say that it did, and nobody waits."""
+    rank = dist.get_rank(group)
+    case = cases.make("s4d_conv-scan", batch=2)
+    case.options.pop("algorithm")
+    u, state = case.tensors["u"], torch.zeros(2, 5, 4, 2)
+    errors: list[tuple[dict, str]] = [
+        (
+            {"lengths": torch.tensor([3, 4])},
+            "sequences split over a group have one length: leave lengths and cu_seqlens",
+        ),
+        ({"u": u[:1], "cu_seqlens": torch.tensor([0, 37])}, "sequences split over a group have one length"),
+        ({"algorithm": "fft"}, "algorithm 'fft' carries no state from rank to rank: use 'scan' or 'auto'"),
+        ({"algorithm": "direct"}, "algorithm 'direct' carries no state from rank to rank"),
+        ({"initial_state": state}, "initial_state is .*: leave it out on rank 1"),
+        ({"u": u[0]}, r"u must have shape \(batch, length, H\)"),
+    ]
+    for changes, message in errors:
+        other = r"rank 1 of the group refused its arguments; its own error says why"
+        with pytest.raises(ValueError, match=f"^{message if rank == 1 else other}"):
+            case.function(**{**case.tensors, **case.options, **(changes if rank == 1 else {})}, group=group)
+
+
+def disagreeing(group: Group) -> None:
+    """All ranks say what about, and nobody waits."""
+    rank = dist.get_rank(group)
+    case = cases.make("s4d_conv-scan")
+    both = cases.make("s4d_conv-scan-bidirectional")
+    wide = cases.make("s4d_conv-scan", channels=6)
+    u, few = case.tensors["u"], {k: v[:, :3] for k, v in case.tensors.items() if k in ("log_A_real", "A_imag", "C")}
+    changes: list[tuple[dict, str]] = [
+        ({"u": u[:1]}, "the batch size of u is 3 on rank 0 but 1 on rank 2"),
+        (wide.tensors, "the number of channels is 5 on rank 0 but 6 on rank 2"),
+        (few, "the number of modes is 4 on rank 0 but 3 on rank 2"),
+        ({"u": u.half()}, "the dtype of u is torch.float32 on rank 0 but torch.float16 on rank 2"),
+        ({**both.tensors, "bidirectional": True}, "bidirectional is False on rank 0 but True on rank 2"),
+        (case.leaves().tensors, "whether gradients are recorded is False on rank 0 but True on rank 2"),
+    ]
+    for change, message in changes:
+        with pytest.raises(ValueError, match=message):
+            case.function(**{**case.tensors, **case.options, **(change if rank == 2 else {})}, group=group)
+
+
+def impossible(group: Group) -> None:
+    """What cannot wait for other processes."""
+    case = cases.make("s4d_conv-auto")
+
+    def call(u: Tensor) -> Tensor:
+        return case.function(**{**case.tensors, "u": u}, group=group).sum()
+
+    for transform in (torch.func.grad, torch.func.vmap, lambda f: lambda x: torch.func.jvp(f, (x,), (x,))):
+        with pytest.raises(RuntimeError, match="has reverse-mode derivatives alone"):
+            transform(call)(case.tensors["u"])
+    with pytest.raises(TypeError, match=r"^group must be a torch.distributed.ProcessGroup .*, not 'all'$"):
+        case.function(**case.tensors, group="all")
+
+
+CHECKS = {
+    name: function
+    for name, function in globals().items()
+    if inspect.isfunction(function) and function.__module__ == __name__ and not name.startswith("_")
+}
+
+
+def _main(rank: int, folder: Path) -> None:
+    torch.set_num_threads(1)
+    store = dist.FileStore(str(folder / "store"), RANKS)
+    dist.init_process_group("gloo", store=store, rank=rank, world_size=RANKS, timeout=datetime.timedelta(seconds=60))
+    failed = {}
+    for name, function in CHECKS.items():
+        mine = None
+        try:
+            function(dist.group.WORLD)
+        except BaseException:
+            mine = traceback.format_exc()
+        every: list = [None] * RANKS
+        dist.all_gather_object(every, mine)
+        errors = [f"rank {r}: {error}" for r, error in enumerate(every) if error]
+        if errors:
+            failed[name] = "\n".join(errors)
+    if rank == 0:
+        (folder / "failed.json").write_text(json.dumps(failed))
+    dist.destroy_process_group()
+
+
+if __name__ == "__main__":
+    # Forked before anything runs, so that they import once, also what derivatives will need.
+    for module in ("torch.export", "torch.fx.experimental.symbolic_shapes"):
+        importlib.import_module(module)
+    fork = multiprocessing.get_context("fork")
+    processes = [fork.Process(target=_main, args=(rank, Path(sys.argv[1]))) for rank in range(RANKS)]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join()
+    sys.exit(max(abs(process.exitcode or 0) for process in processes))
