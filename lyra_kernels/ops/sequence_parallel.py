@@ -76,9 +76,10 @@ class Split:
 def _gather(x: Tensor, group: dist.ProcessGroup) -> Tensor:
     """Every rank's x, along a new first dimension."""
     x = x.contiguous()
-    found = x.new_empty((dist.get_world_size(group) * x.numel(),))
-    dist.all_gather_into_tensor(found, x.view(-1), group=group)
-    return found.view(-1, *x.shape)
+    found = x.new_empty((dist.get_world_size(group), *x.shape))
+    if x.numel():
+        dist.all_gather(list(found.unbind()), x, group=group)
+    return found
 
 
 def _tell(group: dist.ProcessGroup, told: list[int]) -> list[list[int]]:
@@ -213,7 +214,7 @@ def convolve(
     seen = torch.cat((seen[:1] * torch.exp(exponent), seen[1:]))
     rows = directions * batch
     repeated = [x.expand(rows, *x.shape).flatten(0, 1) for x in spectrum]
-    weights = torch.view_as_real(seen).to(log_dt.dtype).reshape(rows * channels, -1, 2)
+    weights = torch.view_as_real(seen).to(log_dt.dtype).flatten(0, 2)
     added = s4d_kernel_op(*repeated, weights, length).view(directions, batch, channels, length)
 
     total = added[0] if directions == 1 else added[0] + added[1].flip(-1)

@@ -10,7 +10,8 @@ import multiprocessing
 import re
 import sys
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -40,6 +41,17 @@ def _mine(x: Tensor, tokens: Sequence[int], rank: int) -> Tensor:
     return x.split(list(tokens), 1)[rank]
 
 
+def _whole(leaves: Mapping[str, Tensor], group: Group) -> dict[str, Tensor]:
+    """The sums over the ranks of the gradients of all tensors, u among them, which has zeros where others have tokens.
+
+    Of all before any is looked at: a rank that finds an error must not leave the others waiting.
+    """
+    found = {k: torch.zeros_like(v) if v.grad is None else v.grad for k, v in leaves.items()}
+    for share in found.values():
+        dist.all_reduce(share, group=group)
+    return found
+
+
 def _check(group: Group, name: str, tokens: Sequence[int], dtype: torch.dtype = torch.float32) -> None:
     """Values and gradients of every input against the float64 reference of a process that holds all."""
     rank, last = dist.get_rank(group), len(tokens) - 1
@@ -57,43 +69,34 @@ def _check(group: Group, name: str, tokens: Sequence[int], dtype: torch.dtype = 
     weights = [_mine(cotangents[0], tokens, rank), *(w * (rank == last) for w in cotangents[1:])]
     torch.autograd.backward(outputs, weights)
 
+    found = _whole(leaves.tensors, group)
     limit = cases.TOLERANCE[dtype]
     assert outputs[0].dtype == dtype
     cases.assert_close(outputs[0], _mine(exact_outputs[0], tokens, rank), limit, "y")
     if len(outputs) == 2 and rank == last:
         cases.assert_close(outputs[1], exact_outputs[1], limit, "final state")
-    found = {k: torch.zeros_like(v) if v.grad is None else v.grad for k, v in leaves.tensors.items()}
-    cases.assert_close(_mine(found.pop("u"), tokens, rank), _mine(exact["u"], tokens, rank), limit, "gradient of u")
-    for key, share in found.items():
-        dist.all_reduce(share, group=group)
-        cases.assert_close(share, exact[key], limit, f"gradient of {key}")
+    cases.assert_all_close(found, exact, limit)
 
 
-def causal(group: Group) -> None:
-    _check(group, "s4d_conv-auto", [33, 70, 150])
+SPLITS: list[tuple[str, list[int], torch.dtype]] = [
+    ("s4d_conv-auto", [33, 70, 150], torch.float32),
+    ("s4d_conv-scan-bidirectional", [129, 1, 64], torch.float32),
+    ("s4d_conv-scan-bidirectional", [50, 64, 3], torch.float64),
+    ("s4d_conv-scan-bidirectional", [31, 40, 9], torch.float16),
+    ("s4d_conv-scan-state", [31, 40, 9], torch.bfloat16),
+    ("s4d_conv-scan-state", [5, 67, 20], torch.float32),
+]
+SPLITS += [
+    (f"s4d_conv-scan-{form}", tokens, torch.float32)
+    for tokens in ([0, 40, 30], [40, 0, 30], [0, 7, 0], [0, 0, 0])
+    for form in ("state", "bidirectional")
+]
 
 
-def bidirectional(group: Group) -> None:
-    _check(group, "s4d_conv-scan-bidirectional", [129, 1, 64])
-
-
-def states(group: Group) -> None:
-    _check(group, "s4d_conv-scan-state", [5, 67, 20])
-
-
-def ranks_without_tokens(group: Group) -> None:
-    for tokens in ([0, 40, 30], [40, 0, 30], [0, 7, 0], [0, 0, 0]):
-        for name in ("s4d_conv-scan-state", "s4d_conv-scan-bidirectional"):
-            _check(group, name, tokens)
-
-
-def float64(group: Group) -> None:
-    _check(group, "s4d_conv-scan-bidirectional", [50, 64, 3], torch.float64)
-
-
-def half_precision(group: Group) -> None:
-    _check(group, "s4d_conv-scan-state", [31, 40, 9], torch.bfloat16)
-    _check(group, "s4d_conv-scan-bidirectional", [31, 40, 9], torch.float16)
+def no_sequences(group: Group) -> None:
+    tensors = _case("s4d_conv-auto", [4]).tensors
+    u = tensors["u"][:0]
+    assert lk.s4d_conv(**{**tensors, "u": u}, group=group).shape == u.shape
 
 
 def part_of_the_processes(group: Group) -> None:
@@ -110,24 +113,23 @@ def part_of_the_processes(group: Group) -> None:
 
 
 def second_derivatives(group: Group) -> None:
-    """Of the gradient of u, in everything that it depends on."""
+    """Of all first ones, in everything that they depend on."""
     tokens, rank = [20, 33, 10], dist.get_rank(group)
     case = _case("s4d_conv-scan-bidirectional", tokens, torch.float64)
-    case.tensors.pop("D")
-    case.tensors["weight"], probe = torch.randn_like(case.tensors["u"]), torch.randn_like(case.tensors["u"])
+    weight, *probes = (torch.randn_like(x) for x in (case.tensors["u"], *case.values))
 
     def gradients(part: Callable[[Tensor], Tensor], **options: Group) -> dict[str, Tensor]:
-        tensors = case.leaves().tensors
-        u, weight = part(tensors.pop("u")), part(tensors["weight"])
-        y = case.function(u, *list(tensors.values())[:-1], **case.options, **options)
-        (first,) = torch.autograd.grad((y * weight).sum(), u, create_graph=True)
-        found = torch.autograd.grad((first * part(probe)).sum(), list(tensors.values()))
-        return dict(zip(tensors, found, strict=True))
+        leaves = {**case.leaves().tensors, "weight": weight.clone().requires_grad_()}
+        tensors = {**leaves, "u": part(leaves["u"])}
+        y = case.function(**{k: v for k, v in tensors.items() if k != "weight"}, **case.options, **options)
+        inputs = [tensors[k] for k in case.tensors]
+        first = torch.autograd.grad((y * part(tensors["weight"])).sum(), inputs, create_graph=True)
+        sum((f * p).sum() for f, p in zip(first, [part(probes[0]), *probes[1:]], strict=True)).backward()
+        return leaves
 
     exact = gradients(lambda x: x)
-    for key, share in gradients(lambda x: _mine(x, tokens, rank), group=group).items():
-        dist.all_reduce(share, group=group)
-        cases.assert_close(share, exact[key], 1e-12, f"second derivative by {key}")
+    found = _whole(gradients(lambda x: _mine(x, tokens, rank), group=group), group)
+    cases.assert_all_close(found, {k: v.grad for k, v in exact.items() if v.grad is not None}, 1e-12)
 
 
 def layer(group: Group) -> None:
@@ -214,7 +216,10 @@ def impossible(group: Group) -> None:
         case.function(**case.tensors, group="all")
 
 
-CHECKS = {
+CHECKS: dict[str, Callable[[Group], None]] = {
+    f"{name} {tokens} {dtype}": partial(_check, name=name, tokens=tokens, dtype=dtype) for name, tokens, dtype in SPLITS
+}
+CHECKS |= {
     name: function
     for name, function in globals().items()
     if inspect.isfunction(function) and function.__module__ == __name__ and not name.startswith("_")
@@ -232,6 +237,7 @@ def _main(rank: int, folder: Path) -> None:
             function(dist.group.WORLD)
         except BaseException:
             mine = traceback.format_exc()
+            print(f"{name}, rank {rank}: {mine}", file=sys.stderr)  # what follows may be out of step, and die
         every: list = [None] * RANKS
         dist.all_gather_object(every, mine)
         errors = [f"rank {r}: {error}" for r, error in enumerate(every) if error]
