@@ -77,8 +77,7 @@ def _gather(x: Tensor, group: dist.ProcessGroup) -> Tensor:
     """Every rank's x, along a new first dimension."""
     x = x.contiguous()
     found = x.new_empty((dist.get_world_size(group), *x.shape))
-    if x.numel():
-        dist.all_gather(list(found.unbind()), x, group=group)
+    dist.all_gather(list(found.unbind()), x, group=group)
     return found
 
 

@@ -144,8 +144,13 @@ def layer(group: Group) -> None:
     torch.manual_seed(2 + rank)
     y = model(part, residual=part, group=group)
     cases.assert_close(y, whole.split(tokens, 2)[rank], 1e-5, "y")
+
+
+def layer_refused(group: Group) -> None:
+    rank = dist.get_rank(group)
+    u = torch.zeros(2, 5 if rank == 1 else 6, 4)
     with pytest.raises(ValueError, match="^u must be" if rank == 1 else "^rank 1 of the group refused its arguments"):
-        model(part[:, : 5 if rank == 1 else 6], group=group)
+        lk.S4D(6)(u, group=group)
 
 
 def readme(group: Group) -> None:
