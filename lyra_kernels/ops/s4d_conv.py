@@ -116,7 +116,7 @@ def s4d_conv(
 
     Raises:
         TypeError, ValueError: an argument has the wrong dtype, shape, device or value; the message says which.
-        RuntimeError: with ``group`` inside torch.compile, an export, a torch.func transform or forward-mode AD.
+        RuntimeError: with ``group`` in torch.compile(fullgraph=True), an export, a torch.func transform or forward-mode AD.
 
     With ``group`` every rank makes the call with equal parameters, and every rank the backward, all in the same
     order; a rank without a loss of its own calls it on ``0 * y.sum()``. Outputs are those of one process that holds
@@ -125,11 +125,11 @@ def s4d_conv(
     by the number of its processes. ``initial_state`` is the one before the first rank's tokens and given there alone;
     the final state is the one after this rank's own tokens, on the last rank that of the whole sequence.
 
-    Each rank scans its tokens once and adds what the states of the others do there, half a scan more; bidirectional
-    convolutions scan each direction on its own. A call and a backward send one message each to all ranks, the states
-    ``(directions, batch, H, M, 2)``, and a call some integers before, by which ranks that disagree are all refused.
-    ``lengths`` and ``cu_seqlens`` are refused: no causal output depends on what is after a sequence's end, so pad
-    there, with zeros if ``bidirectional``.
+    Each rank scans its tokens once and adds what the states of the others do there, half a scan's arithmetic more;
+    bidirectional convolutions scan each direction on its own. A call and a backward send one message each to all
+    ranks, the states ``(directions, batch, H, M, 2)``, and a call some integers before, by which ranks that disagree
+    are all refused. ``lengths`` and ``cu_seqlens`` are refused: no causal output depends on what is after a
+    sequence's end, so pad there, with zeros if ``bidirectional``.
 
     Source: Gu et al. 2022, "On the Parameterization and Initialization of Diagonal State Space Models".
     """

@@ -7,8 +7,8 @@ state that rank q ends with and ``N_qr`` the tokens between ranks q and r, the s
     S_r = sum_{q<r} exp(N_qr E) f_q
 
 and what it adds to the outputs there, ``Re sum_n c_n a_n^(t+1) S_n``, is the convolution kernel of S4D with ``C a S``
-in the place of ``C``: :func:`lyra_kernels.s4d_kernel`'s op makes it, once a sequence. That is half of a scan's
-arithmetic, where a second scan from the right state would be all of it, and holds for the backward as well.
+in the place of ``C``: :func:`lyra_kernels.s4d_kernel`'s op makes it, one kernel a sequence. That is half of a scan's
+arithmetic, where a second scan from the right state would be all of it; for the backward the same holds.
 
 The second direction of a bidirectional convolution is the same from the other end, and its states go in the same
 message.
@@ -177,6 +177,16 @@ class _Carry(torch.autograd.Function):
         return grad_states, grad_exponent, None, None, None
 
 
+def _response(spectrum: tuple[Tensor, ...], weights: Tensor, length: int) -> Tensor:
+    """``Re sum_n c_n a_n^l`` with ``weights (B, H, M)`` for ``C``, complex128: ``(B, length, H)`` in float32/64."""
+    batch, channels, _ = weights.shape
+    repeated = [x.expand(batch, *x.shape).flatten(0, 1) for x in spectrum]
+    C = torch.view_as_real(weights).to(repeated[0].dtype).flatten(0, 1)
+    # Two dimensions are transposed in blocks, three are not: on CPUs much slower, here and in the backward.
+    kernel = s4d_kernel_op(*repeated, C, length).t().contiguous()
+    return kernel.view(length, batch, channels).transpose(0, 1)
+
+
 def convolve(
     scan: Callable[..., tuple[Tensor, Tensor]],
     split: Split,
@@ -208,18 +218,12 @@ def convolve(
     exponent, _ = discretize(log_dt.double(), log_A_real.double(), A_imag.double(), C[0].double())
     entering = _Carry.apply(torch.stack(leaving), exponent, split)
 
+    states = _complex(entering).unbind()
     # The state decays before the first token sees it; the other way the last token sees what is right of it as it is.
-    seen = _complex(C).unsqueeze(1) * _complex(entering)
-    seen = torch.cat((seen[:1] * torch.exp(exponent), seen[1:]))
-    rows = directions * batch
-    repeated = [x.expand(rows, *x.shape).flatten(0, 1) for x in spectrum]
-    weights = torch.view_as_real(seen).to(log_dt.dtype).flatten(0, 2)
-    added = s4d_kernel_op(*repeated, weights, length).view(directions, batch, channels, length)
-
-    total = added[0] if directions == 1 else added[0] + added[1].flip(-1)
-    y = y.to(compute_dtype(u)) + total.transpose(1, 2)
-    if directions == 2:  # a token does not see itself: shift
-        seen_by_others = to_the_left.flip(1)[:, 1:]
-        y = y + torch.cat((seen_by_others, u.new_zeros(batch, min(length, 1), channels)), 1)
-    final = last + torch.view_as_real(torch.exp(exponent * length) * _complex(entering[0])).to(last.dtype)
+    y = y.to(compute_dtype(u)) + _response(spectrum, _complex(C[0]) * torch.exp(exponent) * states[0], length)
+    if directions == 2:
+        # A token does not see itself: shift.
+        others = torch.cat((u.new_zeros(batch, min(length, 1), channels), to_the_left[:, :-1]), 1)
+        y = y + (others + _response(spectrum, _complex(C[1]) * states[1], length)).flip(1)
+    final = last + torch.view_as_real(torch.exp(exponent * length) * states[0]).to(last.dtype)
     return y.to(u.dtype), final
