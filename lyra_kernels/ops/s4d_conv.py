@@ -116,7 +116,7 @@ def s4d_conv(
 
     Raises:
         TypeError, ValueError: an argument has the wrong dtype, shape, device or value; the message says which.
-        RuntimeError: with ``group`` in torch.compile(fullgraph=True), an export, a torch.func transform or forward-mode AD.
+        RuntimeError: with ``group``: in torch.compile(fullgraph=True), export, torch.func transforms, forward-mode AD.
 
     With ``group`` every rank makes the call with equal parameters, and every rank the backward, all in the same
     order; a rank without a loss of its own calls it on ``0 * y.sum()``. Outputs are those of one process that holds
