@@ -74,7 +74,7 @@ def check(sanitizer: str, tool: str, backend: str, name: str, kind: str, limit: 
     """The row of one op under one tool."""
     command = [sanitizer, "--tool", tool, "--target-processes", "application-only", "--error-exitcode", "86"]
     command += [sys.executable, "-m", "benchmarks.gpu.sanitized", name, backend, kind]
-    environment = {**os.environ, "PYTORCH_NO_CUDA_MEMORY_CACHING": "1", "LYRA_AUTOTUNE": "0"}
+    environment = {**os.environ, "PYTORCH_NO_CUDA_MEMORY_CACHING": "1"}
     status, output = children.run(command, limit, env=environment)
     return {"stage": "sanitizer", "tool": tool, "side": backend, "subject": name, **verdict(status, output)}
 

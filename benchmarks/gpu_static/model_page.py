@@ -77,7 +77,7 @@ measured): {first} on the half of the rows that the parameters were fitted to, {
 - A kernel whose code is unlike these is extrapolation. So is another card, or another clock.
 - Farthest off: {worst}.
 - Not in it: bank conflicts one by one, spilled registers, contention and the far half of the L2, TLB misses, clocks
-  below the highest. PyTorch's products are one rate, its long transforms are left out. Of kernels that time several
+  below the highest. PyTorch's products are one rate, its long transforms are left out. Of kernels with several
   configurations the first is taken.
 
 ## Ops

@@ -10,6 +10,7 @@ from triton.runtime.errors import OutOfResources
 
 from lyra_kernels.backends.triton import IMPLEMENTATIONS, _autotune, _launch, causal_conv, gelu_glu
 
+ENABLED = _autotune.enabled
 SLOW, FAST = _launch.Config({"X": 1}, 4), _launch.Config({"X": 2}, 8)
 
 
@@ -46,7 +47,7 @@ def card(monkeypatch, tmp_path):
     """A card on which the second configuration is the faster; its cache folder is empty."""
     found = _Card({1: 2.0, 2: 1.0})
     monkeypatch.setenv("LYRA_CACHE", str(tmp_path))
-    monkeypatch.delenv("LYRA_AUTOTUNE", raising=False)
+    monkeypatch.setenv("LYRA_AUTOTUNE", "1")
     monkeypatch.setattr(_autotune, "_known", {})
     monkeypatch.setattr(_autotune, "seconds", found.seconds)
     monkeypatch.setattr(_autotune, "enabled", lambda device: True)
@@ -130,11 +131,39 @@ def test_what_does_not_fit_is_not_chosen(card):
         _launched(card, 10_000)
 
 
-@pytest.mark.parametrize("why", ["a processor", "the environment", "deterministic algorithms", None])
+@pytest.mark.parametrize("why", ["a processor", "nobody asked", "deterministic algorithms", "LYRA_AUTOTUNE=0", None])
 def test_when_nothing_is_timed(why, monkeypatch):
-    monkeypatch.setenv("LYRA_AUTOTUNE", "0" if why == "the environment" else "1")
+    monkeypatch.setenv("LYRA_AUTOTUNE", "0" if why == "LYRA_AUTOTUNE=0" else "1")
+    if why == "nobody asked":
+        monkeypatch.delenv("LYRA_AUTOTUNE")
     monkeypatch.setattr(torch, "are_deterministic_algorithms_enabled", lambda: why == "deterministic algorithms")
     assert _autotune.enabled(torch.device("cpu" if why == "a processor" else "cuda")) == (why is None)
+
+
+def test_a_first_call_costs_nothing(card, monkeypatch, tmp_path):
+    """Unless asked, a launch takes the first configuration: nothing is timed, read or written, whatever was before."""
+    assert _launched(card, 100) == 2 and card.timed == [1, 2]
+    monkeypatch.delenv("LYRA_AUTOTUNE")
+    monkeypatch.setattr(_autotune, "enabled", lambda device: ENABLED(torch.device("cuda")))
+    monkeypatch.setattr(_autotune, "_read", lambda path: pytest.fail("read"))
+    monkeypatch.setattr(_autotune, "_known", {})
+    assert _launched(card, 100) == 1 and card.launched == [1] and card.timed == [1, 2]
+
+
+@pytest.mark.parametrize("value", ["", "yes", "2"])
+def test_what_the_variable_may_be(value, monkeypatch):
+    monkeypatch.setenv("LYRA_AUTOTUNE", value)
+    with pytest.raises(ValueError, match=f"LYRA_AUTOTUNE must be 0 or 1, not {value!r}"):
+        _autotune.enabled(torch.device("cuda"))
+
+
+@pytest.mark.parametrize(
+    ("rows", "tiles", "first"),
+    [(16, 1000, [16]), (17, 1, [16, 32]), (64, 1, [16, 32]), (64, 4, [32, 16]), (1024, 64, [32, 16])],
+)
+def test_what_a_card_is_given_untimed(rows, tiles, first):
+    """Of causal_conv's configurations, on a card of 132 processors: the larger where it is full."""
+    assert [c.blocks["BLOCK_R"] for c in causal_conv.configurations(rows, tiles, 64, 132)] == first
 
 
 def test_a_capture_takes_what_is_known(card, monkeypatch):

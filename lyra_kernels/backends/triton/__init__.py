@@ -9,8 +9,9 @@ TF32 product only where ``torch.backends.cuda.matmul.allow_tf32`` says so. In fp
 operands as they are, beside tables split into parts of their type; other operands are TF32, rounded to nearest. float64
 has no kernel: it takes the reference formula.
 
-A kernel is compiled once for all lengths and batch sizes. A few have two configurations, timed once on each card;
-``LYRA_AUTOTUNE=0`` turns that off, ``LYRA_CACHE`` is the folder where choices are kept.
+A kernel is compiled once for all lengths and batch sizes. Block sizes follow from shapes; nothing is timed. Two
+kernels have a second configuration, which ``LYRA_AUTOTUNE=1`` tries on a card that is unlike the one that the choices
+were made on (``_autotune``).
 
 Importing this module imports neither triton nor any kernel.
 

@@ -1,14 +1,17 @@
-"""Which of a kernel's few configurations is the fastest on this card: timed once, then remembered.
+"""Which of a kernel's few configurations is the fastest on this card: timed where ``LYRA_AUTOTUNE=1`` asks for it.
+
+Otherwise nothing is timed: a kernel's first configuration is taken, which its module chooses from shapes alone. Timing
+is for cards that these choices were not made on. It takes 256 MB and up to a second for each kind of launch.
 
 What is remembered is keyed on the kernel, its constants, its tensors' types and its sizes rounded up to powers of 2, so
 that a new length is rarely timed, and never more than some dozens are. It is kept in memory and in a file of the user's
 cache folder (``LYRA_CACHE``, else ``XDG_CACHE_HOME``/lyra, else ~/.cache/lyra), one a card and Triton version.
 
-The first configuration is taken with ``LYRA_AUTOTUNE=0``, where torch is asked for deterministic algorithms, and in the
-interpreter; while a CUDA graph is captured nothing is timed. A launch like one before it asks nothing of this
-(``_direct``): the variable is read once for each kind. Only kernels that may run twice have several: they read
-nothing that they write. The configurations of one kernel add in the same order, with the same matrix instructions, so
-that results do not depend on the choice.
+The first configuration is taken, too, where torch is asked for deterministic algorithms and in the interpreter; while a
+CUDA graph is captured nothing is timed. A launch like one before it asks nothing of this (``_direct``): the variable is
+read once for each kind. Only kernels that may run twice have several: they read nothing that they write. The
+configurations of one kernel add in the same order, with the same matrix instructions, so that results do not depend on
+the choice.
 """
 
 from __future__ import annotations
@@ -32,9 +35,15 @@ _known: dict[Path, dict[str, str]] = {}
 
 
 def enabled(device: torch.device) -> bool:
-    """Whether a device has its choice of configurations."""
-    chooses = os.environ.get("LYRA_AUTOTUNE", "1") != "0" and not torch.are_deterministic_algorithms_enabled()
-    return device.type == "cuda" and chooses
+    """Whether configurations are timed on a device.
+
+    Raises:
+        ValueError: ``LYRA_AUTOTUNE`` is neither 0 nor 1.
+    """
+    asked = os.environ.get("LYRA_AUTOTUNE", "0")
+    if asked not in ("0", "1"):
+        raise ValueError(f"the environment variable LYRA_AUTOTUNE must be 0 or 1, not {asked!r}")
+    return asked == "1" and device.type == "cuda" and not torch.are_deterministic_algorithms_enabled()
 
 
 def _rounded(n: int) -> int:

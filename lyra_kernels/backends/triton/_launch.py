@@ -165,7 +165,7 @@ def launch(
     constants: dict[str, Any],
     configs: Sequence[Config],
 ) -> None:
-    """Run ``kernel`` with the fastest of ``configs``, or the first, whose shared memory the card has.
+    """Run ``kernel`` with the first of ``configs`` whose shared memory the card has, or the fastest by ``_autotune``.
 
     Args:
         kernel: a ``triton.jit`` function.
