@@ -14,8 +14,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 import lyra_kernels as lk
 from lyra_kernels import reference
-from lyra_kernels.backends import cuda
-from lyra_kernels.backends.cuda import gelu_glu_backward, transform_size
+from lyra_kernels.backends.cuda import fft_conv, gelu_glu_backward, halves
+from lyra_kernels.backends.cuda.fft_conv import transform_size
 from lyra_kernels.schemas import OPS
 from tests.card import kernels_for_cuda
 
@@ -172,21 +172,82 @@ def test_fft_conv_empty(batch, length):
     check("causal_conv", [*conv_arguments(batch, length, 4, 3, True), None, None], 4)
 
 
-@pytest.mark.parametrize("cu_seqlens", [[0, 20], [0, 7, 7, 20]])
+@pytest.mark.parametrize("by", ["whole", "halves"])
+@pytest.mark.parametrize(
+    ("cu_seqlens", "taps", "reverse"),
+    [
+        ([0, 20], 20, 17),
+        ([0, 7, 7, 20], 20, None),
+        ([0, 1, 1, 2, 31, 33, 33, 47], 47, 50),
+        ([0, 40, 65, 70, 123], 8, 3),
+        ([0, 3, 24, 30, 83], 24, 1),
+        ([0, 5, 6, 11], 0, 0),
+    ],
+)
 @pytest.mark.parametrize("name", ["fft_conv", "causal_conv"])
-def test_packed_convolutions_inside_a_cuda_graph(name, cu_seqlens, monkeypatch):
-    """A capture cannot wait for a value on the card: none is read."""
-    monkeypatch.setattr(cuda, "_capturing", lambda x: True)
-    args = [torch.randn(1, 20, 3), torch.randn(3, 20), torch.randn(3, 17), torch.randn(3), None]
+def test_packed_convolutions_read_no_value(name, cu_seqlens, taps, reverse, by, monkeypatch):
+    """Neither way waits for the card, which a capture cannot do; both give what each sequence gives alone."""
+    monkeypatch.setattr(fft_conv, "FEW", -1 if by == "halves" else 100)
+    monkeypatch.setattr(fft_conv, "SMALL", 0)
     packed = torch.tensor(cu_seqlens)
+    args = [torch.randn(1, cu_seqlens[-1], 3), torch.randn(3, taps)]
+    args += [None if reverse is None else torch.randn(3, reverse), torch.randn(3), None]
     wanted = reference.fft_conv(*(a if a is None else a.double() for a in args), packed)
     found = _without_reading(lambda: implementations()[name](*args, packed))
     assert relative_error(found, wanted) < 1e-6
     gradients = _without_reading(lambda: implementations()[f"{name}_backward"](found, *args, packed))
-    leaves = [a.double().requires_grad_() for a in args[:4]]
-    exact = torch.autograd.grad(reference.fft_conv(*leaves, None, packed), leaves, found.double())
-    for a, b in zip(gradients, exact, strict=True):
+    leaves = [a if a is None else a.double().requires_grad_() for a in args[:4]]
+    given = [leaf for leaf in leaves if leaf is not None]
+    exact = torch.autograd.grad(
+        reference.fft_conv(*leaves, None, packed), given, found.double(), materialize_grads=True
+    )
+    present = [gradient for gradient, leaf in zip(gradients, leaves, strict=True) if leaf is not None]
+    for a, b in zip(present, exact, strict=True):
         assert relative_error(a, b) < 2e-6
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_packed_convolutions_by_halves_of_all_dtypes(dtype, monkeypatch):
+    monkeypatch.setattr(fft_conv, "FEW", -1)
+    monkeypatch.setattr(fft_conv, "SMALL", 0)
+    packed = torch.tensor([0, 9, 10, 10, 77, 100])
+    check("fft_conv", [*conv_arguments(1, 100, 5, 60, True, dtype), None, packed], 4)
+
+
+def test_halves_keep_sequences_apart(monkeypatch):
+    """A NaN in one of them reaches no other, in either direction."""
+    monkeypatch.setattr(fft_conv, "FEW", -1)
+    monkeypatch.setattr(fft_conv, "SMALL", 0)
+    packed = torch.tensor([0, 11, 30, 49])
+    args = conv_arguments(1, 49, 3, 49, True)
+    args[0][:, 11:30] = torch.nan
+    grad = torch.randn(1, 49, 3)
+    grad[:, 11:30] = torch.nan
+    y = implementations()["fft_conv"](*args, None, packed)
+    du = implementations()["fft_conv_backward"](grad, *args, None, packed)[0]
+    for x in (y, du):
+        assert not x[:, :11].isnan().any() and not x[:, 30:].isnan().any()
+
+
+def test_many_packed_sequences_do_not_get_a_transform_of_all_tokens_each():
+    u, some, many = torch.empty(1, 1 << 16, 64, device="meta"), torch.empty(3), torch.empty(1001)
+    by_halves = fft_conv.FftConv._by_halves
+    assert by_halves(u, many) and not by_halves(u, some) and not by_halves(u[:, :100], many) and not by_halves(u, None)
+
+
+@pytest.mark.parametrize("tokens", [1, 2, 3, 5, 7, 12, 40, 61])
+def test_every_pair_of_tokens_comes_apart_at_one_cut(tokens):
+    for taps in range(1, tokens + 1):
+        block = halves.block_size(taps)
+        padded = -(-tokens // block) * block
+        seen = torch.zeros(padded, padded, dtype=torch.int64)
+        row = torch.arange(padded)
+        for cut in halves.cuts(block, padded):
+            for left, right in zip(cut.left(row), cut.right(row), strict=True):
+                assert right[0] == left[-1] + 1
+                seen[left[:, None], right[None, :]] += 1
+        apart = row[None, :] - row[:, None]
+        assert (seen[(apart > 0) & (apart < taps)] == 1).all() and (seen[apart <= 0] == 0).all() and seen.max() <= 1
 
 
 def test_transform_size():

@@ -66,12 +66,14 @@ class _Kernel:
         return self.default(*args)
 
 
-@pytest.fixture(params=["triton", "cuda"])
+@pytest.fixture(params=["triton", "cuda", "cuda, by halves"])
 def backend(request, monkeypatch):
     if request.param == "triton":
         yield "triton"
         return
-    monkeypatch.setattr(cuda, "_capturing", lambda x: True)
+    if request.param == "cuda, by halves":
+        monkeypatch.setattr(cuda.fft_conv, "FEW", 0)
+        monkeypatch.setattr(cuda.fft_conv, "SMALL", 0)
     with kernels_for_cuda(cuda.implementations(_kernels())):
         yield "cuda"
 

@@ -14,11 +14,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ...layout import compute_dtype, count_sequences, without_padding
+from ...layout import compute_dtype, without_padding
 from ...schemas import SCHEMAS, absent
 from .. import composed, native
 from ..backend import Backend, Operations
 from . import architectures
+from .fft_conv import FftConv
 
 
 def implementations(kernels: Any) -> Operations:
@@ -59,91 +60,6 @@ def operations() -> Operations:
 
 
 BACKEND = Backend(name="cuda", devices=("cuda",), availability=availability, operations=operations)
-
-
-def _capturing(x: Tensor) -> bool:
-    """Whether a CUDA graph is being captured."""
-    return x.is_cuda and torch.cuda.is_current_stream_capturing()
-
-
-def transform_size(length: int) -> int:
-    """Points for a linear convolution of ``length`` tokens: at least ``2 length``, a product of small primes, and a
-    multiple of 8, which keeps the rows of a batch aligned."""
-    best = 8
-    while best < 2 * length:
-        best *= 2
-    for odd in (3, 5, 9, 15):
-        size = 8 * odd
-        while size < 2 * length:
-            size *= 2
-        best = min(best, size)
-    return best
-
-
-class FftConv:
-    """lyra::fft_conv. It serves lyra::causal_conv too, which is the same function."""
-
-    def __init__(self, kernels: Any) -> None:
-        self.kernels = kernels
-
-    def _spectrum(self, kernel: Tensor, reverse_kernel: Tensor | None, length: int, points: int) -> Tensor:
-        """``(H, points / 2 + 1, 2)``; the reverse kernel's tap j is lag -(j + 1), that is index points - 1 - j."""
-        taps = F.pad(kernel, (0, length - kernel.shape[-1]))
-        taps = F.pad(taps, (0, points - length))
-        if reverse_kernel is not None:
-            reverse = F.pad(reverse_kernel, (0, length - reverse_kernel.shape[-1]))
-            taps = taps + F.pad(reverse, (0, points - length)).flip(-1)
-        return torch.view_as_real(torch.fft.rfft(taps)).contiguous()
-
-    def _transform(self, x: Tensor, lengths: Tensor | None, cu_seqlens: Tensor | None, points: int) -> Tensor:
-        signal = self.kernels.fft_pack(x, lengths, cu_seqlens, points)
-        return torch.view_as_real(torch.fft.rfft(signal)).contiguous()
-
-    def _convolve(self, spectra, kernel, conjugate, x, D, lengths, cu_seqlens, points) -> Tensor:
-        self.kernels.fft_multiply_(spectra, kernel, conjugate)
-        signal = torch.fft.irfft(torch.view_as_complex(spectra), n=points).contiguous()
-        return self.kernels.fft_unpack(x, signal, D, lengths, cu_seqlens)
-
-    @staticmethod
-    def _longest(x: Tensor, cu_seqlens: Tensor | None) -> int:
-        """Tokens of the longest sequence, or while a CUDA graph is captured a bound on it."""
-        sequences = count_sequences(x, cu_seqlens)
-        # A capture cannot wait for a value, and its replays may have other lengths: any sequence may have all tokens.
-        # Elsewhere it is read: without it every sequence would take a transform, and memory, for all tokens.
-        if cu_seqlens is None or sequences == 1 or (sequences and _capturing(x)):
-            return x.shape[1]
-        return int(cu_seqlens.diff().max()) if sequences else 0
-
-    def forward(self, u, kernel, reverse_kernel, D, lengths, cu_seqlens) -> Tensor:
-        """lyra::fft_conv."""
-        length = self._longest(u, cu_seqlens)
-        if u.numel() == 0 or length == 0:
-            return torch.zeros_like(u)
-        points = transform_size(length)
-        spectrum = self._spectrum(kernel, reverse_kernel, length, points)
-        spectra = self._transform(u, lengths, cu_seqlens, points)
-        return self._convolve(spectra, spectrum, False, u, D, lengths, cu_seqlens, points)
-
-    def backward(self, grad, u, kernel, reverse_kernel, D, lengths, cu_seqlens) -> tuple[Tensor, ...]:
-        """lyra::fft_conv_backward: the gradient of a tap is the correlation at its lag, and D's that of lag 0."""
-        length = self._longest(u, cu_seqlens)
-        given = (kernel, reverse_kernel, D)
-        if u.numel() == 0 or length == 0:
-            return torch.zeros_like(u), *(absent(u) if p is None else torch.zeros_like(p) for p in given)
-        points = transform_size(length)
-        spectrum = self._spectrum(kernel, reverse_kernel, length, points)
-        of_grad = self._transform(grad, lengths, cu_seqlens, points)
-        of_u = self._transform(u, lengths, cu_seqlens, points)
-        product = torch.view_as_complex(self.kernels.fft_correlate(of_grad, of_u))
-        lags = torch.fft.irfft(product, n=points)
-        du = self._convolve(of_grad, spectrum, True, grad, D, lengths, cu_seqlens, points)
-        dkernel = self._taps(lags[:, :length], kernel)
-        dreverse = absent(u) if reverse_kernel is None else self._taps(lags.flip(-1)[:, : length - 1], reverse_kernel)
-        return du, dkernel, dreverse, absent(u) if D is None else lags[:, 0].clone()
-
-    @staticmethod
-    def _taps(lags: Tensor, kernel: Tensor) -> Tensor:
-        return F.pad(lags, (0, kernel.shape[-1] - lags.shape[-1])).contiguous()
 
 
 class Pgc:
