@@ -4,6 +4,7 @@ Functions take activations ``(batch, length, channels)``; layers keep the publis
 """
 
 from .backends import available_backends, dispatcher, use_backend
+from .choice import explain_choice
 from .decompositions import decompositions
 from .environment import env_report
 from .graphs import graphed
@@ -23,6 +24,7 @@ __all__ = [
     "causal_conv",
     "decompositions",
     "env_report",
+    "explain_choice",
     "fft_conv",
     "gated_conv",
     "gelu_glu",

@@ -33,6 +33,7 @@ __all__ = [
     "transforms_active",
     "tree_flatten",
     "tree_unflatten",
+    "without_values",
 ]
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -64,6 +65,20 @@ def tf32_allowed() -> bool:
 def forward_mode_active() -> bool:
     """Whether forward-mode derivatives are taken."""
     return torch.autograd.forward_ad._current_level >= 0
+
+
+def without_values(tree: Any) -> tuple[AbstractContextManager, Any]:
+    """A place where PyTorch computes nothing, and the tree with tensors of it: of their shapes, on their devices.
+
+    What is made there from them, or from other tensors, is such a tensor as well.
+    """
+    from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode  # slow to import
+
+    leaves, form = tree_flatten(tree)
+    known = [x.fake_mode for x in leaves if isinstance(x, FakeTensor)]
+    mode = known[0] if known else FakeTensorMode(allow_non_fake_inputs=True)
+    made = [mode.from_tensor(x) if isinstance(x, Tensor) and not isinstance(x, FakeTensor) else x for x in leaves]
+    return mode, tree_unflatten(made, form)
 
 
 def has_kernel(op: str, key: str) -> bool:

@@ -22,7 +22,7 @@ LAYERS = {
         ("schemas", "reference"),
         ("backends",),
         ("ops", "decompositions", "environment", "graphs"),
-        ("layers",),
+        ("layers", "choice"),
     ),
     "lyra": (
         ("errors", "version", "alphabets", "metrics", "baselines", "datasets"),

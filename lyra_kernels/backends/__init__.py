@@ -49,9 +49,11 @@ __all__ = [
     "redescribed",
     "refresh",
     "runs_reference",
+    "server",
     "serving",
     "use_backend",
     "use_cpu_isa",
+    "why_not",
 ]
 
 
@@ -194,4 +196,33 @@ def implementation(op: str, backend: str) -> Callable:
 @cache
 def serving(op: str, device: torch.device) -> Callable:
     """The function that computes a dispatcher op on a device: of the fastest backend that works there and has it."""
-    return next(function for name in _working(device) if (function := _operation(op, name)) is not None)
+    return implementation(op, server(op, device, None))
+
+
+def server(op: str, device: torch.device, forced: str | None) -> str:
+    """The name of the backend that a call of an op goes to, where `forced` or none was asked for.
+
+    Raises:
+        ValueError, RuntimeError: that backend does not compute on the device, or does not have the op.
+    """
+    if runs_reference(forced, device):
+        return "reference"
+    if forced is not None:
+        check_device(op, forced, device)
+        implementation(op, forced)
+        return forced
+    return next(name for name in _working(device) if _operation(op, name) is not None)
+
+
+def why_not(name: str, op: str, device: torch.device, forced: str | None) -> str:
+    """Why a backend does not serve a call that another one serves, which is :func:`server`."""
+    row, (works, reason) = _BACKENDS[name], availability()[name]
+    if not works:
+        return f"it does not work here: {reason}"
+    if forced is not None:
+        return f"use_backend({forced!r}) is in force"
+    if device.type not in row.devices:
+        return f"it does not serve tensors on {device.type!r}"
+    if _operation(op, name) is None:
+        return f"it has no {op}"
+    return f"{server(op, device, None)!r} comes before it"

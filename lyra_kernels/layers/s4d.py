@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from .. import ops
 from .._torch import has_hooks
 from ..layout import compute_dtype, count_sequences
+from ..ops import _watch
 from ..ops._checks import autocast, autocast_enabled
 from ..ops.s4d_conv import ALGORITHMS, scans_on_gpu
 from ..ops.sequence_parallel import from_first_rank, refuse
@@ -269,6 +270,9 @@ class S4D(nn.Module):
     ) -> Tensor:
         log_dt, log_A_real, A_imag, C = weights(self, _SPECTRUM)
         weight, bias = weights(self.output_linear, _LINEAR)
+        if _watch.watcher is not None:
+            question = (u, self.d_state // 2, 1 + self.bidirectional, cu_seqlens, False)
+            _watch.watcher.algorithm(self.algorithm, "scan", question)
         y = ops.s4d_block(
             u,
             log_dt,

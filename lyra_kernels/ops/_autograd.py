@@ -23,6 +23,7 @@ from .. import _torch, backends
 from ..backends.reference import as_tuple
 from ..layout import without_padding
 from ..schemas import CONTRACTS, LIBRARY, OPS
+from . import _watch
 from ._checks import autocast_enabled
 
 Arguments = tuple[Any, ...]
@@ -108,6 +109,8 @@ class Op:
     # ---- calling ---------------------------------------------------------------------------------------------
     def __call__(self, *args: Any) -> Any:
         """Run the op on the backend in force, recorded where anyone asks for gradients."""
+        if _watch.watcher is not None and _watch.watcher.here():
+            return _watch.watcher.call(self.name, args)
         backend, device = backends.forced(), args[0].device
         if backends.runs_reference(backend, device):
             return self.reference(*args)

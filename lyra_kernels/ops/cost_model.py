@@ -21,11 +21,26 @@ bf16 at 8 x 2048: forward 63 us, the FFT 55). Where it does not take as many mod
 
 from __future__ import annotations
 
+import enum
 import functools
 import math
 from dataclasses import dataclass
 
 from ..backends import Limits
+
+
+class Why(enum.Enum):
+    """What decides between the algorithms."""
+
+    STATE = "it alone carries a state"
+    TRACE = "it suits every length that a trace will be run with"
+    UNKNOWN = "the length is not known yet, and it is never a bad choice"
+    SHORT_WHATEVER = "the length is not known yet, but it is short beside the modes"
+    LONG_PACKED = "the sequences of the packed batch are long on average"
+    COSTS = "its predicted cost is the smallest"
+    FASTEST = "on a card it was the fastest, or nearly, at every shape measured"
+    SHORT = "the scan's kernel does not take as many modes, and the sequences are short"
+    LONG = "the scan's kernel does not take as many modes, and the sequences are long, or it is not known how long"
 
 
 @dataclass(frozen=True)
@@ -69,8 +84,39 @@ def choose(batch: int, length: int, modes: int, directions: int = 1, constants: 
     return min(predicted, key=lambda name: predicted[name])
 
 
-def choose_on_gpu(length: int, modes: int, limits: Limits) -> str:
-    """The algorithm on a GPU whose backend has these limits."""
+def choose_on_gpu(length: int, modes: int, limits: Limits) -> tuple[str, Why]:
+    """The algorithm on a GPU whose backend has these limits, and why."""
     if modes <= limits.scan_modes:
-        return "scan"
-    return "direct" if length <= limits.direct else "fft"
+        return "scan", Why.FASTEST
+    return ("direct", Why.SHORT) if length <= limits.direct else ("fft", Why.LONG)
+
+
+MEASURED: dict[str, dict[tuple[int, int], dict[str, tuple[float, float]]]] = {
+    "triton": {
+        (64, 128): {"scan": (23.9, 77.8), "direct": (31.4, 104), "fft": (69.3, 195)},
+        (8, 2048): {"scan": (43.6, 129), "direct": (401, 1215), "fft": (81.6, 262)},
+        (64, 4096): {"scan": (215, 755), "fft": (1039, 2821)},
+        (1, 131072): {"scan": (415, 1340), "fft": (1120, 3800)},
+    },
+    "cuda": {
+        (64, 128): {"scan": (19.7, 59.8), "direct": (50.9, 135), "fft": (49.7, 137)},
+        (8, 2048): {"scan": (40.3, 121), "direct": (57.3, 154), "fft": (57.0, 152)},
+        (64, 4096): {"scan": (451, 1434), "fft": (508, 1253)},
+        (1, 131072): {"scan": (267, 801), "fft": (766, 2020)},
+    },
+}
+"""Backend to (B, L) to algorithm to microseconds of a forward pass and of a training step: as CUDA graphs on an NVIDIA
+H200, float32, 64 channels, 32 modes, from benchmarks/results/nvidia_h200.json."""
+
+
+def measured(backend: str, batch: int, length: int) -> tuple[tuple[int, int], dict[str, tuple[float, float]]] | None:
+    """The entry of :data:`MEASURED` of the nearest shape, by ratios of batches and lengths; None: nothing measured."""
+    table = MEASURED.get(backend)
+    if table is None:
+        return None
+
+    def distance(shape: tuple[int, int]) -> float:
+        return abs(math.log(shape[0] / max(batch, 1))) + abs(math.log(shape[1] / max(length, 1)))
+
+    nearest = min(table, key=distance)
+    return nearest, table[nearest]

@@ -9,9 +9,10 @@ from torch import Tensor
 
 from .. import backends, reference
 from ..layout import compute_dtype, count_sequences
-from . import _checks, cost_model, sequence_parallel
+from . import _checks, _watch, cost_model, sequence_parallel
 from ._autograd import Arguments, Op, needs_graph
 from .conv import causal_conv_op, fft_conv_op
+from .cost_model import Why
 from .s4d_kernel import check_parameters, s4d_kernel_op
 from .sequence_parallel import check_group
 
@@ -47,32 +48,39 @@ def _limits(u: Tensor) -> backends.Limits:
 
 
 def scans_on_gpu(u: Tensor, modes: int) -> bool:
-    """Whether "auto" scans on the GPU that u is on: wherever the kernels take as many modes; see ``cost_model``."""
-    return modes <= _limits(u).scan_modes
+    """Whether "auto" scans on the GPU that u is on, however long it is."""
+    return cost_model.choose_on_gpu(MOST, modes, _limits(u))[0] == "scan"
 
 
-def _choose(u: Tensor, modes: int, directions: int, cu_seqlens: Tensor | None, states: bool) -> str:
-    """The algorithm for "auto"."""
+def decide(
+    u: Tensor, modes: int, directions: int, cu_seqlens: Tensor | None, states: bool
+) -> tuple[str, cost_model.Why, tuple[int, int] | None]:
+    """The algorithm for "auto", why, and the batch and length whose costs decided, where they did."""
     batch, length = u.shape[0], u.shape[1]
-    if states or torch.jit.is_tracing():
-        return "scan"  # it alone carries a state, and suits every length that a trace will be run with
+    if states:
+        return "scan", Why.STATE, None
+    if torch.jit.is_tracing():
+        return "scan", Why.TRACE, None
     on_cpu = u.device.type in ("cpu", "meta")
     unknown = torch.compiler.is_compiling() or not isinstance(length, int)
     if not on_cpu:
         # Of what is not known yet, or packed, a direct convolution could go through as many lags as there are tokens.
-        return cost_model.choose_on_gpu(MOST if unknown or cu_seqlens is not None else length, modes, _limits(u))
+        known = MOST if unknown or cu_seqlens is not None else length
+        return *cost_model.choose_on_gpu(known, modes, _limits(u)), None
     if unknown:
         from torch.fx.experimental.symbolic_shapes import statically_known_true  # slow to import, known by then
 
-        # A length not known yet must stay unknown: no guard. The scan is never a bad choice.
-        return "direct" if cu_seqlens is None and statically_known_true(length <= 4 * modes) else "scan"
+        # A length not known yet must stay unknown: no guard.
+        if cu_seqlens is None and statically_known_true(length <= 4 * modes):
+            return "direct", Why.SHORT_WHATEVER, None
+        return "scan", Why.UNKNOWN, None
     if cu_seqlens is not None:
         batch = max(cu_seqlens.shape[0] - 1, 1)
         length = -(-length // batch)  # the longest is not known without reading values; take the mean
         if length > 256:
-            return "scan"
+            return "scan", Why.LONG_PACKED, None
         length = u.shape[1] if batch == 1 else length
-    return cost_model.choose(int(batch), length, modes, directions)
+    return cost_model.choose(int(batch), length, modes, directions), Why.COSTS, (int(batch), length)
 
 
 def s4d_conv(
@@ -150,8 +158,11 @@ def s4d_conv(
         compute_dtype(u), log_dt, log_A_real, A_imag, C, D, initial_state
     )
     u = u.contiguous()
-    if algorithm == "auto":
-        algorithm = _choose(u, log_A_real.shape[1], 1 + bidirectional, cu_seqlens, states)
+    asked = algorithm
+    if asked == "auto":
+        algorithm = decide(u, log_A_real.shape[1], 1 + bidirectional, cu_seqlens, states)[0]
+    if _watch.watcher is not None:
+        _watch.watcher.algorithm(asked, algorithm, (u, log_A_real.shape[1], 1 + bidirectional, cu_seqlens, states))
     directions = C if bidirectional else C.unsqueeze(0)
     if algorithm == "scan":
         args = (u, log_dt, log_A_real, A_imag, directions, D, lengths, cu_seqlens, initial_state)

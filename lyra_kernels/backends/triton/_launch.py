@@ -304,3 +304,31 @@ def exact() -> str:
 def supports(x: Tensor) -> bool:
     """Whether the kernels take activations of this dtype (else: the reference)."""
     return x.dtype in (torch.float32, torch.float16, torch.bfloat16)
+
+
+def refusal(x: Tensor, limits: str) -> str:
+    """Why a call with activations x, which the kernels do not take, is not theirs; ``limits``: what else they want."""
+    if not supports(x):
+        return f"kernels compute in float32, not in {str(x.dtype).removeprefix('torch.')}"
+    return limits if x.numel() else "there is nothing to compute"
+
+
+def refusing(
+    why_not: Callable[..., str | None],
+    instead: Callable[..., Any] | None = None,
+    parts: Callable[..., Any] | None = None,
+) -> Callable[[Any], Any]:
+    """Of an op's launcher: leaves at it, for :func:`lyra_kernels.explain_choice`, which calls its kernels do not take.
+
+    Args:
+        why_not: takes the op's arguments; the launcher decides by the same function. None: they take them.
+        instead: computes what they do not take from other ops: takes a look-up of these and the op's arguments. By
+            default the reference formula does.
+        parts: takes the same, and calls the ops that are part of what they take.
+    """
+
+    def mark(launcher: Any) -> Any:
+        launcher.why_not, launcher.instead, launcher.parts = why_not, instead, parts
+        return launcher
+
+    return mark

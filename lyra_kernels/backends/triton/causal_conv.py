@@ -16,7 +16,19 @@ from ...layout import count_sequences
 from ...schemas import absent
 from ..reference import operations as formulas
 from ._dot import nearest
-from ._launch import MOST_PROGRAMS, MOST_ROWS, Config, cdiv, jit, launch, precision, processors, supports
+from ._launch import (
+    MOST_PROGRAMS,
+    MOST_ROWS,
+    Config,
+    cdiv,
+    jit,
+    launch,
+    precision,
+    processors,
+    refusal,
+    refusing,
+    supports,
+)
 from ._row_table import CHUNK, Rows, column_ptrs, rows
 
 CONFIG = Config({"BLOCK_R": 16, "T": 32}, 4, 1)
@@ -205,14 +217,19 @@ def _product(u, kernel, reverse_kernel, D, out, row: Rows, tiles: int, transpose
     )
 
 
-def _fits(u: Tensor, cu_seqlens: Tensor | None) -> bool:
+def _why_not(u: Tensor, cu_seqlens: Tensor | None) -> str | None:
+    """Why the kernels do not take a call, or None."""
     tiles = 2 * cdiv(u.shape[1], CONFIG.blocks["T"]) + 1
-    return supports(u) and u.numel() > 0 and count_sequences(u, cu_seqlens) <= MOST_ROWS and tiles <= MOST_PROGRAMS
+    if supports(u) and u.numel() > 0 and count_sequences(u, cu_seqlens) <= MOST_ROWS and tiles <= MOST_PROGRAMS:
+        return None
+    most = (MOST_PROGRAMS - 1) // 2 * CONFIG.blocks["T"]
+    return refusal(u, f"kernels take up to {MOST_ROWS} sequences of up to {most} tokens")
 
 
+@refusing(lambda u, *rest: _why_not(u, rest[-1]))
 def causal_conv(u, kernel, reverse_kernel, D, lengths, cu_seqlens) -> Tensor:
     """``torch.ops.lyra.causal_conv``."""
-    if not _fits(u, cu_seqlens):
+    if _why_not(u, cu_seqlens):
         return formulas()["causal_conv"](u, kernel, reverse_kernel, D, lengths, cu_seqlens)
     out = torch.zeros_like(u) if lengths is not None else torch.empty_like(u)
     row, tiles = _geometry(u, lengths, cu_seqlens)
@@ -222,7 +239,7 @@ def causal_conv(u, kernel, reverse_kernel, D, lengths, cu_seqlens) -> Tensor:
 
 def causal_conv_backward(grad, u, kernel, reverse_kernel, D, lengths, cu_seqlens) -> tuple[Tensor, ...]:
     """``torch.ops.lyra.causal_conv_backward``."""
-    if not _fits(u, cu_seqlens):
+    if _why_not(u, cu_seqlens):
         return formulas()["causal_conv_backward"](grad, u, kernel, reverse_kernel, D, lengths, cu_seqlens)
     du = torch.zeros_like(u) if lengths is not None else torch.empty_like(u)
     row, tiles = _geometry(u, lengths, cu_seqlens)

@@ -29,7 +29,19 @@ from ..reference import operations as formulas
 from . import LIMITS
 from ._fft import forward, index, inverse
 from ._fft_taps import spectrum
-from ._launch import Config, cdiv, exact, jit, launch, next_power_of_2, precision, processors, supports
+from ._launch import (
+    Config,
+    cdiv,
+    exact,
+    jit,
+    launch,
+    next_power_of_2,
+    precision,
+    processors,
+    refusal,
+    refusing,
+    supports,
+)
 from ._row_table import CHUNK, Rows, column_ptrs, rows
 
 MAX_POINTS = LIMITS.transform
@@ -141,10 +153,12 @@ def sides(size: int) -> dict[str, int]:
     return {"A": A, "B": B, "C": C, "SIZE": max(C, 16)}
 
 
-def fits(u: Tensor) -> bool:
-    """Whether the kernels take activations like these."""
+def why_not(u: Tensor) -> str | None:
+    """Why the kernels do not take activations like these, or None."""
     in_a_row = u.shape[1] * u.shape[2]  # counted in 32 bits
-    return supports(u) and u.numel() > 0 and u.shape[1] <= MAX_POINTS and in_a_row < 2**30
+    if supports(u) and u.numel() > 0 and u.shape[1] <= MAX_POINTS and in_a_row < 2**30:
+        return None
+    return refusal(u, f"a transform in one kernel takes up to {MAX_POINTS} tokens, and 2^30 values of a row")
 
 
 def rows_per_program(u: Tensor, count: int, least: int) -> int:
@@ -238,9 +252,10 @@ def convolve(
     return out
 
 
+@refusing(lambda u, *rest: why_not(u))
 def fft_conv(u, kernel, reverse_kernel, D, lengths, cu_seqlens) -> Tensor:
     """``torch.ops.lyra.fft_conv``."""
-    if not fits(u):
+    if why_not(u):
         return formulas()["fft_conv"](u, kernel, reverse_kernel, D, lengths, cu_seqlens)
     row = sequences(u, lengths, cu_seqlens)
     return convolve(u, kernel, reverse_kernel, D, None, row, cu_seqlens is not None)

@@ -21,7 +21,6 @@ from .fft_conv import (
     MAX_POINTS,
     configurations,
     convolve,
-    fits,
     load_row,
     points,
     row_precision,
@@ -29,6 +28,7 @@ from .fft_conv import (
     sequences,
     sides,
     taps_precision,
+    why_not,
 )
 
 
@@ -181,7 +181,7 @@ def correlate(grad: Tensor, u: Tensor, both: bool, row: Rows) -> Tensor:
 
 def fft_conv_backward(grad, u, kernel, reverse_kernel, D, lengths, cu_seqlens) -> tuple[Tensor, ...]:
     """``torch.ops.lyra.fft_conv_backward``."""
-    if not fits(u):
+    if why_not(u):
         return formulas()["fft_conv_backward"](grad, u, kernel, reverse_kernel, D, lengths, cu_seqlens)
     row = sequences(u, lengths, cu_seqlens)
     du = convolve(grad, kernel, reverse_kernel, D, None, row, cu_seqlens is not None, adjoint=True)

@@ -17,7 +17,7 @@ import triton.language as tl
 from torch import Tensor
 
 from ..reference import operations as formulas
-from ._launch import Config, cdiv, jit, launch, next_power_of_2, supports
+from ._launch import Config, cdiv, jit, launch, next_power_of_2, refusal, refusing, supports
 from ._layout import sequence_of_token
 
 MAX_WIDTH = 15  # taps that the windows in registers are made for
@@ -165,11 +165,13 @@ def configurations(channels: int, width: int, backward: bool) -> list[Config]:
     return [Config({"SEGMENT_LEN": segment, "BLOCK_R": rows, "BLOCK_E": block}, warps, 1)]
 
 
-def fits(xv: Tensor, conv_weight: Tensor) -> bool:
-    """Whether the kernels take this call."""
+def why_not(xv: Tensor, conv_weight: Tensor) -> str | None:
+    """Why the kernels do not take this call, or None."""
     channels, _, width = conv_weight.shape
     limit = 256 if width > 7 else 512 if width > 3 else 1024  # what the windows leave in registers
-    return supports(xv) and width <= MAX_WIDTH and channels <= limit
+    if supports(xv) and width <= MAX_WIDTH and channels <= limit:
+        return None
+    return refusal(xv, f"the gated convolution takes up to {MAX_WIDTH} taps, and {limit} channels of {width} taps")
 
 
 def geometry(width: int, causal: bool) -> tuple[int, int]:
@@ -178,9 +180,10 @@ def geometry(width: int, causal: bool) -> tuple[int, int]:
     return left, max(left, width - 1 - left)
 
 
+@refusing(lambda xv, conv_weight, *rest: why_not(xv, conv_weight))
 def gated_conv(xv, conv_weight, conv_bias, norm_weight, lengths, cu_seqlens, eps, causal) -> Tensor:
     """``torch.ops.lyra.gated_conv``."""
-    if not fits(xv, conv_weight):
+    if why_not(xv, conv_weight):
         return formulas()["gated_conv"](xv, conv_weight, conv_bias, norm_weight, lengths, cu_seqlens, eps, causal)
     (batch, length, _), (channels, _, width) = xv.shape, conv_weight.shape
     out = xv.new_empty(batch, length, channels)

@@ -20,7 +20,7 @@ from ..reference import operations as formulas
 from ._launch import cdiv, jit, launch
 from ._layout import sequence_of_token
 from ._reduce import sum_rows
-from .gated_conv import configurations, fits, geometry, inverse_rms, load_token, load_vector
+from .gated_conv import configurations, geometry, inverse_rms, load_token, load_vector, why_not
 
 
 @jit
@@ -180,7 +180,7 @@ def _gated_conv_backward(
 
 def gated_conv_backward(grad, xv, conv_weight, conv_bias, norm_weight, lengths, cu_seqlens, eps, causal):
     """``torch.ops.lyra.gated_conv_backward``."""
-    if not fits(xv, conv_weight):
+    if why_not(xv, conv_weight):
         args = (xv, conv_weight, conv_bias, norm_weight, lengths, cu_seqlens, eps, causal)
         return formulas()["gated_conv_backward"](grad, *args)
     (batch, length, _), (channels, _, width) = xv.shape, conv_weight.shape

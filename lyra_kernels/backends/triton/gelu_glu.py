@@ -16,7 +16,7 @@ from torch import Tensor
 
 from ..reference import operations as formulas
 from ._dot import nearest
-from ._launch import Config, cdiv, jit, launch, next_power_of_2, precision, processors, supports
+from ._launch import Config, cdiv, jit, launch, next_power_of_2, precision, processors, refusal, refusing, supports
 from ._layout import sequence_of_token
 from ._transpose import aligned
 
@@ -302,9 +302,15 @@ def run(y, weight, bias, mask, residual, lengths, seq, grad, out, dz, a) -> None
     )
 
 
+def why_not(y: Tensor) -> str | None:
+    """Why the kernels do not take a call, or None."""
+    return None if supports(y) and y.numel() else refusal(y, "")
+
+
+@refusing(lambda y, *rest: why_not(y))
 def gelu_glu(y, weight, bias, mask, residual, lengths, cu_seqlens) -> Tensor:
     """``torch.ops.lyra.gelu_glu``; y may lie channels first."""
-    if not supports(y) or not y.numel():
+    if why_not(y):
         return formulas()["gelu_glu"](y, weight, bias, mask, residual, lengths, cu_seqlens)
     y = readable(y)
     out = y.new_empty(y.shape)

@@ -21,11 +21,11 @@ from ...schemas import absent
 from ..reference import operations as formulas
 from . import gelu_glu as forward
 from ._dot import dot16
-from ._launch import Config, cdiv, jit, launch, next_power_of_2, precision, supports
+from ._launch import Config, cdiv, jit, launch, next_power_of_2, precision
 from ._layout import sequence_of_token
 from ._reduce import sum_rows
 from ._transpose import aligned
-from .gelu_glu import dropout_factors, gelu, real_tokens, sigmoid, tile_of, tiles_of, upper_tail, y_pointers
+from .gelu_glu import dropout_factors, gelu, real_tokens, sigmoid, tile_of, tiles_of, upper_tail, why_not, y_pointers
 
 MAX_FUSED = 64
 """Channels whose tiles a program holds in registers."""
@@ -282,7 +282,7 @@ def _through_memory(grad, y, weight, bias, mask, lengths, seq, dy) -> tuple[Tens
 
 def gelu_glu_backward(grad, y, weight, bias, mask, lengths, cu_seqlens) -> tuple[Tensor, Tensor, Tensor]:
     """``torch.ops.lyra.gelu_glu_backward``; y may lie channels first, and dy lies as y."""
-    if not supports(y) or not y.numel():
+    if why_not(y):
         return formulas()["gelu_glu_backward"](grad, y, weight, bias, mask, lengths, cu_seqlens)
     y = forward.readable(y)
     seq = None if mask is None else sequence_of_token(cu_seqlens, y.shape[1])

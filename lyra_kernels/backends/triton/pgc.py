@@ -20,7 +20,7 @@ from ...layout import sequence_mask
 from ...schemas import absent
 from ..reference import operations as formulas
 from ._dot import nearest
-from ._launch import Config, cdiv, jit, launch, next_power_of_2, precision, supports
+from ._launch import Config, cdiv, jit, launch, next_power_of_2, precision, refusal, refusing, supports
 from ._layout import sequence_of_token
 from ._linear import linear, linear_weight_gradient
 from .gated_conv import gated_conv
@@ -185,17 +185,42 @@ def configurations(inner: int, outputs: int, width: int, exact: bool) -> list[Co
     return [Config({"BLOCK_T": tokens, "BLOCK_K": 16, "BLOCK_E": block, "BLOCK_D": width_out}, 8, 1)]
 
 
+def _why_not(u: Tensor) -> str | None:
+    """Why the kernels do not take a call, or None."""
+    return None if supports(u) and u.numel() else refusal(u, "")
+
+
+def _whole(u: Tensor, conv_weight: Tensor, out_weight: Tensor) -> Config | None:
+    """The configuration of the kernel that is all of the op; None where it goes by products, and an op between them."""
+    (inner, _, width), outputs = conv_weight.shape, out_weight.shape[0]
+    config = configurations(inner, outputs, width, precision(u) == "tf32x3")[0]
+    mostly_halo = width > config.blocks["BLOCK_T"] // 2
+    return None if mostly_halo or max(u.shape[2], inner, outputs) > MAX_CHANNELS else config
+
+
+def _parts(
+    ops, u, in_weight, in_bias, in_norm_weight, conv_weight, conv_bias, out_weight, out_bias, out_norm_weight, *rest
+) -> None:
+    """What of a call is other ops: see :func:`.refusing`."""
+    if _whole(u, conv_weight, out_weight) is None:
+        xv = u.new_empty(*u.shape[:2], in_weight.shape[0], dtype=torch.float32)
+        gated = ops("gated_conv")(xv, conv_weight, conv_bias, in_norm_weight, *rest)
+        if out_norm_weight is not None:
+            ops("rms_norm")(gated.new_empty(*u.shape[:2], out_weight.shape[0]), out_norm_weight, rest[2])
+
+
+@refusing(lambda u, *rest: _why_not(u), parts=_parts)
 def pgc(
     u, in_weight, in_bias, in_norm_weight, conv_weight, conv_bias, out_weight, out_bias, out_norm_weight,
     lengths, cu_seqlens, eps, causal,
 ) -> Tensor:  # fmt: skip
     """``torch.ops.lyra.pgc``."""
     args = (u, in_weight, in_bias, in_norm_weight, conv_weight, conv_bias, out_weight, out_bias, out_norm_weight)
-    if not supports(u) or not u.numel():
+    if _why_not(u):
         return formulas()["pgc"](*args, lengths, cu_seqlens, eps, causal)
     (batch, length, inputs), (inner, _, width), outputs = u.shape, conv_weight.shape, out_weight.shape[0]
-    config = configurations(inner, outputs, width, precision(u) == "tf32x3")
-    if max(inputs, inner, outputs) > MAX_CHANNELS or width > config[0].blocks["BLOCK_T"] // 2:  # mostly halo
+    config = _whole(u, conv_weight, out_weight)
+    if config is None:
         last = _products(*args, lengths, cu_seqlens, eps, causal)[-1]
         out = (last if out_norm_weight is None else rms_norm(last, out_norm_weight, eps)).to(u.dtype)
         real = sequence_mask(lengths, length)
@@ -236,7 +261,7 @@ def pgc(
             "LEFT": width - 1 if causal else (width - 1) // 2,
             "PREC": precision(u),
         },
-        config,
+        [config],
     )
     return out
 
@@ -264,7 +289,7 @@ def pgc_backward(
     """``torch.ops.lyra.pgc_backward``."""
     args = (u, in_weight, in_bias, in_norm_weight, conv_weight, conv_bias, out_weight, out_bias, out_norm_weight)
     rest = (lengths, cu_seqlens, eps, causal)
-    if not supports(u) or not u.numel():
+    if _why_not(u):
         return formulas()["pgc_backward"](grad, *args, *rest)
     value, xv, gated, last = _products(*args, *rest)
     real, prec = sequence_mask(lengths, u.shape[1]), precision(in_weight)

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ...schemas import absent
 from ..reference import operations as formulas
-from ._launch import Config, cdiv, jit, launch, next_power_of_2, supports
+from ._launch import Config, cdiv, jit, launch, next_power_of_2, refusal, refusing, supports
 from ._reduce import sum_rows
 
 MAX_CHANNELS = 8192  # in the registers of one program
@@ -104,13 +104,17 @@ def configurations(channels: int, backward: bool) -> list[Config]:
     return [Config({"BLOCK_R": rows, "BLOCK_C": block}, warps, 1)]
 
 
-def _fits(x: Tensor) -> bool:
-    return supports(x) and 0 < x.shape[-1] <= MAX_CHANNELS and x.numel() > 0
+def _why_not(x: Tensor) -> str | None:
+    """Why the kernels do not take a call, or None."""
+    if supports(x) and 0 < x.shape[-1] <= MAX_CHANNELS and x.numel() > 0:
+        return None
+    return refusal(x, f"the norm takes up to {MAX_CHANNELS} channels")
 
 
+@refusing(lambda x, *rest: _why_not(x))
 def rms_norm(x, weight, eps) -> Tensor:
     """``torch.ops.lyra.rms_norm``."""
-    if not _fits(x):
+    if _why_not(x):
         return formulas()["rms_norm"](x, weight, eps)
     channels = x.shape[-1]
     rows = x.numel() // channels
@@ -127,7 +131,7 @@ def rms_norm(x, weight, eps) -> Tensor:
 
 def rms_norm_backward(grad, x, weight, eps) -> tuple[Tensor, Tensor]:
     """``torch.ops.lyra.rms_norm_backward``."""
-    if not _fits(x):
+    if _why_not(x):
         return formulas()["rms_norm_backward"](grad, x, weight, eps)
     channels = x.shape[-1]
     rows = x.numel() // channels

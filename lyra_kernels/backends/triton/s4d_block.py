@@ -17,12 +17,12 @@ from ...layout import without_padding
 from ...schemas import absent
 from .. import composed
 from . import IMPLEMENTATIONS
-from ._launch import Config, cdiv, jit, launch, next_power_of_2
+from ._launch import Config, cdiv, jit, launch, next_power_of_2, refusing
 from ._reduce import sum_rows
 from ._transpose import aligned, as_given, channels_first
 from .gelu_glu import gelu_glu
 from .gelu_glu_backward import gelu_glu_backward
-from .s4d_scan import fits, s4d_scan
+from .s4d_scan import s4d_scan, why_not
 from .s4d_scan_backward import s4d_scan_backward
 
 MAX_CHANNELS = 512
@@ -164,17 +164,20 @@ def _norm_backward(
     return dx, sum_rows(partial, channels)
 
 
-def _fuses(x: Tensor, A_imag: Tensor, cu_seqlens: Tensor | None) -> bool:
-    """Whether the block runs as here; else the ops do one by one."""
-    return fits(x, A_imag, cu_seqlens) and x.shape[2] <= MAX_CHANNELS
+def _why_not(x: Tensor, A_imag: Tensor, cu_seqlens: Tensor | None) -> str | None:
+    """Why the block does not run as here but op by op, or None."""
+    if x.shape[2] > MAX_CHANNELS:
+        return f"the block's norm takes up to {MAX_CHANNELS} channels"
+    return why_not(x, A_imag, cu_seqlens)
 
 
+@refusing(lambda x, *rest: _why_not(x, rest[3], rest[10]), instead=composed.s4d_block)
 def s4d_block(
     x, norm_weight, log_dt, log_A_real, A_imag, C, D, weight, bias, mask, lengths, cu_seqlens, eps, add_input, save
 ) -> tuple[Tensor, ...]:
     """``torch.ops.lyra.s4d_block``."""
     modes, tail, layout = (log_dt, log_A_real, A_imag, C), (weight, bias, mask), (lengths, cu_seqlens)
-    if not _fuses(x, A_imag, cu_seqlens):
+    if _why_not(x, A_imag, cu_seqlens):
         args = (x, norm_weight, *modes, D, *tail, *layout, eps, add_input, save)
         return composed.s4d_block(IMPLEMENTATIONS.__getitem__, *args)
     z = channels_first(x) if norm_weight is None else _norm(x, norm_weight, eps)
@@ -192,7 +195,7 @@ def s4d_block_backward(
 ) -> tuple[Tensor, ...]:  # fmt: skip
     """``torch.ops.lyra.s4d_block_backward``."""
     modes, tail, layout = (log_dt, log_A_real, A_imag, C), (weight, bias, mask), (lengths, cu_seqlens)
-    if not _fuses(x, A_imag, cu_seqlens):
+    if _why_not(x, A_imag, cu_seqlens):
         args = (x, norm_weight, *modes, D, *tail, *layout, eps, add_input, normalized, convolved, checkpoints)
         return composed.s4d_block_backward(IMPLEMENTATIONS.__getitem__, grad, *args)
     batch, length, channels = x.shape

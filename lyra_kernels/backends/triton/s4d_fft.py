@@ -12,18 +12,23 @@ from torch import Tensor
 from ...schemas import absent
 from .. import composed
 from . import IMPLEMENTATIONS
-from .fft_conv import convolve, fits, sequences
+from ._launch import refusing
+from .fft_conv import convolve, sequences, why_not
 from .fft_conv_backward import correlate
 
 
-def _fused(u: Tensor, A_imag: Tensor) -> bool:
-    return fits(u) and A_imag.numel() > 0 and A_imag.dtype == torch.float32
+def _why_not(u: Tensor, A_imag: Tensor) -> str | None:
+    """Why kernel and transform are not one launch, or None."""
+    if A_imag.numel() == 0 or A_imag.dtype != torch.float32:
+        return "the parameters are not float32, or none"
+    return why_not(u)
 
 
+@refusing(lambda u, log_dt, log_A_real, A_imag, *rest: _why_not(u, A_imag), instead=composed.s4d_fft)
 def s4d_fft(u, log_dt, log_A_real, A_imag, C, D, lengths, cu_seqlens) -> Tensor:
     """``torch.ops.lyra.s4d_fft``."""
     spectrum = (log_dt, log_A_real, A_imag)
-    if not _fused(u, A_imag):
+    if _why_not(u, A_imag):
         return composed.s4d_fft(IMPLEMENTATIONS.__getitem__, u, *spectrum, C, D, lengths, cu_seqlens)
     return convolve(u, C, None, D, spectrum, sequences(u, lengths, cu_seqlens), cu_seqlens is not None)
 
@@ -32,7 +37,7 @@ def s4d_fft_backward(grad, u, log_dt, log_A_real, A_imag, C, D, lengths, cu_seql
     """``torch.ops.lyra.s4d_fft_backward``."""
     ops = IMPLEMENTATIONS.__getitem__
     spectrum = (log_dt, log_A_real, A_imag)
-    if not _fused(u, A_imag):
+    if _why_not(u, A_imag):
         return composed.s4d_fft_backward(ops, grad, u, *spectrum, C, D, lengths, cu_seqlens)
     row = sequences(u, lengths, cu_seqlens)
     du = convolve(grad, C, None, D, spectrum, row, cu_seqlens is not None, adjoint=True)

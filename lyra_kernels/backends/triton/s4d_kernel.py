@@ -18,7 +18,7 @@ import triton.language as tl
 from torch import Tensor
 
 from ..reference import operations as formulas
-from ._launch import Config, cdiv, exact, jit, launch, next_power_of_2
+from ._launch import Config, cdiv, exact, jit, launch, next_power_of_2, refusal, refusing
 from ._modes import chain, hold, load_pair, modes, powers, round_to_nearest, split_turns
 
 
@@ -196,9 +196,17 @@ def configurations(length: int, backward: bool) -> list[Config]:
     return [Config({"I": 128, "J": 32, "BLOCK_N": 16} if backward else {"I": 64, "J": 64, "BLOCK_N": 16}, 8, 1)]
 
 
+def _why_not(log_dt: Tensor, A_imag: Tensor, length: int) -> str | None:
+    """Why the kernels do not take a call, or None."""
+    if log_dt.dtype == torch.float32 and A_imag.numel() and length:
+        return None
+    return refusal(log_dt, "there is nothing to compute")
+
+
+@refusing(lambda log_dt, log_A_real, A_imag, C, length: _why_not(log_dt, A_imag, length))
 def s4d_kernel(log_dt, log_A_real, A_imag, C, length) -> Tensor:
     """``torch.ops.lyra.s4d_kernel``."""
-    if log_dt.dtype != torch.float32 or not A_imag.numel() or not length:
+    if _why_not(log_dt, A_imag, length):
         return formulas()["s4d_kernel"](log_dt, log_A_real, A_imag, C, length)
     channels, count = A_imag.shape
     out = log_dt.new_empty(channels, length)
@@ -224,7 +232,7 @@ def s4d_kernel_backward(grad, log_dt, log_A_real, A_imag, C):
     """``torch.ops.lyra.s4d_kernel_backward``."""
     channels, count = A_imag.shape
     length = grad.shape[-1]
-    if log_dt.dtype != torch.float32 or not A_imag.numel() or not length:
+    if _why_not(log_dt, A_imag, length):
         return formulas()["s4d_kernel_backward"](grad, log_dt, log_A_real, A_imag, C)
     config = configurations(length, backward=True)
     tiles = cdiv(length, config[0].blocks["I"] * config[0].blocks["J"])

@@ -25,7 +25,7 @@ from ...layout import count_sequences
 from ..reference import operations as formulas
 from . import LIMITS
 from ._dot import dot16, dot_table, nearest, operand, power_of_two
-from ._launch import MOST_ROWS, Config, cdiv, jit, launch, next_power_of_2, precision, supports
+from ._launch import MOST_ROWS, Config, cdiv, jit, launch, next_power_of_2, precision, refusal, refusing, supports
 from ._modes import powers
 from ._row_table import CHUNK, Rows, column_ptrs, rows, segment_length
 from ._scan_rows import Tables, combine, load_base, load_toeplitz, row_offsets, tables
@@ -251,11 +251,13 @@ def configurations(modes: int, lean: bool = False) -> list[Config]:
     return [Config({"BLOCK_R": 16, "T": chunk, "BLOCK_N": block}, warps, 1)]
 
 
-def fits(u: Tensor, A_imag: Tensor, cu_seqlens: Tensor | None) -> bool:
-    """Whether the kernels take this call."""
+def why_not(u: Tensor, A_imag: Tensor, cu_seqlens: Tensor | None) -> str | None:
+    """Why the kernels do not take this call, or None."""
     known = supports(u) and A_imag.dtype == torch.float32
     small = 0 < A_imag.shape[1] <= MAX_MODES and count_sequences(u, cu_seqlens) <= MOST_ROWS
-    return known and small and u.numel() > 0
+    if known and small and u.numel() > 0:
+        return None
+    return refusal(u, f"the scan takes 1 to {MAX_MODES} modes, in float32, and up to {MOST_ROWS} sequences")
 
 
 def run_scan(
@@ -324,9 +326,10 @@ def run_scan(
     )
 
 
+@refusing(lambda u, log_dt, log_A_real, A_imag, *rest: why_not(u, A_imag, rest[3]))
 def s4d_scan(u, log_dt, log_A_real, A_imag, C, D, lengths, cu_seqlens, initial_state, save):
     """``torch.ops.lyra.s4d_scan``."""
-    if not fits(u, A_imag, cu_seqlens):
+    if why_not(u, A_imag, cu_seqlens):
         args = (u, log_dt, log_A_real, A_imag, C, D, lengths, cu_seqlens, initial_state)
         return formulas()["s4d_scan"](*args, save)
     directions, (channels, count) = C.shape[0], A_imag.shape

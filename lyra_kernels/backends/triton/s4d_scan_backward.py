@@ -42,7 +42,7 @@ from ._row_table import CHUNK, column_ptrs, rows, segment_length
 from ._scan_chain import num_sums, parameter_gradients, times
 from ._scan_rows import combine, load_base, row_offsets, tables
 from ._transpose import as_given, channels_first
-from .s4d_scan import configurations, fits, run_scan
+from .s4d_scan import configurations, run_scan, why_not
 
 
 @triton.jit
@@ -301,7 +301,7 @@ def s4d_scan_backward(
     checkpoints,
 ) -> tuple[Tensor, ...]:
     """``torch.ops.lyra.s4d_scan_backward``."""
-    if not fits(u, A_imag, cu_seqlens):
+    if why_not(u, A_imag, cu_seqlens):
         args = (u, log_dt, log_A_real, A_imag, C, D, lengths, cu_seqlens, initial_state, checkpoints)
         return formulas()["s4d_scan_backward"](grad_y, grad_final_state, *args)
     directions, (channels, count) = C.shape[0], A_imag.shape
