@@ -13,6 +13,7 @@ import torch
 import lyra_kernels as lk
 from lyra_kernels import backends
 from lyra_kernels.ops import cost_model, s4d_conv
+from lyra_kernels.ops.cost_model import Why
 
 TRITON, CUDA = backends.limits("triton"), backends.limits("cuda")
 
@@ -97,6 +98,21 @@ def test_a_card_is_asked_about_as_a_card(monkeypatch):
     assert module.decide(u, 65, 1, None, states=False)[0] == "direct"
     assert module.decide(packed, 64, 2, cu_seqlens, states=False)[0] == "scan"
     assert module.decide(packed, 65, 2, cu_seqlens, states=False)[0] == "fft"
+
+
+@pytest.mark.parametrize(
+    ("tokens", "sequences", "expected"),
+    [
+        (2048, 8, ("direct", Why.COSTS, (8, 256))),
+        (2056, 8, ("scan", Why.LONG_PACKED, None)),
+        (250, 1, ("scan", Why.COSTS, (1, 250))),
+        (0, 0, ("direct", Why.COSTS, (1, 0))),
+    ],
+)
+def test_packed_sequences_on_a_cpu_are_taken_to_be_as_long_as_their_mean(tokens, sequences, expected):
+    u = SimpleNamespace(shape=(1, tokens, 3), device=SimpleNamespace(type="cpu"))
+    module = __import__("sys").modules["lyra_kernels.ops.s4d_conv"]
+    assert module.decide(u, 32, 1, SimpleNamespace(shape=(sequences + 1,)), states=False) == expected
 
 
 @pytest.mark.parametrize(
