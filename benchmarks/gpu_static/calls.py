@@ -118,7 +118,8 @@ def gated_limit(width: int) -> int:
     """The most channels that the gated convolution's kernel takes."""
 
     def taken(channels: int) -> bool:
-        return gated_conv.fits(torch.empty(1, device="meta"), torch.empty(channels, 1, width, device="meta"))
+        x, weight = torch.empty(1, device="meta"), torch.empty(channels, 1, width, device="meta")
+        return gated_conv.why_not(x, weight) is None
 
     return next(n for n in range(4096, 0, -1) if taken(n))
 
