@@ -181,6 +181,7 @@ _ROWS = [*_of(Role.LENGTHS)("lengths?"), *_of(Role.CU_SEQLENS)("cu_seqlens?")]
 _EPS = [Argument("float", "eps", Role.OPTION)]
 _CAUSAL = [Argument("bool", "causal", Role.OPTION)]
 _MODES = _parameters("log_dt", "log_A_real", "A_imag", "C")
+_RESIDUAL = _of(Role.RESIDUAL)("residual?")
 _CONVOLUTION = [*_activation("u"), *_parameters("kernel", "reverse_kernel?", "D?"), *_ROWS]
 _PGC = _parameters(
     "in_weight", "in_bias?", "in_norm_weight?", "conv_weight", "conv_bias?", "out_weight", "out_bias?",
@@ -237,11 +238,11 @@ CONTRACTS = {
             [*_activation("xv"), *_parameters("conv_weight", "conv_bias?", "norm_weight?"), *_ROWS, *_EPS, *_CAUSAL],
             _fake_gated_conv,
         ),
-        Contract("pgc", [*_activation("u"), *_PGC, *_ROWS, *_EPS, *_CAUSAL], _fake_pgc),
+        Contract("pgc", [*_activation("u"), *_PGC, *_RESIDUAL, *_ROWS, *_EPS, *_CAUSAL], _fake_pgc),
         Contract(
             "gelu_glu",
             [*_activation("y"), *_parameters("weight", "bias?"), *_of(Role.MASK)("mask?"),
-             *_of(Role.RESIDUAL)("residual?"), *_ROWS],
+             *_RESIDUAL, *_ROWS],
             _fake_like,
         ),
         Contract("s4d_kernel", [*_MODES, Argument("SymInt", "length", Role.EXTENT)], _fake_s4d_kernel),

@@ -215,6 +215,7 @@ def card_of_the_interpreter() -> Iterator[None]:
 
     with _launch.in_place_of_launches(_interpret), contextlib.ExitStack() as stack:
         stack.enter_context(mock.patch.object(_launch, "_processors", lambda device: 1))
+        stack.enter_context(mock.patch.object(_launch, "_capability", lambda device: (9, 0)))
         stack.enter_context(card_tensors())
         yield
 

@@ -57,7 +57,12 @@ def jobs(rows: list[dict[str, Any]], architectures: tuple[str, ...]) -> list[aot
             key = json.dumps({k: launch[k] for k in decides}, sort_keys=True)
             sizes = " ".join(f"{k}={v}" for k, v in launch["constants"].items() if len(k) <= 7 and _tells(v))
             found.setdefault(key, (launch, f"{row['case']} {row['dtype']} {row['direction']}: {sizes}"))
-    return [aot.Job(launch, variant, arch, True, CACHE) for launch, variant in found.values() for arch in architectures]
+    return [
+        aot.Job(launch, variant, arch, True, CACHE)
+        for launch, variant in found.values()
+        for arch in architectures
+        if aot.runs_on(launch["kernel"], launch["constants"], arch)
+    ]
 
 
 def _dump(lists: dict[str, list[dict[str, Any]]]) -> str:

@@ -45,6 +45,12 @@ class Compiled:
     forced: int = 0
 
 
+def runs_on(kernel: str, constants: dict[str, Any], arch: str) -> bool:
+    """Whether such a launch is ever made on an architecture, see ``_launch.reads_shared_operands``."""
+    asks = kernel == "_pgc_pairs" or (kernel == "_linear" and constants["BLOCK_N"] > 64)
+    return not asks or arch in ("sm_90", "sm_100")
+
+
 def _constant(value: Any) -> Any:
     if isinstance(value, str) and value.startswith("tl."):
         return getattr(tl, {"tl.fp32": "float32", "tl.fp16": "float16", "tl.bf16": "bfloat16"}[value])

@@ -159,6 +159,7 @@ def _local_ops() -> list[Op]:
                 "stored": STORED,
                 "layout": LAYOUTS,
                 **weights,
+                "residual": BOTH,
                 "geometry": (*_widths(9), (most, True), (most + 1, True)),
                 "inner": (*sides, pgc.MAX_CHANNELS + 1),
                 "outputs": (*sides, pgc.MAX_CHANNELS + 1),

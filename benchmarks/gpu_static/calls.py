@@ -201,7 +201,7 @@ def run_gated_conv(t: Tensors, geometry: tuple[int, bool], bias: bool, norm: boo
 
 def run_pgc(
     t: Tensors, geometry: tuple[int, bool], in_bias: bool, in_norm: bool, bias: bool, out_bias: bool, out_norm: bool,
-    inputs: int, inner: int, outputs: int, length: int,
+    residual: bool, inputs: int, inner: int, outputs: int, length: int,
 ) -> None:  # fmt: skip
     width, causal = geometry
     if length == HUGE:
@@ -218,6 +218,7 @@ def run_pgc(
         t.optional(out_bias, outputs),
         t.optional(out_norm, outputs),
         causal=causal,
+        residual=t.activations(t.batch(sequences), length, outputs) if residual else None,
         **t.lay(sequences),
     )
 

@@ -16,6 +16,8 @@ from unittest import mock
 import torch
 from torch import Tensor
 
+from lyra_kernels.schemas import CONTRACTS
+
 DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 
 
@@ -82,7 +84,7 @@ def _pgc(batch: int, length: int, channels: int, inner: int) -> Callable:
         projection = (torch.randn(2 * inner, channels), torch.randn(2 * inner), torch.randn(2 * inner))
         convolution = (torch.randn(inner, 1, 3), torch.randn(inner))
         output = (torch.randn(channels, inner), torch.randn(channels), torch.randn(channels))
-        return [u, *projection, *convolution, *output, None, None, 1e-8, False]
+        return [u, *projection, *convolution, *output, None, None, None, 1e-8, False]
 
     return make
 
@@ -184,8 +186,9 @@ def backward_arguments(case: Case, args: list[Any], out: tuple) -> list[Any]:
         return [grad, None, *args, checkpoints]
     if case.op == "s4d_kernel":
         return [grad, *args[:4]]
-    if case.op == "gelu_glu":
-        return [grad, *args[:4], *args[5:]]
+    if case.op in ("gelu_glu", "pgc"):
+        where = CONTRACTS[case.op].residuals[0]
+        return [grad, *args[:where], *args[where + 1 :]]
     return [grad, *args]
 
 

@@ -144,6 +144,7 @@ def fake_card(backwards: int = 0, processors: int = H200, backend: str = "triton
 
     with contextlib.ExitStack() as stack:
         stack.enter_context(mock.patch.object(_launch, "_processors", lambda device: processors))
+        stack.enter_context(mock.patch.object(_launch, "_capability", lambda device: (9, 0)))
         stack.enter_context(mock.patch.object(backends, "_forced", backend))
         for module in keeping:
             stack.enter_context(mock.patch.object(module, "needs_graph", lambda args: backwards > 0))

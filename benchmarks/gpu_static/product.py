@@ -18,7 +18,7 @@ from torch._subclasses.fake_tensor import DataDependentOutputException
 from lyra_kernels import reference
 from lyra_kernels.backends.triton._launch import MOST_PROGRAMS
 
-from .aot import Job
+from .aot import Job, runs_on
 from .axes import ops
 from .calls import Op, Tensors, tf32
 from .cover import Row, choose, cover, product
@@ -131,8 +131,13 @@ def _of_each_kernel(found: Iterable[Variant], choice: Callable[[list[Variant]], 
 
 
 def jobs(found: list[Variant], architectures: Iterable[str], cache: Path | None) -> list[Job]:
-    """Every variant to machine code, for every architecture."""
-    return [Job(asdict(v.launch), v.text, arch, True, cache) for arch in architectures for v in found]
+    """Every variant to machine code, for every architecture that runs it."""
+    return [
+        Job(asdict(v.launch), v.text, arch, True, cache)
+        for arch in architectures
+        for v in found
+        if runs_on(v.launch.kernel, v.launch.constants, arch)
+    ]
 
 
 def _single_values(found: list[Variant]) -> list[Variant]:

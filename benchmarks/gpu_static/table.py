@@ -14,6 +14,7 @@ MATRIX_KERNELS = (
     "_gelu_glu",
     "_gelu_glu_backward",
     "_pgc",
+    "_pgc_pairs",
     "_linear",
     "_linear_weight_gradient",
     "_conv",

@@ -27,15 +27,21 @@ void forward(const PgcArgs& a, const Threads& threads) {
       gate_rows<T>(p.gate, n, n_stride, tile.rows(),
                    [&](int64_t t, int64_t c, Vec<T> value) { store(z + t * z_stride + c, value); });
       p.out.multiply(tile.rows(), z, z_stride, o, o_stride);
-      S* y = static_cast<S*>(a.y) + (tile.first_row + tile.begin) * a.out;
-      if (!p.out_normalised) {
+      const int64_t first = (tile.first_row + tile.begin) * a.out;
+      S* y = static_cast<S*>(a.y) + first;
+      const S* residual = a.residual ? static_cast<const S*>(a.residual) + first : nullptr;
+      if (!p.out_normalised && !residual) {
         store_rows<S, T>(o, o_stride, tile.rows(), a.out, y);
         continue;
       }
-      inverse_rms<T>(o, o_stride, tile.rows(), p.out.width(), a.out, p.gate.eps, r);
+      if (p.out_normalised) inverse_rms<T>(o, o_stride, tile.rows(), p.out.width(), a.out, p.gate.eps, r);
       for (int64_t t = 0; t < tile.rows(); ++t)
-        for (int64_t c = 0; c < a.out; c += kLanes<T>)
-          store_channels(y + t * a.out, c, a.out, load(o + t * o_stride + c) * r[t] * load(p.out_norm + c));
+        for (int64_t c = 0; c < a.out; c += kLanes<T>) {
+          Vec<T> value = load(o + t * o_stride + c);
+          if (p.out_normalised) value = value * r[t] * load(p.out_norm + c);
+          if (residual) value += load_channels(residual + t * a.out, c, a.out);
+          store_channels(y + t * a.out, c, a.out, value);
+        }
     }
   });
 }

@@ -1,4 +1,4 @@
-// The projected gated convolution, whole: y = RMSNorm(W_out gated_conv(W_in u + b_in) + b_out).
+// The projected gated convolution, whole: y = RMSNorm(W_out gated_conv(W_in u + b_in) + b_out) + residual.
 #pragma once
 
 #include "dispatch.h"
@@ -23,13 +23,14 @@ struct PgcArgs {
   const void* out_weight;      // (out, E)
   const void* out_bias;        // (out), or null
   const void* out_norm_weight; // (out), or null for no norm
+  const void* residual;        // (rows, out), dtype, or null
   void* y;                     // (rows, out); padded rows are written as zeros
 };
 
 // Gradients have the shapes of what they belong to: du in dtype, with zeros in padded rows, the others in the compute
 // dtype. Those of absent parameters are null.
 struct PgcBackwardArgs {
-  PgcArgs forward;             // y is not read
+  PgcArgs forward;             // y and residual are not read
   const void* grad;            // (rows, out), dtype
   void *du, *din_weight, *din_bias, *din_norm_weight, *dconv_weight, *dconv_bias;
   void *dout_weight, *dout_bias, *dout_norm_weight;

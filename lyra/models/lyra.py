@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lyra_kernels.layers import PGC, S4D, RMSNorm, checks
+from lyra_kernels.layers.pgc import adds_input
 from lyra_kernels.layers.s4d import ALGORITHMS, prenorm_block
 
 from ..settings.training import POOLS
@@ -235,7 +236,10 @@ class Lyra(
         layout = {"lengths": lengths, "cu_seqlens": cu_seqlens}
         x = self.encode(_fill_padding(x, lengths))
         for layer in self.pgc_layers:
-            x = x + layer(x, **layout) if self.pgc_residual else layer(x, **layout)
+            if self.pgc_residual and adds_input(layer, x):
+                x = layer(x, residual=x, **layout)
+            else:
+                x = x + layer(x, **layout) if self.pgc_residual else layer(x, **layout)
         for layer, norm, dropout in zip(self.s4_layers, self.norms, self.dropouts, strict=True):
             assert isinstance(dropout, nn.Dropout)
             drops = dropout.training and dropout.p > 0.0

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from .. import ops
+from .._torch import has_hooks
+from ..layout import without_padding
+from ..ops._checks import autocast_enabled
 from ._children import is_idle, weights
 from .checks import boolean, positive_float, positive_int, probability, width
 from .rms_norm import RMSNorm
@@ -27,7 +31,8 @@ class PGC(nn.Module):
     """Projected gated convolution: local features, multiplied by a gate.
 
     ``out = dropout(rms_norm(W_out (v * conv(x)) + b_out))`` with ``x, v = split(rms_norm(W_in u + b_in))``
-    and a depthwise convolution over ``kernel_size`` neighbouring tokens. There is no residual connection.
+    and a depthwise convolution over ``kernel_size`` neighbouring tokens. A residual connection is there where
+    ``forward`` is given one.
 
     Args:
         d_model: channels of input and output.
@@ -77,17 +82,27 @@ class PGC(nn.Module):
         self.out_proj = nn.Linear(inner, self.d_model)
         self.dropout = nn.Dropout(probability("dropout", dropout))
 
-    def forward(self, u: Tensor, *, lengths: Tensor | None = None, cu_seqlens: Tensor | None = None) -> Tensor:
+    def forward(
+        self,
+        u: Tensor,
+        *,
+        lengths: Tensor | None = None,
+        cu_seqlens: Tensor | None = None,
+        residual: Tensor | None = None,
+    ) -> Tensor:
         """Apply the layer.
 
         Args:
             u: ``(B, L, d_model)``, or ``(1, T, d_model)`` with ``cu_seqlens``.
             lengths: ``(B,)``, each sequence's length in a padded batch.
             cu_seqlens: ``(S + 1,)``, where each sequence begins in a packed batch, and the end of the last.
+            residual: like ``u``, added to the output, in the same pass over memory unless dropout comes between.
 
         Returns:
             like ``u``, zero at padded positions.
         """
+        dropout: Any = self._modules["dropout"]
+        idle = is_idle(dropout)
         out = ops.pgc(
             u,
             *weights(self, _WEIGHTS),
@@ -95,9 +110,21 @@ class PGC(nn.Module):
             lengths=lengths,
             cu_seqlens=cu_seqlens,
             causal=self.causal,
+            residual=residual if idle else None,
         )
-        dropout: Any = self._modules["dropout"]
-        return out if is_idle(dropout) else dropout(out)
+        if idle:
+            return out
+        out = dropout(out)
+        return out if residual is None else out + without_padding(residual, lengths).to(out.dtype)
 
     def extra_repr(self) -> str:
         return f"{self.d_model}, expansion_factor={self.expansion_factor}, causal={self.causal}"
+
+
+def adds_input(layer: nn.Module, x: Tensor) -> bool:
+    """Whether ``layer(x, residual=x)`` is ``x + layer(x)`` for all who look: nobody sees the layer's own output.
+
+    Under autocast an input of another dtype would lose the precision that it has.
+    """
+    kept = not autocast_enabled(x) or x.dtype in (torch.float64, torch.get_autocast_dtype(x.device.type))
+    return kept and type(layer) is PGC and not has_hooks(layer)

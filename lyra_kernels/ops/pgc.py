@@ -28,8 +28,9 @@ def pgc(
     lengths: Tensor | None = None,
     cu_seqlens: Tensor | None = None,
     causal: bool = False,
+    residual: Tensor | None = None,
 ) -> Tensor:
-    """``rms_norm(W_out gated_conv(W_in u + b_in) + b_out)``: the projected gated convolution, projections included.
+    """``rms_norm(W_out gated_conv(W_in u + b_in) + b_out) + residual``: the projected gated convolution, whole.
 
     Under autocast ``u`` is cast like a Linear's input; weights stay as they are and sums are float32.
 
@@ -41,6 +42,7 @@ def pgc(
         out_weight: ``(d_out, E)``. out_bias: ``(d_out,)`` or None.
         out_norm_weight: ``(d_out,)``, or None for no normalisation there.
         eps, lengths, cu_seqlens, causal: as in :func:`gated_conv`.
+        residual: ``(batch, length, d_out)``, added to the output.
 
     Returns:
         ``(batch, length, d_out)``, zero at padded positions.
@@ -51,11 +53,13 @@ def pgc(
     Source: Ramesh et al. 2025, arXiv 2503.16351.
     """
     parameters = (in_weight, in_bias, in_norm_weight, conv_weight, conv_bias, out_weight, out_bias, out_norm_weight)
-    _check(u, *parameters, causal)
+    _check(u, *parameters, residual, causal)
     lengths, cu_seqlens = _checks.layout(u, lengths, cu_seqlens)
     u = _checks.autocast(u)
     weights = _checks.parameters(compute_dtype(u), *parameters)
-    return pgc_op(u.contiguous(), *weights, lengths, cu_seqlens, _checks.epsilon(eps), causal)
+    if residual is not None:
+        (residual,) = _checks.parameters(u.dtype, residual)
+    return pgc_op(u.contiguous(), *weights, residual, lengths, cu_seqlens, _checks.epsilon(eps), causal)
 
 
 @_checks.once_a_signature
@@ -69,6 +73,7 @@ def _check(
     out_weight: Tensor,
     out_bias: Tensor | None,
     out_norm_weight: Tensor | None,
+    residual: Tensor | None,
     causal: bool,
 ) -> None:
     _checks.activations("u", u, "(batch, length, d_model)")
@@ -88,6 +93,9 @@ def _check(
     ):
         if value is not None:
             _checks.size(name, value, "(channels,)", (width,), "to match the weights")
+    if residual is not None:
+        wanted = (*u.shape[:2], out_weight.shape[0])
+        _checks.size("residual", residual, "(batch, length, d_out)", wanted, "to match u and out_weight")
     others = {
         "in_weight": in_weight,
         "in_bias": in_bias,
@@ -97,6 +105,7 @@ def _check(
         "out_weight": out_weight,
         "out_bias": out_bias,
         "out_norm_weight": out_norm_weight,
+        "residual": residual,
     }
     for name, value in others.items():
         _checks.same_device(name, value, "u", u)

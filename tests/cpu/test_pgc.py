@@ -9,11 +9,12 @@ from hypothesis import strategies as st
 
 from .block_checks import DTYPES, LAYOUTS, check_op, check_threads, compute_dtype, isa, layout  # noqa: F401
 
-ALL = ("in_bias", "in_norm", "conv_bias", "out_bias", "out_norm")
+ALL = ("in_bias", "in_norm", "conv_bias", "out_bias", "out_norm", "residual")
+ROLES = {"activations": (0, 9), "in_backward": 9, "differentiated": 9}
 
 
 def arguments(dtype, kind, batch, length, d, channels, out, width=3, causal=False, parts=ALL, seed=0):
-    torch.manual_seed(seed)
+    own = torch.manual_seed(seed).clone_state()
     batch, length, lengths, cu_seqlens = layout(kind, batch, length)
     compute = compute_dtype(dtype)
 
@@ -30,12 +31,13 @@ def arguments(dtype, kind, batch, length, d, channels, out, width=3, causal=Fals
         parameter(out, channels, fan_in=channels),
         parameter(out) if "out_bias" in parts else None,
         1 + parameter(out, fan_in=4) if "out_norm" in parts else None,
+        torch.randn(batch, length, out, generator=own).to(dtype) if "residual" in parts else None,
     ]
     return inputs, [lengths, cu_seqlens, 1e-8, causal], lengths
 
 
 def check(*args, **kwargs):
-    check_op("pgc", *arguments(*args, **kwargs))
+    check_op("pgc", *arguments(*args, **kwargs), **ROLES)
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -94,11 +96,11 @@ def test_any_shape(data):
         parts=draw(st.sets(st.sampled_from(ALL))),
         seed=draw(st.integers(0, 10**6)),
     )
-    check_op("pgc", *problem, slack=50)
+    check_op("pgc", *problem, **ROLES, slack=50)
 
 
 def test_sequences_do_not_see_each_other():
-    inputs, _, _ = arguments(torch.float32, "dense", 1, 150, 8, 8, 8, width=5)
+    inputs, _, _ = arguments(torch.float32, "dense", 1, 150, 8, 8, 8, width=5, parts=ALL[:-1])
     cu_seqlens = torch.tensor([0, 1, 70, 150])
     whole = torch.ops.lyra.pgc(*inputs, None, cu_seqlens, 1e-8, False)
     for begin, end in [(0, 1), (1, 70), (70, 150)]:
@@ -118,4 +120,4 @@ def test_causal_output_ignores_the_future():
 
 def test_same_bits_for_any_number_of_threads():
     inputs, rest, _ = arguments(torch.float32, "padded", 5, 777, 24, 20, 24, width=7)
-    check_threads("pgc", inputs, rest, torch.randn(5, 777, 24))
+    check_threads("pgc", inputs, rest, torch.randn(5, 777, 24), in_backward=9)

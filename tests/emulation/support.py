@@ -13,6 +13,7 @@ from torch import Tensor
 from emulation.build import emulation
 from lyra_kernels import reference
 from lyra_kernels.backends import cuda
+from lyra_kernels.schemas import CONTRACTS
 
 LACKING: tuple[str, ...] = ()
 """Ops without a CUDA C++ kernel, which the next backend serves."""
@@ -86,7 +87,7 @@ def check(
             output and gradient must be zero.
         replace: functions to call in the place of the backend's, where signatures differ.
     """
-    dtype = args[0].dtype
+    contract, dtype = CONTRACTS[name], args[0].dtype
     exact = doubled(args)
     present = [i for i in range(differentiable) if exact[i] is not None]
     for i in present:
@@ -96,11 +97,13 @@ def check(
     gradients = torch.autograd.grad(wanted, [exact[i] for i in present], grad.double(), allow_unused=True)
     given = list(args)
     if hide is not None:
-        given[0] = torch.where(hide.unsqueeze(-1), torch.nan, given[0])
+        for i in (0, *contract.residuals):
+            given[i] = None if given[i] is None else torch.where(hide.unsqueeze(-1), torch.nan, given[i])
         grad = torch.where(hide.unsqueeze(-1), torch.nan, grad)
     ops = {**implementations(), **(replace or {})}
+    backward_arguments = contract.backward_arguments([grad], given, [])
     (found,) = in_every_order(lambda: ops[name](*given))
-    found_gradients = in_every_order(lambda: ops[f"{name}_backward"](grad, *given))
+    found_gradients = in_every_order(lambda: ops[f"{name}_backward"](*backward_arguments))
     assert found.dtype == dtype
     assert relative_error(found, wanted.detach()) <= STORED[dtype]
     assert len(found_gradients) == differentiable

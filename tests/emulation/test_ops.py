@@ -270,8 +270,9 @@ def test_pgc(norms):
         torch.randn(d) if norms else None,
         torch.randn(d) if norms else None,
     ]
-    check("pgc", [*arguments, lengths, None, 1e-6, False], 9, hide=padding(lengths, 11))
-    check("pgc", [*arguments, None, None, 1e-6, True], 9)
+    residual = torch.randn(3, 11, d)
+    check("pgc", [*arguments, residual, lengths, None, 1e-6, False], 9, hide=padding(lengths, 11))
+    check("pgc", [*arguments, None, None, None, 1e-6, True], 9)
 
 
 @pytest.mark.parametrize("kind", ["dense", "padded", "packed"])

@@ -92,6 +92,19 @@ def test_transposed():
     assert state.shape == (2, 8, 3, 2)
 
 
+@pytest.mark.parametrize("training", [False, True])
+def test_residual_of_pgc(training):
+    """Added after dropout, and nothing at padded positions."""
+    layer, u, lengths = make("pgc").train(training), torch.randn(2, 30, 8), torch.tensor([30, 7])
+    torch.manual_seed(5)
+    found = layer(u, lengths=lengths, residual=u)
+    torch.manual_seed(5)
+    wanted = layer(u, lengths=lengths) + u
+    torch.testing.assert_close(found[0], wanted[0])
+    torch.testing.assert_close(found[1, :7], wanted[1, :7])
+    assert not found[1, 7:].any()
+
+
 @pytest.mark.parametrize("name", [n for n in NAMES if n != "rms_norm"])
 def test_padded_and_packed_batches(name, backend_once, device):
     """Each sequence gives what it gives alone, gradients of the parameters included."""

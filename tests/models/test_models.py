@@ -10,7 +10,9 @@ import torch
 import torch.nn.functional as F
 from torch.export import Dim
 
+import lyra_kernels as lk
 from lyra import Lyra, LyraForTokenClassification, parameter_groups
+from lyra_kernels.layers.pgc import adds_input
 
 from .. import fixtures
 from ..card import pretended_card
@@ -140,6 +142,26 @@ def test_training_uses_dropout_and_both_ways_agree_without():
     torch.testing.assert_close(model.train()(x), model.eval()(x))
     model = small(dropout=0.5).train()
     assert not torch.equal(model(x), model(x))
+
+
+def test_residuals_of_pgc_layers_are_added_by_the_op_unless_somebody_looks_at_a_layers_output(monkeypatch):
+    model, x = small(), torch.randn(2, 9, 5)
+    op, added = lk.ops.pgc, []
+
+    def watched(*args, residual, **options):
+        added.append(residual is not None)
+        return op(*args, residual=residual, **options)
+
+    monkeypatch.setattr(lk.ops, "pgc", watched)
+    y, seen = model(x), []
+    assert added == [True, True]
+    model.pgc_layers[1].register_forward_hook(lambda layer, args, out: seen.append((*args, out)))
+    torch.testing.assert_close(model(x), y)
+    assert added[2:] == [True, False]
+    u, out = seen[0]
+    torch.testing.assert_close(out, model.pgc_layers[1](u))
+    with torch.autocast("cpu", torch.bfloat16):  # which would round an fp32 input that it adds
+        assert not adds_input(model.pgc_layers[0], u) and adds_input(model.pgc_layers[0], u.bfloat16())
 
 
 # ---- token ids ---------------------------------------------------------------------------------------------------

@@ -125,6 +125,8 @@ def _pgc(batch: int, length: int, channels: int, layout: dict, causal: bool = Fa
         "out_bias": _randn(channels),
         "out_norm_weight": _randn(channels),
     }
+    if causal:
+        tensors["residual"] = _randn(batch, length, channels)
     return tensors, {"causal": causal, **layout}
 
 

@@ -175,6 +175,12 @@ SPECIFIC = [
     ("gated_conv", {"xv": torch.randn(2, 12, 9)}, ValueError, r"xv must have an even number of channels .*, not 9"),
     ("pgc", {"conv_weight": torch.randn(8, 1, 2)}, ValueError, "conv_weight has 2 taps"),
     ("pgc", {"in_weight": torch.randn(7, 5)}, ValueError, "in_weight must have an even number of rows .*, not 7"),
+    (
+        "pgc",
+        {"residual": torch.randn(2, 12, 4)},
+        ValueError,
+        r"residual must have shape .* = \(2, 12, 5\) to match u and out_weight, not \(2, 12, 4\)",
+    ),
     ("s4d_kernel", {"length": -1}, ValueError, "length must be 0 or more, not -1"),
     ("s4d_kernel", {"length": 3.0}, TypeError, "length must be an integer, not float"),
     ("s4d_kernel", {"length": True}, TypeError, "length must be an integer, not bool"),

@@ -59,10 +59,9 @@ def test_pgc_is_torchs_modules_in_a_row():
     conv.load_state_dict({"weight": conv_weight, "bias": conv_bias})
     x, v = F.rms_norm(F.linear(u, in_weight, in_bias), (12,), in_norm, EPS).chunk(2, -1)
     gated = v * conv(x.transpose(1, 2)).transpose(1, 2)
-    expected = F.rms_norm(F.linear(gated, out_weight, out_bias), (4,), out_norm, EPS)
-    found = reference.pgc(
-        u, in_weight, in_bias, in_norm, conv_weight, conv_bias, out_weight, out_bias, out_norm, None, None, EPS, False
-    )
+    expected = F.rms_norm(F.linear(gated, out_weight, out_bias), (4,), out_norm, EPS) + u
+    parameters = (in_weight, in_bias, in_norm, conv_weight, conv_bias, out_weight, out_bias, out_norm)
+    found = reference.pgc(u, *parameters, u, None, None, EPS, False)
     torch.testing.assert_close(found, expected, rtol=1e-10, atol=1e-12)
 
 
@@ -90,7 +89,7 @@ def test_a_sequence_in_a_batch_is_the_sequence_alone(op, packed):
         if op == "gated_conv":
             return reference.gated_conv(x, parameters[3], parameters[4], parameters[2], lengths, cu_seqlens, EPS, False)
         if op == "pgc":
-            return reference.pgc(x, *parameters, lengths, cu_seqlens, EPS, False)
+            return reference.pgc(x, *parameters, x, lengths, cu_seqlens, EPS, False)
         return reference.gelu_glu(x, *glu, mask[rows], None, lengths, cu_seqlens)
 
     sequences = [torch.randn(1, n, channels, dtype=DOUBLE) for n in sizes]
@@ -113,7 +112,7 @@ def test_derivatives_of_first_and_second_order():
     leaves = [x.requires_grad_() for x in (u, *weights(2, 3))]
 
     def pgc(*args: Tensor) -> Tensor:
-        return reference.pgc(*args, lengths, None, 0.1, False)
+        return reference.pgc(*args, args[0], lengths, None, 0.1, False)
 
     assert torch.autograd.gradcheck(pgc, leaves)
     assert torch.autograd.gradgradcheck(pgc, leaves)
@@ -138,7 +137,8 @@ def test_low_precision_is_computed_in_float32_and_rounded_once(dtype):
         w.float() for w in weights(6, 5)
     )
     u = torch.randn(2, 11, 4).to(dtype)
-    rest = (in_weight, in_bias, in_norm, conv_weight, conv_bias, out_weight, out_bias, out_norm, None, None, EPS, False)
+    parameters = (in_weight, in_bias, in_norm, conv_weight, conv_bias, out_weight, out_bias, out_norm)
+    rest = (*parameters, None, None, None, EPS, False)
     exact = reference.pgc(u.float(), *rest)
     found = reference.pgc(u, *rest)
     assert found.dtype == dtype

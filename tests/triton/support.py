@@ -13,6 +13,7 @@ from torch._subclasses import FakeTensor
 
 import lyra_kernels.reference as reference
 from lyra_kernels.backends.triton import IMPLEMENTATIONS
+from lyra_kernels.schemas import CONTRACTS
 
 from ..ops.cases import terms_of_log_dt
 
@@ -57,7 +58,7 @@ def poison_masked_loads(monkeypatch: pytest.MonkeyPatch) -> None:
     def poisoned(self: Any, ptrs: Any, mask: Any, other: Any, *rest: Any) -> Any:
         element = ptrs.get_element_ty()
         if other is None and element.is_floating():
-            fill = np.full_like(ptrs.data, 0, dtype=_get_np_dtype(element))
+            fill = np.zeros(ptrs.data.shape, _get_np_dtype(element))
             fill.view(np.uint8)[...] = 0xFF  # a NaN in every format
             other = TensorHandle(fill, element)
         return load(self, ptrs, mask, other, *rest)
@@ -120,8 +121,9 @@ def check(
         device: where to run.
         tolerance: on the relative RMS error; by the activations' dtype if None.
         hide: booleans of the activations' first two dimensions: positions that are filled with NaN for the
-            kernel and whose output and gradient must be zero.
+            kernel and whose output and gradient must be zero; a residual's too.
     """
+    contract = CONTRACTS[name]
     limit = TOLERANCE[args[0].dtype] if tolerance is None else tolerance
     args = [a.to(device) if isinstance(a, Tensor) else a for a in args]
     exact = doubled(args)
@@ -141,13 +143,15 @@ def check(
     given = [guarded(a) if isinstance(a, Tensor) else a for a in args]
     if hide is not None:
         hide = hide.to(device)
-        given[0][hide] = float("nan")
+        for i in (0, *contract.residuals):
+            if given[i] is not None:
+                given[i][hide] = float("nan")
         grad = grad.clone()
         grad[hide] = float("nan")
     found = IMPLEMENTATIONS[name](*given)
     assert found.dtype == args[0].dtype and found.is_contiguous()
     assert relative_error(found, wanted) <= limit
-    gradients = IMPLEMENTATIONS[f"{name}_backward"](guarded(grad), *given)
+    gradients = IMPLEMENTATIONS[f"{name}_backward"](*contract.backward_arguments([guarded(grad)], given, []))
     if hide is not None:
         assert not found[hide].any() and not gradients[0][hide].any()
     for i, gradient in zip(wrt, gradients, strict=True):

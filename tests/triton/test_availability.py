@@ -162,7 +162,7 @@ def test_many_short_sequences(op, monkeypatch):
     monkeypatch.setattr(module, "launch", launch)
     u, p = torch.zeros(batch, 1, 2), torch.zeros(2)
     weights = {
-        "pgc": (torch.zeros(4, 2), None, None, torch.zeros(2, 1, 3), None, torch.zeros(2, 2), None, None),
+        "pgc": (torch.zeros(4, 2), None, None, torch.zeros(2, 1, 3), None, torch.zeros(2, 2), None, None, None),
         "s4d_scan": (p, torch.zeros(2, 1), torch.zeros(2, 1), torch.zeros(1, 2, 1, 2), None),
         "causal_conv": (torch.zeros(2, 1), None, None),
     }

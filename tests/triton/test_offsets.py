@@ -16,6 +16,7 @@ from lyra_kernels.backends.triton import (
     gelu_glu,
     gelu_glu_backward,
     pgc,
+    pgc_pairs,
     rms_norm,
     s4d_kernel,
     s4d_scan,
@@ -78,6 +79,7 @@ def test_rms_norm(store_addresses):
     x = torch.zeros(1)
     out = torch.zeros(1)
     args = {"x_ptr": x, "weight_ptr": None, "y_ptr": out, "num_rows": BIG, "C": 64, "eps": 1e-8, "HAS_WEIGHT": False}
+    args |= _absent("residual")
     found = store_addresses(rms_norm._rms_norm, ((BIG // 64) - 1,), **args, BLOCK_R=64, BLOCK_C=64)
     assert _offsets(found, out) == (LAST + 1 - 64 * 64, LAST)
 
@@ -117,10 +119,14 @@ def test_pgc(store_addresses):
     x, out = torch.zeros(1), torch.zeros(1)
     args = {"u_ptr": x, "in_weight_ptr": x, "conv_weight_ptr": x, "out_weight_ptr": x, "out_ptr": out}
     sizes = {"L": 62, "DI": 64, "E": 64, "DO": 64, "eps": 1e-8, "K": 3, "LEFT": 1}
-    absent = _absent("in_bias", "in_norm", "conv_bias", "out_bias", "out_norm", "lengths", "seq")
+    absent = _absent("in_bias", "in_norm", "conv_bias", "out_bias", "out_norm", "residual", "lengths", "seq")
     batch = BIG // 62
     found = store_addresses(pgc._pgc, (batch - 1,), **args, **sizes, **absent,
                             PREC="ieee", BLOCK_T=64, BLOCK_K=16, BLOCK_E=64, BLOCK_D=64)  # fmt: skip
+    assert _offsets(found, out) == ((batch - 1) * 62 * 64, batch * 62 * 64 - 1)
+    sizes = {"L": 62, "num_tokens": batch * 62, "eps": 1e-8, "K": 3, "LEFT": 1}
+    found = store_addresses(pgc_pairs._pgc_pairs, (batch - 1,), **args, **sizes, **absent,
+                            BLOCK_T=64, BLOCK_K=64, BLOCK_E=64, BLOCK_D=64)  # fmt: skip
     assert _offsets(found, out) == ((batch - 1) * 62 * 64, batch * 62 * 64 - 1)
 
 

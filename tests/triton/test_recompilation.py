@@ -55,7 +55,20 @@ def _calls(batch, length):
     taps = torch.randn(4, length)
     scan = [u, *space, torch.randn(4), None, None, None]
     gated = [torch.randn(batch, length, 8), torch.randn(4, 1, 3), None, torch.randn(8), None, None, 1e-8, False]
-    pgc = [u, torch.randn(8, 4), None, None, torch.randn(4, 1, 3), None, torch.randn(4, 4), None, None, None, None]
+    pgc = [
+        u,
+        torch.randn(8, 4),
+        None,
+        None,
+        torch.randn(4, 1, 3),
+        None,
+        torch.randn(4, 4),
+        None,
+        None,
+        None,
+        None,
+        None,
+    ]
     yield "s4d_scan", [*scan, True], lambda out: [torch.randn_like(u), None, *scan, out[2]]
     yield "causal_conv", [u, taps, None, None, None, None], None
     yield "gated_conv", gated, None

@@ -8,8 +8,8 @@ namespace {
 cpu::PgcArgs arguments(CpuCall& call, const Tensor& u, const Tensor& in_weight, const OptionalTensor& in_bias,
                        const OptionalTensor& in_norm_weight, const Tensor& conv_weight,
                        const OptionalTensor& conv_bias, const Tensor& out_weight, const OptionalTensor& out_bias,
-                       const OptionalTensor& out_norm_weight, const OptionalTensor& lengths,
-                       const OptionalTensor& cu_seqlens, double eps, bool causal) {
+                       const OptionalTensor& out_norm_weight, const OptionalTensor& residual,
+                       const OptionalTensor& lengths, const OptionalTensor& cu_seqlens, double eps, bool causal) {
   STD_TORCH_CHECK(conv_weight.dim() == 3 && conv_weight.size(2) >= 1, "conv_weight must be (channels, 1, width)");
   STD_TORCH_CHECK(out_weight.dim() == 2, "out_weight must be (d_out, channels)");
   cpu::PgcArgs args;
@@ -30,6 +30,7 @@ cpu::PgcArgs arguments(CpuCall& call, const Tensor& u, const Tensor& in_weight, 
   args.out_weight = call.parameter(out_weight, "out_weight", {args.out, args.channels});
   args.out_bias = call.parameter(out_bias, "out_bias", {args.out});
   args.out_norm_weight = call.parameter(out_norm_weight, "out_norm_weight", {args.out});
+  args.residual = call.activations(residual, "residual", args.out);
   args.y = nullptr;
   return args;
 }
@@ -37,10 +38,11 @@ cpu::PgcArgs arguments(CpuCall& call, const Tensor& u, const Tensor& in_weight, 
 Tensor pgc(const Tensor& u, const Tensor& in_weight, const OptionalTensor& in_bias,
            const OptionalTensor& in_norm_weight, const Tensor& conv_weight, const OptionalTensor& conv_bias,
            const Tensor& out_weight, const OptionalTensor& out_bias, const OptionalTensor& out_norm_weight,
-           const OptionalTensor& lengths, const OptionalTensor& cu_seqlens, double eps, bool causal) {
+           const OptionalTensor& residual, const OptionalTensor& lengths, const OptionalTensor& cu_seqlens, double eps,
+           bool causal) {
   CpuCall call(u, "u");
   cpu::PgcArgs args = arguments(call, u, in_weight, in_bias, in_norm_weight, conv_weight, conv_bias, out_weight,
-                                out_bias, out_norm_weight, lengths, cu_seqlens, eps, causal);
+                                out_bias, out_norm_weight, residual, lengths, cu_seqlens, eps, causal);
   Tensor y = call.output(&args.y, "y", u.scalar_type(), {u.size(0), u.size(1), args.out});
   cpu::pgc(args, call.threads());
   return y;
@@ -54,7 +56,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tenso
   CpuCall call(u, "u");
   cpu::PgcBackwardArgs args;
   args.forward = arguments(call, u, in_weight, in_bias, in_norm_weight, conv_weight, conv_bias, out_weight, out_bias,
-                           out_norm_weight, lengths, cu_seqlens, eps, causal);
+                           out_norm_weight, std::nullopt, lengths, cu_seqlens, eps, causal);
   args.grad = call.activations(grad, "grad", args.forward.out);
   Tensor du = call.output_like(&args.du, "du", u);
   Tensor din_weight = call.gradient(in_weight, &args.din_weight, "din_weight");

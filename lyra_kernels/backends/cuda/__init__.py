@@ -73,14 +73,14 @@ class Pgc:
         return xv, self.kernels.gated_conv(xv, w_conv, b_conv, n_in, lengths, cu_seqlens, eps, causal)
 
     def forward(
-        self, u, w_in, b_in, n_in, w_conv, b_conv, w_out, b_out, n_out, lengths, cu_seqlens, eps, causal
+        self, u, w_in, b_in, n_in, w_conv, b_conv, w_out, b_out, n_out, residual, lengths, cu_seqlens, eps, causal
     ) -> Tensor:
         """lyra::pgc."""
         gated = self._gated(u, w_in, b_in, n_in, w_conv, b_conv, lengths, cu_seqlens, eps, causal)[1]
         out = _linear(gated, w_out, b_out)
         if n_out is not None:
             out = self.kernels.rms_norm(out, n_out, eps)
-        return without_padding(out, lengths)
+        return without_padding(out if residual is None else out + residual, lengths)
 
     def backward(
         self, grad, u, w_in, b_in, n_in, w_conv, b_conv, w_out, b_out, n_out, lengths, cu_seqlens, eps, causal

@@ -56,6 +56,28 @@ def dot16(a, b, acc):
 
 
 @triton.jit
+def pair(x):
+    """Two bfloat16 matrices whose sum is fp32 ``x`` within 2^-17 of it, the larger first."""
+    # Cut in fp32: a conversion to bfloat16 and back would take a slower unit.
+    high = (x.to(tl.int32, bitcast=True) & -65536).to(tl.float32, bitcast=True)
+    return high.to(tl.bfloat16), (x - high).to(tl.bfloat16)
+
+
+@triton.jit
+def pair_transposed(a):
+    """Of a :func:`pair`."""
+    return tl.trans(a[0]), tl.trans(a[1])
+
+
+@triton.jit
+def pair_product(a, b, total):
+    """``total + a b`` of two :func:`pair`, the smaller products first."""
+    total = dot16(a[1], b[0], total)
+    total = dot16(a[0], b[1], total)
+    return dot16(a[0], b[0], total)
+
+
+@triton.jit
 def power_of_two(size):
     """The largest power of 2 up to ``size`` >= 0, and its inverse; 2^-100 at least."""
     bits = tl.maximum(size, 7.888609052210118e-31).to(tl.int32, bitcast=True) & 0x7F800000

@@ -275,6 +275,17 @@ def processors(x: Tensor) -> int:
     return _processors(x.device) if x.is_cuda else 1
 
 
+@functools.cache
+def _capability(device: torch.device) -> tuple[int, int]:
+    return torch.cuda.get_device_capability(device)
+
+
+def reads_shared_operands(x: Tensor) -> bool:
+    """Whether the matrix units of the card that ``x`` is on take operands from shared memory, as capabilities 9 and 10
+    do, and the interpreter; others take them from registers, which weights kept for many tiles would fill."""
+    return not x.is_cuda or (torch.version.hip is None and _capability(x.device)[0] in (9, 10))
+
+
 def cdiv(a: int, b: int) -> int:
     """``a / b`` rounded up; Triton's own, made for kernels, costs a launch microseconds."""
     return -(-a // b)

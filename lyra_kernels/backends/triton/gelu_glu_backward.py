@@ -20,7 +20,7 @@ from torch import Tensor
 from ...schemas import absent
 from ..reference import operations as formulas
 from . import gelu_glu as forward
-from ._dot import dot16
+from ._dot import dot16, pair, pair_product, pair_transposed
 from ._launch import Config, cdiv, jit, launch, next_power_of_2, precision
 from ._layout import sequence_of_token
 from ._reduce import sum_rows
@@ -39,30 +39,8 @@ def slope_of_gelu(y):
 
 
 @triton.jit
-def _parts(x):
-    """Two bfloat16 matrices whose sum is fp32 ``x`` within 2^-17 of it, the larger first."""
-    # Cut in fp32: a conversion to bfloat16 and back would take a slower unit.
-    high = (x.to(tl.int32, bitcast=True) & -65536).to(tl.float32, bitcast=True)
-    return high.to(tl.bfloat16), (x - high).to(tl.bfloat16)
-
-
-@triton.jit
-def _transposed(a):
-    """Of :func:`_parts`."""
-    return tl.trans(a[0]), tl.trans(a[1])
-
-
-@triton.jit
-def _product(a, b, total):
-    """``total + a b`` of :func:`_parts`, the smaller products first."""
-    total = dot16(a[1], b[0], total)
-    total = dot16(a[0], b[1], total)
-    return dot16(a[0], b[0], total)
-
-
-@triton.jit
 def _row_sums(a, total):
-    """``total`` plus, in each of its columns, the sums over the rows of :func:`_parts` ``a``: a product with ones."""
+    """``total`` plus, in each of its columns, the sums over the rows of a :func:`pair` ``a``: a product with ones."""
     ones = tl.full((a[0].shape[1], total.shape[1]), 1.0, tl.float32).to(tl.bfloat16)
     return dot16(a[0], ones, dot16(a[1], ones, total))
 
@@ -109,7 +87,7 @@ def _gelu_glu_backward(
     n_mask = first + n // 2 < H
     n = first + n // 2 + n % 2 * H
     w_mask = n_mask[:, None] & (k < H)[None, :]
-    w = _parts(tl.load(weight_ptr + n[:, None] * H + k[None, :], mask=w_mask, other=0.0))
+    w = pair(tl.load(weight_ptr + n[:, None] * H + k[None, :], mask=w_mask, other=0.0))
     if PARAMETERS:
         dw = tl.zeros((BLOCK_N, BLOCK_K), tl.float32)
         db = tl.zeros((BLOCK_N, 16), tl.float32)
@@ -122,8 +100,8 @@ def _gelu_glu_backward(
         a = gelu(tl.load(y_ptrs, mask=mask, other=0.0, eviction_policy="evict_last").to(tl.float32))
         if HAS_DROPOUT:
             a *= dropout_factors(dropout_ptr, seq_ptr, sequence, t, i, k, there, H, HAS_SEQ)
-        a = _parts(a)
-        z = _product(a, _transposed(w), tl.zeros((BLOCK_T, BLOCK_N), tl.float32))
+        a = pair(a)
+        z = pair_product(a, pair_transposed(w), tl.zeros((BLOCK_T, BLOCK_N), tl.float32))
         if HAS_BIAS:
             # Loaded for each tile: a thread would keep a quarter of it in registers.
             z += tl.load(bias_ptr + n, mask=n_mask, other=0.0)[None, :]
@@ -131,14 +109,14 @@ def _gelu_glu_backward(
         gate = sigmoid(z2)
         g_ptrs = grad_ptr + (sequence * L + t) * H + (i[:, None] * H + c[None, :])
         dz1 = tl.load(g_ptrs, mask=real[:, None] & (c < H)[None, :], other=0.0).to(tl.float32) * gate
-        dz = _parts(tl.reshape(tl.join(dz1, dz1 * z1 * (1.0 - gate)), (BLOCK_T, BLOCK_N)))
+        dz = pair(tl.reshape(tl.join(dz1, dz1 * z1 * (1.0 - gate)), (BLOCK_T, BLOCK_N)))
         if PARAMETERS:
-            dz = _transposed(dz)
-            dw = _product(dz, a, dw)
+            dz = pair_transposed(dz)
+            dw = pair_product(dz, a, dw)
             if HAS_BIAS:
                 db = _row_sums(dz, db)
         else:
-            da = _product(dz, w, tl.zeros((BLOCK_T, BLOCK_K), tl.float32))
+            da = pair_product(dz, w, tl.zeros((BLOCK_T, BLOCK_K), tl.float32))
             # Loaded again, from the cache: kept all the while it would not leave registers enough.
             y = tl.load(y_ptrs, mask=mask, other=0.0, eviction_policy="evict_first").to(tl.float32)
             dy = da * slope_of_gelu(y)

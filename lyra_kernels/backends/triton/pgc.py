@@ -2,8 +2,13 @@
 
 Where both projections fit on chip (up to 128 channels and inner channels) the forward is one kernel: a program takes a
 tile of tokens with the convolution's halo, and nothing but u and the result touches memory. Rows of the projected tile
-are shifted against each other by a gather. Wider blocks are matrix products (``_linear``) around the gated_conv kernel,
-and so is every backward, in fp32, from u alone: recomputing is cheaper than keeping the projection.
+are shifted against each other by a gather. bfloat16 has a faster kernel, ``pgc_pairs``, where card and channels allow.
+Wider blocks are matrix products (``_linear``) around the gated_conv kernel, and so is every backward, in fp32, from u
+alone: recomputing is cheaper than keeping the projection.
+
+In 16 bits wide blocks could also be PyTorch's products around a projection of 16 bits, which CUDA C++ has and which was
+measured to be faster forward (16 x 2048 x 256: 111 us). Its error is 4.1e-3 in bfloat16, 2.4 times what storing the
+output costs; what the pairs add is not seen beside that. So Triton serves these shapes, too.
 
 No backward in one kernel, or in two cut at the gate: the tiles beside the sums for the weights spill, and by the time
 model these kernels from memory are faster.
@@ -11,43 +16,38 @@ model these kernels from memory are faster.
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
-import triton
 import triton.language as tl
 from torch import Tensor
 
-from ...layout import sequence_mask
+from ...layout import sequence_mask, without_padding
 from ...schemas import absent
 from ..reference import operations as formulas
+from . import pgc_pairs as pairs
 from ._dot import nearest
-from ._launch import Config, cdiv, jit, launch, next_power_of_2, precision, refusal, refusing, supports
+from ._launch import (
+    Config,
+    cdiv,
+    jit,
+    launch,
+    next_power_of_2,
+    precision,
+    processors,
+    reads_shared_operands,
+    refusal,
+    refusing,
+    supports,
+)
 from ._layout import sequence_of_token
-from ._linear import linear, linear_weight_gradient
+from ._linear import fits_norm_backward, linear, linear_norm_backward, linear_weight_gradient, products
+from ._shift import shifted
 from .gated_conv import gated_conv
 from .gated_conv_backward import gated_conv_backward
-from .rms_norm import rms_norm, rms_norm_backward
+from .rms_norm import norm_and_add, rms_norm_backward
 
 MAX_CHANNELS = 128
-
-
-@triton.jit
-def _shifted(x, seq_ptr, here, begin, end, by: tl.constexpr, HAS_SEQ: tl.constexpr):
-    """Row i + ``by`` of a tile at row i: the last row again where there is none, 0 if it is of another sequence.
-
-    Args:
-        x: ``(BLOCK_T, BLOCK_E)``.
-        seq_ptr: of the tile's first token, read where HAS_SEQ from ``begin`` to ``end``; here: what it has there.
-    """
-    if by == 0:
-        return x
-    else:
-        i = tl.arange(0, x.shape[0])
-        source = tl.minimum(tl.maximum(i + by, 0), x.shape[0] - 1)
-        moved = tl.gather(x, tl.broadcast_to(source[:, None], (x.shape[0], x.shape[1])), 0)
-        if HAS_SEQ:
-            other = tl.load(seq_ptr + i + by, mask=(i + by >= begin) & (i + by < end), other=-2)
-            moved = tl.where((other == here)[:, None], moved, 0.0)
-        return moved
 
 
 @jit
@@ -61,6 +61,7 @@ def _pgc(
     out_weight_ptr,
     out_bias_ptr,
     out_norm_ptr,
+    residual_ptr,
     lengths_ptr,
     seq_ptr,
     out_ptr,
@@ -74,6 +75,7 @@ def _pgc(
     HAS_CONV_BIAS: tl.constexpr,
     HAS_OUT_BIAS: tl.constexpr,
     HAS_OUT_NORM: tl.constexpr,
+    HAS_RESIDUAL: tl.constexpr,
     HAS_LENGTHS: tl.constexpr,
     HAS_SEQ: tl.constexpr,
     K: tl.constexpr,
@@ -92,6 +94,7 @@ def _pgc(
         conv_weight_ptr: ``(E, K)``, conv_bias_ptr: ``(E,)``.
         out_weight_ptr: ``(DO, E)``, out_bias_ptr: ``(DO,)``, out_norm_ptr: ``(DO,)``. All weights are fp32; biases and
             norms are read where HAS_*, and without its weight there is no norm.
+        residual_ptr: as out, read where HAS_RESIDUAL and added.
         lengths_ptr: ``(B,)`` int64; read where HAS_LENGTHS.
         seq_ptr: ``(L,)`` int32, the sequence of each token of a packed batch; read where HAS_SEQ.
         out_ptr: ``(B, L, DO)``, written.
@@ -150,7 +153,7 @@ def _pgc(
         here = tl.load(seq_ptr + i, mask=inside, other=-1)
     for j in tl.static_range(K):
         tap = tl.load(conv_weight_ptr + e * K + j, mask=e < E, other=0.0)[None, :]
-        y += tap * _shifted(x, seq_ptr, here, begin, end, j - LEFT, HAS_SEQ)
+        y += tap * shifted(x, seq_ptr, here, begin, end, j - LEFT, HAS_SEQ)
     w_out = tl.load(out_weight_ptr + d[:, None] * E + e[None, :], mask=(d < DO)[:, None] & e_mask, other=0.0)
     out = tl.dot(nearest(v * y, PREC), tl.trans(nearest(w_out, PREC)), input_precision=PREC)
     if HAS_OUT_BIAS:
@@ -161,8 +164,13 @@ def _pgc(
         out *= tl.load(out_norm_ptr + d, mask=d < DO, other=0.0)[None, :]
     # The halo's own outputs belong to other programs.
     own = inside & (i >= LEFT) & (i < BLOCK_T - K + 1 + LEFT)
+    offsets = i[:, None] * DO + d[None, :]
+    if HAS_RESIDUAL:
+        residual_ptr += (b * L + first) * DO
+        mask = (own & real)[:, None] & d_mask
+        out += tl.load(residual_ptr + offsets, mask=mask, other=0.0).to(tl.float32)
     out = tl.where(real[:, None], out, 0.0)
-    tl.store(out_ptr + i[:, None] * DO + d[None, :], out.to(out_ptr.dtype.element_ty), mask=own[:, None] & d_mask)
+    tl.store(out_ptr + offsets, out.to(out_ptr.dtype.element_ty), mask=own[:, None] & d_mask)
 
 
 def configurations(inner: int, outputs: int, width: int, exact: bool) -> list[Config]:
@@ -185,101 +193,119 @@ def configurations(inner: int, outputs: int, width: int, exact: bool) -> list[Co
     return [Config({"BLOCK_T": tokens, "BLOCK_K": 16, "BLOCK_E": block, "BLOCK_D": width_out}, 8, 1)]
 
 
+def _kernel(u, tensors, channels: tuple[int, int, int], width: int) -> tuple[Any, list[Config]] | None:
+    """The kernel that takes the block whole, and its tiles; None if there is none.
+
+    Args:
+        tensors: all that it would read.
+        channels: inputs, inner ones and outputs.
+        width: of the convolution.
+    """
+    # Values that cannot be loaded several at a time have an address each, for which there are no registers.
+    at_once = all(t.storage_offset() * t.element_size() % 16 == 0 for t in tensors if t is not None)
+    if u.dtype == torch.bfloat16 and at_once and pairs.fits(*channels, width) and reads_shared_operands(u):
+        return pairs._pgc_pairs, pairs.configurations(*channels)
+    found = configurations(channels[1], channels[2], width, precision(u) == "tf32x3")
+    if max(channels) > MAX_CHANNELS or width > found[0].blocks["BLOCK_T"] // 2:  # mostly halo
+        return None
+    return _pgc, found
+
+
 def _why_not(u: Tensor) -> str | None:
     """Why the kernels do not take a call, or None."""
     return None if supports(u) and u.numel() else refusal(u, "")
 
 
-def _whole(u: Tensor, conv_weight: Tensor, out_weight: Tensor) -> Config | None:
-    """The configuration of the kernel that is all of the op; None where it goes by products, and an op between them."""
-    (inner, _, width), outputs = conv_weight.shape, out_weight.shape[0]
-    config = configurations(inner, outputs, width, precision(u) == "tf32x3")[0]
-    mostly_halo = width > config.blocks["BLOCK_T"] // 2
-    return None if mostly_halo or max(u.shape[2], inner, outputs) > MAX_CHANNELS else config
-
-
 def _parts(
-    ops, u, in_weight, in_bias, in_norm_weight, conv_weight, conv_bias, out_weight, out_bias, out_norm_weight, *rest
-) -> None:
+    ops, u, in_weight, in_bias, in_norm_weight, conv_weight, conv_bias, out_weight, out_bias, out_norm_weight,
+    residual, *rest,
+) -> None:  # fmt: skip
     """What of a call is other ops: see :func:`.refusing`."""
-    if _whole(u, conv_weight, out_weight) is None:
+    args = (u, in_weight, in_bias, in_norm_weight, conv_weight, conv_bias, out_weight, out_bias, out_norm_weight)
+    (inner, _, width), outputs = conv_weight.shape, out_weight.shape[0]
+    if _kernel(u, (*args, residual), (u.shape[2], inner, outputs), width) is None:
         xv = u.new_empty(*u.shape[:2], in_weight.shape[0], dtype=torch.float32)
         gated = ops("gated_conv")(xv, conv_weight, conv_bias, in_norm_weight, *rest)
         if out_norm_weight is not None:
-            ops("rms_norm")(gated.new_empty(*u.shape[:2], out_weight.shape[0]), out_norm_weight, rest[2])
+            ops("rms_norm")(gated.new_empty(*u.shape[:2], outputs), out_norm_weight, rest[2])
 
 
 @refusing(lambda u, *rest: _why_not(u), parts=_parts)
 def pgc(
-    u, in_weight, in_bias, in_norm_weight, conv_weight, conv_bias, out_weight, out_bias, out_norm_weight,
+    u, in_weight, in_bias, in_norm_weight, conv_weight, conv_bias, out_weight, out_bias, out_norm_weight, residual,
     lengths, cu_seqlens, eps, causal,
 ) -> Tensor:  # fmt: skip
     """``torch.ops.lyra.pgc``."""
     args = (u, in_weight, in_bias, in_norm_weight, conv_weight, conv_bias, out_weight, out_bias, out_norm_weight)
     if _why_not(u):
-        return formulas()["pgc"](*args, lengths, cu_seqlens, eps, causal)
+        return formulas()["pgc"](*args, residual, lengths, cu_seqlens, eps, causal)
     (batch, length, inputs), (inner, _, width), outputs = u.shape, conv_weight.shape, out_weight.shape[0]
-    config = _whole(u, conv_weight, out_weight)
-    if config is None:
-        last = _products(*args, lengths, cu_seqlens, eps, causal)[-1]
-        out = (last if out_norm_weight is None else rms_norm(last, out_norm_weight, eps)).to(u.dtype)
+    found = _kernel(u, (*args, residual), (inputs, inner, outputs), width)
+    if found is None:
+        last = _last(_gated(*args[:6], lengths, cu_seqlens, eps, causal)[-1], u, out_weight, out_bias, lengths)
+        if out_norm_weight is None:
+            out = (last if residual is None else last + residual).to(u.dtype)
+        else:
+            out = norm_and_add(last, out_norm_weight, residual, eps, u.dtype)
         real = sequence_mask(lengths, length)
         return out if real is None else out.masked_fill(~real, 0.0)
+    kernel, config = found
     out = u.new_empty(batch, length, outputs)
     seq = sequence_of_token(cu_seqlens, length)
-    launch(
-        _pgc,
-        lambda c: (cdiv(length, c.blocks["BLOCK_T"] - width + 1) * batch,),
-        {
-            "u_ptr": u,
-            "in_weight_ptr": in_weight,
-            "in_bias_ptr": in_bias,
-            "in_norm_ptr": in_norm_weight,
-            "conv_weight_ptr": conv_weight,
-            "conv_bias_ptr": conv_bias,
-            "out_weight_ptr": out_weight,
-            "out_bias_ptr": out_bias,
-            "out_norm_ptr": out_norm_weight,
-            "lengths_ptr": lengths,
-            "seq_ptr": seq,
-            "out_ptr": out,
-            "L": length,
-            "DI": inputs,
-            "E": inner,
-            "DO": outputs,
-            "eps": eps,
-        },
-        {
-            "HAS_IN_BIAS": in_bias is not None,
-            "HAS_IN_NORM": in_norm_weight is not None,
-            "HAS_CONV_BIAS": conv_bias is not None,
-            "HAS_OUT_BIAS": out_bias is not None,
-            "HAS_OUT_NORM": out_norm_weight is not None,
-            "HAS_LENGTHS": lengths is not None,
-            "HAS_SEQ": seq is not None,
-            "K": width,
-            "LEFT": width - 1 if causal else (width - 1) // 2,
-            "PREC": precision(u),
-        },
-        [config],
-    )
+    own = config[0].blocks["BLOCK_T"] - width + 1
+    tiles = cdiv(length, own) * batch
+    tensors = {
+        "u_ptr": u,
+        "in_weight_ptr": in_weight,
+        "in_bias_ptr": in_bias,
+        "in_norm_ptr": in_norm_weight,
+        "conv_weight_ptr": conv_weight,
+        "conv_bias_ptr": conv_bias,
+        "out_weight_ptr": out_weight,
+        "out_bias_ptr": out_bias,
+        "out_norm_ptr": out_norm_weight,
+        "residual_ptr": residual,
+        "lengths_ptr": lengths,
+        "seq_ptr": seq,
+        "out_ptr": out,
+    }
+    constants = {
+        "HAS_IN_BIAS": in_bias is not None,
+        "HAS_IN_NORM": in_norm_weight is not None,
+        "HAS_CONV_BIAS": conv_bias is not None,
+        "HAS_OUT_BIAS": out_bias is not None,
+        "HAS_OUT_NORM": out_norm_weight is not None,
+        "HAS_RESIDUAL": residual is not None,
+        "HAS_LENGTHS": lengths is not None,
+        "HAS_SEQ": seq is not None,
+        "K": width,
+        "LEFT": width - 1 if causal else (width - 1) // 2,
+    }
+    if kernel is _pgc:
+        sizes = {"L": length, "DI": inputs, "E": inner, "DO": outputs, "eps": eps}
+        launch(kernel, lambda _: (tiles,), {**tensors, **sizes}, {**constants, "PREC": precision(u)}, config)
+    else:
+        sizes = {"num_tokens": batch * length, "L": length, "eps": eps}
+        launch(kernel, lambda _: (min(tiles, pairs.PROGRAMS * processors(u)),), {**tensors, **sizes}, constants, config)
     return out
 
 
-def _products(
-    u, in_weight, in_bias, in_norm_weight, conv_weight, conv_bias, out_weight, out_bias, out_norm_weight,
-    lengths, cu_seqlens, eps, causal,
-) -> tuple[Tensor, ...]:  # fmt: skip
-    """u, and in fp32 the projected u, the gated convolution and what enters the last norm (1 at padded tokens)."""
+def _gated(
+    u, in_weight, in_bias, in_norm_weight, conv_weight, conv_bias, lengths, cu_seqlens, eps, causal
+) -> tuple[Tensor, ...]:
+    """u, and in fp32, so that rounding does not add up, the projected u and the gated convolution."""
     real = sequence_mask(lengths, u.shape[1])
     value = u if real is None else u.masked_fill(~real, 0.0)
-    fp32, prec = {"dtype": torch.float32}, precision(in_weight)  # fp32 in between, so that rounding does not add up
-    xv = linear(value, in_weight, in_bias, prec, u.new_empty(*u.shape[:2], in_weight.shape[0], **fp32))
-    gated = gated_conv(xv, conv_weight, conv_bias, in_norm_weight, lengths, cu_seqlens, eps, causal)
-    last = linear(gated, out_weight, out_bias, prec, u.new_empty(*u.shape[:2], out_weight.shape[0], **fp32))
-    if real is not None:
-        last = last.masked_fill(~real, 1.0)
-    return value, xv, gated, last
+    xv = u.new_empty(*u.shape[:2], in_weight.shape[0], dtype=torch.float32)
+    linear(value, in_weight, in_bias, products(u), xv)
+    return value, xv, gated_conv(xv, conv_weight, conv_bias, in_norm_weight, lengths, cu_seqlens, eps, causal)
+
+
+def _last(gated: Tensor, u: Tensor, out_weight: Tensor, out_bias: Tensor | None, lengths: Tensor | None) -> Tensor:
+    """What enters the last norm, fp32; 1 at padded tokens."""
+    last = u.new_empty(*u.shape[:2], out_weight.shape[0], dtype=torch.float32)
+    linear(gated, out_weight, out_bias, products(u), last)
+    return without_padding(last, lengths, 1.0)
 
 
 def pgc_backward(
@@ -291,16 +317,19 @@ def pgc_backward(
     rest = (lengths, cu_seqlens, eps, causal)
     if _why_not(u):
         return formulas()["pgc_backward"](grad, *args, *rest)
-    value, xv, gated, last = _products(*args, *rest)
-    real, prec = sequence_mask(lengths, u.shape[1]), precision(in_weight)
-    g = grad.contiguous() if real is None else grad.contiguous().masked_fill(~real, 0.0)
-    d_out_norm = absent(u)
-    if out_norm_weight is not None:
+    value, xv, gated = _gated(*args[:6], *rest)
+    prec = products(u)
+    g, d_out_norm = without_padding(grad, lengths).contiguous(), absent(u)
+    if out_norm_weight is not None and lengths is None and fits_norm_backward(out_weight.shape[0]):
+        # Not in a padded batch: of a padded token the norm may not exist.
+        g, d_out_norm = linear_norm_backward(gated, out_weight, out_bias, out_norm_weight, g, eps, prec)
+    elif out_norm_weight is not None:
+        last = _last(gated, u, out_weight, out_bias, lengths)
         g, d_out_norm = rms_norm_backward(g, last, out_norm_weight, eps)
-    d_out, d_out_bias = linear_weight_gradient(g, gated, out_bias is not None, prec)
+    d_out, d_out_bias = linear_weight_gradient(g, gated, out_bias is not None, precision(u))
     d_gated = linear(g, out_weight, None, prec, torch.empty_like(gated), backward=True)
     convolution = (conv_weight, conv_bias, in_norm_weight)
     dxv, d_conv, d_conv_bias, d_in_norm = gated_conv_backward(d_gated, xv, *convolution, *rest)
-    d_in, d_in_bias = linear_weight_gradient(dxv, value, in_bias is not None, prec)
+    d_in, d_in_bias = linear_weight_gradient(dxv, value, in_bias is not None, precision(u))
     du = linear(dxv, in_weight, None, prec, torch.empty_like(u), backward=True)
     return (du, d_in, d_in_bias, d_in_norm, d_conv, d_conv_bias, d_out, d_out_bias, d_out_norm)

@@ -19,14 +19,25 @@ MAX_CHANNELS = 8192  # in the registers of one program
 
 @jit
 def _rms_norm(
-    x_ptr, weight_ptr, y_ptr, num_rows, C, eps, HAS_WEIGHT: tl.constexpr, BLOCK_R: tl.constexpr, BLOCK_C: tl.constexpr
+    x_ptr,
+    weight_ptr,
+    residual_ptr,
+    y_ptr,
+    num_rows,
+    C,
+    eps,
+    HAS_WEIGHT: tl.constexpr,
+    HAS_RESIDUAL: tl.constexpr,
+    BLOCK_R: tl.constexpr,
+    BLOCK_C: tl.constexpr,
 ):
     """BLOCK_R rows of y.
 
     Args:
         x_ptr: ``(num_rows, C)``.
         weight_ptr: ``(C,)`` fp32; read where HAS_WEIGHT.
-        y_ptr: as x, written.
+        residual_ptr: as y, read where HAS_RESIDUAL and added to it.
+        y_ptr: as x, in a dtype of its own, written.
         BLOCK_C: C or more, a power of 2.
     """
     row = tl.program_id(0).to(tl.int64) * BLOCK_R + tl.arange(0, BLOCK_R)[:, None]
@@ -36,6 +47,8 @@ def _rms_norm(
     y = x / tl.sqrt(tl.where(row < num_rows, (tl.sum(x * x, axis=1) / C)[:, None] + eps, 1.0))
     if HAS_WEIGHT:
         y *= tl.load(weight_ptr + c, mask=c < C, other=0.0)
+    if HAS_RESIDUAL:
+        y += tl.load(residual_ptr + row * C + c, mask=mask, other=0.0).to(tl.float32)
     tl.store(y_ptr + row * C + c, y.to(y_ptr.dtype.element_ty), mask=mask)
 
 
@@ -116,14 +129,33 @@ def rms_norm(x, weight, eps) -> Tensor:
     """``torch.ops.lyra.rms_norm``."""
     if _why_not(x):
         return formulas()["rms_norm"](x, weight, eps)
+    return _run(x, weight, None, eps, torch.empty_like(x))
+
+
+def norm_and_add(x: Tensor, weight: Tensor, residual: Tensor | None, eps: float, dtype: torch.dtype) -> Tensor:
+    """The norm of fp32 ``x`` plus ``residual``, rounded once to ``dtype``, which the residual has."""
+    if _fits(x):
+        return _run(x, weight, residual, eps, torch.empty_like(x, dtype=dtype))
+    y = formulas()["rms_norm"](x, weight, eps)
+    return (y if residual is None else y + residual).to(dtype)
+
+
+def _run(x: Tensor, weight: Tensor | None, residual: Tensor | None, eps: float, y: Tensor) -> Tensor:
     channels = x.shape[-1]
     rows = x.numel() // channels
-    y = torch.empty_like(x)
     launch(
         _rms_norm,
         lambda c: (cdiv(rows, c.blocks["BLOCK_R"]),),
-        {"x_ptr": x, "weight_ptr": weight, "y_ptr": y, "num_rows": rows, "C": channels, "eps": eps},
-        {"HAS_WEIGHT": weight is not None},
+        {
+            "x_ptr": x,
+            "weight_ptr": weight,
+            "residual_ptr": residual,
+            "y_ptr": y,
+            "num_rows": rows,
+            "C": channels,
+            "eps": eps,
+        },
+        {"HAS_WEIGHT": weight is not None, "HAS_RESIDUAL": residual is not None},
         configurations(channels, backward=False),
     )
     return y
