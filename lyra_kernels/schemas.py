@@ -5,7 +5,8 @@ computed by formula. The schemas are defined here rather than in C++ so that an 
 same ops: exported programs load and run there too, on the reference formulas. Backends only register implementations.
 
 Shapes: B batch, L length, H or C channels, E inner channels of a PGC, M = d_state / 2 modes, S sequences. Activations
-are (B, L, C), contiguous, float32/64/16 or bfloat16; parameters are contiguous, in the compute dtype (float64 beside
+are (B, L, C), contiguous, float32/64/16 or bfloat16 (the first may lie as (B, C, L) where a backend takes that,
+see ``backends.takes_channels_first``); parameters are contiguous, in the compute dtype (float64 beside
 float64 activations, else float32). ``lengths`` (B,) marks a padded batch, ``cu_seqlens`` (S + 1,) a packed one with
 B = 1; both are int64. Gradients of parameters come in the compute dtype, those of absent ones with shape (0,).
 """

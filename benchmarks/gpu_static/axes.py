@@ -183,6 +183,7 @@ def _local_ops() -> list[Op]:
                 **tails,
                 "norm": BOTH,
                 "skip": BOTH,
+                "first": BOTH,
                 "channels": (*CHANNELS, *norms),
                 "length": (96, 100, HUGE),
                 "aligned": ALIGNED,

@@ -239,13 +239,16 @@ def run_gelu_glu(t: Tensors, bias: bool, mask: bool, residual: bool, channels: i
 
 
 def run_block(
-    t: Tensors, norm: bool, bias: bool, mask: bool, residual: bool, skip: bool, channels: int, length: int
+    t: Tensors, norm: bool, bias: bool, mask: bool, residual: bool, skip: bool, first: bool, channels: int, length: int
 ) -> None:
+    """``first``: activations lie channels first."""
     if length == HUGE:
         channels = min(channels, 8)
     sequences = 1 if length == HUGE else 3
+    batch = t.batch(sequences)
+    u = t.activations(batch, channels, length).transpose(1, 2) if first else t.activations(batch, length, channels)
     lk.s4d_block(
-        t.activations(t.batch(sequences), length, channels),
+        u,
         *_spectrum(t, channels, 32),
         t.weight(channels, 32, 2),
         t.optional(skip, channels),

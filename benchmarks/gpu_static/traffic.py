@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from lyra_kernels.backends.triton._row_table import CHUNK, COLUMNS
+from lyra_kernels.backends.triton._row_table import COLUMNS
 
 from .addresses import Memory, Moment
 from .layouts import LANES, UnknownLayout, coordinates
@@ -69,10 +69,7 @@ class RowTable:
         row, column = at // COLUMNS, at % COLUMNS
         sequence, g = row // self.segments, row % self.segments
         taken = np.clip(self.length - g * self.segment, 0, self.segment)
-        slot = sequence * -(-self.length // CHUNK) + g * (self.segment // CHUNK)
-        flags = (g == 0) + 2 * (g == self.segments - 1)
-        first = sequence * self.length + g * self.segment
-        return np.choose(column, [first, taken, slot, sequence, flags])
+        return np.choose(column, [sequence * self.length + g * self.segment, taken])
 
 
 def nothing(name: str, at: np.ndarray) -> np.ndarray:

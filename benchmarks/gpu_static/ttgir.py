@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 _WIDTHS = {"i1": 1, "i8": 1, "i16": 2, "i32": 4, "i64": 8, "f16": 2, "bf16": 2, "f32": 4, "f64": 8}
-_OP = re.compile(r"(?:(%[\w$.-]+)(?::(\d+))? = )?\"?([a-z_]+\.[\w.]+)\"?\s?(.*)$")
+_OP = re.compile(r"(?:(%[\w$.-]+(?:, %[\w$.-]+)*)(?::(\d+))? = )?\"?([a-z_]+\.[\w.]+)\"?\s?(.*)$")
 _NAME = re.compile(r"%[\w$.-]+(?:#\d+)?")
 _LOCATION = re.compile(r"\s*loc\((#loc\d*)\)\s*$")
 
@@ -175,12 +175,14 @@ class _Reader:
         names = _NAME.findall(given)
         counter = names.pop(0) if name == "scf.for" else None
         operands = [v for n in names if (v := self.find(n)) is not None]
-        op = Op(name, rest, operands, int(count or 1) if result else 0, location, tuple(self.inside))
+        several = result.split(", ") if result else []
+        op = Op(name, rest, operands, int(count or len(several)), location, tuple(self.inside))
         self.kernel.ops.append(op)
         for around in self.inside[-1:]:
             around.body.append(op)
-        if result:
-            self.scopes[-1].update({result: Value(op, 0)} | {f"{result}#{i}": Value(op, i) for i in range(op.results)})
+        self.scopes[-1].update({n: Value(op, i) for i, n in enumerate(several)})
+        if count:
+            self.scopes[-1].update({f"{result}#{i}": Value(op, i) for i in range(op.results)})
         if not opens:
             return
         scope: dict[str, Value] = {}

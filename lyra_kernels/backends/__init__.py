@@ -168,11 +168,23 @@ def redescribed(name: str, **changes: Any) -> Iterator[None]:
         refresh()
 
 
+@cache
+def takes_channels_first(op: str, backend: str | None, device: torch.device) -> bool:
+    """Whether an op's first argument, (B, L, C) activations or their gradient, may lie in memory as (B, C, L).
+
+    Args:
+        backend: that was asked for, or None for whichever serves the device.
+    """
+    function = serving(op, device) if backend is None else _operation(op, backend)
+    return getattr(function, "takes_channels_first", False)
+
+
 def refresh() -> None:
     """Ask every backend anew whether it works and what it has."""
     availability.cache_clear()
     _operation.cache_clear()
     serving.cache_clear()
+    takes_channels_first.cache_clear()
     _fastest.cache_clear()
 
 

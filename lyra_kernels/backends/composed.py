@@ -94,7 +94,7 @@ def s4d_block(
     out = ops("gelu_glu")(y, weight, bias, mask, x if add_input else None, lengths, cu_seqlens)
     if not save:
         return out, x.new_empty(0), x.new_empty(0), checkpoints
-    return out, x.new_empty(0) if norm_weight is None else z.view(-1), y.view(-1), checkpoints
+    return out, x.new_empty(0) if norm_weight is None else z.view(-1), y.reshape(-1), checkpoints
 
 
 def s4d_block_backward(

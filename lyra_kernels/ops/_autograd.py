@@ -45,6 +45,19 @@ def _call(name: str, backend: str | None, args: Sequence[Any], plain: bool = Fal
     return backends.serving(name, args[0].device)(*args)
 
 
+def laid_out(name: str, backend: str | None, x: Tensor) -> Tensor:
+    """Activations that are not contiguous as an op takes them: a copy, or as they are where it reads channels first.
+
+    Args:
+        name: of the dispatcher op, whose first argument they are.
+    """
+    eager = not (torch.compiler.is_compiling() or _torch.transforms_active())
+    if eager and x.dim() == 3 and x.transpose(1, 2).is_contiguous() and (backend is not None or _torch.plain((x,))):
+        if not (x.is_cpu and backend is None) and backends.takes_channels_first(name, backend, x.device):
+            return x
+    return x.contiguous()
+
+
 def _save(ctx: Any, values: Sequence[Any]) -> Sequence[Tensor | None]:
     """Keep tensors and constants for `_saved`; returns the tensors."""
     tensors = [v if isinstance(v, Tensor) else None for v in values]
@@ -129,7 +142,10 @@ class Op:
         """Gradients of all `count` arguments, from the saved values and the gradients of the outputs."""
         args, kept = values[:count], values[count:]
         # Lists, not generators: these are most of what Python does in a backward.
-        grads = tuple([None if g is None else g.contiguous() for g in grads[: self.outputs]])
+        name = self.name + "_backward"
+        grads = tuple(
+            [g if g is None or g.is_contiguous() else laid_out(name, backend, g) for g in grads[: self.outputs]]
+        )
         if not [g for g in grads if g is not None]:
             return (None,) * count
         save = self.contract.save

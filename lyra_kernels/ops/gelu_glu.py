@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from .. import reference
+from .. import backends, reference
 from ..layout import compute_dtype, count_sequences
 from . import _checks
-from ._autograd import Op
+from ._autograd import Op, laid_out
 
 gelu_glu_op = Op("gelu_glu", reference.gelu_glu)
 
@@ -50,7 +50,8 @@ def gelu_glu(
     if residual is not None:
         (residual,) = _checks.parameters(y.dtype, residual)
     weights = _checks.parameters(compute_dtype(y), weight, bias, mask)
-    return gelu_glu_op(y.contiguous(), *weights, residual, lengths, cu_seqlens)
+    y = y if y.is_contiguous() else laid_out("gelu_glu", backends.forced(), y)
+    return gelu_glu_op(y, *weights, residual, lengths, cu_seqlens)
 
 
 @_checks.once_a_signature

@@ -6,11 +6,11 @@ from typing import Any
 
 from torch import Tensor
 
-from .. import reference
+from .. import backends, reference
 from ..backends.reference import as_tuple
 from ..layout import compute_dtype
 from . import _checks
-from ._autograd import Op, needs_graph
+from ._autograd import Op, laid_out, needs_graph
 from .gelu_glu import check_tail
 from .s4d_conv import check_convolution
 
@@ -62,7 +62,10 @@ def s4d_block(
     C = modes[3] if bidirectional else modes[3].unsqueeze(0)
     mask = None if mask is None else mask.detach()
     norm_weight, *tail = _checks.parameters(compute_dtype(u), norm_weight, weight, bias, mask)
-    args: list[Any] = [u.contiguous(), norm_weight, *modes[:3], C, modes[4], *tail, lengths, cu_seqlens]
+    if not u.is_contiguous():
+        plain = norm_weight is None and not add_input
+        u = laid_out("s4d_block", backends.forced(), u) if plain else u.contiguous()
+    args: list[Any] = [u, norm_weight, *modes[:3], C, modes[4], *tail, lengths, cu_seqlens]
     return as_tuple(s4d_block_op(*args, _checks.epsilon(eps), add_input, needs_graph(args)))[0]
 
 

@@ -10,7 +10,7 @@ from torch import Tensor
 from .. import backends, reference
 from ..layout import compute_dtype, count_sequences
 from . import _checks, _watch, cost_model, sequence_parallel
-from ._autograd import Arguments, Op, needs_graph
+from ._autograd import Arguments, Op, laid_out, needs_graph
 from .conv import causal_conv_op, fft_conv_op
 from .cost_model import Why
 from .s4d_kernel import check_parameters, s4d_kernel_op
@@ -157,7 +157,6 @@ def s4d_conv(
     log_dt, log_A_real, A_imag, C, D, initial_state = _checks.parameters(
         compute_dtype(u), log_dt, log_A_real, A_imag, C, D, initial_state
     )
-    u = u.contiguous()
     asked = algorithm
     if asked == "auto":
         algorithm = decide(u, log_A_real.shape[1], 1 + bidirectional, cu_seqlens, states)[0]
@@ -165,9 +164,11 @@ def s4d_conv(
         _watch.watcher.algorithm(asked, algorithm, (u, log_A_real.shape[1], 1 + bidirectional, cu_seqlens, states))
     directions = C if bidirectional else C.unsqueeze(0)
     if algorithm == "scan":
+        u = u if u.is_contiguous() else laid_out("s4d_scan", backends.forced(), u)
         args = (u, log_dt, log_A_real, A_imag, directions, D, lengths, cu_seqlens, initial_state)
         y, final_state = s4d_scan_op(*args, needs_graph(args))[:2]
         return (y, final_state) if return_final_state else y
+    u = u.contiguous()
     spectrum = (log_dt, log_A_real, A_imag)
     if algorithm == "fft" and _fuses_kernel_and_fft(u):
         return s4d_fft_op(u, *spectrum, directions, D, lengths, cu_seqlens)

@@ -118,9 +118,17 @@ def test_what_is_not_known_is_said():
     assert not found.trips and ("kernel.py:4", False, 4) not in found.touched
 
 
+def test_each_result_of_an_operation_has_its_name():
+    """One may start a loop: of the split's two here the second."""
+    halves = "%low, %high = tt.split %start : tensor<4x2xi32> -> tensor<4xi32>\n"
+    loop = "scf.for %i = %c0_i32 to %L step %c1_i32 iter_args(%x = %high) -> (tensor<4xi32>)  : i32 {\n}\n"
+    kernel = ttgir.parse(f"tt.func public @k(%start: tensor<4x2xi32>) {{\n{halves}{loop}}}\n")
+    assert [(v.op.name, v.index) for v in kernel.ops[-1].initial] == [("tt.split", 1)]
+
+
 def test_rows_of_a_dense_batch():
     memory = traffic.RowTable(length=200, segments=4, segment=64)
-    table = memory("table_ptr", np.arange(8 * 5)).reshape(8, 5)
-    assert table[3].tolist() == [192, 8, 3, 0, 2] and table[4].tolist() == [200, 64, 4, 1, 1]
+    table = memory("table_ptr", np.arange(8 * 2)).reshape(8, 2)
+    assert table[3].tolist() == [192, 8] and table[4].tolist() == [200, 64]
     with pytest.raises(ttgir.Unknown):
         memory("lengths_ptr", np.arange(3))

@@ -93,3 +93,21 @@ def test_several_rows_a_sequence_depend_on_the_card():
         return [x.grid for x in calls.kernels() if x.kernel == "_scan"]
 
     assert grids(1) == [(4, 1)] * 2 and grids(132) == [(4, 2)] * 2  # 16 and 32 rows, each walked twice
+
+
+@pytest.mark.parametrize("algorithm", ["scan", "auto"])
+def test_channels_first_goes_straight_in_and_out(algorithm):
+    """The published layout, ``(B, H, L)``: nothing is copied, nor transposed, forward or backward."""
+    with fake_card(backwards=1) as calls:
+        with torch.device("cuda"):
+            layer = lk.S4D(16, 6, algorithm=algorithm)
+        u = torch.empty(2, 16, 48, device="cuda", dtype=torch.bfloat16)
+        calls.take()
+        assert layer(u).is_contiguous()
+        assert layer(u, return_final_state=True)[0].shape == u.shape
+        u = u.transpose(1, 2)
+        y = lk.s4d_conv(u, *spectrum("cuda", 16, 3), algorithm=algorithm)
+    assert y.stride() == u.stride()
+    found = [x.kernel for x in calls.launches if x.kernel != "aten.rand"]
+    assert "_scan_backward" in found and "_gelu_glu_backward" in found
+    assert not [name for name in found if name.startswith("aten") or "transpose" in name]

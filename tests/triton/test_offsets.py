@@ -105,12 +105,13 @@ def test_gelu_glu(transposed, store_addresses):
     x, out = torch.zeros(1), torch.zeros(1)
     args = {"y_ptr": x, "weight_ptr": x, "num_tokens": BIG, "L": 1024, "H": 64, "TRANSPOSED": transposed}
     absent = _absent("bias", "dropout", "seq", "lengths")
-    unused = {"grad_ptr": None, "dz_ptr": None, "a_ptr": None, "BACKWARD": False, **_absent("residual")}
+    unused = {"grad_ptr": None, "dz_ptr": None, "a_ptr": None, "BACKWARD": False, "OTHER_TRANSPOSED": False}
+    unused |= _absent("residual")
     found = store_addresses(gelu_glu._gelu_glu, (BIG // 64 - 1, 1), **args, **absent, **unused, out_ptr=out,
                             PREC="ieee", WHOLE=True, BLOCK_T=64, BLOCK_N=32, BLOCK_K=64)  # fmt: skip
     assert _offsets(found, out) == (LAST + 1 - 64 * 64 + 32, LAST)
     found = store_addresses(gelu_glu_backward._gelu_glu_backward, (BIG // 64 - 1, 0), **args, **absent, grad_ptr=x,
-                            dy_ptr=out, partial_ptr=None, PARAMETERS=False,
+                            dy_ptr=out, partial_ptr=None, PARAMETERS=False, GRAD_TRANSPOSED=False,
                             BLOCK_T=64, BLOCK_N=128, BLOCK_K=64)  # fmt: skip
     assert _offsets(found, out) == (LAST - 63 * 1024 - 63 if transposed else LAST + 1 - 64 * 64, LAST)
 
@@ -143,53 +144,39 @@ def _table():
     return torch.zeros(_row_table.COLUMNS, dtype=torch.int64)
 
 
-SCAN = {"STEP": 1, "SHIFT": 0, "PREC": "ieee", "SAVE_EVERY": 64, "BLOCK_R": 16, "T": 32, "BLOCK_N": 32}
-FLAGS = dict.fromkeys(("HAS_OUTPUT", "FINAL", "PARTS", "SAVE", "ADJOINT", "BACK"), False)
+SCAN = {"PREC": "ieee", "SAVE_EVERY": 64, "BLOCK_R": 16, "T": 32, "BLOCK_N": 32}
+FLAGS = dict.fromkeys(("HAS_OUTPUT", "FINAL", "PARTS", "SAVE", "KEEP", "ADJOINT", "BACK"), False)
+LAYOUT = {"cu_seqlens_ptr": None, "PACKED": False, **_absent("lengths")}
+ROWS = {"L": 64, "S": 1 << 20, "num_rows": 1 << 20, "num_segments": 1, "segment_len": 64, "H": 64, "M": 32}
+"""As many sequences of 64 tokens as make ``BIG``; a state has as many numbers as 64 tokens of all channels."""
 
 
-def _scan_arguments(x, table, count, width):
-    tables = {"base_ptr": x, "taps_ptr": x, "c_ptr": x, "table_ptr": table, "num_rows": count}
-    outputs = {"y_ptr": x, "state_ptr": x, "checkpoints_ptr": x, "checkpoint_stride": width}
-    sizes = {"L": BIG, "H": 64, "M": 32}
-    return {"u_ptr": x, **tables, **sizes, **outputs, **_absent("before", "skip", "enter"), **FLAGS, **SCAN}
+def _scan(store_addresses, **more):
+    """The offsets that the last program of the scan stores to: the last channel of 16 rows of 64 tokens."""
+    x = torch.zeros(1)
+    pointers = ("u", "y", "log_dt", "log_A_real", "A_imag", "C", "base", "state", "checkpoints")
+    arguments = {**{f"{name}_ptr": x for name in pointers}, **_absent("skip", "enter"), **LAYOUT, **ROWS}
+    arguments |= {"between_ptr": None, "DIRECTIONS": 1, "checkpoint_stride": 64 * 32 * 2, **FLAGS, **SCAN, **more}
+    return _offsets(store_addresses(s4d_scan._scan, (63, (1 << 16) - 1), **arguments), x)
 
 
-def _scan(store_addresses, index, count, **flags):
-    """The offsets that one program of the scan stores to; its rows are the last 64 of ``BIG`` tokens of 64 channels."""
-    x, table = torch.zeros(1), _table()
-    store_addresses.row = (table, [BIG - 64, 64, 1 << 21, 1 << 20, 3])
-    arguments = {**_scan_arguments(x, table, count, 64 * 32 * 2), **flags}
-    return _offsets(store_addresses(s4d_scan._scan, index, **arguments), x)
-
-
-def test_scan_output(store_addresses):
-    assert _scan(store_addresses, (63, 0), 1, HAS_OUTPUT=True) == (LAST - 63, LAST)
-
-
-def test_scan_states(store_addresses):
-    sizes = 64 * 32 * 2
-    assert _scan(store_addresses, (63, 0), 1, FINAL=True) == ((1 << 20) * sizes + 63 * 64, ((1 << 20) + 1) * sizes - 1)
-    assert _scan(store_addresses, (63, 0), 1, SAVE=True) == ((1 << 21) * sizes + 63 * 64, ((1 << 21) + 1) * sizes - 1)
+@pytest.mark.parametrize("what", ["HAS_OUTPUT", "FINAL", "SAVE"])
+def test_scan(store_addresses, what):
+    assert _scan(store_addresses, **{what: True}) == (LAST - 15 * 4096 - 63, LAST)
 
 
 def test_scan_parts(store_addresses):
-    """A table of rows has an entry for every row: here all have the same, and none is the last of its sequence."""
-    x, table = torch.zeros(1), _table()
-    store_addresses.row = (table, [BIG - 64, 64, 0, 0, 0])
-    arguments = {**_scan_arguments(x, table, (1 << 20) + 16, 0), "PARTS": True}
-    found = store_addresses(s4d_scan._scan, (63, 1 << 16), **arguments)
-    sizes = 64 * 32 * 2
-    assert _offsets(found, x) == ((1 << 20) * sizes + 63 * 64, ((1 << 20) + 16) * sizes - 1)
+    """Of one sequence, whose last row adds to no state."""
+    found = _scan(store_addresses, PARTS=True, L=BIG, S=1, num_segments=1 << 20)
+    assert found == (LAST - 15 * 4096 - 63, LAST - 4096)
 
 
 def test_scan_backward(store_addresses):
-    x, table = torch.zeros(1), _table()
-    store_addresses.row = (table, [BIG - 64, 64, 1 << 21, 1 << 20, 3])
-    args = {"grad_ptr": x, "u_ptr": x, "base_ptr": x, "c_ptr": x, "table_ptr": table, "checkpoints_ptr": x}
-    sizes = {"L": BIG, "H": 64, "M": 32, "num_rows": 1 << 25, "checkpoint_stride": 64 * 32 * 2}
+    x = torch.zeros(1)
+    args = {"grad_ptr": x, "u_ptr": x, "base_ptr": x, "checkpoints_ptr": x, **LAYOUT, **ROWS, "num_rows": 1 << 25}
     kernel = s4d_scan_backward._scan_backward
-    found = store_addresses(kernel, (63, 1 << 20), **args, partial_ptr=x, **sizes, **_absent("leave"), HAS_FINAL=False,
-                            **SCAN)  # fmt: skip
+    found = store_addresses(kernel, (63, 1 << 20), **args, partial_ptr=x, checkpoint_stride=64 * 32 * 2,
+                            **_absent("leave"), HAS_FINAL=False, DIRECTION=0, **SCAN)  # fmt: skip
     width = 4 * 32 + 32
     assert _offsets(found, x) == (((1 << 20) * 64 + 63) * width, ((1 << 20) * 64 + 64) * width - 1)
 
@@ -215,15 +202,15 @@ def test_rows_of_long_sequences(store_addresses):
     """Where rows start, counted in tokens: what is stored, and where."""
     columns = _row_table.COLUMNS
     table = torch.zeros(columns * 64, dtype=torch.int64)
-    args = {"table_ptr": table, "cu_seqlens_ptr": None, "PACKED": False, **_absent("lengths"), "REVERSE": False}
+    args = {"table_ptr": table, **LAYOUT}
     sizes = {"L": BIG, "S": 1 << 30, "num_rows": 1 << 31, "num_segments": 16, "segment_len": 1 << 22}
-    found = store_addresses(_row_table._rows, (1 << 24,), **args, **sizes, SAVE_EVERY=64, BLOCK_R=64)
+    found = store_addresses(_row_table._rows, (1 << 24,), **args, **sizes, BLOCK_R=64)
     assert _offsets(found, table) == ((1 << 30) * columns, ((1 << 30) + 64) * columns - 1)
 
 
 def test_causal_conv(store_addresses):
     x, table = torch.zeros(1), _table()
-    store_addresses.row = (table, [BIG - 64, 64, 0, 0, 3])
+    store_addresses.row = (table, [BIG - 64, 64])
     args = {"u_ptr": x, "taps_ptr": x, "out_ptr": x, "table_ptr": table, **_absent("reverse", "skip")}
     sizes = {"H": 64, "K": 64, "KR": 0, "num_rows": 1, "num_tiles": 2}
     found = store_addresses(causal_conv._conv, (63, 1, 0), **args, **sizes,
@@ -233,7 +220,7 @@ def test_causal_conv(store_addresses):
 
 def test_causal_conv_partial_sums(store_addresses):
     x, table = torch.zeros(1), _table()
-    store_addresses.row = (table, [0, 0, 0, 0, 3])
+    store_addresses.row = (table, [0, 0])
     args = {"grad_ptr": x, "u_ptr": x, "partial_ptr": x, "table_ptr": table}
     sizes = {"H": 64, "num_rows": 1, "num_tiles": 1 << 17, "min_distance": 0}
     found = store_addresses(causal_conv._correlate, (63, (1 << 17) - 1), **args, **sizes,

@@ -30,11 +30,11 @@ def run(functions, args, grad):
     assert torch.equal(forward(*args, False)[0], out)
     assert [k.shape for k in kept] == [k.shape for k in CONTRACT.fake(*args, True)[1:]]
     passed = [args[i] for i in CONTRACT.passed]
-    return out, *backward(guarded(grad), *passed, *(guarded(k) for k in kept))
+    return out, *backward(grad, *passed, *(guarded(k) for k in kept))
 
 
 def check(device, batch, length, channels, modes=3, *, dtype=torch.float32, norm=True, D=True, bias=True, mask=True,
-          add_input=True, directions=1, lengths=None, cu_seqlens=None):  # fmt: skip
+          add_input=True, directions=1, lengths=None, cu_seqlens=None, channels_first=False):  # fmt: skip
     sequences = batch if cu_seqlens is None else len(cu_seqlens) - 1
     args = [
         torch.randn(batch, length, channels).to(dtype) * 2,
@@ -58,11 +58,13 @@ def check(device, batch, length, channels, modes=3, *, dtype=torch.float32, norm
     if lengths is not None:
         hidden = padding(lengths, length).to(device)
         args[0][hidden] = grad[hidden] = float("nan")
-    given = [guarded(a) if isinstance(a, torch.Tensor) else a for a in args]
+    given, grad = [guarded(a) if isinstance(a, torch.Tensor) else a for a in args], guarded(grad)
+    if channels_first:
+        given[0], grad = (guarded(x.transpose(1, 2)).transpose(1, 2) for x in (given[0], grad))
     found = run(FUSED, given, grad)
     # Rounding of what is between the ops in 16 bits is theirs too.
     single = [None] * len(found) if dtype == torch.float32 else run(SINGLE, given, grad)
-    assert found[0].dtype == dtype and found[0].is_contiguous()
+    assert found[0].dtype == dtype and found[0].stride() == found[1].stride() == given[0].stride()
 
     def limit(other, wanted, terms=None):
         return TOLERANCE[dtype] if other is None else 1.1 * relative_error(other, wanted, terms)
@@ -72,7 +74,7 @@ def check(device, batch, length, channels, modes=3, *, dtype=torch.float32, norm
         if i not in present:
             assert gradient.shape == (0,)
             continue
-        assert gradient.dtype == args[i].dtype and gradient.is_contiguous()
+        assert gradient.dtype == args[i].dtype and (gradient.is_contiguous() or (channels_first and i == 0))
         terms = None
         if CONTRACT.arguments[i].name == "log_dt":
             terms = terms_of_log_dt(exact[4], *(expected[j] for j in (2, 3, 4)))
@@ -80,6 +82,12 @@ def check(device, batch, length, channels, modes=3, *, dtype=torch.float32, norm
         assert error <= limit(other, expected[i], terms), f"gradient {i}: {error}"
     if lengths is not None:
         assert not found[0][hidden].any() and not found[1][hidden].any()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_channels_first(dtype, device):
+    lengths = torch.tensor([48, 21])
+    check(device, 2, 48, 16, dtype=dtype, norm=False, add_input=False, lengths=lengths, channels_first=True)
 
 
 @pytest.mark.parametrize(("batch", "length", "channels"), [(2, 37, 5), (1, 1, 17), (1, 64, 33), (0, 3, 4), (2, 0, 4)])

@@ -128,13 +128,16 @@ class TestRows:
         check(device, 1, 200, 1, 4, state=True)
 
     def test_padded(self, device):
-        check(device, 3, 150, 1, 4, lengths=torch.tensor([150, 64, 0]))
+        check(device, 3, 150, 1, 4, state=True, lengths=torch.tensor([150, 70, 0]))
 
     def test_packed(self, device):
         check(device, 1, 300, 1, 4, state=True, cu_seqlens=torch.tensor([0, 5, 5, 200, 300]))
 
     def test_bidirectional(self, device):
         check(device, 1, 150, 1, 3, directions=2, cu_seqlens=torch.tensor([0, 20, 150]))
+
+    def test_bidirectional_padded(self, device):
+        check(device, 2, 130, 2, 3, directions=2, lengths=torch.tensor([70, 130]), dtype=torch.bfloat16)
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])

@@ -12,6 +12,7 @@ what is in a tensor, or on anything that is set between two calls besides these.
 
 from __future__ import annotations
 
+import functools
 import os
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -44,6 +45,7 @@ class Planned:
     def __init__(self, name: str, function: Callable[..., Any]) -> None:
         schema = OPS[name]._schema
         kinds = [str(argument.type) for argument in schema.arguments]
+        functools.update_wrapper(self, function)  # with what is left at it: which layouts it takes, which calls not
         self.function = function
         self._tensors = [i for i, kind in enumerate(kinds) if kind in ("Tensor", "Optional[Tensor]")]
         self._numbers = [i for i in range(len(kinds)) if i not in self._tensors]

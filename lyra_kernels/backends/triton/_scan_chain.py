@@ -28,14 +28,31 @@ def times(a_re, a_im, b_re, b_im):
 
 
 @triton.jit
-def _load_summed(partial_ptr, h, i, mask, num_rows, H, width, BLOCK_R: tl.constexpr):
-    """The sum over rows of the values ``i`` of channel ``h`` in ``(num_rows, H, width)``, in a fixed order."""
-    total = tl.zeros((BLOCK_R, i.shape[0]), tl.float32)
-    for first in range(0, num_rows, BLOCK_R):
+def _load_summed(partial_ptr, h, n, M, num_rows, H, T: tl.constexpr, BLOCK_R: tl.constexpr):
+    """The sums over rows of channel ``h`` in ``(num_rows, H, 4 M + T)``, in a fixed order: of modes ``n``, and W."""
+    j = tl.arange(0, T)
+    mask = n < M
+    first_re = tl.zeros((BLOCK_R, n.shape[0]), tl.float32)
+    first_im = first_re
+    second_re = first_re
+    second_im = first_re
+    w = tl.zeros((BLOCK_R, T), tl.float32)
+    for first in range(0, num_rows, BLOCK_R):  # all five under way at once
         r = first + tl.arange(0, BLOCK_R)[:, None]
-        ptrs = partial_ptr + (r.to(tl.int64) * H + h) * width + i[None, :]
-        total += tl.load(ptrs, mask=(r < num_rows) & mask[None, :], other=0.0)
-    return tl.sum(total, axis=0)
+        there = r < num_rows
+        ptrs = partial_ptr + (r.to(tl.int64) * H + h) * (4 * M + T)
+        first_re += tl.load(ptrs + n[None, :], mask=there & mask[None, :], other=0.0)
+        first_im += tl.load(ptrs + M + n[None, :], mask=there & mask[None, :], other=0.0)
+        second_re += tl.load(ptrs + 2 * M + n[None, :], mask=there & mask[None, :], other=0.0)
+        second_im += tl.load(ptrs + 3 * M + n[None, :], mask=there & mask[None, :], other=0.0)
+        w += tl.load(ptrs + 4 * M + j[None, :], mask=there, other=0.0)
+    return (
+        tl.sum(first_re, axis=0),
+        tl.sum(first_im, axis=0),
+        tl.sum(second_re, axis=0),
+        tl.sum(second_im, axis=0),
+        tl.sum(w, axis=0),
+    )
 
 
 @jit
@@ -82,7 +99,7 @@ def _scan_chain(
     by_im = tl.zeros((BLOCK_N,), tl.float64)
     for d in tl.static_range(DIRECTIONS):
         ptr = partial_ptr + num_rows.to(tl.int64) * d * H * (4 * M + T)
-        w = _load_summed(ptr, h, 4 * M + j, j < T, num_rows, H, 4 * M + T, BLOCK_R)
+        f_re, f_im, e_re, e_im, w = _load_summed(ptr, h, n, M, num_rows, H, T, BLOCK_R)
         if HAS_SKIP and d == 0:
             tl.store(d_skip_ptr + h, tl.sum(tl.where(j == 0, w, 0.0), axis=0))
         l = tl.maximum(j - d, 0)  # the second direction leaves a token's own lag out
@@ -92,15 +109,11 @@ def _scan_chain(
         p_im = p_im * w[:, None]
         late = l.to(tl.float32)[:, None]
         one_re, one_im = powers(x32, coarse, fine, 0.0, tl.full((BLOCK_N,), 1 - d, tl.float32))
-        f_re = _load_summed(ptr, h, n, mode_mask, num_rows, H, 4 * M + T, BLOCK_R)
-        f_im = _load_summed(ptr, h, M + n, mode_mask, num_rows, H, 4 * M + T, BLOCK_R)
         f_re, f_im = times(one_re, one_im, f_re, f_im)
         c_re = f_re.to(tl.float64) + tl.sum(p_re, axis=0)
         c_im = f_im.to(tl.float64) + tl.sum(p_im, axis=0)
         k_re = tl.sum(late * p_re, axis=0).to(tl.float64)
         k_im = tl.sum(late * p_im, axis=0).to(tl.float64)
-        e_re = _load_summed(ptr, h, 2 * M + n, mode_mask, num_rows, H, 4 * M + T, BLOCK_R)
-        e_im = _load_summed(ptr, h, 3 * M + n, mode_mask, num_rows, H, 4 * M + T, BLOCK_R)
         C_re, C_im = load_pair(C_ptr, (d * H + h) * M + n, mode_mask)
         co_re, co_im = times(C_re, C_im, s_re, s_im)
         k_re, k_im = times(co_re, co_im, k_re, k_im)
@@ -145,6 +158,6 @@ def parameter_gradients(
             "num_rows": partial.shape[1],
         },
         {"DIRECTIONS": C.shape[0], "HAS_SKIP": D is not None, "T": partial.shape[3] - num_sums(count, 0)},
-        [Config({"BLOCK_R": 1 if partial.shape[1] <= 8 else 16, "BLOCK_N": next_power_of_2(count)}, 4, 1)],
+        [Config({"BLOCK_R": 4 if partial.shape[1] <= 4 else 16, "BLOCK_N": next_power_of_2(count)}, 4, 1)],
     )
     return (*gradients, d_skip)

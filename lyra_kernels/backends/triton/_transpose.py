@@ -5,11 +5,16 @@ A tensor ``(B, L, H)`` may lie in memory either way; its strides say which, as P
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any, TypeVar
+
 import triton
 import triton.language as tl
 from torch import Tensor
 
 from ._launch import Config, cdiv, jit, launch
+
+F = TypeVar("F", bound=Callable[..., Any])
 
 
 @triton.jit
@@ -64,6 +69,12 @@ def _transposed(x: Tensor, back: bool) -> Tensor:
         [Config({"BLOCK_L": 64, "BLOCK_H": 64}, 4, 1)],
     )
     return y
+
+
+def takes_channels_first(function: F) -> F:
+    """Say of an op's launcher that its first argument may be channels first; see :mod:`lyra_kernels.backends`."""
+    function.takes_channels_first = True  # type: ignore[attr-defined]
+    return function
 
 
 def channels_first(x: Tensor) -> Tensor:

@@ -187,7 +187,7 @@ def _diagonals(partial_ptr, out_ptr, H, K, min_distance, REVERSE: tl.constexpr, 
 def _geometry(u: Tensor, lengths: Tensor | None, cu: Tensor | None) -> tuple[Rows, int]:
     """One row a sequence, and the tiles of the longest that there can be."""
     segment = cdiv(u.shape[1] + 1, CHUNK) * CHUNK
-    return rows(u, lengths, cu, segment, reverse=False), cdiv(u.shape[1], CONFIG.blocks["T"])
+    return rows(u, lengths, cu, segment), cdiv(u.shape[1], CONFIG.blocks["T"])
 
 
 def _product(u, kernel, reverse_kernel, D, out, row: Rows, tiles: int, transpose: bool) -> None:

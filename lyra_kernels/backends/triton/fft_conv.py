@@ -175,7 +175,7 @@ def rows_per_program(u: Tensor, count: int, least: int) -> int:
 
 def sequences(u: Tensor, lengths: Tensor | None, cu: Tensor | None) -> Rows:
     """One row a sequence."""
-    return rows(u, lengths, cu, cdiv(u.shape[1] + 1, CHUNK) * CHUNK, reverse=False)
+    return rows(u, lengths, cu, cdiv(u.shape[1] + 1, CHUNK) * CHUNK)
 
 
 def row_precision(u: Tensor) -> str:

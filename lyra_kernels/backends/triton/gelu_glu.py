@@ -10,6 +10,7 @@ y may also lie as a convolution along the length leaves it, channels first: a ``
 
 from __future__ import annotations
 
+import torch
 import triton
 import triton.language as tl
 from torch import Tensor
@@ -18,7 +19,7 @@ from ..reference import operations as formulas
 from ._dot import nearest
 from ._launch import Config, cdiv, jit, launch, next_power_of_2, precision, processors, refusal, refusing, supports
 from ._layout import sequence_of_token
-from ._transpose import aligned
+from ._transpose import aligned, takes_channels_first
 
 MAX_WHOLE = 64
 """Channels up to which a program of the forward keeps the weights of its outputs."""
@@ -133,6 +134,7 @@ def _gelu_glu(
     HAS_SEQ: tl.constexpr,
     HAS_LENGTHS: tl.constexpr,
     TRANSPOSED: tl.constexpr,
+    OTHER_TRANSPOSED: tl.constexpr,
     BACKWARD: tl.constexpr,
     PREC: tl.constexpr,
     WHOLE: tl.constexpr,
@@ -145,6 +147,7 @@ def _gelu_glu(
     Args:
         y_ptr: ``(B, L, H)``, or ``(B, H, L)`` where TRANSPOSED; packed, or where sequences do not matter, B is 1.
         TRANSPOSED: L is a multiple of 16, too, so that values go several at once.
+        OTHER_TRANSPOSED: so are out and its gradient ``(B, H, L)``.
         weight_ptr: ``(2H, H)`` fp32.
         bias_ptr: ``(2H,)`` fp32; read where HAS_BIAS.
         dropout_ptr: m, ``(sequences, H)``; read where HAS_DROPOUT.
@@ -201,7 +204,8 @@ def _gelu_glu(
         gate = sigmoid(z2)
         out_mask = there[:, None] & (n < H)[None, :]
         if BACKWARD:
-            g = tl.load(grad_ptr + first * H + offsets, mask=mask, other=0.0).to(tl.float32)
+            g_ptrs = y_pointers(grad_ptr, sequence, t, i, n, L, H, OTHER_TRANSPOSED)
+            g = tl.load(g_ptrs, mask=mask, other=0.0).to(tl.float32)
             dz_ptrs = dz_ptr + first * (2 * H) + (i[:, None] * (2 * H) + n[None, :])
             tl.store(dz_ptrs, g * gate, mask=out_mask)
             tl.store(dz_ptrs + H, g * z1 * gate * (1.0 - gate), mask=out_mask)
@@ -211,7 +215,8 @@ def _gelu_glu(
                 z1 += tl.load(residual_ptr + first * H + offsets, mask=mask, other=0.0).to(tl.float32)
             if HAS_LENGTHS:
                 z1 = tl.where(mask, z1, 0.0)
-            tl.store(out_ptr + first * H + offsets, z1.to(out_ptr.dtype.element_ty), mask=out_mask)
+            out_ptrs = y_pointers(out_ptr, sequence, t, i, n, L, H, OTHER_TRANSPOSED)
+            tl.store(out_ptrs, z1.to(out_ptr.dtype.element_ty), mask=out_mask)
 
 
 def configurations(channels: int, backward: bool) -> list[Config]:
@@ -242,6 +247,11 @@ def sequences(y: Tensor, mask: Tensor | None, lengths: Tensor | None) -> tuple[i
 def transposed(y: Tensor) -> bool:
     """Whether y lies channels first."""
     return y.transpose(1, 2).is_contiguous() and not y.is_contiguous()
+
+
+def empty_like(y: Tensor) -> Tensor:
+    """Memory for what lies as y does."""
+    return torch.empty_like(y.transpose(1, 2)).transpose(1, 2) if transposed(y) else torch.empty_like(y)
 
 
 def readable(y: Tensor) -> Tensor:
@@ -294,6 +304,7 @@ def run(y, weight, bias, mask, residual, lengths, seq, grad, out, dz, a) -> None
             "HAS_SEQ": seq is not None,
             "HAS_LENGTHS": lengths is not None,
             "TRANSPOSED": transposed(y),
+            "OTHER_TRANSPOSED": transposed(out if grad is None else grad),
             "BACKWARD": grad is not None,
             "PREC": precision(y),
             "WHOLE": configs[0].blocks["BLOCK_K"] >= channels,
@@ -308,12 +319,14 @@ def why_not(y: Tensor) -> str | None:
 
 
 @refusing(lambda y, *rest: why_not(y))
-def gelu_glu(y, weight, bias, mask, residual, lengths, cu_seqlens) -> Tensor:
-    """``torch.ops.lyra.gelu_glu``; y may lie channels first."""
+@takes_channels_first
+def gelu_glu(y, weight, bias, mask, residual, lengths, cu_seqlens, like=None) -> Tensor:
+    """``torch.ops.lyra.gelu_glu``; y may lie channels first, and the output does where ``like`` and y do."""
     if why_not(y):
         return formulas()["gelu_glu"](y, weight, bias, mask, residual, lengths, cu_seqlens)
     y = readable(y)
-    out = y.new_empty(y.shape)
+    first = like is not None and transposed(like) and transposed(y)
+    out = empty_like(y) if first else y.new_empty(y.shape)
     seq = None if mask is None else sequence_of_token(cu_seqlens, y.shape[1])
     run(y, weight, bias, mask, residual, lengths, seq, None, out, None, None)
     return out

@@ -64,6 +64,7 @@ def _gelu_glu_backward(
     HAS_SEQ: tl.constexpr,
     HAS_LENGTHS: tl.constexpr,
     TRANSPOSED: tl.constexpr,
+    GRAD_TRANSPOSED: tl.constexpr,
     PARAMETERS: tl.constexpr,
     BLOCK_T: tl.constexpr,
     BLOCK_N: tl.constexpr,
@@ -73,6 +74,7 @@ def _gelu_glu_backward(
 
     Args:
         y_ptr, weight_ptr, bias_ptr, dropout_ptr, lengths_ptr, seq_ptr, grad_ptr, num_tokens: as of ``_gelu_glu``.
+        GRAD_TRANSPOSED: grad is ``(B, H, L)``, like y.
         dy_ptr: as y, written where not PARAMETERS.
         partial_ptr: ``(programs, 2H (H + 1))`` fp32, dW and db of each program; written where PARAMETERS.
         BLOCK_N: rows of the weight, z1 and z2 of a channel beside each other; all of them where not PARAMETERS.
@@ -107,7 +109,7 @@ def _gelu_glu_backward(
             z += tl.load(bias_ptr + n, mask=n_mask, other=0.0)[None, :]
         z1, z2 = tl.split(tl.reshape(z, (BLOCK_T, BLOCK_N // 2, 2)))
         gate = sigmoid(z2)
-        g_ptrs = grad_ptr + (sequence * L + t) * H + (i[:, None] * H + c[None, :])
+        g_ptrs = y_pointers(grad_ptr, sequence, t, i, c, L, H, GRAD_TRANSPOSED)
         dz1 = tl.load(g_ptrs, mask=real[:, None] & (c < H)[None, :], other=0.0).to(tl.float32) * gate
         dz = pair(tl.reshape(tl.join(dz1, dz1 * z1 * (1.0 - gate)), (BLOCK_T, BLOCK_N)))
         if PARAMETERS:
@@ -215,6 +217,7 @@ def _fused(grad, y, weight, bias, mask, lengths, seq, dy) -> tuple[Tensor, Tenso
                 "HAS_SEQ": seq is not None,
                 "HAS_LENGTHS": lengths is not None,
                 "TRANSPOSED": forward.transposed(y),
+                "GRAD_TRANSPOSED": forward.transposed(grad),
                 "PARAMETERS": parameters,
             },
             [config],
@@ -259,12 +262,13 @@ def _through_memory(grad, y, weight, bias, mask, lengths, seq, dy) -> tuple[Tens
 
 
 def gelu_glu_backward(grad, y, weight, bias, mask, lengths, cu_seqlens) -> tuple[Tensor, Tensor, Tensor]:
-    """``torch.ops.lyra.gelu_glu_backward``; y may lie channels first, and dy lies as y."""
+    """``torch.ops.lyra.gelu_glu_backward``; y may lie channels first, and dy lies as y; grad may where y does."""
     if why_not(y):
         return formulas()["gelu_glu_backward"](grad, y, weight, bias, mask, lengths, cu_seqlens)
     y = forward.readable(y)
+    grad = grad if forward.transposed(y) and forward.transposed(grad) else grad.contiguous()
     seq = None if mask is None else sequence_of_token(cu_seqlens, y.shape[1])
-    dy = torch.empty_like(y.transpose(1, 2)).transpose(1, 2) if forward.transposed(y) else torch.empty_like(y)
+    dy = forward.empty_like(y)
     fits = y.shape[-1] <= MAX_FUSED and precision(y) == "tf32"
     # Values that cannot be loaded several at a time have an address each, for which there are no registers.
     given = [x for x in (grad, y, weight, bias, mask) if x is not None]

@@ -134,7 +134,7 @@ def rms_norm(x, weight, eps) -> Tensor:
 
 def norm_and_add(x: Tensor, weight: Tensor, residual: Tensor | None, eps: float, dtype: torch.dtype) -> Tensor:
     """The norm of fp32 ``x`` plus ``residual``, rounded once to ``dtype``, which the residual has."""
-    if _fits(x):
+    if not _why_not(x):
         return _run(x, weight, residual, eps, torch.empty_like(x, dtype=dtype))
     y = formulas()["rms_norm"](x, weight, eps)
     return (y if residual is None else y + residual).to(dtype)

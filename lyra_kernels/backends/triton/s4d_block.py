@@ -19,7 +19,7 @@ from .. import composed
 from . import IMPLEMENTATIONS
 from ._launch import Config, cdiv, jit, launch, next_power_of_2, refusing
 from ._reduce import sum_rows
-from ._transpose import aligned, as_given, channels_first
+from ._transpose import aligned, as_given, channels_first, takes_channels_first
 from .gelu_glu import gelu_glu
 from .gelu_glu_backward import gelu_glu_backward
 from .s4d_scan import s4d_scan, why_not
@@ -172,23 +172,25 @@ def _why_not(x: Tensor, A_imag: Tensor, cu_seqlens: Tensor | None) -> str | None
 
 
 @refusing(lambda x, *rest: _why_not(x, rest[3], rest[10]), instead=composed.s4d_block)
+@takes_channels_first
 def s4d_block(
     x, norm_weight, log_dt, log_A_real, A_imag, C, D, weight, bias, mask, lengths, cu_seqlens, eps, add_input, save
 ) -> tuple[Tensor, ...]:
-    """``torch.ops.lyra.s4d_block``."""
+    """``torch.ops.lyra.s4d_block``; x may lie channels first where it is not normalised or added; so does out then."""
     modes, tail, layout = (log_dt, log_A_real, A_imag, C), (weight, bias, mask), (lengths, cu_seqlens)
     if _why_not(x, A_imag, cu_seqlens):
         args = (x, norm_weight, *modes, D, *tail, *layout, eps, add_input, save)
         return composed.s4d_block(IMPLEMENTATIONS.__getitem__, *args)
     z = channels_first(x) if norm_weight is None else _norm(x, norm_weight, eps)
     y, _, checkpoints = s4d_scan(z.transpose(1, 2), *modes, D, *layout, None, save)
-    out = gelu_glu(y, *tail, x if add_input else None, *layout)
+    out = gelu_glu(y, *tail, x if add_input else None, *layout, like=x)
     if not save:
         return out, x.new_empty(0), x.new_empty(0), checkpoints
     kept = x.new_empty(0) if norm_weight is None else z.view(-1)
     return out, kept, channels_first(y).view(-1), checkpoints
 
 
+@takes_channels_first
 def s4d_block_backward(
     grad, x, norm_weight, log_dt, log_A_real, A_imag, C, D, weight, bias, mask, lengths, cu_seqlens, eps, add_input,
     normalized, convolved, checkpoints,
@@ -205,7 +207,7 @@ def s4d_block_backward(
     dz, *d_modes, d_D, _ = s4d_scan_backward(dy, None, z.transpose(1, 2), *modes, D, *layout, None, checkpoints)
     dz = channels_first(dz)
     if norm_weight is not None:
-        dx, d_norm = _norm_backward(dz, x, norm_weight, grad if add_input else None, lengths, eps)
+        dx, d_norm = _norm_backward(dz, x, norm_weight, grad.contiguous() if add_input else None, lengths, eps)
     else:
         dx, d_norm = as_given(dz, x), absent(x)
         if add_input:

@@ -38,10 +38,10 @@ from ..reference import operations as formulas
 from ._dot import dot16, nearest
 from ._launch import cdiv, jit, launch, next_power_of_2, precision
 from ._modes import powers
-from ._row_table import CHUNK, column_ptrs, rows, segment_length
+from ._row_table import CHUNK, row_at, rows, segment_length
 from ._scan_chain import num_sums, parameter_gradients, times
-from ._scan_rows import combine, load_base, row_offsets, tables
-from ._transpose import as_given, channels_first
+from ._scan_rows import combine, load_base, load_c, row_offsets
+from ._transpose import as_given, channels_first, takes_channels_first
 from .s4d_scan import configurations, run_scan, why_not
 
 
@@ -135,49 +135,55 @@ def _scan_backward(
     grad_ptr,
     u_ptr,
     base_ptr,
-    c_ptr,
-    table_ptr,
     leave_ptr,
     checkpoints_ptr,
     partial_ptr,
+    lengths_ptr,
+    cu_seqlens_ptr,
     L,
+    S,
+    num_rows,
+    num_segments,
+    segment_len,
     H,
     M,
-    num_rows,
     checkpoint_stride,
+    HAS_LENGTHS: tl.constexpr,
+    PACKED: tl.constexpr,
     HAS_LEAVE: tl.constexpr,
     HAS_FINAL: tl.constexpr,
-    STEP: tl.constexpr,
-    SHIFT: tl.constexpr,
+    DIRECTION: tl.constexpr,
     PREC: tl.constexpr,
     SAVE_EVERY: tl.constexpr,
     BLOCK_R: tl.constexpr,
     T: tl.constexpr,
     BLOCK_N: tl.constexpr,
 ):
-    """What BLOCK_R rows of one channel add to the sums for the parameters.
+    """What BLOCK_R rows of one channel add in one direction to the sums for the parameters.
 
     Args:
         grad_ptr, u_ptr: ``(B, H, L)``, the gradient of y, and the activations.
-        base_ptr, c_ptr: see :class:`._scan_rows.Tables`, of this direction.
-        table_ptr: the table of rows.
+        base_ptr: of this direction, see :func:`._scan_rows.store_base`.
         leave_ptr: ``(num_rows, H, M, 2)`` fp32, the gradient of the state that leaves each row; read where HAS_LEAVE,
             else it is 0.
         HAS_FINAL: it may be other than 0 at the end of a sequence, too, where a chunk need not be full.
-        checkpoints_ptr, checkpoint_stride, L, STEP, SHIFT, PREC, SAVE_EVERY, BLOCK_N: as of :func:`.s4d_scan._scan`;
-            SAVE_EVERY is a multiple of 2 T.
-        partial_ptr: ``(programs, H, 4 M + T)`` fp32, written: four sums of each mode, see :mod:`._scan_chain`, and W by
-            lag.
+        DIRECTION: 1 for the second, from the end of a sequence.
+        checkpoints_ptr, checkpoint_stride, L, PREC, SAVE_EVERY, BLOCK_N: as of :func:`._scan_walk.walk`; SAVE_EVERY
+            is a multiple of 2 T.
+        lengths_ptr, cu_seqlens_ptr, S, num_rows, num_segments, segment_len, HAS_LENGTHS, PACKED: see :func:`.row_at`.
+        partial_ptr: ``(4 M + T,)`` fp32, written: four sums of each mode, see :mod:`._scan_chain`, and W by lag.
     """
     PAIR: tl.constexpr = 2 * T
     tl.static_assert(SAVE_EVERY % PAIR == 0)
     h = tl.program_id(0).to(tl.int64)
+    STEP: tl.constexpr = 1 - 2 * DIRECTION
     row = tl.program_id(1) * BLOCK_R + tl.arange(0, BLOCK_R)[:, None]
     row_mask = row < num_rows
+    _, start, length, slot, _ = row_at(
+        row, lengths_ptr, cu_seqlens_ptr, L, S, num_rows, num_segments, segment_len,
+        DIRECTION == 1, HAS_LENGTHS, PACKED, SAVE_EVERY,
+    )  # fmt: skip
     row = row.to(tl.int64)
-    start = tl.load(column_ptrs(table_ptr, row, "start"), mask=row_mask, other=0)
-    length = tl.load(column_ptrs(table_ptr, row, "length"), mask=row_mask, other=0).to(tl.int32)
-    slot = tl.load(column_ptrs(table_ptr, row, "checkpoint"), mask=row_mask, other=0)
     n = tl.arange(0, BLOCK_N)[None, :]
     t = tl.arange(0, T)[None, :]
     s = tl.arange(0, T)[:, None]
@@ -190,9 +196,8 @@ def _scan_backward(
     p_re = nearest(p_re, PREC)
     p_im = nearest(p_im, PREC)
     aT_re, aT_im = powers(decay, coarse, fine, 0.0, tl.full((1, BLOCK_N), T, tl.float32))
-    one_re, one_im = powers(decay, coarse, fine, 0.0, tl.full((1, BLOCK_N), 1 - SHIFT, tl.float32))
-    c_re = tl.load(c_ptr + h * (2 * M) + n, mask=mode_mask, other=0.0)
-    c_im = tl.load(c_ptr + h * (2 * M) + M + n, mask=mode_mask, other=0.0)
+    one_re, one_im = powers(decay, coarse, fine, 0.0, tl.full((1, BLOCK_N), 1 - DIRECTION, tl.float32))
+    c_re, c_im = load_c(base_ptr, h, n, M)
     c_re, c_im = times(c_re, c_im, one_re, one_im)
     lam_re = tl.zeros((BLOCK_R, BLOCK_N), tl.float32)
     lam_im = tl.zeros((BLOCK_R, BLOCK_N), tl.float32)
@@ -250,7 +255,7 @@ def _scan_backward(
                 a_lam_re, a_lam_im = _where_not_full(a_lam_re, a_lam_im, lam_re, lam_im, base_ptr, h, n, M, rest, T)
         lam_re, lam_im, e_sum_re, e_sum_im, f_sum_re, f_sum_im = _add_states(
             g_upper, n_re, n_im, a_lam_re, a_lam_im, e_sum_re, e_sum_im, f_sum_re, f_sum_im,
-            rest, t, p_re, p_im, c_re, c_im, SHIFT, HALF, PREC,
+            rest, t, p_re, p_im, c_re, c_im, DIRECTION, HALF, PREC,
         )  # fmt: skip
         # What the next step needs is on its way while the lower chunk is multiplied.
         down = off - PAIR
@@ -272,7 +277,7 @@ def _scan_backward(
                 )
         lam_re, lam_im, e_sum_re, e_sum_im, f_sum_re, f_sum_im = _add_states(
             g_lower, s_re, s_im, a_lam_re, a_lam_im, e_sum_re, e_sum_im, f_sum_re, f_sum_im,
-            rest_lower, t, p_re, p_im, c_re, c_im, SHIFT, HALF, PREC,
+            rest_lower, t, p_re, p_im, c_re, c_im, DIRECTION, HALF, PREC,
         )  # fmt: skip
         u_lower = u_next
     partial_ptr += (tl.program_id(1).to(tl.int64) * H + h) * (4 * M + T)
@@ -286,6 +291,7 @@ def _scan_backward(
     tl.store(partial_ptr + 4 * M + tl.arange(0, T), tl.sum(w, axis=0))
 
 
+@takes_channels_first
 def s4d_scan_backward(
     grad_y,
     grad_final_state,
@@ -312,67 +318,47 @@ def s4d_scan_backward(
     config = configurations(count, lean)[0]
     segment = segment_length(u, sequences, channels, config.blocks["BLOCK_R"])
     size = config.blocks["T"]
-    table = tables(*spectrum, C, size)
+    modes = (*spectrum, C)
+    base = u.new_empty(directions, channels, 5, count, dtype=torch.float32)
     v, grad = channels_first(u), channels_first(grad_y)
-    du = torch.zeros_like(v) if lengths is not None else torch.empty_like(v)
-    whole = du if directions == 1 or u.dtype == torch.float32 else torch.zeros_like(v, dtype=torch.float32)
+    du = torch.empty_like(v)
     d_initial = absent(u) if initial_state is None else torch.empty_like(initial_state)
-    partial: Tensor | None = None
+    row = rows(u, lengths, cu_seqlens, segment)
+    leave = grad_final_state
+    if row.count > sequences:
+        parts = u.new_empty(directions, row.count, channels, count, 2, dtype=torch.float32)
+        run_scan(grad, None, modes, base, None, row, None, parts, None, config, parts=True, back=True)
+        leave = combine(spectrum, base, grad_final_state, parts, row)
+    initial = None if initial_state is None else d_initial
+    run_scan(grad, du, modes, base, D, row, leave, initial, None, config, back=True, adjoint=True)
+    programs = cdiv(row.count, config.blocks["BLOCK_R"])
+    partial = u.new_empty(directions, programs, channels, num_sums(count, size), dtype=torch.float32)
+    states = channels * count * 2
     for direction in range(directions):
-        row = rows(u, lengths, cu_seqlens, segment, reverse=direction == 1)
-        leave = grad_final_state
-        if row.count > sequences:
-            parts = u.new_empty(row.count, channels, count, 2, dtype=torch.float32)
-            run_scan(grad, None, None, table, direction, None, row, None, parts, None, config, parts=True, back=True)
-            leave = combine(
-                spectrum, table.c[direction], grad_final_state, parts, row, cu_seqlens, sequences, True, direction == 1
-            )
-        run_scan(
-            grad,
-            du if direction == directions - 1 else whole,
-            whole if direction else None,
-            table,
-            direction,
-            None if direction else D,
-            row,
-            leave,
-            None if initial_state is None else d_initial,
-            None,
-            config,
-            back=True,
-            adjoint=True,
-        )
-        programs = cdiv(row.count, config.blocks["BLOCK_R"])
-        if partial is None:
-            partial = u.new_empty(directions, programs, channels, num_sums(count, size), dtype=torch.float32)
         launch(
             _scan_backward,
-            lambda c: (channels, cdiv(row.count, c.blocks["BLOCK_R"])),  # noqa: B023 (called at once)
+            lambda _: (channels, programs),
             {
                 "grad_ptr": grad,
                 "u_ptr": v,
-                "base_ptr": table.base,
-                "c_ptr": table.c[direction],
-                "table_ptr": row.table,
-                "leave_ptr": leave,
-                "checkpoints_ptr": checkpoints.view(-1)[direction * channels * count * 2 :],
+                "base_ptr": base[direction],
+                "leave_ptr": leave if leave is None or directions == 1 else leave[direction],
+                "checkpoints_ptr": checkpoints.view(-1)[direction * states :],
                 "partial_ptr": partial[direction],
-                "L": u.shape[1],
+                **row.arguments(),
                 "H": channels,
                 "M": count,
-                "num_rows": row.count,
                 "checkpoint_stride": checkpoints.shape[-1],
             },
             {
+                **row.constants(),
                 "HAS_LEAVE": leave is not None,
                 "HAS_FINAL": grad_final_state is not None,
-                "STEP": -1 if row.reverse else 1,
-                "SHIFT": direction,
+                "DIRECTION": direction,
                 "PREC": precision(u),
                 "SAVE_EVERY": CHUNK,
             },
             [config],
         )
-    assert partial is not None
     *gradients, d_skip = parameter_gradients(partial, spectrum, C, D)
     return (as_given(du, u), *gradients, d_skip, d_initial)
