@@ -129,7 +129,7 @@ def test_no_launch_goes_around_the_check():
 
 
 STREAM = """
-#include "bind/cuda/stream.h"
+#include "bind/stream.h"
 extern "C" long find(int device) {
   const auto current = lyra::binding::find_current_stream();
   void* stream = nullptr;
