@@ -188,24 +188,7 @@ def test_memory_is_given_back_as_soon_as_it_has_served():
     recording = _recording.Recording([x := torch.randn(4, 6)])
     with _torch.dispatches_seen_by(recording.saw):
         result = function(x, x, 1e-6)
-    program = recording.program([result])
-    kinds = []
-    numbers = iter(program[2:])
-    for _ in range(program[1]):
-        kinds.append(kind := next(numbers))
-        if kind == _recording._ALLOCATE:
-            next(numbers)
-            skip = 2 * next(numbers)
-        elif kind == _recording._FREE:
-            skip = 1
-        else:
-            skip = 0
-            for _ in range(2):
-                next(numbers), next(numbers)
-                for _ in range(2 * next(numbers)):
-                    next(numbers)
-        for _ in range(skip):
-            next(numbers)
+    kinds = [step[0] for step in recording.steps([result])[1]]
     a, f, c = _recording._ALLOCATE, _recording._FREE, _recording._COPY
     assert kinds == [a, c, a, c, f, a, c, f]
 

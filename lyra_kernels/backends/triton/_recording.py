@@ -205,6 +205,11 @@ class Recording:
         Raises:
             NotPlanned: there is none.
         """
+        memory, steps, returned = self.steps(results)
+        return [memory, len(steps), *chain.from_iterable(steps), len(returned), *chain.from_iterable(returned)]
+
+    def steps(self, results: Sequence[Tensor]) -> tuple[int, list[list[int]], list[list[int]]]:
+        """The same in parts: bytes of the memory for what only kernels see, the steps, and what is returned."""
         if self._problem is not None:
             raise self._problem
         returned = [self._part(x) for x in results]
@@ -223,7 +228,7 @@ class Recording:
             steps.append([_PLACE, places[slot]] if slot in places else step.numbers)
             done = {slot for slot in step.uses if slot >= self._arguments and last[slot] == place}
             steps += [[_FREE, slot] for slot in sorted(done - places.keys())]
-        return [total, len(steps), *chain.from_iterable(steps), len(returned), *chain.from_iterable(returned)]
+        return total, steps, returned
 
     def _placed(self, tensors: set[int], last: dict[int, int]) -> tuple[int, dict[int, int]]:
         """Bytes of the memory for small slots, and where in it each is: at the first place that is free by then.
