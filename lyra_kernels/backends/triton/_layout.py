@@ -6,7 +6,7 @@ import torch
 import triton.language as tl
 from torch import Tensor
 
-from ._launch import Config, cdiv, jit, launch
+from ._launch import Config, cdiv, jit, launch, next_power_of_2
 
 CONFIG = Config({"BLOCK_T": 256}, 4, 1)
 
@@ -53,3 +53,48 @@ def sequence_of_token(cu_seqlens: Tensor | None, tokens: int) -> Tensor | None:
         [CONFIG],
     )
     return seq
+
+
+@jit
+def _fill_padding(x_ptr, lengths_ptr, out_ptr, num_tokens, L, C, value, BLOCK_T: tl.constexpr, BLOCK_C: tl.constexpr):
+    """BLOCK_T tokens of ``out``: those of ``x``, or ``value`` where there is padding, whatever is there in x.
+
+    Args:
+        x_ptr, out_ptr: ``(B, L, C)``, num_tokens = B L.
+        lengths_ptr: ``(B,)`` int64.
+        BLOCK_C: C or more, a power of 2.
+    """
+    token = tl.program_id(0).to(tl.int64) * BLOCK_T + tl.arange(0, BLOCK_T)
+    c = tl.arange(0, BLOCK_C)
+    there = token < num_tokens
+    real = there & (token % L < tl.load(lengths_ptr + token // L, mask=there, other=0))
+    offsets = token[:, None] * C + c[None, :]
+    x = tl.load(x_ptr + offsets, mask=real[:, None] & (c < C)[None, :], other=0.0).to(tl.float32)
+    x = tl.where(real[:, None], x, value)
+    tl.store(out_ptr + offsets, x.to(out_ptr.dtype.element_ty), mask=there[:, None] & (c < C)[None, :])
+
+
+def fill_padding(x: Tensor, lengths: Tensor | None, value: float = 0.0) -> Tensor:
+    """A contiguous ``x (B, L, C)`` with ``value`` where a padded batch has no tokens; x itself if it is not padded."""
+    if lengths is None:
+        return x
+    out = torch.empty_like(x)
+    _, length, channels = x.shape
+    block = next_power_of_2(channels)
+    tokens = x.numel() // channels
+    launch(
+        _fill_padding,
+        lambda c: (cdiv(tokens, c.blocks["BLOCK_T"]),),
+        {
+            "x_ptr": x,
+            "lengths_ptr": lengths,
+            "out_ptr": out,
+            "num_tokens": tokens,
+            "L": length,
+            "C": channels,
+            "value": float(value),
+        },
+        {},
+        [Config({"BLOCK_T": max(1, 4096 // block), "BLOCK_C": block}, 8 if block > 1024 else 4, 1)],
+    )
+    return out

@@ -186,7 +186,10 @@ def configuration(a: Tensor, outputs: int, prec: str) -> Config:
     return PAIRS if aligned and prec == "bf16x3" else LINEAR
 
 
-def _parts(weight: Tensor) -> Tensor:
+def operand(weight: Tensor, prec: str) -> Tensor:
+    """A weight as :func:`linear` takes it: once for all products with it, of either direction."""
+    if prec != "bf16x3":
+        return weight
     parts = weight.new_empty(2, *weight.shape, dtype=torch.bfloat16)
     size = weight.numel()
     tensors = {"weight_ptr": weight, "pair_ptr": parts, "SIZE": size}
@@ -199,7 +202,7 @@ def linear(a: Tensor, weight: Tensor, bias: Tensor | None, prec: str, out: Tenso
 
     Args:
         a: ``(..., IN)``, contiguous.
-        weight: ``(OUT, IN)`` fp32; of a backward ``(IN, OUT)``.
+        weight: ``(OUT, IN)`` fp32, of a backward ``(IN, OUT)``, as :func:`operand` gives it.
         prec: of the product, as :func:`products` gives it.
         out: ``(..., OUT)``, contiguous, written and returned.
     """
@@ -217,7 +220,8 @@ def linear_norm_backward(
     """The fp32 gradients of ``z = a W^T + b`` and of the norm's weight from that of ``rms_norm(z)``; z stays on chip.
 
     Args:
-        a: ``(..., IN)``, contiguous; weight: ``(OUT, IN)`` fp32; norm_weight: ``(OUT,)`` fp32.
+        a: ``(..., IN)``, contiguous; norm_weight: ``(OUT,)`` fp32.
+        weight: ``(OUT, IN)`` fp32, as :func:`operand` gives it.
         grad: ``(..., OUT)``, contiguous.
         prec: of the product, as :func:`products` gives it.
     """
@@ -238,7 +242,7 @@ def _run(a, weight, bias, norm_weight, grad, out, partial, eps, prec, config, ba
         lambda c: (cdiv(rows, c.blocks["BLOCK_R"]) * cdiv(outputs, c.blocks["BLOCK_N"]),),
         {
             "a_ptr": a,
-            "weight_ptr": _parts(weight) if prec == "bf16x3" else weight,
+            "weight_ptr": weight,
             "bias_ptr": bias,
             "norm_ptr": norm_weight,
             "grad_ptr": grad,

@@ -55,7 +55,7 @@ def _gated_conv_backward(
     Args:
         grad_ptr: ``(B, L, E)``, the gradient of the output.
         dxv_ptr: as xv, written.
-        partial_ptr: ``(programs, K + 3, E)`` fp32, written: dW, db, and where HAS_NORM dw_x and dw_v.
+        partial_ptr: ``(programs, (K + 3) E)`` fp32, written: dW ``(E, K)``, db, and where HAS_NORM dw_x and dw_v.
         REACH: the more of the taps before and after a token's own.
         The others: as of :func:`.gated_conv._gated_conv`.
     """
@@ -171,7 +171,7 @@ def _gated_conv_backward(
     dwx = zero
     for j in tl.static_range(K):
         dwx += taps[j] * dtaps[j]
-        tl.store(partial_ptrs + j * E, tl.sum(dtaps[j] * wx, axis=0), mask=e_mask)
+        tl.store(partial_ptrs + (K - 1) * e + j, tl.sum(dtaps[j] * wx, axis=0), mask=e_mask)  # (E, K), as the taps lie
     tl.store(partial_ptrs + K * E, tl.sum(dbias, axis=0), mask=e_mask)
     if HAS_NORM:
         tl.store(partial_ptrs + (K + 1) * E, tl.sum(dwx, axis=0), mask=e_mask)
@@ -191,7 +191,7 @@ def gated_conv_backward(grad, xv, conv_weight, conv_bias, norm_weight, lengths, 
     segments = cdiv(length, config[0].blocks["SEGMENT_LEN"])
     programs = cdiv(batch * segments, config[0].blocks["BLOCK_R"])
     rows = width + 1 + (2 if norm_weight is not None else 0)  # what is summed: dW, db, dw_x and dw_v
-    partial = xv.new_empty(programs, width + 3, channels, dtype=torch.float32)
+    partial = xv.new_empty(programs, (width + 3) * channels, dtype=torch.float32)
     launch(
         _gated_conv_backward,
         lambda c: (programs,),
@@ -222,10 +222,11 @@ def gated_conv_backward(grad, xv, conv_weight, conv_bias, norm_weight, lengths, 
         },
         config,
     )
-    total = sum_rows(partial.view(programs, (width + 3) * channels), rows * channels).view(rows, channels)
+    total = sum_rows(partial, rows * channels)
+    size = width * channels
     return (
         dxv,
-        total[:width].t().reshape(conv_weight.shape).contiguous(),
-        absent(xv) if conv_bias is None else total[width],
-        absent(xv) if norm_weight is None else total[width + 1 :].reshape(-1),
+        total[:size].view(conv_weight.shape),
+        absent(xv) if conv_bias is None else total[size : size + channels],
+        absent(xv) if norm_weight is None else total[size + channels :],
     )

@@ -22,7 +22,6 @@ import torch
 import triton.language as tl
 from torch import Tensor
 
-from ...layout import sequence_mask, without_padding
 from ...schemas import absent
 from ..reference import operations as formulas
 from . import pgc_pairs as pairs
@@ -40,8 +39,8 @@ from ._launch import (
     refusing,
     supports,
 )
-from ._layout import sequence_of_token
-from ._linear import fits_norm_backward, linear, linear_norm_backward, linear_weight_gradient, products
+from ._layout import fill_padding, sequence_of_token
+from ._linear import fits_norm_backward, linear, linear_norm_backward, linear_weight_gradient, operand, products
 from ._shift import shifted
 from .gated_conv import gated_conv
 from .gated_conv_backward import gated_conv_backward
@@ -242,13 +241,15 @@ def pgc(
     (batch, length, inputs), (inner, _, width), outputs = u.shape, conv_weight.shape, out_weight.shape[0]
     found = _kernel(u, (*args, residual), (inputs, inner, outputs), width)
     if found is None:
-        last = _last(_gated(*args[:6], lengths, cu_seqlens, eps, causal)[-1], u, out_weight, out_bias, lengths)
+        w_in, w_out = operand(in_weight, products(u)), operand(out_weight, products(u))
+        convolution = (in_bias, in_norm_weight, conv_weight, conv_bias)
+        gated = _gated(u, w_in, *convolution, lengths, cu_seqlens, eps, causal)[-1]
+        last = _last(gated, u, outputs, w_out, out_bias, lengths)
         if out_norm_weight is None:
             out = (last if residual is None else last + residual).to(u.dtype)
         else:
             out = norm_and_add(last, out_norm_weight, residual, eps, u.dtype)
-        real = sequence_mask(lengths, length)
-        return out if real is None else out.masked_fill(~real, 0.0)
+        return fill_padding(out, lengths)
     kernel, config = found
     out = u.new_empty(batch, length, outputs)
     seq = sequence_of_token(cu_seqlens, length)
@@ -291,21 +292,22 @@ def pgc(
 
 
 def _gated(
-    u, in_weight, in_bias, in_norm_weight, conv_weight, conv_bias, lengths, cu_seqlens, eps, causal
+    u, w_in, in_bias, in_norm_weight, conv_weight, conv_bias, lengths, cu_seqlens, eps, causal
 ) -> tuple[Tensor, ...]:
     """u, and in fp32, so that rounding does not add up, the projected u and the gated convolution."""
-    real = sequence_mask(lengths, u.shape[1])
-    value = u if real is None else u.masked_fill(~real, 0.0)
-    xv = u.new_empty(*u.shape[:2], in_weight.shape[0], dtype=torch.float32)
-    linear(value, in_weight, in_bias, products(u), xv)
+    value = fill_padding(u, lengths)
+    xv = u.new_empty(*u.shape[:2], 2 * conv_weight.shape[0], dtype=torch.float32)
+    linear(value, w_in, in_bias, products(u), xv)
     return value, xv, gated_conv(xv, conv_weight, conv_bias, in_norm_weight, lengths, cu_seqlens, eps, causal)
 
 
-def _last(gated: Tensor, u: Tensor, out_weight: Tensor, out_bias: Tensor | None, lengths: Tensor | None) -> Tensor:
-    """What enters the last norm, fp32; 1 at padded tokens."""
-    last = u.new_empty(*u.shape[:2], out_weight.shape[0], dtype=torch.float32)
-    linear(gated, out_weight, out_bias, products(u), last)
-    return without_padding(last, lengths, 1.0)
+def _last(
+    gated: Tensor, u: Tensor, outputs: int, w_out: Tensor, out_bias: Tensor | None, lengths: Tensor | None
+) -> Tensor:
+    """What enters the last norm, ``(B, L, outputs)`` fp32; 1 at padded tokens."""
+    last = u.new_empty(*u.shape[:2], outputs, dtype=torch.float32)
+    linear(gated, w_out, out_bias, products(u), last)
+    return fill_padding(last, lengths, 1.0)
 
 
 def pgc_backward(
@@ -317,19 +319,20 @@ def pgc_backward(
     rest = (lengths, cu_seqlens, eps, causal)
     if _why_not(u):
         return formulas()["pgc_backward"](grad, *args, *rest)
-    value, xv, gated = _gated(*args[:6], *rest)
-    prec = products(u)
-    g, d_out_norm = without_padding(grad, lengths).contiguous(), absent(u)
-    if out_norm_weight is not None and lengths is None and fits_norm_backward(out_weight.shape[0]):
+    prec, outputs = products(u), out_weight.shape[0]
+    w_in, w_out = operand(in_weight, prec), operand(out_weight, prec)
+    value, xv, gated = _gated(u, w_in, in_bias, in_norm_weight, conv_weight, conv_bias, *rest)
+    g, d_out_norm = fill_padding(grad.contiguous(), lengths), absent(u)
+    if out_norm_weight is not None and lengths is None and fits_norm_backward(outputs):
         # Not in a padded batch: of a padded token the norm may not exist.
-        g, d_out_norm = linear_norm_backward(gated, out_weight, out_bias, out_norm_weight, g, eps, prec)
+        g, d_out_norm = linear_norm_backward(gated, w_out, out_bias, out_norm_weight, g, eps, prec)
     elif out_norm_weight is not None:
-        last = _last(gated, u, out_weight, out_bias, lengths)
+        last = _last(gated, u, outputs, w_out, out_bias, lengths)
         g, d_out_norm = rms_norm_backward(g, last, out_norm_weight, eps)
     d_out, d_out_bias = linear_weight_gradient(g, gated, out_bias is not None, precision(u))
-    d_gated = linear(g, out_weight, None, prec, torch.empty_like(gated), backward=True)
+    d_gated = linear(g, w_out, None, prec, torch.empty_like(gated), backward=True)
     convolution = (conv_weight, conv_bias, in_norm_weight)
     dxv, d_conv, d_conv_bias, d_in_norm = gated_conv_backward(d_gated, xv, *convolution, *rest)
     d_in, d_in_bias = linear_weight_gradient(dxv, value, in_bias is not None, precision(u))
-    du = linear(dxv, in_weight, None, prec, torch.empty_like(u), backward=True)
+    du = linear(dxv, w_in, None, prec, torch.empty_like(u), backward=True)
     return (du, d_in, d_in_bias, d_in_norm, d_conv, d_conv_bias, d_out, d_out_bias, d_out_norm)
