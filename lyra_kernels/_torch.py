@@ -20,6 +20,7 @@ __all__ = [
     "TreeSpec",
     "any_autocast_enabled",
     "as_outside_a_kernel",
+    "below_autocast",
     "below_autograd",
     "constant_when_compiled",
     "current_cuda_device",
@@ -106,6 +107,11 @@ _INCLUDED = _keys("BackendSelect", "ADInplaceOrView")
 _EXCLUDED = _keys(*(name for name in dir(torch._C.DispatchKey) if name.startswith("Autocast")))
 
 
+def below_autocast() -> AbstractContextManager:
+    """Inside, dispatcher ops compute in the types of their arguments, autocast or not."""
+    return torch._C._ExcludeDispatchKeyGuard(_EXCLUDED)
+
+
 def as_outside_a_kernel() -> AbstractContextManager:
     """Inside a kernel, PyTorch as it is outside: autograd and lazy conjugation work, autocast does not interfere."""
     return torch._C._ForceDispatchKeyGuard(_INCLUDED, _EXCLUDED)
@@ -146,9 +152,9 @@ _SCALAR_TYPES = {
 }  # fmt: skip
 
 
-def scalar_type(dtype: torch.dtype) -> int:
-    """The number that C++ has for a dtype: torch/headeronly/core/ScalarType.h."""
-    return _SCALAR_TYPES[dtype]
+def scalar_type(dtype: torch.dtype) -> int | None:
+    """The number that C++ has for a dtype, torch/headeronly/core/ScalarType.h; None for a rare one."""
+    return _SCALAR_TYPES.get(dtype)
 
 
 def dispatches_seen_by(see: Callable[[OpOverload, Sequence[Any], dict[str, Any], Any], None]) -> AbstractContextManager:

@@ -16,6 +16,9 @@ def _on_gpus(name: str) -> Callable[..., Any]:
     """An op by whichever backend serves the device: known when it is called."""
 
     def kernel(*args: Any) -> Any:
+        if _torch.any_autocast_enabled():  # an op's arguments say how it computes
+            with _torch.below_autocast():
+                return kernel(*args)
         device = next(a.device for a in args if isinstance(a, Tensor))
         return backends.serving(name, device)(*args)
 

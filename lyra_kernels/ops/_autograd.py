@@ -37,7 +37,11 @@ def _call(name: str, backend: str | None, args: Sequence[Any], plain: bool = Fal
         plain: whether the arguments are known to be so (`_torch.plain`), and nobody watches: then the dispatcher's way
             into Python and back is left out. The kernels of CPUs are its own.
     """
-    if backend is not None:
+    if _torch.any_autocast_enabled():  # a backward inside of it would have products of halves
+        with _torch.below_autocast():
+            return _call(name, backend, args, plain)
+    if backend is not None:  # kernels read memory, and what is there may still have to be negated
+        args = [a.resolve_neg() if isinstance(a, Tensor) and a.is_neg() else a for a in args]
         return backends.implementation(name, backend)(*args)
     if args[0].is_cpu or not (plain or _torch.plain(args)):
         with _torch.below_autograd():

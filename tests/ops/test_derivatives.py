@@ -10,6 +10,7 @@ from torch.utils.checkpoint import checkpoint
 
 import lyra_kernels as lk
 
+from ..conftest import FASTEST
 from . import cases
 
 SMALL = {"batch": 2, "length": 4, "channels": 3}
@@ -121,6 +122,22 @@ def test_gradient_of_some_inputs_only(name):
         torch.autograd.backward(alone(), weights)
         torch.testing.assert_close(alone.tensors[key].grad, wanted[key])
         assert all(v.grad is None for k, v in alone.tensors.items() if k != key)
+
+
+@pytest.mark.parametrize("backend_once", [b for b in FASTEST if b != "reference"], indirect=True)
+@pytest.mark.parametrize("name", cases.ESSENTIAL)
+def test_a_backward_inside_autocast(name, backend_once, device):
+    """Computes as outside: with what was saved, in its types. The reference's is PyTorch's, which autocast reaches."""
+    kind = device if torch.cuda.is_available() else "cpu"  # as C++ knows a pretended card
+    case = cases.make(name).to(device).leaves()
+    outputs = case()
+    cotangents = cases.weights_like(outputs)
+    found = []
+    for autocast in (False, True):
+        with torch.autocast(kind, torch.bfloat16, enabled=autocast):
+            found.append(torch.autograd.grad(outputs, case.values, cotangents, retain_graph=True, allow_unused=True))
+    for outside, inside in zip(*found, strict=True):
+        assert (outside is None) == (inside is None) and (outside is None or torch.equal(outside, inside))
 
 
 @pytest.mark.parametrize("name", cases.ESSENTIAL)

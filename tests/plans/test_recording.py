@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable
 from typing import Any
 
@@ -120,6 +121,14 @@ def as_another_type(x: Tensor, weight: Tensor, eps: float) -> Tensor:
     return torch.empty_like(x).copy_(x.view(torch.int32).view(torch.float32))
 
 
+def conjugates(x: Tensor, weight: Tensor, eps: float) -> Tensor:
+    return torch.empty_like(x).copy_(x.conj())
+
+
+def of_a_rare_type(x: Tensor, weight: Tensor, eps: float) -> Tensor:
+    return torch.empty_like(x, dtype=torch.uint16).copy_(x)
+
+
 def changes_what_it_was_given(x: Tensor, weight: Tensor, eps: float) -> Tensor:
     return torch.empty_like(x).copy_(x.add_(1))
 
@@ -135,6 +144,7 @@ def changes_what_it_was_given(x: Tensor, weight: Tensor, eps: float) -> Tensor:
         (looks_from_elsewhere, "something unknown"),
         (as_another_type, "as another type"),
         (changes_what_it_was_given, "aten::add_"),
+        (of_a_rare_type, "not a plain one"),
     ],
     ids=lambda value: getattr(value, "__name__", ""),
 )
@@ -144,6 +154,49 @@ def test_is_not_planned(function, reason):
         x, weight = torch.randn(4, 6), torch.randn(6)
         assert torch.equal(op(x.clone(), weight, 1e-6), function(x.clone(), weight, 1e-6))
     assert len(op.refusals) == 1 and reason in next(iter(op.refusals)), op.refusals
+
+
+def test_conjugate_and_negative_views_are_not_planned():
+    """Memory has something else than they say."""
+    op = planned(conjugates)
+    for _ in range(4):
+        x = torch.randn(4, 6, dtype=torch.complex64)
+        assert torch.equal(op(x, None, 1e-6), x.conj())
+    assert "conjugate" in next(iter(op.refusals))
+    for turned in (torch.randn(4, 6, dtype=torch.complex64).conj(), torch._neg_view(torch.randn(4, 6))):
+        with pytest.raises(_recording.NotPlanned, match="conjugate or negative"):
+            _recording.Recording([turned]).program([turned])
+
+
+def test_what_torch_cannot_make_is_left_to_python():
+    """Out of memory is torch's own error then, by its type and its words, which do not come through the stable ABI."""
+    op, x = planned(cloned), torch.randn(4, 6)
+    op(x, None, 1e-6)
+    op(x, None, 1e-6)
+    (table,) = op._tables.values()
+    size = 1 << 50
+    too_big = [0, 1, _recording._ALLOCATE, 6, 1, size, 1, 1, 2, 0, 1, size, 1]
+    torch.ops.lyra_plans.add(table, [x, None], too_big)
+    assert torch.ops.lyra_plans.replay(table, [x, None]) == ([], -1)
+    assert torch.equal(op(x, None, 1e-6), x[1:, 2:])
+
+
+def test_a_watched_call_needs_no_more_memory():
+    """What an op is done with is freed while it is watched, too."""
+    made: list[weakref.ref[Tensor]] = []
+
+    def function(x: Tensor, weight: Tensor, eps: float) -> Tensor:
+        for _ in range(3):
+            x = x.clone()
+            made.append(weakref.ref(x))
+            assert [ref() is not None for ref in made].count(True) == 1
+        made.clear()
+        return x
+
+    op, x = planned(function), torch.randn(4, 6)
+    for _ in range(3):
+        assert torch.equal(op(x, None, 1e-6), x)
+    assert not op.refusals
 
 
 def test_an_error_while_it_is_watched_leaves_nothing_behind():
@@ -227,5 +280,6 @@ def test_numbers_as_they_lie_in_memory(value, kind, wanted):
 
 
 def test_numbers_that_no_kernel_here_has():
-    with pytest.raises(_recording.NotPlanned, match="fp16"):
-        _recording.packed(1.0, "fp16")
+    for value, kind in ((1.0, "fp16"), (1e39, "fp32")):
+        with pytest.raises(_recording.NotPlanned, match=kind):
+            _recording.packed(value, kind)

@@ -147,6 +147,33 @@ def test_tf32_has_a_plan_of_its_own(card):
         torch.backends.cuda.matmul.allow_tf32 = before
 
 
+def test_autocast_changes_nothing(card):
+    """A backward inside of it would have products of halves, where a plan's kernels read fp32."""
+    y, weight = torch.randn(2, 5, 16).requires_grad_(), torch.randn(32, 16).requires_grad_()
+
+    def gradients(autocast: bool) -> tuple[Tensor, ...]:
+        out = lk.gelu_glu(y, weight)
+        with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
+            return torch.autograd.grad(out, [y, weight], torch.ones_like(out))
+
+    wanted = gradients(False)
+    for autocast in (True, True, True, False, True):
+        assert all(torch.equal(a, b) for a, b in zip(gradients(autocast), wanted, strict=True))
+    assert card.replayed
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(_plans.Planned, "__call__", lambda self, *args: self.function(*args))
+        assert all(torch.equal(a, b) for a, b in zip(gradients(True), wanted, strict=True))
+
+
+def test_what_is_still_to_be_negated(card):
+    """Kernels read memory, in which it has not been."""
+    x = torch.randn(2, 5, 16)
+    wanted = lk.rms_norm(-x)
+    for _ in range(4):
+        assert torch.equal(lk.rms_norm(torch._neg_view(x)), wanted)
+        assert torch.equal(lk.rms_norm(x), -wanted)
+
+
 def test_whoever_watches_launches_sees_them(card):
     from lyra_kernels.backends.triton import _launch
 
@@ -157,6 +184,14 @@ def test_whoever_watches_launches_sees_them(card):
         lk.rms_norm(x)
     assert len(seen) == 1
     assert calls_until_replayed(card, lambda: lk.rms_norm(x)) == 1
+
+
+def test_torch_compile_sees_no_plan(card, monkeypatch):
+    """It traces a backend that was asked for, and a plan wants to know where tensors are."""
+    x = torch.randn(2, 5, 16)
+    assert calls_until_replayed(card, lambda: lk.rms_norm(x)) == 3
+    monkeypatch.setattr(torch.compiler, "is_compiling", lambda: True)
+    assert calls_until_replayed(card, lambda: lk.rms_norm(x)) == 0
 
 
 def test_a_launch_that_fails_is_an_error_with_its_reason(card):

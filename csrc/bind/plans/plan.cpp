@@ -223,7 +223,7 @@ class Replay {
       case Kind::product: {
         std::array<StableIValue, 2> stack{torch::stable::detail::from(part(s.from)),
                                           torch::stable::detail::from(part(s.by))};
-        STABLE_TORCH_ERROR_CODE_CHECK(torch_call_dispatcher("aten::mm", "", stack.data(), TORCH_ABI_VERSION));
+        if (torch_call_dispatcher("aten::mm", "", stack.data(), TORCH_ABI_VERSION) != AOTI_TORCH_SUCCESS) throw NotMade();
         set(s.to.slot, torch::stable::detail::to<Tensor>(stack[0]));
         break;
       }
@@ -256,8 +256,8 @@ class Replay {
  private:
   Tensor allocate(int64_t dimensions, const int64_t* sizes, const int64_t* strides, int32_t dtype) const {
     AtenTensorHandle made = nullptr;
-    STABLE_TORCH_ERROR_CODE_CHECK(
-        aoti_torch_empty_strided(dimensions, sizes, strides, dtype, device_type_, device_, &made));
+    if (aoti_torch_empty_strided(dimensions, sizes, strides, dtype, device_type_, device_, &made) != AOTI_TORCH_SUCCESS)
+      throw NotMade();
     return Tensor(made);
   }
 

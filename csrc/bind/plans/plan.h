@@ -7,6 +7,7 @@
 #include <torch/csrc/stable/tensor.h>
 
 #include <cstdint>
+#include <exception>
 #include <optional>
 #include <vector>
 
@@ -44,12 +45,19 @@ struct Step {
   std::vector<Parameter> parameters;
 };
 
+// PyTorch could not make a tensor, most likely for want of memory. What it said does not come through the stable ABI,
+// nor does the type of its error.
+struct NotMade : std::exception {
+  const char* what() const noexcept override { return "a plan's tensor was not made"; }
+};
+
 class Plan {
  public:
   // From what lyra_kernels/backends/triton/_plans.py writes; throws where that is not a program.
   Plan(int64_t arguments, const std::vector<int64_t>& program);
 
-  // The results, new tensors all, on the current stream of the arguments' device.
+  // The results, new tensors all, on the current stream of the arguments' device. Throws NotMade; nothing that is seen
+  // from outside has been written then.
   std::vector<Tensor> replay(const Arguments& arguments) const;
 
  private:

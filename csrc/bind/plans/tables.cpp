@@ -42,7 +42,8 @@ int64_t open() {
   return static_cast<int64_t>(tables.size()) - 1;
 }
 
-// The results, and 0; or none, and how often such arguments have come. None and 0: there will be no plan.
+// The results, and 0; or none, and how often such arguments have come. None and 0: there will be no plan. None and -1:
+// PyTorch could not make a tensor, and Python is to find out why by doing all of it again.
 std::tuple<std::vector<Tensor>, int64_t> replay(int64_t table, Arguments arguments) {
   std::shared_ptr<const Plan> plan;
   {
@@ -53,7 +54,11 @@ std::tuple<std::vector<Tensor>, int64_t> replay(int64_t table, Arguments argumen
     if (!entry.plan) return {std::vector<Tensor>(), ++entry.calls};
     plan = entry.plan;
   }
-  return {plan->replay(arguments), 0};
+  try {
+    return {plan->replay(arguments), 0};
+  } catch (const NotMade&) {
+    return {std::vector<Tensor>(), -1};
+  }
 }
 
 void add(int64_t table, Arguments arguments, std::vector<int64_t> program) {

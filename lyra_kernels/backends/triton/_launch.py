@@ -134,7 +134,12 @@ def observed() -> bool:
     """Whether launches must go through :func:`launch`, one by one: somebody looks on."""
     if _stand_in is not None or _direct.watched():
         return True
-    return _recorder is not None and _recorder[0] == threading.get_ident()
+    return _of_this_thread() is not None
+
+
+def _of_this_thread() -> Recorder | None:
+    found = _recorder  # once: another thread may end its own meanwhile
+    return found[1] if found is not None and found[0] == threading.get_ident() else None
 
 
 def _in_order(kernel: Any, args: dict[str, Any], constants: dict[str, Any], blocks: dict[str, int]) -> list[Any]:
@@ -185,8 +190,9 @@ def launch(
     key = _direct.key(kernel, args, constants, configs)
     found = None if key is None else _direct.find(kernel, key)
     if found is None:
-        if _recorder is not None and _recorder[0] == threading.get_ident():
-            _recorder[1].launched(kernel, None, (), {})
+        recorder = _of_this_thread()
+        if recorder is not None:
+            recorder.launched(kernel, None, (), {})
         return _launch_by_triton(kernel, grid, args, constants, configs, key)
     config = configs[found.place]
     cells = grid(config)
@@ -195,8 +201,9 @@ def launch(
     x, y, z = (*cells, 1, 1)[:3]
     if y > MOST_PROGRAMS or z > MOST_PROGRAMS:
         raise _beyond(kernel, cells)
-    if _recorder is not None and _recorder[0] == threading.get_ident():
-        _recorder[1].launched(kernel, found, (x, y, z), {**args, **constants, **config.blocks})
+    recorder = _of_this_thread()
+    if recorder is not None:
+        recorder.launched(kernel, found, (x, y, z), {**args, **constants, **config.blocks})
     values = (*args.values(), *constants.values(), *config.blocks.values())
     if found.in_order is not None:
         values = found.in_order(values)

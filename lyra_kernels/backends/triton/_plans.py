@@ -7,7 +7,7 @@ its tensors for such arguments has no plan for them, and goes on as it is.
 
 A plan depends on all that launches depend on: the arguments' types, devices, sizes, strides and alignment, which of
 them are one, the numbers and switches among them, and torch's settings for products. Nothing in an op may depend on
-what is in a tensor, or on anything that is set between two calls besides these.
+what is in a tensor, or on anything that is set between two calls besides these; whoever calls an op keeps autocast off.
 """
 
 from __future__ import annotations
@@ -58,7 +58,8 @@ class Planned:
         self._hooks: list[list] = []
 
     def __call__(self, *args: Any) -> Any:
-        if _launch.observed() or any(self._hooks):
+        # torch.compile looks into a backend that was asked for, with tensors that are nowhere.
+        if torch.compiler.is_compiling() or _launch.observed() or any(self._hooks):
             return self.function(*args)
         key = (
             *[args[i] for i in self._numbers],
@@ -84,7 +85,7 @@ class Planned:
 
     def forget(self) -> None:
         """Drop all plans."""
-        for table in self._tables.values():
+        for table in list(self._tables.values()):  # another thread may open one
             torch.ops.lyra_plans.clear(table)
         self._tables.clear()
         self._kernels.clear()

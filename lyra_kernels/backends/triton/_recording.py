@@ -7,6 +7,7 @@ then what it makes. Only what is named here may be planned; whatever else a call
 from __future__ import annotations
 
 import struct
+import weakref
 from collections.abc import Sequence
 from itertools import chain
 from typing import Any, NamedTuple
@@ -66,20 +67,25 @@ class Recording:
     def __init__(self, arguments: Sequence[Tensor | None]) -> None:
         self._arguments = len(arguments)
         self._device = next(x.device for x in arguments if x is not None)
-        self._slots: dict[int, _Slot] = {}
-        self._alive: list[Any] = []  # by whose ids tensors are known
+        # By their ids; not kept alive, or a call that is watched would need more memory than others.
+        self._slots: dict[int, tuple[weakref.ref[Tensor], _Slot]] = {}
         self._steps: list[_Step] = []
         self._count = len(arguments)
         self._problem: NotPlanned | None = None
         self.kernels: list[tuple[Any, list]] = []
         """That were launched, as compiled, with the list of what wants to be called before."""
         for number, x in enumerate(arguments):
-            if x is not None and id(x) not in self._slots:
+            if x is not None and self._slot(x) is None:
                 self._know(x, _Slot(number, x.data_ptr()))
+                if _turned(x):
+                    self._refuse("it is given a tensor that is conjugate or negative")
 
     def _know(self, x: Tensor, slot: _Slot) -> None:
-        self._slots[id(x)] = slot
-        self._alive.append(x)
+        self._slots[id(x)] = weakref.ref(x), slot
+
+    def _slot(self, x: Tensor) -> _Slot | None:
+        known, slot = self._slots.get(id(x), (None, None))
+        return slot if known is not None and known() is x else None
 
     def _refuse(self, reason: str, passing: bool = False) -> None:
         if self._problem is None:
@@ -110,21 +116,23 @@ class Recording:
             self._refuse(f"it calls {name}")
 
     def _allocate(self, x: Tensor) -> None:
-        if x.layout is not torch.strided or x.storage_offset() or x.device != self._device:
+        dtype = _torch.scalar_type(x.dtype)
+        plain = dtype is not None and x.layout is torch.strided and not x.storage_offset()
+        if not plain or _turned(x) or x.device != self._device:
             return self._refuse("it makes a tensor that is not a plain one, or is elsewhere")
-        numbers = [_ALLOCATE, _torch.scalar_type(x.dtype), x.dim(), *x.shape, *x.stride()]
+        numbers = [_ALLOCATE, dtype, x.dim(), *x.shape, *x.stride()]
         self._steps.append(_Step(numbers, made=(self._count, x.untyped_storage().nbytes())))
         self._know(x, _Slot(self._count, x.data_ptr()))
         self._count += 1
 
     def _view(self, x: Tensor, of: Tensor) -> None:
-        slot = self._slots.get(id(of))
-        if slot is None or x.dtype != of.dtype:
-            return self._refuse("it takes a view of something unknown, or as another type")
+        slot = self._slot(of)
+        if slot is None or x.dtype != of.dtype or _turned(x):
+            return self._refuse("it takes a view of something unknown, or as another type, conjugate or negative")
         self._know(x, slot)
 
     def _part(self, x: Tensor) -> list[int]:
-        slot = self._slots.get(id(x))
+        slot = self._slot(x)
         if slot is None:
             raise NotPlanned("it uses a tensor that it was not given and did not make")
         offset = (x.data_ptr() - slot.begin) // x.element_size() if x.numel() else 0
@@ -189,7 +197,7 @@ class Recording:
         if kind.startswith("*"):
             if value is None or not value.data_ptr():
                 return -1, 0
-            slot = self._slots.get(id(value))
+            slot = self._slot(value)
             if slot is None:
                 raise NotPlanned("it uses a tensor that it was not given and did not make")
             return slot.number, value.data_ptr() - slot.begin
@@ -255,6 +263,11 @@ class Recording:
         return total, places
 
 
+def _turned(x: Tensor) -> bool:
+    """Whether what is in memory is not what the tensor says, but its conjugate or negative."""
+    return x.is_conj() or x.is_neg()
+
+
 def _as_int64(value: int) -> int:
     return value - (1 << 64) if value >= 1 << 63 else value
 
@@ -268,5 +281,8 @@ def packed(value: Any, kind: str) -> int:
     if kind in ("i1", "i8", "i16", "i32", "i64", "u1", "u8", "u16", "u32", "u64"):
         return int(value) & (1 << 64) - 1
     if kind in ("fp32", "f32"):
-        return int.from_bytes(struct.pack("<f", value), "little")
+        try:
+            return int.from_bytes(struct.pack("<f", value), "little")
+        except OverflowError:
+            raise NotPlanned(f"a number beyond {kind}: {value}") from None
     raise NotPlanned(f"an argument of kind {kind}")
