@@ -51,6 +51,7 @@ __all__ = [
     "runs_reference",
     "server",
     "serving",
+    "takes_channels_first",
     "use_backend",
     "use_cpu_isa",
     "why_not",

@@ -147,9 +147,8 @@ class Op:
         args, kept = values[:count], values[count:]
         # Lists, not generators: these are most of what Python does in a backward.
         name = self.name + "_backward"
-        grads = tuple(
-            [g if g is None or g.is_contiguous() else laid_out(name, backend, g) for g in grads[: self.outputs]]
-        )
+        given = grads[: self.outputs]
+        grads = tuple([g if g is None or g.is_contiguous() else laid_out(name, backend, g) for g in given])
         if not [g for g in grads if g is not None]:
             return (None,) * count
         save = self.contract.save
@@ -160,9 +159,9 @@ class Op:
         if torch.is_grad_enabled() and not compiling:
             gradients = self.Gradients.apply(backend, *backward_args)
         elif compiling:
-            gradients = OPS[self.name + "_backward"](*backward_args)
+            gradients = OPS[name](*backward_args)
         else:
-            gradients = _call(self.name + "_backward", backend, backward_args)
+            gradients = _call(name, backend, backward_args)
         out: list[Tensor | None] = [None] * count
         for i, gradient in zip(self.contract.returned, as_tuple(gradients), strict=True):
             if args[i] is not None:

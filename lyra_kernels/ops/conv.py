@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from .. import reference
+from .. import backends, reference
 from ..layout import compute_dtype
 from . import _checks
-from ._autograd import Op
+from ._autograd import Op, laid_out
 
 causal_conv_op = Op("causal_conv", reference.causal_conv)
 fft_conv_op = Op("fft_conv", reference.fft_conv)
@@ -25,7 +25,8 @@ def _convolve(
     _check(u, kernel, D, reverse_kernel)
     lengths, cu_seqlens = _checks.layout(u, lengths, cu_seqlens)
     parameters = _checks.parameters(compute_dtype(u), kernel, reverse_kernel, D)
-    return op(u.contiguous(), *parameters, lengths, cu_seqlens)
+    u = u if u.is_contiguous() else laid_out(op.name, backends.forced(), u)
+    return op(u, *parameters, lengths, cu_seqlens)
 
 
 @_checks.once_a_signature

@@ -168,10 +168,11 @@ def s4d_conv(
         args = (u, log_dt, log_A_real, A_imag, directions, D, lengths, cu_seqlens, initial_state)
         y, final_state = s4d_scan_op(*args, needs_graph(args))[:2]
         return (y, final_state) if return_final_state else y
-    u = u.contiguous()
     spectrum = (log_dt, log_A_real, A_imag)
     if algorithm == "fft" and _fuses_kernel_and_fft(u):
+        u = u if u.is_contiguous() else laid_out("s4d_fft", backends.forced(), u)
         return s4d_fft_op(u, *spectrum, directions, D, lengths, cu_seqlens)
+    u = u.contiguous()
     taps = u.shape[1]
     op = causal_conv_op if algorithm == "direct" else fft_conv_op
     kernel = s4d_kernel_op(*spectrum, C[0].contiguous() if bidirectional else C, taps)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 import lyra_kernels as lk
-from lyra_kernels.backends.triton import _plans
+from lyra_kernels.backends.triton import IMPLEMENTATIONS, _plans
 
 from ..ops import cases
 
@@ -55,8 +55,7 @@ LAYOUTS = [("gated_conv", "packed"), ("pgc", "packed"), ("pgc", "padded"), ("gel
            ("s4d_block", "packed"), ("s4d_conv-scan-state", "padded"),
            ("s4d_conv-scan-bidirectional", "packed")]  # fmt: skip
 """Of the cases that are not dense; in bf16."""
-PLANNED = [name for name in cases.ESSENTIAL if name not in ("fft_conv", "s4d_conv-auto")]
-"""All but what is another one, and fft_conv's backward: for a kernel shorter than the sequence torch pads it."""
+PLANNED = [name for name in cases.ESSENTIAL if name != "s4d_conv-auto"]  # which is another one
 
 
 @pytest.mark.parametrize("name, layout", [*((name, "dense") for name in PLANNED), *LAYOUTS])
@@ -78,6 +77,13 @@ def test_bit_for_bit(name, layout, card, poisoned):
     assert all(torch.equal(a, b) for a, b in zip(found, wanted, strict=True))
     assert by_plans and not not_by_plans
     assert by_plans == card.direct, "a plan launched more, or less, than the op"
+
+
+def test_a_planned_op_says_of_itself_what_the_op_says():
+    for name, launcher in IMPLEMENTATIONS.items():
+        said = vars(_plans.Planned(name, launcher))
+        assert said.items() >= vars(launcher).items()
+    assert _plans.Planned("s4d_fft", IMPLEMENTATIONS["s4d_fft"]).why_not(torch.ones(1, 5000, 1), *[torch.ones(1)] * 3)
 
 
 def calls_until_replayed(card: StandIn, call) -> int:
@@ -135,6 +141,27 @@ def test_one_tensor_in_two_places(card):
         with lk.use_backend("reference"):
             wanted = lk.gelu_glu(a.double(), weight.double(), residual=b.double())
         assert cases.error(lk.gelu_glu(a, weight, residual=b), wanted) < 1e-5
+
+
+MODES = (torch.full((3,), -3.0), torch.zeros(3, 2), torch.ones(3, 2), torch.randn(3, 2, 2))
+TAKES_CHANNELS_FIRST = {
+    "fft_conv": lambda u: lk.fft_conv(u, torch.ones(3, 7)),
+    "s4d_fft": lambda u: lk.s4d_conv(u, *MODES, algorithm="fft"),
+    "s4d_scan": lambda u: lk.s4d_conv(u, *MODES, algorithm="scan"),
+    "gelu_glu": lambda u: lk.gelu_glu(u, torch.ones(6, 3)),
+}
+
+
+@pytest.mark.parametrize("call", TAKES_CHANNELS_FIRST.values(), ids=TAKES_CHANNELS_FIRST)
+def test_channels_first_has_a_plan_of_its_own(call, card):
+    u = torch.randn(2, 16, 3)
+    first = u.transpose(1, 2).contiguous().transpose(1, 2).requires_grad_()
+    assert calls_until_replayed(card, lambda: call(u)) == 3
+    # In place, as autograd allows it of no view that a Function has made.
+    assert calls_until_replayed(card, lambda: call(first).mul_(2.0)) == 3
+    y = call(first).mul_(2.0)
+    assert y.stride() == first.stride()
+    assert torch.equal(y, call(u) * 2.0)
 
 
 def test_tf32_has_a_plan_of_its_own(card):

@@ -39,5 +39,4 @@ def test_replayed_as_launched(name, layout, dtype, monkeypatch):
         monkeypatch.setattr(_plans.Planned, "__call__", lambda self, *args: self.function(*args))
         wanted = training()
     assert all(torch.equal(a, b) for a, b in zip(found, wanted, strict=True))
-    if name != "fft_conv":  # whose backward has torch pad a kernel
-        assert not one_by_one, {n: _PLANNED[n].refusals for n in _PLANNED if _PLANNED[n].refusals}
+    assert not one_by_one, {n: _PLANNED[n].refusals for n in _PLANNED if _PLANNED[n].refusals}

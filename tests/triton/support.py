@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -34,12 +34,24 @@ def guarded(x: Tensor, guards: list[Tensor] | None = None) -> Tensor:
     return inner
 
 
+def channels_first(x: Tensor, guards: list[Tensor] | None = None) -> Tensor:
+    """A copy of ``x (B, L, H)`` that lies in memory as ``(B, H, L)``, guarded."""
+    return guarded(x.transpose(1, 2), guards).transpose(1, 2)
+
+
+def lies_as(x: Tensor, other: Tensor) -> bool:
+    """Whether both lie in the same order, contiguous or channels first."""
+    return x.is_contiguous() if other.is_contiguous() else x.transpose(1, 2).is_contiguous()
+
+
 def poison_allocations(monkeypatch: pytest.MonkeyPatch, guards: list[Tensor]) -> None:
     new_empty, empty_like = Tensor.new_empty, torch.empty_like
 
     def poisoned(x: Tensor) -> Tensor:
-        plain = x.is_meta or isinstance(x, FakeTensor) or not x.is_floating_point()
-        return x if plain else guarded(x.fill_(float("nan")), guards)
+        if x.is_meta or isinstance(x, FakeTensor) or not x.is_floating_point():
+            return x
+        x.fill_(float("nan"))
+        return guarded(x, guards) if x.is_contiguous() else channels_first(x, guards)
 
     monkeypatch.setattr(Tensor, "new_empty", lambda self, *a, **k: poisoned(new_empty(self, *a, **k)))
     monkeypatch.setattr(torch, "empty_like", lambda x, **k: poisoned(empty_like(x, **k)))
@@ -111,6 +123,7 @@ def check(
     device: str = "cpu",
     tolerance: float | None = None,
     hide: Tensor | None = None,
+    lying: Sequence[Callable[[Tensor], Tensor]] = (guarded, guarded),
 ) -> None:
     """An op's forward and backward against the reference in float64.
 
@@ -122,6 +135,7 @@ def check(
         tolerance: on the relative RMS error; by the activations' dtype if None.
         hide: booleans of the activations' first two dimensions: positions that are filled with NaN for the
             kernel and whose output and gradient must be zero; a residual's too.
+        lying: makes guarded copies of the activations and of the output's gradient, which lie in memory so.
     """
     contract = CONTRACTS[name]
     limit = TOLERANCE[args[0].dtype] if tolerance is None else tolerance
@@ -140,7 +154,7 @@ def check(
             strict=True,
         )
     )
-    given = [guarded(a) if isinstance(a, Tensor) else a for a in args]
+    given = [lying[0](args[0]), *(guarded(a) if isinstance(a, Tensor) else a for a in args[1:])]
     if hide is not None:
         hide = hide.to(device)
         for i in (0, *contract.residuals):
@@ -149,16 +163,16 @@ def check(
         grad = grad.clone()
         grad[hide] = float("nan")
     found = IMPLEMENTATIONS[name](*given)
-    assert found.dtype == args[0].dtype and found.is_contiguous()
+    assert found.dtype == args[0].dtype and lies_as(found, given[0])
     assert relative_error(found, wanted) <= limit
-    gradients = IMPLEMENTATIONS[f"{name}_backward"](*contract.backward_arguments([guarded(grad)], given, []))
+    gradients = IMPLEMENTATIONS[f"{name}_backward"](*contract.backward_arguments([lying[1](grad)], given, []))
     if hide is not None:
         assert not found[hide].any() and not gradients[0][hide].any()
     for i, gradient in zip(wrt, gradients, strict=True):
         if i not in present:
             assert gradient.shape == (0,)
             continue
-        assert gradient.dtype == args[i].dtype and gradient.is_contiguous()
+        assert gradient.dtype == args[i].dtype and lies_as(gradient, given[i])
         expected = wanted_gradients[i]
         expected = torch.zeros_like(exact[i]) if expected is None else expected
         # A gradient of a parameter sums what rounding left of many tokens: the same relative error or better.

@@ -12,7 +12,7 @@ from lyra_kernels.backends.triton import IMPLEMENTATIONS, _launch, fft_conv, fft
 from lyra_kernels.backends.triton._fft import advance, forward, inverse
 
 from ..ops.cases import terms_of_log_dt
-from .support import check, doubled, padding, relative_error
+from .support import channels_first, check, doubled, guarded, padding, relative_error
 from .test_s4d_kernel import parameters
 
 WRT = range(4)
@@ -70,6 +70,30 @@ def test_padded(reverse, device, shared):
 def test_packed(reverse, device, shared):
     cu_seqlens = torch.tensor([0, 1, 1, 70, 90])
     check("fft_conv", [*_taps(1, 90, 2, 90, reverse), None, cu_seqlens], WRT, device)
+
+
+LYING = {"both": (channels_first, channels_first), "u": (channels_first, guarded), "grad": (guarded, channels_first)}
+"""Which of the activations and the output's gradient are channels first."""
+
+
+@pytest.mark.parametrize("lying", LYING.values(), ids=LYING)
+def test_channels_first(lying, device):
+    """``(B, H, L)`` memory, in which the result and the gradient lie then, too."""
+    lengths = torch.tensor([37, 20])
+    arguments = [*_taps(2, 37, 2, 30, 9, dtype=torch.bfloat16), lengths, None]
+    check("fft_conv", arguments, WRT, device, hide=padding(lengths, 37), lying=lying)
+
+
+def test_s4d_channels_first(device):
+    cu_seqlens = torch.tensor([0, 1, 1, 40])
+    check("s4d_fft", [*_s4d(1, 40, 3), None, cu_seqlens], range(6), device, lying=LYING["both"])
+
+
+def test_channels_first_where_there_is_no_kernel(device):
+    u, *rest = [a.to(device) for a in _s4d(1, fft_conv.MAX_POINTS + 1, 2)]
+    for given in (u, channels_first(u)):
+        found = IMPLEMENTATIONS["s4d_fft"](given, *rest, None, None)
+        assert relative_error(found, reference.s4d_fft(*doubled([u, *rest]), None, None)) <= 3e-6
 
 
 @pytest.mark.parametrize("length", [40, 256, 4096])
@@ -220,10 +244,11 @@ def test_float64_takes_the_reference(device):
     assert relative_error(found, reference.s4d_fft(*args, None, None)) < 1e-14
 
 
-@pytest.mark.parametrize("bidirectional", [False, True])
-def test_s4d_conv_uses_it(bidirectional, device, monkeypatch):
+@pytest.mark.parametrize(("bidirectional", "lying"), [(False, channels_first), (True, guarded)])
+def test_s4d_conv_uses_it(bidirectional, lying, device, monkeypatch):
     """The public function, differentiated by autograd."""
     u, *spectrum, C, D = (a.to(device).requires_grad_() for a in _s4d(2, 30, 2, directions=1 + bidirectional))
+    u = lying(u.detach()).requires_grad_()
     C_ = C if bidirectional else C[0]
     launched = []
     for module in (fft_conv, fft_conv_backward):
@@ -231,6 +256,7 @@ def test_s4d_conv_uses_it(bidirectional, device, monkeypatch):
     backends.refresh()  # it may have been asked before the interpreter was chosen
     with lk.use_backend("triton"):
         y = lk.s4d_conv(u, *spectrum, C_, D, bidirectional=bidirectional, algorithm="fft")
+        assert y.stride() == u.stride()
         found = torch.autograd.grad(y.square().sum(), (u, *spectrum, C, D))
     assert len(launched) == 3
     exact = [a.detach().double().requires_grad_() for a in (u, *spectrum, C, D)]

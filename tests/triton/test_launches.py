@@ -85,6 +85,34 @@ def test_torch_operations_stand_between_the_launches():
     assert multiplication.bytes == 2 * 4 * 7 * 8 * 4 and norm.kernel == "_rms_norm" and not calls.launches
 
 
+@pytest.mark.parametrize("skip", [True, False])
+def test_transforms_take_channels_first_as_they_come(skip):
+    """The published layout, ``(B, H, L)``: nothing is copied, nor transposed, forward or backward."""
+    with fake_card(backwards=1) as calls:
+        D = torch.empty(16, device="cuda") if skip else None
+        u = torch.empty(32, 16, 48, device="cuda", dtype=torch.bfloat16).transpose(1, 2)
+        kernel, modes = torch.empty(16, 48, device="cuda"), spectrum("cuda", 16, 3)
+        calls.take()
+        for y in (lk.fft_conv(u, kernel, D), lk.s4d_conv(u, *modes, D, algorithm="fft")):
+            assert y.stride() == u.stride() and not y._is_view()
+    found = [x.kernel for x in calls.launches]
+    assert found.count("_fft_conv") == 4 and found.count("_fft_correlate") == 2
+    assert "_transpose" not in found
+    assert all(x.bytes < u.numel() for x in calls.launches if isinstance(x, Aten))  # but gradients of parameters
+
+
+def test_a_layer_of_transforms_takes_channels_first_as_they_come():
+    with fake_card(backwards=1) as calls:
+        with torch.device("cuda"):
+            layer = lk.S4D(16, 6, algorithm="fft")
+        u = torch.empty(32, 16, 48, device="cuda", dtype=torch.bfloat16)
+        calls.take()
+        assert layer(u).is_contiguous()
+    found = [x.kernel for x in calls.kernels()]
+    assert {"_fft_conv", "_fft_correlate", "_gelu_glu_backward"} < set(found) and "_transpose" not in found
+    assert all(x.bytes < u.numel() for x in calls.launches if isinstance(x, Aten))
+
+
 def test_several_rows_a_sequence_depend_on_the_card():
     def grids(processors):
         with fake_card(processors=processors) as calls:

@@ -83,8 +83,9 @@ def channels_first(x: Tensor) -> Tensor:
     return view if view.is_contiguous() else _transposed(x, back=False)
 
 
-def as_given(y: Tensor, x: Tensor) -> Tensor:
-    """A contiguous ``y (B, H, L)`` as ``(B, L, H)`` that lies in memory as ``x (B, L, H)`` does."""
-    if not x.is_contiguous():
-        return y.transpose(1, 2)
-    return y.view(x.shape) if 1 in x.shape[1:] else _transposed(y, back=True)
+def lying_as(y: Tensor, x: Tensor) -> Tensor:
+    """``y (B, L, H)``, which lies channels first, as ``x (B, L, H)`` lies: itself, or a contiguous copy.
+
+    For results, ``y`` a tensor made so, no view: autograd lets nobody change a Function's view in place.
+    """
+    return y if x.transpose(1, 2).is_contiguous() else _transposed(y.transpose(1, 2), back=True)

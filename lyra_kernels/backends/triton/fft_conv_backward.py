@@ -17,6 +17,7 @@ from ._fft import advance, forward, index, inverse
 from ._launch import Config, cdiv, jit, launch
 from ._reduce import sum_rows
 from ._row_table import Rows
+from ._transpose import channels_first, lying_as, takes_channels_first
 from .fft_conv import (
     MAX_POINTS,
     configurations,
@@ -96,7 +97,7 @@ def _fft_correlate(
     One transform a step, for the code of one in the loop: u, grad; or u_even, grad_even, u_odd, grad_odd.
 
     Args:
-        grad_ptr, u_ptr: ``(B, L, H)``, the gradient of the output, and u.
+        grad_ptr, u_ptr: ``(B, H, L)``, the gradient of the output, and u.
         d_taps_ptr: ``(groups, 1 + REVERSE, H, L)`` fp32, written; a group is a program's
             ``rows_per_program`` rows.
         table_ptr: the table of rows, each a whole sequence.
@@ -118,10 +119,10 @@ def _fft_correlate(
     b_im = tl.zeros(shape, tl.float32)
     for step in tl.range(STEPS * begin, STEPS * tl.minimum(begin + rows_per_program, num_rows), disable_licm=True):
         which = step % STEPS
-        start, length, zero, _ = load_row(table_ptr, step // STEPS, H, h)
+        start, length, zero, _ = load_row(table_ptr, step // STEPS, H, L, h)
         t = index(zero, A, B * C) * PHASES + which // 2
         source_ptr = u_ptr if which % 2 == 0 else grad_ptr
-        x = tl.load(source_ptr + start + t * H, mask=t < length, other=0.0).to(tl.float32)
+        x = tl.load(source_ptr + start + t, mask=t < length, other=0.0).to(tl.float32)
         z_re, z_im = forward(x, x, zero, False, PREC, A, B, C, SIZE)
         if which == 0:
             a_re, a_im = z_re, z_im
@@ -141,7 +142,7 @@ def _fft_correlate(
             p_im += b_re * z_im - b_im * z_re
             odd_re += a_re * z_re + a_im * z_im
             odd_im += a_re * z_im - a_im * z_re
-    _, _, zero, zero2 = load_row(table_ptr, 0, H, h)
+    _, _, zero, zero2 = load_row(table_ptr, 0, H, L, h)
     _store_taps(d_taps_ptr, p_re, p_im, zero, h, H, L, 0, PHASES, REVERSE, TAPS_PREC, A, B, C, SIZE)
     if PHASES == 2:
         _store_taps(d_taps_ptr, odd_re, odd_im, zero2, h, H, L, 1, PHASES, REVERSE, TAPS_PREC, A, B, C, SIZE)
@@ -162,8 +163,8 @@ def correlate(grad: Tensor, u: Tensor, both: bool, row: Rows) -> Tensor:
         _fft_correlate,
         lambda c: (u.shape[2], groups),
         {
-            "grad_ptr": grad,
-            "u_ptr": u,
+            "grad_ptr": channels_first(grad),
+            "u_ptr": channels_first(u),
             "d_taps_ptr": partial,
             "table_ptr": row.table,
             "H": u.shape[2],
@@ -179,19 +180,26 @@ def correlate(grad: Tensor, u: Tensor, both: bool, row: Rows) -> Tensor:
     return partial.view(shape)
 
 
+def resized(taps: Tensor, size: int) -> Tensor:
+    """As many of ``taps (H, L)`` as a kernel has, ``(H, size)``: surplus ones are zero."""
+    channels, length = taps.shape
+    out = taps.new_empty(channels, size) if size <= length else taps.new_zeros(channels, size)
+    reached = min(size, length)
+    out[:, :reached].copy_(taps[:, :reached])
+    return out
+
+
+@takes_channels_first
 def fft_conv_backward(grad, u, kernel, reverse_kernel, D, lengths, cu_seqlens) -> tuple[Tensor, ...]:
     """``torch.ops.lyra.fft_conv_backward``."""
     if why_not(u):
         return formulas()["fft_conv_backward"](grad, u, kernel, reverse_kernel, D, lengths, cu_seqlens)
     row = sequences(u, lengths, cu_seqlens)
+    grad = channels_first(grad).transpose(1, 2)  # once, for both
     du = convolve(grad, kernel, reverse_kernel, D, None, row, cu_seqlens is not None, adjoint=True)
     taps = correlate(grad, u, reverse_kernel is not None, row)
-
-    def resized(of: Tensor, size: int) -> Tensor:
-        return torch.nn.functional.pad(of, (0, size - of.shape[-1])).contiguous()  # surplus taps: zero
-
     return (
-        du,
+        lying_as(du, u),
         resized(taps[0], kernel.shape[-1]),
         absent(u) if reverse_kernel is None else resized(taps[1], reverse_kernel.shape[-1]),
         absent(u) if D is None else taps[0, :, 0].contiguous(),

@@ -249,11 +249,6 @@ def transposed(y: Tensor) -> bool:
     return y.transpose(1, 2).is_contiguous() and not y.is_contiguous()
 
 
-def empty_like(y: Tensor) -> Tensor:
-    """Memory for what lies as y does."""
-    return torch.empty_like(y.transpose(1, 2)).transpose(1, 2) if transposed(y) else torch.empty_like(y)
-
-
 def readable(y: Tensor) -> Tensor:
     """y as kernels take it: contiguous, or channels first if lines are aligned and offsets within one have 32 bits."""
     _, length, channels = y.shape
@@ -321,12 +316,15 @@ def why_not(y: Tensor) -> str | None:
 @refusing(lambda y, *rest: why_not(y))
 @takes_channels_first
 def gelu_glu(y, weight, bias, mask, residual, lengths, cu_seqlens, like=None) -> Tensor:
-    """``torch.ops.lyra.gelu_glu``; y may lie channels first, and the output does where ``like`` and y do."""
+    """``torch.ops.lyra.gelu_glu``; y may lie channels first, and the output does where y and ``like`` do.
+
+    ``like``: y by default, where nothing is added, which would be channels last.
+    """
     if why_not(y):
         return formulas()["gelu_glu"](y, weight, bias, mask, residual, lengths, cu_seqlens)
     y = readable(y)
-    first = like is not None and transposed(like) and transposed(y)
-    out = empty_like(y) if first else y.new_empty(y.shape)
+    first = transposed(y) and (residual is None if like is None else transposed(like))
+    out = torch.empty_like(y) if first else y.new_empty(y.shape)
     seq = None if mask is None else sequence_of_token(cu_seqlens, y.shape[1])
     run(y, weight, bias, mask, residual, lengths, seq, None, out, None, None)
     return out

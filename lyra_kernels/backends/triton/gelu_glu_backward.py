@@ -25,7 +25,7 @@ from ._launch import Config, cdiv, jit, launch, next_power_of_2, precision
 from ._layout import sequence_of_token
 from ._linear import linear, linear_weight_gradient, operand, products
 from ._reduce import sum_rows
-from ._transpose import aligned
+from ._transpose import aligned, takes_channels_first
 from .gelu_glu import dropout_factors, gelu, real_tokens, sigmoid, tile_of, tiles_of, upper_tail, why_not, y_pointers
 
 MAX_FUSED = 64
@@ -265,6 +265,7 @@ def _through_memory(grad, y, weight, bias, mask, lengths, seq, dy) -> tuple[Tens
     return d_weight, absent(y) if bias is None else d_bias
 
 
+@takes_channels_first
 def gelu_glu_backward(grad, y, weight, bias, mask, lengths, cu_seqlens) -> tuple[Tensor, Tensor, Tensor]:
     """``torch.ops.lyra.gelu_glu_backward``; y may lie channels first, and dy lies as y; grad may where y does."""
     if why_not(y):
@@ -272,7 +273,7 @@ def gelu_glu_backward(grad, y, weight, bias, mask, lengths, cu_seqlens) -> tuple
     y = forward.readable(y)
     grad = grad if forward.transposed(y) and forward.transposed(grad) else grad.contiguous()
     seq = None if mask is None else sequence_of_token(cu_seqlens, y.shape[1])
-    dy = forward.empty_like(y)
+    dy = torch.empty_like(y)
     fits = y.shape[-1] <= MAX_FUSED and precision(y) == "tf32"
     # Values that cannot be loaded several at a time have an address each, for which there are no registers.
     given = [x for x in (grad, y, weight, bias, mask) if x is not None]

@@ -19,7 +19,7 @@ from .. import composed
 from . import IMPLEMENTATIONS
 from ._launch import Config, cdiv, jit, launch, next_power_of_2, refusing
 from ._reduce import sum_rows
-from ._transpose import aligned, as_given, channels_first, takes_channels_first
+from ._transpose import aligned, channels_first, lying_as, takes_channels_first
 from .gelu_glu import gelu_glu
 from .gelu_glu_backward import gelu_glu_backward
 from .s4d_scan import s4d_scan, why_not
@@ -205,11 +205,12 @@ def s4d_block_backward(
     z = channels_first(x) if norm_weight is None else normalized.view(batch, channels, length)
     dy, d_weight, d_bias = gelu_glu_backward(grad, y, *tail, *layout)
     dz, *d_modes, d_D, _ = s4d_scan_backward(dy, None, z.transpose(1, 2), *modes, D, *layout, None, checkpoints)
-    dz = channels_first(dz)
     if norm_weight is not None:
-        dx, d_norm = _norm_backward(dz, x, norm_weight, grad.contiguous() if add_input else None, lengths, eps)
+        dx, d_norm = _norm_backward(
+            channels_first(dz), x, norm_weight, grad.contiguous() if add_input else None, lengths, eps
+        )
     else:
-        dx, d_norm = as_given(dz, x), absent(x)
+        dx, d_norm = lying_as(dz, x), absent(x)
         if add_input:
             dx += without_padding(grad, lengths)
     return dx, d_norm, *d_modes, d_D, d_weight, d_bias

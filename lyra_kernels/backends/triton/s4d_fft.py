@@ -13,6 +13,7 @@ from ...schemas import absent
 from .. import composed
 from . import IMPLEMENTATIONS
 from ._launch import refusing
+from ._transpose import channels_first, lying_as, takes_channels_first
 from .fft_conv import convolve, sequences, why_not
 from .fft_conv_backward import correlate
 
@@ -24,6 +25,7 @@ def _why_not(u: Tensor, A_imag: Tensor) -> str | None:
     return why_not(u)
 
 
+@takes_channels_first
 @refusing(lambda u, log_dt, log_A_real, A_imag, *rest: _why_not(u, A_imag), instead=composed.s4d_fft)
 def s4d_fft(u, log_dt, log_A_real, A_imag, C, D, lengths, cu_seqlens) -> Tensor:
     """``torch.ops.lyra.s4d_fft``."""
@@ -33,6 +35,7 @@ def s4d_fft(u, log_dt, log_A_real, A_imag, C, D, lengths, cu_seqlens) -> Tensor:
     return convolve(u, C, None, D, spectrum, sequences(u, lengths, cu_seqlens), cu_seqlens is not None)
 
 
+@takes_channels_first
 def s4d_fft_backward(grad, u, log_dt, log_A_real, A_imag, C, D, lengths, cu_seqlens) -> tuple[Tensor, ...]:
     """``torch.ops.lyra.s4d_fft_backward``."""
     ops = IMPLEMENTATIONS.__getitem__
@@ -40,7 +43,8 @@ def s4d_fft_backward(grad, u, log_dt, log_A_real, A_imag, C, D, lengths, cu_seql
     if _why_not(u, A_imag):
         return composed.s4d_fft_backward(ops, grad, u, *spectrum, C, D, lengths, cu_seqlens)
     row = sequences(u, lengths, cu_seqlens)
+    grad = channels_first(grad).transpose(1, 2)  # once, for both
     du = convolve(grad, C, None, D, spectrum, row, cu_seqlens is not None, adjoint=True)
     taps = correlate(grad, u, C.shape[0] == 2, row)
     dD = absent(u) if D is None else taps[0, :, 0].contiguous()
-    return du, *composed.parameter_gradients(ops, list(taps), *spectrum, C), dD
+    return lying_as(du, u), *composed.parameter_gradients(ops, list(taps), *spectrum, C), dD

@@ -27,7 +27,7 @@ from ._launch import MOST_ROWS, Config, cdiv, jit, launch, next_power_of_2, prec
 from ._row_table import CHUNK, Rows, rows, segment_length
 from ._scan_rows import combine
 from ._scan_walk import walk
-from ._transpose import as_given, channels_first, takes_channels_first
+from ._transpose import channels_first, lying_as, takes_channels_first
 
 Modes = tuple[Tensor, Tensor, Tensor, Tensor]
 MAX_MODES = LIMITS.scan_modes  # whose states fit in registers
@@ -221,7 +221,7 @@ def s4d_scan(u, log_dt, log_A_real, A_imag, C, D, lengths, cu_seqlens, initial_s
     segment = segment_length(u, sequences, channels, config.blocks["BLOCK_R"])
     row = rows(u, lengths, cu_seqlens, segment)
     v = channels_first(u)
-    y = torch.empty_like(v)
+    y = torch.empty_like(v.transpose(1, 2))
     state = u.new_empty((sequences, channels, count, 2) if directions == 1 else (0,), dtype=torch.float32)
     enter = initial_state
     if row.count > sequences:
@@ -230,4 +230,4 @@ def s4d_scan(u, log_dt, log_A_real, A_imag, C, D, lengths, cu_seqlens, initial_s
         enter = combine(modes[:3], None, initial_state, parts, row)
     final = state if directions == 1 else None
     run_scan(v, y, modes, None, D, row, enter, final, checkpoints if save else None, config)
-    return as_given(y, u), state, checkpoints
+    return lying_as(y, u), state, checkpoints

@@ -41,7 +41,7 @@ from ._modes import powers
 from ._row_table import CHUNK, row_at, rows, segment_length
 from ._scan_chain import num_sums, parameter_gradients, times
 from ._scan_rows import combine, load_base, load_c, row_offsets
-from ._transpose import as_given, channels_first, takes_channels_first
+from ._transpose import channels_first, lying_as, takes_channels_first
 from .s4d_scan import configurations, run_scan, why_not
 
 
@@ -321,7 +321,7 @@ def s4d_scan_backward(
     modes = (*spectrum, C)
     base = u.new_empty(directions, channels, 5, count, dtype=torch.float32)
     v, grad = channels_first(u), channels_first(grad_y)
-    du = torch.empty_like(v)
+    du = torch.empty_like(v.transpose(1, 2))
     d_initial = absent(u) if initial_state is None else torch.empty_like(initial_state)
     row = rows(u, lengths, cu_seqlens, segment)
     leave = grad_final_state
@@ -361,4 +361,4 @@ def s4d_scan_backward(
             [config],
         )
     *gradients, d_skip = parameter_gradients(partial, spectrum, C, D)
-    return (as_given(du, u), *gradients, d_skip, d_initial)
+    return (lying_as(du, u), *gradients, d_skip, d_initial)
