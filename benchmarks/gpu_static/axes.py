@@ -173,7 +173,7 @@ def _local_ops() -> list[Op]:
         ),
         Op(
             "gelu_glu",
-            {**tails, "channels": heads, "length": (100, HUGE), "aligned": ALIGNED},
+            {**tails, "first": BOTH, "channels": heads, "length": (96, 100, HUGE), "aligned": ALIGNED},
             {**tails, "channels": _plateaus(lambda c: [gelu_glu.configurations(c, back) for back in BOTH], 200)},
             run_gelu_glu,
         ),

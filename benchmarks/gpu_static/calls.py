@@ -223,13 +223,14 @@ def run_pgc(
     )
 
 
-def run_gelu_glu(t: Tensors, bias: bool, mask: bool, residual: bool, channels: int, length: int) -> None:
+def run_gelu_glu(t: Tensors, bias: bool, mask: bool, residual: bool, first: bool, channels: int, length: int) -> None:
+    """``first``: y lies channels first."""
     if length == HUGE:
         channels = min(channels, 8)
     sequences = 1 if length == HUGE else 3
-    shape = (t.batch(sequences), length, channels)
+    shape = batch, _, _ = (t.batch(sequences), length, channels)
     lk.gelu_glu(
-        t.activations(*shape),
+        t.activations(batch, channels, length).transpose(1, 2) if first else t.activations(*shape),
         t.weight(2 * channels, channels),
         t.optional(bias, 2 * channels),
         mask=t.optional(mask, sequences, channels),

@@ -57,6 +57,19 @@ def _layers(layers: list[Prediction]) -> list[str]:
     return out
 
 
+def _present_layers(layers: list[Prediction]) -> list[str]:
+    """A line for each layer, shape and storage: forward, and with its backward."""
+    head = ["layer", "B, L, H", "storage", "forward", "with backward", "bound by"]
+    out = [_line(head), _line(["---"] * len(head))]
+    training = {(p.row.op, p.row.shape, p.row.dtype): p for p in layers if p.row.direction == "train"}
+    for p in layers:
+        if p.row.direction == "forward":
+            whole = training[p.row.op, p.row.shape, p.row.dtype]
+            cells = [p.row.op, ", ".join(map(str, p.row.shape)), p.row.dtype]
+            out.append(_line([*cells, _short(p.us), _short(whole.us), whole.bound]))
+    return out
+
+
 _TEXT = """# What the Triton kernels take on an H200, by a model
 
 Written by `python -m benchmarks.gpu_static.time_model`; how it works: benchmarks/gpu_static/time_model.py. **Measured**
@@ -92,6 +105,12 @@ the busiest unit in brackets. `sectors` is the load/store unit with global memor
 
 {layers}
 
+## Layers, present kernels
+
+Predicted, without the norm and the residual of a model's block; activations are stored as said.
+
+{present_layers}
+
 ## Parameters
 
 | parameter | value | meaning |
@@ -103,11 +122,17 @@ benchmarks/gpu_static/simulate.py.
 """
 
 
-def page(present: list[Prediction], calibrated: list[Prediction], layers: list[Prediction], compiler: str) -> str:
+def page(
+    present: list[Prediction],
+    present_layers: list[Prediction],
+    calibrated: list[Prediction],
+    layers: list[Prediction],
+    compiler: str,
+) -> str:
     """The whole page.
 
     Args:
-        present: every row for the kernels of this checkout, compiled by triton ``compiler``.
+        present, present_layers: every row for the kernels of this checkout, compiled by triton ``compiler``.
         calibrated, layers: the measured launches, with what was measured.
     """
     found = fit.statistics(calibrated)
@@ -128,6 +153,7 @@ def page(present: list[Prediction], calibrated: list[Prediction], layers: list[P
         worst="; ".join(f"{p.row} {p.ratio:.2f}" for p in reversed(worst)),
         ops="\n".join(_table(present, calibrated)),
         layers="\n".join(_layers(layers)),
+        present_layers="\n".join(_present_layers(present_layers)),
         parameters="\n".join(parameters),
         clock=H200.gigahertz,
     )

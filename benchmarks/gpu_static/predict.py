@@ -85,7 +85,8 @@ def write(file: Path) -> int:
     ]
     lines = ",\n".join(json.dumps(e) for e in entries)
     (RESULTS / "gpu_predicted.json").write_text(f"[\n{lines}\n]\n")
-    page = model_page.page(present, _calibrated(file), _calibrated(file, "layers"), triton.__version__)
+    layers = fit.predict(calibration.present(rows.layer_rows()), {})
+    page = model_page.page(present, layers, _calibrated(file), _calibrated(file, "layers"), triton.__version__)
     (RESULTS / "gpu_model.md").write_text(page)
     times = f"recorded and compiled in {compiled - started:.0f} s, simulated in {done - compiled:.0f} s"
     print(f"{len(present)} rows: {times}")

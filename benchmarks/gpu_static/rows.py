@@ -107,11 +107,12 @@ def _layer(kind: str, channels: int) -> torch.nn.Module:
 
 
 def layer_rows() -> Iterator[Row]:
-    """Single layers in fp32, at shapes that no row of the ops has but two."""
+    """Single layers, at shapes that no row of the ops has but two."""
     for op in ("S4D", "PGC"):
         for shape in LAYERS:
-            for direction in ("forward", "train"):
-                yield Row(op, shape, "float32", direction)
+            for dtype in DTYPES:
+                for direction in ("forward", "train"):
+                    yield Row(op, shape, dtype, direction)
 
 
 def launches(call: Callable[[], Any], training: bool = False) -> list[Launch | Aten]:
