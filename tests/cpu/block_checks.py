@@ -94,9 +94,9 @@ def check_op(
         in_backward: how many leading inputs the backward op takes; all unless told.
         differentiated: how many leading inputs it returns gradients of; all unless told.
         slack: multiplies the tolerances; above 1 for shapes so small that a sum may cancel.
-        bilinear: parameters' gradients are sums of products of the output's gradient and an activation, by transforms
-            here and in the reference. A transform's error goes with the sizes of the products, not with what of them
-            is left, and in float64 the reference has it, too: there it is relative to these sizes.
+        bilinear: gradients are sums of products of the output's gradient and an input, by transforms here and in the
+            reference. A transform's error goes with the sizes of the products, not with what of them is left, and in
+            float64 the reference has it, too: there it is relative to these sizes.
     """
     first = inputs[0]
     assert first is not None
@@ -130,7 +130,7 @@ def check_op(
             continue
         assert gradient.dtype == (dtype if i == 0 else compute_dtype(dtype))
         exact_gradient, size = next(gradients), next(sizes)
-        found = error(gradient, exact_gradient, size if i > 0 and dtype == torch.float64 else None)
+        found = error(gradient, exact_gradient, size if dtype == torch.float64 else None)
         assert found <= slack * (STORED if i == 0 else SUMMED)[dtype], f"gradient {i}"
     assert (actual_gradients[0].masked_select(~real_rows(actual_gradients[0], lengths)) == 0).all()
 

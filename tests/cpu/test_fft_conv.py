@@ -59,6 +59,7 @@ def test_slabs_of_sequences_and_of_channels(monkeypatch, slab, kind):
     skip=st.booleans(),
 )
 def test_odd_shapes(kind, batch, length, channels, taps, reverse_taps, skip):
+    torch.manual_seed(0)  # an example is the same, whatever was drawn before it
     inputs, rest, lengths = arguments(torch.float64, kind, batch, length, channels, taps, reverse_taps, skip)
     check_op("fft_conv", inputs, rest, lengths, bilinear=True)
 

@@ -16,6 +16,7 @@ LAYOUTS = ("dense", "padded", "packed")
 DTYPES = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
 TOLERANCE = {torch.float64: 1e-12, torch.float32: 1e-5, torch.float16: 2e-3, torch.bfloat16: 1.5e-2}
 """Relative RMS error allowed to activations stored in a dtype, and to sums over them."""
+FEW = 4  # channels, in all of which a sum may cancel
 
 
 @dataclass(frozen=True)
@@ -309,7 +310,8 @@ def assert_matches_reference(case: Case, limit: float | None = None) -> None:
     for name, wanted in exact.items():
         assert found[name].dtype == case.tensors[name].dtype
         terms = None
-        if name == "log_dt" and case.name == "s4d_block":
+        few = name == "log_dt" and {"log_A_real", "A_imag"} <= exact.keys() and wanted.numel() < FEW
+        if few or (name == "log_dt" and case.name == "s4d_block"):
             A_imag = case.tensors["A_imag"].double()
             terms = terms_of_log_dt(A_imag, *(exact[n] for n in ("log_dt", "log_A_real", "A_imag"))).cpu()
         assert_close(found[name], wanted, limit, f"gradient of {name}", terms)

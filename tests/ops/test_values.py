@@ -49,6 +49,7 @@ def test_outputs_are_contiguous_and_keep_the_dtype(name, backend_once, device):
     channels=st.sampled_from([1, 2, 3, 7, 8, 15, 16, 17, 33]),
 )
 def test_any_shape(name, layout, batch, length, channels):
+    torch.manual_seed(0)  # an example is the same, whatever was drawn before it
     layout = layout if name in cases.WITH_LAYOUT else "dense"
     if name.startswith(("rms_norm", "pgc")):
         channels = max(channels, 3)  # of one channel a norm leaves only the sign: nothing but rounding has a gradient

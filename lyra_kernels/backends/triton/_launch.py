@@ -134,7 +134,7 @@ def observed() -> bool:
     """Whether launches must go through :func:`launch`, one by one: somebody looks on."""
     if _stand_in is not None or _direct.watched():
         return True
-    return _of_this_thread() is not None
+    return _recorder is not None and _of_this_thread() is not None
 
 
 def _of_this_thread() -> Recorder | None:
@@ -190,8 +190,7 @@ def launch(
     key = _direct.key(kernel, args, constants, configs)
     found = None if key is None else _direct.find(kernel, key)
     if found is None:
-        recorder = _of_this_thread()
-        if recorder is not None:
+        if _recorder is not None and (recorder := _of_this_thread()) is not None:
             recorder.launched(kernel, None, (), {})
         return _launch_by_triton(kernel, grid, args, constants, configs, key)
     config = configs[found.place]
@@ -201,8 +200,7 @@ def launch(
     x, y, z = (*cells, 1, 1)[:3]
     if y > MOST_PROGRAMS or z > MOST_PROGRAMS:
         raise _beyond(kernel, cells)
-    recorder = _of_this_thread()
-    if recorder is not None:
+    if _recorder is not None and (recorder := _of_this_thread()) is not None:
         recorder.launched(kernel, found, (x, y, z), {**args, **constants, **config.blocks})
     values = (*args.values(), *constants.values(), *config.blocks.values())
     if found.in_order is not None:

@@ -315,16 +315,17 @@ def why_not(y: Tensor) -> str | None:
 
 @refusing(lambda y, *rest: why_not(y))
 @takes_channels_first
-def gelu_glu(y, weight, bias, mask, residual, lengths, cu_seqlens, like=None) -> Tensor:
-    """``torch.ops.lyra.gelu_glu``; y may lie channels first, and the output does where y and ``like`` do.
+def gelu_glu(y, weight, bias, mask, residual, lengths, cu_seqlens) -> Tensor:
+    """``torch.ops.lyra.gelu_glu``; y may lie channels first, and the output does then where nothing is added."""
+    return glu_tail(y, weight, bias, mask, residual, lengths, cu_seqlens, residual is None)
 
-    ``like``: y by default, where nothing is added, which would be channels last.
-    """
+
+def glu_tail(y, weight, bias, mask, residual, lengths, cu_seqlens, channels_first: bool) -> Tensor:
+    """:func:`gelu_glu`; ``channels_first``: the output lies so where y does."""
     if why_not(y):
         return formulas()["gelu_glu"](y, weight, bias, mask, residual, lengths, cu_seqlens)
     y = readable(y)
-    first = transposed(y) and (residual is None if like is None else transposed(like))
-    out = torch.empty_like(y) if first else y.new_empty(y.shape)
+    out = torch.empty_like(y) if channels_first and transposed(y) else y.new_empty(y.shape)
     seq = None if mask is None else sequence_of_token(cu_seqlens, y.shape[1])
     run(y, weight, bias, mask, residual, lengths, seq, None, out, None, None)
     return out

@@ -20,7 +20,7 @@ from . import IMPLEMENTATIONS
 from ._launch import Config, cdiv, jit, launch, next_power_of_2, refusing
 from ._reduce import sum_rows
 from ._transpose import aligned, channels_first, lying_as, takes_channels_first
-from .gelu_glu import gelu_glu
+from .gelu_glu import glu_tail, transposed
 from .gelu_glu_backward import gelu_glu_backward
 from .s4d_scan import s4d_scan, why_not
 from .s4d_scan_backward import s4d_scan_backward
@@ -183,7 +183,7 @@ def s4d_block(
         return composed.s4d_block(IMPLEMENTATIONS.__getitem__, *args)
     z = channels_first(x) if norm_weight is None else _norm(x, norm_weight, eps)
     y, _, checkpoints = s4d_scan(z.transpose(1, 2), *modes, D, *layout, None, save)
-    out = gelu_glu(y, *tail, x if add_input else None, *layout, like=x)
+    out = glu_tail(y, *tail, x if add_input else None, *layout, transposed(x))
     if not save:
         return out, x.new_empty(0), x.new_empty(0), checkpoints
     kept = x.new_empty(0) if norm_weight is None else z.view(-1)
