@@ -2,6 +2,7 @@
 
 A result stands under a hash of all that it depends on: the kernel's source and what it calls, its constants, types and
 options, Triton's own source and its assembler's. So the file is never out of date: what has changed is not found in it.
+AMD's options name files of the installation: its kernels are compiled anew in every other place.
 Some of what is found is compiled all the same, other ones each time, and has to come out as it is written.
 """
 
