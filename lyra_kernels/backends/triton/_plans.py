@@ -22,12 +22,14 @@ from torch import Tensor
 
 from ... import _torch
 from ...schemas import OPS
-from .. import native
 from . import _direct, _launch
 from ._recording import NotPlanned, Recording
 
 MOST_TABLES = 256
 """Of one op, which differ in numbers such as eps; so many only where something is wrong."""
+
+HAS_REPLAY = hasattr(torch.ops.lyra_plans, "replay")
+"""Whether the native library is loaded, and is not one that was built before it had this."""
 
 LAST_WATCHED = 4
 """Of a signature's calls: a kernel that was chosen by time, or compiled, in one call is as it stays in the next."""
@@ -36,7 +38,7 @@ LAST_WATCHED = 4
 def available() -> bool:
     """Whether calls are replayed here: the native library has the code, and launches can be remembered."""
     wanted = os.environ.get("LYRA_PLANS", "1") != "0"
-    return wanted and _direct.current_device is not None and native.MODULE is not None
+    return wanted and _direct.current_device is not None and HAS_REPLAY
 
 
 class Planned:
@@ -112,5 +114,5 @@ class Planned:
 
 # Whatever asks for gradients is above these ops: they need not look.
 _LIBRARY = torch.library.Library("lyra_plans", "IMPL")
-for _op in ("replay", "add", "refuse") if hasattr(torch.ops.lyra_plans, "replay") else ():
+for _op in ("replay", "add", "refuse") if HAS_REPLAY else ():
     _LIBRARY.impl(_op, torch.library.fallthrough_kernel, "Autograd")
