@@ -99,6 +99,7 @@ class BuildNative(build_ext):
         host = [*COMMON_FLAGS, *built, STABLE_ABI, f"-I{CSRC}", *includes, *python]
         jobs: list[tuple[Path, str, list[str]]] = []
         jobs.append((CSRC / "bind/module.cpp", "module", [*host, *self.cuda_architectures()]))
+        jobs.append((CSRC / "bind/children.cpp", "children", host))
         for folder in ("cpu", "plans"):
             for source in sorted((CSRC / "bind" / folder).glob("*.cpp")):
                 jobs.append((source, f"bind.{folder}.{source.stem}", host))

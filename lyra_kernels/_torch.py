@@ -16,6 +16,7 @@ from torch.nn import Parameter
 from torch.utils._pytree import TreeSpec, tree_flatten, tree_unflatten
 
 __all__ = [
+    "GLOBAL_HOOKS",
     "OpOverload",
     "TreeSpec",
     "any_autocast_enabled",
@@ -26,10 +27,12 @@ __all__ = [
     "current_cuda_device",
     "dispatches_seen_by",
     "forward_mode_active",
+    "has_global_hooks",
     "has_hooks",
     "has_kernel",
     "plain",
     "scalar_type",
+    "stands_for_an_ordinary_tensor",
     "tf32_allowed",
     "transforms_active",
     "tree_flatten",
@@ -92,6 +95,30 @@ def has_hooks(module: torch.nn.Module) -> bool:
     return any(
         (module._forward_hooks, module._forward_pre_hooks, module._backward_hooks, module._backward_pre_hooks)
     )  # fmt: skip
+
+
+_modules = torch.nn.modules.module
+GLOBAL_HOOKS = (
+    _modules._global_forward_hooks,
+    _modules._global_forward_pre_hooks,
+    _modules._global_backward_hooks,
+    _modules._global_backward_pre_hooks,
+)
+"""Those of every module, by handle."""
+
+
+def has_global_hooks() -> bool:
+    """Whether there are hooks that look at every module."""
+    forward, forward_pre, backward, backward_pre = GLOBAL_HOOKS
+    return bool(forward or forward_pre or backward or backward_pre)
+
+
+def stands_for_an_ordinary_tensor(x: Tensor) -> bool:
+    """Whether a tensor of a subclass is how PyTorch traces an ordinary one, not one that stores something else."""
+    from torch._subclasses.fake_tensor import FakeTensor  # slow to import
+    from torch._subclasses.functional_tensor import FunctionalTensor
+
+    return isinstance(x, (FakeTensor, FunctionalTensor))
 
 
 def _keys(*names: str) -> Any:

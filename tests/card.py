@@ -24,6 +24,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from lyra_kernels import backends
+from lyra_kernels.layers import _children
 from lyra_kernels.schemas import CONTRACTS, OPS, SCHEMAS
 
 CARD = torch.device("cuda", 0)
@@ -251,6 +252,7 @@ def card_tensors() -> Iterator[None]:
         with (
             mock.patch.object(torch.autograd, "_engine_run_backward", backward),
             mock.patch.object(torch.cuda, "is_current_stream_capturing", lambda: False),
+            mock.patch.object(_children, "_ORDINARY", (*_children._ORDINARY, OnCard)),
             _Card(),
         ):
             yield

@@ -1,9 +1,7 @@
 // The Python module lyra_kernels._C: importing it registers the operators; its functions tell and choose the
-// instruction set, and tell what the CUDA kernels were compiled for. Limited API, so that one build serves every Python
-// from 3.10 on.
-#define Py_LIMITED_API 0x030A0000
-#include <Python.h>
-
+// instruction set, tell what the CUDA kernels were compiled for, and look at a layer's children. Limited API, so that one
+// build serves every Python from 3.10 on.
+#include "bind/children.h"
 #include "cpu/dispatch.h"
 
 #ifndef LYRA_CUDA_ARCHITECTURES
@@ -53,6 +51,8 @@ PyMethodDef kMethods[] = {
     {"set_cpu_isa", set_cpu_isa, METH_O, "Choose the instruction set by name; False if it is not available."},
     {"cuda_architectures", cuda_architectures, METH_NOARGS,
      "What the CUDA kernels are compiled for: \"sm_80, sm_90, compute_90\"; empty where they are not built."},
+    {"plain_tensors", reinterpret_cast<PyCFunction>(reinterpret_cast<void (*)()>(lyra::plain_tensors)), METH_FASTCALL,
+     "The tensors of a layer's children where all are as it made them, else None; see layers/_children.py."},
     {nullptr, nullptr, 0, nullptr}};
 
 PyModuleDef kModule = {PyModuleDef_HEAD_INIT, "_C", nullptr, -1, kMethods, nullptr, nullptr, nullptr, nullptr};

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -11,16 +12,20 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lyra_kernels.layers import PGC, S4D, RMSNorm, checks
-from lyra_kernels.layers.pgc import adds_input
-from lyra_kernels.layers.s4d import ALGORITHMS, prenorm_block
+from lyra_kernels.layers._children import is_idle, part, plain_tensors
+from lyra_kernels.layers.s4d import ALGORITHMS, plus_input, prenorm_block
 
 from ..settings.training import POOLS
 from .pooling import pool
 from .pretrained import PretrainedMixin, infer_arguments, read_state_dict
+from .streaming import LyraState, StreamingMixin
+
+_ENCODER = (part("encoder", nn.Linear, "weight", "bias"),)
 
 
 class Lyra(
     nn.Module,
+    StreamingMixin,
     PretrainedMixin,
     library_name="lyra-bio",
     paper_url="https://arxiv.org/abs/2503.16351",
@@ -233,21 +238,19 @@ class Lyra(
 
     def embed(self, x: Tensor, lengths: Tensor | None, cu_seqlens: Tensor | None) -> Tensor:
         """Everything before pooling: ``(B, L, d_model)``, whose padded positions mean nothing."""
-        layout = {"lengths": lengths, "cu_seqlens": cu_seqlens}
+        # What stands in a layer's place may not know of batches.
+        batch = (
+            {"lengths": lengths} if lengths is not None else {} if cu_seqlens is None else {"cu_seqlens": cu_seqlens}
+        )
         x = self.encode(_fill_padding(x, lengths))
         for layer in self.pgc_layers:
-            if self.pgc_residual and adds_input(layer, x):
-                x = layer(x, residual=x, **layout)
-            else:
-                x = x + layer(x, **layout) if self.pgc_residual else layer(x, **layout)
+            x = plus_input(layer, x, x, **batch) if self.pgc_residual else layer(x, **batch)
         for layer, norm, dropout in zip(self.s4_layers, self.norms, self.dropouts, strict=True):
-            assert isinstance(dropout, nn.Dropout)
-            drops = dropout.training and dropout.p > 0.0
-            add_input = not drops and not torch.is_autocast_enabled(x.device.type)
+            add_input = is_idle(dropout)
             if self.prenorm:
-                z = prenorm_block(norm, layer, x, add_input=add_input, **layout)
+                z = prenorm_block(norm, layer, x, add_input=add_input, **batch)
             else:
-                z = layer(x, residual=x, **layout) if add_input else layer(x, **layout)
+                z = plus_input(layer, x, x, **batch) if add_input else layer(x, **batch)
             x = z if add_input else x + dropout(z)
             if not self.prenorm:
                 x = norm(x)
@@ -255,7 +258,9 @@ class Lyra(
 
     def encode(self, x: Tensor) -> Tensor:
         """The encoder on features ``(B, L, d_input)`` or, without forming them, on token ids ``(B, L)``."""
-        weight = self.encoder.weight
+        plain = plain_tensors(self, _ENCODER)
+        # A quantized encoder may have no parameters.
+        weight = next(chain(self.encoder.parameters(), self.parameters())) if plain is None else plain[0]
         if x.dim() == 3 and x.shape[-1] == self.d_input:
             if not x.is_floating_point():
                 x = x.to(weight.dtype)
@@ -267,13 +272,18 @@ class Lyra(
                 f"x must be integer token ids (B, L) or features (B, L, {self.d_input}), got {tuple(x.shape)} of "
                 f"{x.dtype}"
             )
-        x = x.long()
+        x = x.long().clamp(min=-1) + 1
         # Row 0 is an unknown letter's; with the bias in the table one look-up does it all.
-        table = F.pad(weight.t(), (0, 0, 1, 0)) + self.encoder.bias
+        if plain is None:
+            table = F.pad(torch.eye(self.d_input, dtype=weight.dtype, device=x.device), (0, 0, 1, 0))
+        else:
+            table = F.pad(weight.t(), (0, 0, 1, 0))
+            table = table if plain[1] is None else table + plain[1]
         try:
-            return F.embedding(x.clamp(min=-1) + 1, table)
+            rows = F.embedding(x, table)
         except IndexError:
-            raise ValueError(f"x holds token id {int(x.max())}, the model has {self.d_input} letters") from None
+            raise ValueError(f"x holds token id {int(x.max()) - 1}, the model has {self.d_input} letters") from None
+        return rows if plain is not None else self.encoder(rows)
 
     def head(self, x: Tensor) -> Tensor:
         """The final norm and the decoder: ``(..., d_model)`` to ``(..., d_output)``."""
@@ -308,6 +318,9 @@ class LyraForTokenClassification(Lyra):
         embeddings = _fill_padding(self.embed(x, lengths, cu_seqlens), lengths)
         out = _fill_padding(self.head(embeddings), lengths)
         return (out, embeddings) if return_embeddings else out
+
+    def _of_prefix(self, h: Tensor, state: LyraState) -> Tensor:
+        return h
 
 
 def _per_layer(name: str, value: float | Sequence[float], layers: int) -> list[float]:

@@ -2,29 +2,29 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from .. import ops
-from .._torch import has_hooks
-from ..layout import without_padding
-from ..ops._checks import autocast_enabled
-from ._children import is_idle, weights
-from .checks import boolean, positive_float, positive_int, probability, width
+from ..layout import count_sequences, pack, unpack, without_padding
+from ._children import Part, call_channels_first, part, plain_tensors
+from .checks import boolean, layout, positive_float, positive_int, probability, width
 from .rms_norm import RMSNorm
 
-_WEIGHTS = (
-    ("in_proj", "weight"),
-    ("in_proj", "bias"),
-    ("in_norm", "weight"),
-    ("conv", "weight"),
-    ("conv", "bias"),
-    ("out_proj", "weight"),
-    ("out_proj", "bias"),
-    ("out_norm", "weight"),
+_GATE = (
+    part("in_norm", RMSNorm, "weight"),
+    part("conv", nn.Conv1d, "weight", "bias", stride=(1,), dilation=(1,), padding_mode="zeros"),
 )
+_BLOCK = (
+    part("in_proj", nn.Linear, "weight", "bias"),
+    *_GATE,
+    part("out_proj", nn.Linear, "weight", "bias"),
+    part("out_norm", RMSNorm, "weight"),
+)
+_WHOLE = (*_BLOCK, part("dropout", nn.Dropout))
 
 
 class PGC(nn.Module):
@@ -32,7 +32,8 @@ class PGC(nn.Module):
 
     ``out = dropout(rms_norm(W_out (v * conv(x)) + b_out))`` with ``x, v = split(rms_norm(W_in u + b_in))``
     and a depthwise convolution over ``kernel_size`` neighbouring tokens. A residual connection is there where
-    ``forward`` is given one.
+    ``forward`` is given one. All of it is one op as long as the children are the plain modules that the layer made;
+    otherwise they are called, one by one.
 
     Args:
         d_model: channels of input and output.
@@ -75,7 +76,10 @@ class PGC(nn.Module):
             raise ValueError(f"expansion_factor * d_model must be at least 1, got {expansion_factor} * {d_model}")
         self.d_inner = inner
 
-        self.conv = nn.Conv1d(inner, inner, self.kernel_size, groups=inner)
+        padding = self.kernel_size - 1 if self.causal else self.kernel_size // 2
+        self._padding = (padding,)
+        # Causal: as many zeros after the sequence as before it, and what comes of those is cut off.
+        self.conv = nn.Conv1d(inner, inner, self.kernel_size, padding=padding, groups=inner)
         self.in_proj = nn.Linear(self.d_model, 2 * inner)
         self.in_norm = RMSNorm(2 * inner, self.eps)
         self.out_norm = RMSNorm(self.d_model, self.eps)
@@ -89,42 +93,151 @@ class PGC(nn.Module):
         lengths: Tensor | None = None,
         cu_seqlens: Tensor | None = None,
         residual: Tensor | None = None,
-    ) -> Tensor:
+        initial_state: Tensor | None = None,
+        return_final_state: bool = False,
+    ) -> Tensor | tuple[Tensor, Tensor]:
         """Apply the layer.
 
         Args:
             u: ``(B, L, d_model)``, or ``(1, T, d_model)`` with ``cu_seqlens``.
             lengths: ``(B,)``, each sequence's length in a padded batch.
             cu_seqlens: ``(S + 1,)``, where each sequence begins in a packed batch, and the end of the last.
-            residual: like ``u``, added to the output, in the same pass over memory unless dropout comes between.
+            residual: like ``u``, added to the output, in the same pass over memory unless dropout comes between. The
+                sum has the wider of both dtypes, as ``residual + layer(u)`` would.
+            initial_state: ``(S, kernel_size - 1, E)``, what the convolution saw of each sequence's earlier tokens; of a
+                ``causal`` layer.
+            return_final_state: whether to return the state after each sequence's last token, too.
 
         Returns:
-            like ``u``, zero at padded positions.
+            like ``u``, zero at padded positions, or that and the final state.
+
+        Raises:
+            ValueError: a state is asked of a layer that is not causal, or has the wrong shape; and what
+                :func:`lyra_kernels.pgc` refuses.
         """
-        dropout: Any = self._modules["dropout"]
-        idle = is_idle(dropout)
+        if initial_state is not None or return_final_state:
+            out, state = self._continue(u, initial_state, lengths, cu_seqlens)
+            out = self._drop_and_add(out, residual, lengths)
+            return (out, state) if return_final_state else out
+        children: Any = self._modules
+        dropout = children["dropout"]
+        weights = self._plain_weights(_WHOLE)
+        # Whether dropout would hand on what it gets, with nobody looking on.
+        idle = weights is not None and not (dropout.training and dropout.p)
+        if weights is None:
+            weights = self._plain_weights(_BLOCK)
+        if weights is None:
+            return self._drop_and_add(self._composed(u, lengths, cu_seqlens), residual, lengths)
         out = ops.pgc(
             u,
-            *weights(self, _WEIGHTS),
-            eps=self.eps,
+            *weights,
+            eps=children["in_norm"].eps,
             lengths=lengths,
             cu_seqlens=cu_seqlens,
             causal=self.causal,
             residual=residual if idle else None,
         )
-        if idle:
-            return out
-        out = dropout(out)
-        return out if residual is None else out + without_padding(residual, lengths).to(out.dtype)
+        return out if idle else self._drop_and_add(out, residual, lengths)
+
+    def _plain_weights(self, parts: Sequence[Part]) -> list[Any] | None:
+        """Those of the fused op; None where the children must be called."""
+        weights = plain_tensors(self, parts)
+        if weights is None:
+            return None
+        children: Any = self._modules
+        same = children["in_norm"].eps == children["out_norm"].eps and self._convolves_as_made(children["conv"])
+        return weights if same else None
+
+    def _convolves_as_made(self, conv: nn.Conv1d) -> bool:
+        return conv.padding == self._padding and conv.groups == self.d_inner
+
+    def _composed(self, u: Tensor, lengths: Tensor | None, cu_seqlens: Tensor | None) -> Tensor:
+        """The layer up to its dropout, of its children."""
+        self._check(u)
+        lengths, cu_seqlens = layout(u, lengths, cu_seqlens)
+        xv = self.in_proj(without_padding(u, lengths))
+        gate = plain_tensors(self, _GATE)
+        if gate is not None and self._convolves_as_made(self.conv):
+            norm_weight, weight, bias = gate
+            z = ops.gated_conv(
+                xv,
+                weight,
+                bias,
+                norm_weight,
+                eps=self.in_norm.eps,
+                lengths=lengths,
+                cu_seqlens=cu_seqlens,
+                causal=self.causal,
+            )
+        else:
+            x, v = self.in_norm(xv).chunk(2, dim=-1)
+            z = v * self._convolve(x, lengths, cu_seqlens)
+        return without_padding(self.out_norm(self.out_proj(z)), lengths)
+
+    def _convolve(self, x: Tensor, lengths: Tensor | None, cu_seqlens: Tensor | None) -> Tensor:
+        if cu_seqlens is not None:
+            rows, each = unpack(x, cu_seqlens)
+            return pack(self._convolve(rows, each, None), cu_seqlens, x.shape[1])
+        return call_channels_first(self.conv, without_padding(x, lengths).transpose(1, 2)).transpose(1, 2)
+
+    def _continue(
+        self, u: Tensor, state: Tensor | None, lengths: Tensor | None, cu_seqlens: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
+        """The layer up to its dropout, of sequences that go on from a state, and the state after them."""
+        self._check_causal()
+        self._check(u)
+        lengths, cu_seqlens = layout(u, lengths, cu_seqlens)
+        expected = (count_sequences(u, cu_seqlens), self.kernel_size - 1, self.d_inner)
+        if state is None:
+            state = u.new_zeros(expected)
+        if tuple(state.shape) != expected:
+            raise ValueError(f"initial_state must be (S, kernel_size - 1, E) = {expected}, got {tuple(state.shape)}")
+        if cu_seqlens is not None:
+            rows, each = unpack(u, cu_seqlens)
+            out, state = self._continue(rows, state, each, None)
+            return pack(out, cu_seqlens, u.shape[1]), state
+        length = u.shape[1]
+        x, v = self.in_norm(self.in_proj(without_padding(u, lengths))).chunk(2, dim=-1)
+        seen = torch.cat((state.to(x.dtype), x), dim=1)
+        # The convolution puts zeros before the state.
+        y = call_channels_first(self.conv, seen.transpose(1, 2))[..., self.kernel_size - 1 :].transpose(1, 2)
+        out = without_padding(self.out_norm(self.out_proj(v * y)), lengths)
+        if lengths is None:
+            return out, seen[:, length:]
+        last = lengths.unsqueeze(-1) + torch.arange(self.kernel_size - 1, device=u.device)
+        return out, seen.gather(1, last.unsqueeze(-1).expand(-1, -1, seen.shape[2]))
+
+    def _drop_and_add(self, out: Tensor, residual: Tensor | None, lengths: Tensor | None) -> Tensor:
+        out = self.dropout(out)
+        return out if residual is None else out + without_padding(residual, lengths)
+
+    def _check(self, u: Tensor) -> None:
+        if u.dim() != 3 or u.shape[2] != self.d_model:
+            raise ValueError(f"u must be (B, L, {self.d_model}), got {tuple(u.shape)}")
+
+    def _check_causal(self) -> None:
+        if not self.causal:
+            raise ValueError("a PGC that is not causal has no state: its output depends on tokens yet to come")
+
+    def initial_state(self, batch_size: int) -> Tensor:
+        """The state before the first token: zeros ``(batch_size, kernel_size - 1, E)``.
+
+        Raises:
+            ValueError: the layer is not causal.
+        """
+        self._check_causal()
+        weight = next(self.parameters())
+        return torch.zeros(batch_size, self.kernel_size - 1, self.d_inner, dtype=weight.dtype, device=weight.device)
+
+    def step(self, u: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
+        """One token: ``u (B, d_model)`` and the state before it, to the output ``(B, d_model)`` and the state after it.
+
+        Feeding a sequence token by token gives what :meth:`forward` gives for the whole, of a ``causal`` layer.
+        """
+        if u.dim() != 2 or u.shape[1] != self.d_model:
+            raise ValueError(f"u must be (B, {self.d_model}), got {tuple(u.shape)}")
+        y, state = self(u.unsqueeze(1), initial_state=state, return_final_state=True)
+        return y.squeeze(1), state
 
     def extra_repr(self) -> str:
         return f"{self.d_model}, expansion_factor={self.expansion_factor}, causal={self.causal}"
-
-
-def adds_input(layer: nn.Module, x: Tensor) -> bool:
-    """Whether ``layer(x, residual=x)`` is ``x + layer(x)`` for all who look: nobody sees the layer's own output.
-
-    Under autocast an input of another dtype would lose the precision that it has.
-    """
-    kept = not autocast_enabled(x) or x.dtype in (torch.float64, torch.get_autocast_dtype(x.device.type))
-    return kept and type(layer) is PGC and not has_hooks(layer)

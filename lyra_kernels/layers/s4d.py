@@ -3,27 +3,25 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import Tensor, nn
 
 from .. import ops
-from .._torch import has_hooks
-from ..layout import compute_dtype, count_sequences
+from ..layout import compute_dtype, count_sequences, without_padding
 from ..ops import _watch
-from ..ops._checks import autocast, autocast_enabled
+from ..ops._checks import autocast
 from ..ops.s4d_conv import ALGORITHMS, scans_on_gpu
 from ..ops.sequence_parallel import from_first_rank, refuse
-from ._children import weights
-from .checks import boolean, choice, even_int, learning_rate, positive_float, positive_int, probability
+from ._children import call_channels_first, is_a_plain, part, plain_tensors, read_tensors
+from .checks import boolean, choice, even_int, layout, learning_rate, positive_float, positive_int, probability
+from .dropout import ChannelDropout
+from .pgc import PGC
 from .rms_norm import RMSNorm
 
 if TYPE_CHECKING:
     from torch.distributed import ProcessGroup
-
-_SPECTRUM = (("kernel", "log_dt"), ("kernel", "log_A_real"), ("kernel", "A_imag"), ("kernel", "C"))
-_LINEAR = (("0", "weight"), ("0", "bias"))
 
 
 class S4DKernel(nn.Module):
@@ -125,11 +123,28 @@ class S4DKernel(nn.Module):
         return f"{self.d_model}, d_state={self.d_state}, lr={self.lr}, bidirectional={self.bidirectional}"
 
 
+_SPECTRUM = (part("kernel", S4DKernel, "log_dt", "log_A_real", "A_imag", "C"),)
+_TAIL = (
+    part("", nn.Module, "D"),
+    part("activation", nn.GELU, approximate="none"),
+    part("dropout", ChannelDropout),
+    part("output_linear", nn.Sequential, children=2),
+    part("output_linear.0", nn.Conv1d, "weight", "bias", kernel_size=(1,), stride=(1,), padding=(0,)),
+    part("output_linear.1", nn.GLU, dim=-2),
+)
+_WHOLE = (*_TAIL, _SPECTRUM[0]._replace(apart=True))
+
+
 class S4D(nn.Module):
     """Diagonal state space layer: a long convolution per channel, then a gated mix of the channels.
 
     ``y = K * u + D u``, then GELU, dropout and ``GLU(W y + b)``. There is no residual connection. Under autocast
-    ``u`` is cast like a Conv1d's input; states and sums stay in float32.
+    ``u`` is cast like a Conv1d's input; states and sums stay in float32. As long as the children are the plain modules
+    that the layer made, ops stand for them; otherwise ``kernel``, ``activation``, ``dropout`` and ``output_linear`` are
+    called, one by one.
+
+    ``forward`` returns ``y``, as the Lyra repository's layer does. That of state-spaces/s4 returns ``(y, None)``: what
+    was written for it, ``y, _ = layer(u)``, splits a batch of two here without an error. Write ``y = layer(u)``.
 
     Args:
         d_model: channels ``H``.
@@ -170,7 +185,8 @@ class S4D(nn.Module):
         self.d_state = self.kernel.d_state
         self.bidirectional = self.kernel.bidirectional
         self.transposed = boolean("transposed", transposed)
-        self.dropout = nn.Dropout(probability("dropout", dropout))
+        self.activation = nn.GELU()
+        self.dropout = ChannelDropout(probability("dropout", dropout))
         self.algorithm = choice("algorithm", algorithm, ALGORITHMS)
         self.D = nn.Parameter(torch.randn(self.d_model))
         self.output_linear = nn.Sequential(nn.Conv1d(self.d_model, 2 * self.d_model, 1), nn.GLU(dim=-2))
@@ -201,7 +217,8 @@ class S4D(nn.Module):
             cu_seqlens: ``(S + 1,)``, where each sequence begins in a packed batch, and the end of the last.
             initial_state: ``(S, H, d_state / 2, 2)``, the state that each sequence continues from.
             return_final_state: whether to return the state after each sequence's last token, too.
-            residual: like ``u``, added to the output in the same pass over memory.
+            residual: like ``u``, added to the output in the same pass over memory. The sum has the wider of both
+                dtypes, as ``residual + layer(u)`` would.
             group: a ``torch.distributed`` process group over whose ranks the sequences are split, ``u`` this rank's
                 tokens; see :func:`lyra_kernels.s4d_conv`. A channel that dropout zeroes is zero on every rank.
 
@@ -211,52 +228,125 @@ class S4D(nn.Module):
         Raises:
             ValueError: ``u`` has not three dimensions or not ``d_model`` channels, and what
                 :func:`lyra_kernels.s4d_conv` refuses.
+            RuntimeError: a state or a group needs the state space's own parameters, and ``kernel`` was replaced, has
+                hooks, or its parameters are elsewhere.
         """
         channels = u.shape[1 if self.transposed else 2] if u.dim() == 3 else None
         if channels != self.d_model:
             if group is not None:
                 refuse(group)
-            layout = f"(B, {self.d_model}, L)" if self.transposed else f"(B, L, {self.d_model})"
-            raise ValueError(f"u must be {layout} with transposed={self.transposed}, got {tuple(u.shape)}")
+            shape = f"(B, {self.d_model}, L)" if self.transposed else f"(B, L, {self.d_model})"
+            raise ValueError(f"u must be {shape} with transposed={self.transposed}, got {tuple(u.shape)}")
+        given = residual is u
         if self.transposed:
-            u, residual = u.transpose(1, 2), None if residual is None else residual.transpose(1, 2)
-        own = residual is None or residual is u
-        u = autocast(u)
+            u = u.transpose(1, 2)
+            residual = u if given else None if residual is None else residual.transpose(1, 2)
+        dtype, u = u.dtype, autocast(u)
         states = initial_state is not None or return_final_state
-        if own and not states and group is None and self._is_one_op(u):
-            return self._block(u, None, residual is not None, lengths, cu_seqlens)
-        log_dt, log_A_real, A_imag, C = weights(self, _SPECTRUM)
-        result = ops.s4d_conv(
-            u,
-            log_dt,
-            log_A_real,
-            A_imag,
-            C,
-            self.D,
-            lengths=lengths,
-            cu_seqlens=cu_seqlens,
-            bidirectional=self.bidirectional,
-            initial_state=initial_state,
-            return_final_state=return_final_state,
-            algorithm=self.algorithm,
-            group=group,
-        )
+        plain = plain_tensors(self, _WHOLE)
+        tail, spectrum = self._plain_parts() if plain is None else (plain[:3], plain[3:])
+        if plain is not None and not states and group is None and self._is_one_op(u):
+            if residual is None or (given and u.dtype == dtype):
+                return self._block(u, spectrum, tail, None, residual is not None, lengths, cu_seqlens)
+        D = self.D if tail is None else tail[0]
+        if spectrum is None and (states or group is not None):
+            spectrum = self._spectrum_alone(group)
+        if spectrum is None:
+            result: Any = self._convolve(u, D, lengths, cu_seqlens)
+        else:
+            log_dt, log_A_real, A_imag, C = spectrum
+            result = ops.s4d_conv(
+                u,
+                log_dt,
+                log_A_real,
+                A_imag,
+                C,
+                D,
+                lengths=lengths,
+                cu_seqlens=cu_seqlens,
+                bidirectional=self.bidirectional,
+                initial_state=initial_state,
+                return_final_state=return_final_state,
+                algorithm=self.algorithm,
+                group=group,
+            )
         y, state = result if isinstance(result, tuple) else (result, None)
-        sequences = count_sequences(u, cu_seqlens)
-        weight, bias = weights(self.output_linear, _LINEAR)
-        mask = self._dropout_mask(sequences, u)
-        y = ops.gelu_glu(
-            y,
-            weight.squeeze(-1),
-            bias,
-            mask=mask if mask is None or group is None else from_first_rank(mask, group),
-            residual=residual,
-            lengths=lengths,
-            cu_seqlens=cu_seqlens,
-        )
+        if tail is None:
+            y = self._composed_tail(y, residual, lengths, cu_seqlens, group)
+        else:
+            _, weight, bias = tail
+            y = ops.gelu_glu(
+                y,
+                weight.squeeze(-1),
+                bias,
+                mask=self._mask(count_sequences(u, cu_seqlens), u, group),
+                residual=residual,
+                lengths=lengths,
+                cu_seqlens=cu_seqlens,
+            )
         if self.transposed:
             y = y.transpose(1, 2)
         return y if state is None else (y, state)
+
+    def _plain_parts(self) -> tuple[list[Any] | None, list[Any] | None]:
+        """The tensors of what comes after the convolution, with D, and of its kernel; None where not plain."""
+        return plain_tensors(self, _TAIL), plain_tensors(self, _SPECTRUM)
+
+    def _mask(self, sequences: int, u: Tensor, group: ProcessGroup | None = None) -> Tensor | None:
+        """What each sequence's channels are multiplied by, ``(S, H)``; None for no dropout."""
+        dropout: Any = self._modules["dropout"]
+        if not (dropout.training and dropout.p):
+            return None
+        mask = dropout.mask(sequences, self.d_model, u)
+        return mask if mask is None or group is None else from_first_rank(mask, group)
+
+    def _spectrum_alone(self, group: ProcessGroup | None) -> list[Tensor]:
+        """The state space's parameters, read off a kernel that is not as it was made but would do nothing else."""
+        spectrum = read_tensors(self, _SPECTRUM[0])
+        if spectrum is None:
+            if group is not None:
+                refuse(group)
+            raise RuntimeError(
+                "initial_state, return_final_state and group need the state space's own parameters, and the layer's "
+                "kernel is not the S4DKernel that it made: it was replaced or wrapped, it has hooks, or its parameters "
+                "are sharded or elsewhere. Call the layer without states or group, or undo that"
+            )
+        return spectrum
+
+    def _convolve(self, u: Tensor, D: Tensor, lengths: Tensor | None, cu_seqlens: Tensor | None) -> Tensor:
+        """The convolution with whatever kernel ``self.kernel`` gives."""
+        taps = self.kernel(u.shape[1])
+        kernel, reverse = taps.unbind() if self.bidirectional else (taps, None)
+        convolve = ops.causal_conv if self.algorithm == "direct" else ops.fft_conv
+        return convolve(u, kernel, D, reverse_kernel=reverse, lengths=lengths, cu_seqlens=cu_seqlens)
+
+    def _composed_tail(
+        self,
+        y: Tensor,
+        residual: Tensor | None,
+        lengths: Tensor | None,
+        cu_seqlens: Tensor | None,
+        group: ProcessGroup | None,
+    ) -> Tensor:
+        """Activation, dropout, projection and residual, of the children."""
+        lengths, cu_seqlens = layout(y, lengths, cu_seqlens)
+        z = self.activation(y.transpose(1, 2))
+        dropout = self.dropout
+        if isinstance(dropout, ChannelDropout) and dropout.training and (cu_seqlens is not None or group is not None):
+            ones = torch.ones(count_sequences(y, cu_seqlens), self.d_model, 1, dtype=compute_dtype(y), device=y.device)
+            mask = dropout(ones)  # of whole sequences, which z is not
+            if group is not None:
+                mask = from_first_rank(mask, group)
+            if cu_seqlens is not None:
+                token = torch.arange(y.shape[1], device=y.device)
+                sequence = torch.searchsorted(cu_seqlens[1:].contiguous(), token, right=True)
+                mask = mask[sequence].permute(2, 1, 0)
+            z = (z * mask).to(z.dtype)
+        else:
+            z = dropout(z)
+        # FSDP2 warns of views that a module returns.
+        out = without_padding(call_channels_first(self.output_linear, z).transpose(1, 2).contiguous(), lengths)
+        return out if residual is None else out + without_padding(residual, lengths)
 
     def _is_one_op(self, u: Tensor) -> bool:
         """Whether the layer is a block by scan, which on GPUs is faster as one op."""
@@ -266,10 +356,17 @@ class S4D(nn.Module):
         return self.algorithm == "scan" or (self.algorithm == "auto" and scans_on_gpu(u, modes))
 
     def _block(
-        self, u: Tensor, norm: RMSNorm | None, add_input: bool, lengths: Tensor | None, cu_seqlens: Tensor | None
+        self,
+        u: Tensor,
+        spectrum: Any,
+        tail: Any,
+        norm: RMSNorm | None,
+        add_input: bool,
+        lengths: Tensor | None,
+        cu_seqlens: Tensor | None,
     ) -> Tensor:
-        log_dt, log_A_real, A_imag, C = weights(self, _SPECTRUM)
-        weight, bias = weights(self.output_linear, _LINEAR)
+        log_dt, log_A_real, A_imag, C = spectrum
+        D, weight, bias = tail
         if _watch.watcher is not None:
             question = (u, self.d_state // 2, 1 + self.bidirectional, cu_seqlens, False)
             _watch.watcher.algorithm(self.algorithm, "scan", question)
@@ -279,18 +376,42 @@ class S4D(nn.Module):
             log_A_real,
             A_imag,
             C,
-            self.D,
+            D,
             weight.squeeze(-1),
             bias,
             norm_weight=None if norm is None else norm.weight,
             eps=1e-8 if norm is None else norm.eps,
-            mask=self._dropout_mask(count_sequences(u, cu_seqlens), u),
+            mask=self._mask(count_sequences(u, cu_seqlens), u),
             add_input=add_input,
             lengths=lengths,
             cu_seqlens=cu_seqlens,
             bidirectional=self.bidirectional,
         )
         return y.transpose(1, 2) if self.transposed else y
+
+    def prenorm(
+        self,
+        norm: nn.Module,
+        x: Tensor,
+        *,
+        add_input: bool,
+        lengths: Tensor | None = None,
+        cu_seqlens: Tensor | None = None,
+    ) -> Tensor | None:
+        """``self(norm(x))``, plus ``x`` where ``add_input``, as one op; None where that is not possible or no gain.
+
+        Args:
+            x: ``(B, L, H)``; lengths, cu_seqlens: as of :meth:`forward`.
+        """
+        if self.transposed or x.dim() != 3 or x.shape[2] != self.d_model or not self._is_one_op(x):
+            return None
+        u = autocast(x)
+        if (add_input and u.dtype != x.dtype) or not is_a_plain(norm, RMSNorm):
+            return None
+        plain = plain_tensors(self, _WHOLE)
+        if plain is None:
+            return None
+        return self._block(u, plain[3:], plain[:3], cast(RMSNorm, norm), add_input, lengths, cu_seqlens)
 
     def step(self, u: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
         """One token: ``u (B, H)`` and the state before it, to the output ``(B, H)`` and the state after it.
@@ -303,39 +424,27 @@ class S4D(nn.Module):
         y, state = self(token, initial_state=state, return_final_state=True)
         return y.squeeze(-1 if self.transposed else 1), state
 
-    def _dropout_mask(self, sequences: int, u: Tensor) -> Tensor | None:
-        """What each sequence's channels are multiplied by, ``(S, H)``; None in evaluation mode."""
-        dropout = self.dropout
-        if not dropout.training or dropout.p == 0.0:
-            return None
-        dtype = compute_dtype(u)
-        return dropout(torch.ones(sequences, self.d_model, dtype=dtype, device=u.device))
-
     def extra_repr(self) -> str:
         return f"{self.d_model}, transposed={self.transposed}, algorithm={self.algorithm!r}"
 
 
-def prenorm_block(
-    norm: nn.Module,
-    layer: nn.Module,
-    x: Tensor,
-    *,
-    add_input: bool,
-    lengths: Tensor | None = None,
-    cu_seqlens: Tensor | None = None,
-) -> Tensor:
-    """``layer(norm(x))``, plus ``x`` where ``add_input``; one op where the children are plain and that is faster.
+def prenorm_block(norm: nn.Module, layer: nn.Module, x: Tensor, *, add_input: bool, **batch: Tensor | None) -> Tensor:
+    """``layer(norm(x))``, plus ``x`` where ``add_input``; one op where nobody can tell and that is faster.
 
     Args:
         layer: an :class:`S4D` of ``(B, L, H)``, or a module that is called as it is.
-        x: ``(B, L, H)``; lengths, cu_seqlens: as of :meth:`S4D.forward`.
+        x: ``(B, L, H)``.
+        batch: ``lengths`` or ``cu_seqlens``, as of :meth:`S4D.forward`.
     """
-    layout = {"lengths": lengths, "cu_seqlens": cu_seqlens}
-    plain = type(norm) is RMSNorm and type(layer) is S4D and not (has_hooks(norm) or has_hooks(layer))
-    # Under autocast the input is added with the precision that it has, the rest is done as in a convolution.
-    if plain and not (add_input and autocast_enabled(x)):
-        norm, layer = cast(RMSNorm, norm), cast(S4D, layer)
-        if x.dim() == 3 and x.shape[2] == layer.d_model and not layer.transposed and layer._is_one_op(x):
-            return layer._block(autocast(x), norm, add_input, **layout)
-    z = norm(x)
-    return layer(z, residual=x, **layout) if add_input else layer(z, **layout)
+    if is_a_plain(layer, S4D):
+        y = cast(S4D, layer).prenorm(norm, x, add_input=add_input, **batch)
+        if y is not None:
+            return y
+    return plus_input(layer, norm(x), x, **batch) if add_input else layer(norm(x), **batch)
+
+
+def plus_input(layer: nn.Module, z: Tensor, x: Tensor, **batch: Tensor | None) -> Tensor:
+    """``x + layer(z)``; in the layer's own pass over memory where it is ours and nobody sees what it gives alone."""
+    if is_a_plain(layer, PGC) or is_a_plain(layer, S4D):
+        return layer(z, residual=x, **batch)
+    return x + layer(z, **batch)

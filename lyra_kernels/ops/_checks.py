@@ -101,6 +101,16 @@ def parameters(dtype: torch.dtype, *given: Tensor | None) -> list[Any]:
     return found
 
 
+def residual(x: Tensor | None, dtype: torch.dtype) -> tuple[Tensor | None, Tensor | None]:
+    """A residual as an op of outputs of a dtype adds it, and as it must be added to those: at most one is there.
+
+    A wider one, such as float32 beside autocast's outputs, would lose what it is there to keep.
+    """
+    if x is None or x.dtype == dtype:
+        return None if x is None else x.contiguous(), None
+    return None, x
+
+
 def epsilon(eps: float) -> float:
     """Check what a norm adds to the mean square."""
     if torch.compiler.is_compiling():

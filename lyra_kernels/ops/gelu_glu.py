@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor
 
 from .. import backends, reference
-from ..layout import compute_dtype, count_sequences
+from ..layout import compute_dtype, count_sequences, without_padding
 from . import _checks
 from ._autograd import Op, laid_out
 
@@ -30,7 +30,7 @@ def gelu_glu(
         y: ``(batch, length, H)``.
         weight: ``(2 H, H)``. bias: ``(2 H,)`` or None.
         mask: ``(sequences, H)``, a dropout mask (0 or 1 / (1 - p)), the same along the length; it gets no gradient.
-        residual: like ``y``, added to the output.
+        residual: like ``y``, added to the output; the sum has the wider of both dtypes.
         lengths: ``(batch,)``; cu_seqlens: ``(sequences + 1,)``; see :func:`gated_conv`.
 
     Returns:
@@ -47,11 +47,11 @@ def gelu_glu(
     if mask is not None:
         mask = mask.detach()
     y = _checks.autocast(y)
-    if residual is not None:
-        (residual,) = _checks.parameters(y.dtype, residual)
+    fused, apart = _checks.residual(residual, y.dtype)
     weights = _checks.parameters(compute_dtype(y), weight, bias, mask)
     y = y if y.is_contiguous() else laid_out("gelu_glu", backends.forced(), y)
-    return gelu_glu_op(y, *weights, residual, lengths, cu_seqlens)
+    out = gelu_glu_op(y, *weights, fused, lengths, cu_seqlens)
+    return out if apart is None else out + without_padding(apart, lengths)
 
 
 @_checks.once_a_signature

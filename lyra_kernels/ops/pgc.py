@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor
 
 from .. import reference
-from ..layout import compute_dtype
+from ..layout import compute_dtype, without_padding
 from . import _checks
 from ._autograd import Op
 from .gated_conv import check_width
@@ -42,7 +42,7 @@ def pgc(
         out_weight: ``(d_out, E)``. out_bias: ``(d_out,)`` or None.
         out_norm_weight: ``(d_out,)``, or None for no normalisation there.
         eps, lengths, cu_seqlens, causal: as in :func:`gated_conv`.
-        residual: ``(batch, length, d_out)``, added to the output.
+        residual: ``(batch, length, d_out)``, added to the output; the sum has the wider of both dtypes.
 
     Returns:
         ``(batch, length, d_out)``, zero at padded positions.
@@ -57,9 +57,9 @@ def pgc(
     lengths, cu_seqlens = _checks.layout(u, lengths, cu_seqlens)
     u = _checks.autocast(u)
     weights = _checks.parameters(compute_dtype(u), *parameters)
-    if residual is not None:
-        (residual,) = _checks.parameters(u.dtype, residual)
-    return pgc_op(u.contiguous(), *weights, residual, lengths, cu_seqlens, _checks.epsilon(eps), causal)
+    fused, apart = _checks.residual(residual, u.dtype)
+    out = pgc_op(u.contiguous(), *weights, fused, lengths, cu_seqlens, _checks.epsilon(eps), causal)
+    return out if apart is None else out + without_padding(apart, lengths)
 
 
 @_checks.once_a_signature

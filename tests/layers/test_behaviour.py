@@ -59,9 +59,7 @@ def test_pgc_written_out(causal):
     layer = make("pgc-causal" if causal else "pgc").double()
     u = torch.randn(2, 9, 8, dtype=torch.float64)
     x, v = layer.in_norm(layer.in_proj(u)).chunk(2, -1)
-    width = layer.kernel_size
-    left = width - 1 if causal else width // 2
-    z = v * layer.conv(F.pad(x.transpose(1, 2), (left, width - 1 - left))).transpose(1, 2)
+    z = v * layer.conv(x.transpose(1, 2))[..., :9].transpose(1, 2)
     torch.testing.assert_close(layer(u), layer.out_norm(layer.out_proj(z)))
 
 
@@ -145,13 +143,59 @@ def test_steps_are_the_forward(transposed):
     torch.testing.assert_close(state, last, rtol=1e-4, atol=1e-5)
 
 
-def test_pieces_are_the_forward():
-    layer, u = make("s4d"), torch.randn(2, 150, 8)
+@pytest.mark.parametrize("name", ["s4d", "pgc-causal"])
+def test_pieces_are_the_forward(name):
+    layer, u = make(name), torch.randn(2, 150, 8)
     state, outputs = None, []
     for piece in u.split([64, 1, 80, 0, 5], dim=1):
         y, state = layer(piece, initial_state=state, return_final_state=True)
         outputs.append(y)
     torch.testing.assert_close(torch.cat(outputs, 1), layer(u), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("width", [1, 2, 5])
+def test_steps_of_pgc(width):
+    layer, u = lk.PGC(8, 1.5, kernel_size=width, causal=True), torch.randn(3, 20, 8)
+    state, outputs = layer.initial_state(3), []
+    for token in u.unbind(1):
+        y, state = layer.step(token, state)
+        outputs.append(y)
+    torch.testing.assert_close(torch.stack(outputs, 1), layer(u), rtol=1e-4, atol=1e-5)
+    x = layer.in_norm(layer.in_proj(u)).chunk(2, -1)[0]
+    torch.testing.assert_close(state, x[:, 21 - width :])
+
+
+@pytest.mark.parametrize("name", ["s4d", "pgc-causal"])
+def test_states_of_padded_and_packed_batches(name):
+    """Each sequence's state is the one after its own last token."""
+    layer, lengths = make(name), [5, 0, 9, 1]
+    sequences = [torch.randn(1, n, 8) for n in lengths]
+    start = torch.randn(4, *layer.initial_state(1).shape[1:])
+    alone = [layer(s, initial_state=start[i : i + 1], return_final_state=True) for i, s in enumerate(sequences)]
+    padded = torch.full((4, 9, 8), torch.nan)
+    for i, s in enumerate(sequences):
+        padded[i, : lengths[i]] = s[0]
+    y, state = layer(padded, lengths=torch.tensor(lengths), initial_state=start, return_final_state=True)
+    cu_seqlens = torch.tensor([0, *lengths]).cumsum(0)
+    packed, after = layer(torch.cat(sequences, 1), cu_seqlens=cu_seqlens, initial_state=start, return_final_state=True)
+    for i, n in enumerate(lengths):
+        torch.testing.assert_close(y[i : i + 1, :n], alone[i][0], rtol=1e-4, atol=1e-5)
+        assert not y[i, n:].any()
+    torch.testing.assert_close(packed, torch.cat([a for a, _ in alone], 1), rtol=1e-4, atol=1e-5)
+    for found in (state, after):
+        torch.testing.assert_close(found, torch.cat([s for _, s in alone]), rtol=1e-4, atol=1e-5)
+
+
+def test_states_that_pgc_refuses():
+    with pytest.raises(ValueError, match="a PGC that is not causal has no state"):
+        make("pgc").initial_state(2)
+    layer, u = make("pgc-causal"), torch.randn(2, 5, 8)
+    with pytest.raises(
+        ValueError, match=r"initial_state must be \(S, kernel_size - 1, E\) = \(2, 3, 8\), got \(3, 3, 8\)"
+    ):
+        layer(u, initial_state=layer.initial_state(3))
+    with pytest.raises(ValueError, match=r"u must be \(B, 8\), got \(2, 5, 8\)"):
+        layer.step(u, layer.initial_state(2))
 
 
 def test_initial_state_has_the_compute_dtype():

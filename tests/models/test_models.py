@@ -12,7 +12,6 @@ from torch.export import Dim
 
 import lyra_kernels as lk
 from lyra import Lyra, LyraForTokenClassification, parameter_groups
-from lyra_kernels.layers.pgc import adds_input
 
 from .. import fixtures
 from ..card import pretended_card
@@ -160,8 +159,8 @@ def test_residuals_of_pgc_layers_are_added_by_the_op_unless_somebody_looks_at_a_
     assert added[2:] == [True, False]
     u, out = seen[0]
     torch.testing.assert_close(out, model.pgc_layers[1](u))
-    with torch.autocast("cpu", torch.bfloat16):  # which would round an fp32 input that it adds
-        assert not adds_input(model.pgc_layers[0], u) and adds_input(model.pgc_layers[0], u.bfloat16())
+    with torch.autocast("cpu", torch.bfloat16):  # which must not round an fp32 input that it adds
+        assert model.pgc_layers[0](u, residual=u).dtype == torch.float32
 
 
 # ---- token ids ---------------------------------------------------------------------------------------------------
