@@ -8,6 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from lyra_kernels.layers.precision import keeping_float32
+
 from .settings.training import OUTPUTS
 
 
@@ -26,8 +28,11 @@ class RegressionOutput(nn.Module):
         self.kind = kind
         self.mean, self.std = float(mean), float(std)  # no buffers, which follow the model to half precision
         if kind == "sigmoid":
-            self.low = nn.Parameter(torch.tensor(float(low)))
-            self.high = nn.Parameter(torch.tensor(float(high)))
+            self.low = nn.Parameter(torch.tensor(float(low), dtype=torch.float32))
+            self.high = nn.Parameter(torch.tensor(float(high), dtype=torch.float32))
+
+    def _apply(self, fn, recurse: bool = True):
+        return super()._apply(keeping_float32(fn), recurse)  # in 16 bits no step of an optimizer moves the ends
 
     @classmethod
     def fit(cls, kind: str, values: np.ndarray) -> RegressionOutput:

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from lyra_kernels.layers import PGC, S4D, RMSNorm, checks
 from lyra_kernels.layers._children import is_idle, part, plain_tensors
+from lyra_kernels.layers.initialisation import reset_descendants
 from lyra_kernels.layers.s4d import ALGORITHMS, plus_input, prenorm_block
 
 from ..settings.training import POOLS
@@ -56,9 +57,11 @@ class Lyra(
         bidirectional: whether the S4D layers look both ways. Not together with ``causal``.
         algorithm: how S4D layers compute: "auto", "fft", "direct" or "scan".
         metadata: a dict that JSON can hold, saved and loaded with the model and otherwise left alone.
+        device, dtype: of the parameters, as in :mod:`torch.nn`; the state spaces' stay in float32 for a dtype of 16
+            bits (see :class:`S4DKernel`).
 
     Attributes:
-        config: the constructor's arguments.
+        config: the constructor's arguments, but for ``metadata``, ``device`` and ``dtype``.
         metadata: as given, a dict.
 
     Raises:
@@ -94,6 +97,8 @@ class Lyra(
         bidirectional: bool = False,
         algorithm: str = "auto",
         metadata: Mapping[str, Any] | None = None,
+        device: torch.device | str | int | None = None,
+        dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__()
         self.d_input = checks.positive_int("d_input", d_input)
@@ -138,9 +143,10 @@ class Lyra(
             "algorithm": algorithm,
         }
 
-        self.encoder = nn.Linear(self.d_input, self.d_model)
+        factory: dict[str, Any] = {"device": device, "dtype": checks.floating_dtype("dtype", dtype)}
+        self.encoder = nn.Linear(self.d_input, self.d_model, **factory)
         self.pgc_layers = nn.ModuleList(
-            PGC(self.d_model, expansion, pgc_kernel_size, pgc_dropout_probability, causal=causal)
+            PGC(self.d_model, expansion, pgc_kernel_size, pgc_dropout_probability, causal=causal, **factory)
             for expansion in expansions
         )
         self.s4_layers = nn.ModuleList(
@@ -152,17 +158,22 @@ class Lyra(
                 lr=s4_lr,
                 bidirectional=bidirectional,
                 algorithm=algorithm,
+                **factory,
             )
             for _ in range(num_s4_layers)
         )
-        self.norms = nn.ModuleList(RMSNorm(self.d_model) for _ in range(num_s4_layers))
+        self.norms = nn.ModuleList(RMSNorm(self.d_model, **factory) for _ in range(num_s4_layers))
         self.dropouts = nn.ModuleList(nn.Dropout(dropout) for _ in range(num_s4_layers))
         if checks.boolean("final_norm", final_norm):
-            self.final_norm: nn.Module = RMSNorm(self.d_model)
+            self.final_norm: nn.Module = RMSNorm(self.d_model, **factory)
             self.final_dropout: nn.Module = nn.Dropout(dropout)
         else:
             self.final_norm = self.final_dropout = nn.Identity()
-        self.decoder = nn.Linear(self.d_model, self.d_output)
+        self.decoder = nn.Linear(self.d_model, self.d_output, **factory)
+
+    def reset_parameters(self) -> None:
+        """Initial values for all parameters: those that the constructor gives with the same seed."""
+        reset_descendants(self)
 
     @classmethod
     def paper(cls, d_input: int, d_output: int = 1, **options: Any) -> Lyra:
@@ -192,14 +203,16 @@ class Lyra(
         Args:
             source: the state_dict, or a file of it written by ``torch.save`` and read with
                 ``weights_only=True``.
-            options: constructor arguments that shapes do not tell, such as ``pool`` and ``prenorm``.
+            options: constructor arguments that shapes do not tell, such as ``pool`` and ``prenorm``; ``device``, and
+                ``dtype`` where it is not to be the state_dict's.
 
         Raises:
             ValueError: it is no state_dict of a Lyra model.
             RuntimeError: weights are missing, or too many, or of other shapes than the options say.
         """
         state = read_state_dict(source)
-        model = cls(**(infer_arguments(state) | options)).to(state["encoder.weight"].dtype)
+        arguments = infer_arguments(state) | options
+        model = cls(**arguments).to(arguments.get("dtype") or state["encoder.weight"].dtype)
         model.load_state_dict(state)
         return model.eval()
 

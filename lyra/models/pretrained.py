@@ -44,7 +44,11 @@ class PretrainedMixin(PyTorchModelHubMixin):
 
     A folder holds ``model.safetensors`` and ``config.json``: the constructor's arguments, ``metadata``
     (whatever the application stores beside the weights, such as the alphabet and the scaling of the
-    targets), the class under ``architectures`` and the weights' ``dtype``.
+    targets), the class under ``architectures`` and the weights' ``dtype``. Parameters of state spaces are float32
+    beside weights of 16 bits, and are saved and loaded so.
+
+    ``from_pretrained(folder, dtype=torch.bfloat16)`` (or ``"bfloat16"``, or Transformers' older ``torch_dtype=``) loads
+    into another dtype than the folder's, ``device=`` or ``map_location=`` onto a device.
     """
 
     config: dict[str, Any]
@@ -73,7 +77,10 @@ class PretrainedMixin(PyTorchModelHubMixin):
         force_download: bool = False,
         local_files_only: bool = False,
         token: str | bool | None = None,
-        map_location: str = "cpu",
+        map_location: str | torch.device = "cpu",
+        device: str | torch.device | int | None = None,
+        dtype: str | torch.dtype | None = None,
+        torch_dtype: str | torch.dtype | None = None,
         strict: bool = True,
         config: dict[str, Any] | None = None,
         **arguments: Any,
@@ -101,14 +108,25 @@ class PretrainedMixin(PyTorchModelHubMixin):
                 local_files_only=local_files_only,
                 token=token,
             )
-        model = chosen(**arguments)
-        model.to(dtype=getattr(torch, config.get("dtype", "float32")))
+        # The mixin takes the constructor's arguments from config.json, so that dtype may be the one of the folder.
+        wanted = _dtype("dtype", config.get("dtype", "float32") if dtype is None else dtype)
+        if torch_dtype is not None:
+            wanted = _dtype("torch_dtype", torch_dtype)
+        model = chosen(**arguments).to(wanted)
         try:
             state = load_file(weights)
         except SafetensorError as error:
             raise ValueError(f"{weights} is damaged: {error}") from None
         model.load_state_dict(state, strict=strict)
-        return model.to(map_location).eval()
+        return model.to(map_location if device is None else device).eval()
+
+
+def _dtype(name: str, value: str | torch.dtype) -> torch.dtype:
+    """A floating-point dtype by itself or by its name, with or without "torch."."""
+    found = getattr(torch, value.removeprefix("torch."), None) if isinstance(value, str) else value
+    if not isinstance(found, torch.dtype) or not found.is_floating_point:
+        raise ValueError(f"{name} must be a floating-point dtype such as torch.bfloat16 or 'bfloat16', got {value!r}")
+    return found
 
 
 def _subclass_named(cls: type, config: Mapping[str, Any], model_id: str) -> type:

@@ -2,6 +2,7 @@
 
 from .pgc import PGC
 from .rms_norm import RMSNorm
-from .s4d import S4D, S4DKernel
+from .s4d import S4D
+from .s4d_kernel import S4DKernel
 
 __all__ = ["PGC", "S4D", "RMSNorm", "S4DKernel"]

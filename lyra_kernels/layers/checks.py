@@ -6,12 +6,15 @@ import math
 from collections.abc import Sequence
 from numbers import Integral, Real
 
+import torch
+
 from ..ops._checks import layout
 
 __all__ = [
     "boolean",
     "choice",
     "even_int",
+    "floating_dtype",
     "layout",
     "learning_rate",
     "positive_float",
@@ -69,6 +72,13 @@ def boolean(name: str, value: object) -> bool:
     """``value`` if it is a bool."""
     if not isinstance(value, bool):
         raise ValueError(f"{name} must be True or False, got {value!r}")
+    return value
+
+
+def floating_dtype(name: str, value: object) -> torch.dtype | None:
+    """``value`` as a floating-point dtype, or None, which stands for the default one."""
+    if value is not None and not (isinstance(value, torch.dtype) and value.is_floating_point):
+        raise ValueError(f"{name} must be a floating-point torch.dtype or None, got {value!r}")
     return value
 
 

@@ -11,7 +11,8 @@ from torch import Tensor, nn
 from .. import ops
 from ..layout import count_sequences, pack, unpack, without_padding
 from ._children import Part, call_channels_first, part, plain_tensors
-from .checks import boolean, layout, positive_float, positive_int, probability, width
+from .checks import boolean, floating_dtype, layout, positive_float, positive_int, probability, width
+from .initialisation import reset_descendants
 from .rms_norm import RMSNorm
 
 _GATE = (
@@ -43,6 +44,7 @@ class PGC(nn.Module):
         causal: whether a token sees only itself and the ``kernel_size - 1`` before it, instead of
             ``kernel_size // 2`` on either side.
         eps: both norms'.
+        device, dtype: of the parameters, as in :mod:`torch.nn`.
 
     Shape:
         ``(B, L, d_model)`` to the same.
@@ -64,6 +66,9 @@ class PGC(nn.Module):
         dropout: float = 0.0,
         causal: bool = False,
         eps: float = 1e-8,
+        *,
+        device: torch.device | str | int | None = None,
+        dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__()
         self.d_model = positive_int("d_model", d_model)
@@ -78,13 +83,18 @@ class PGC(nn.Module):
 
         padding = self.kernel_size - 1 if self.causal else self.kernel_size // 2
         self._padding = (padding,)
+        factory: dict[str, Any] = {"device": device, "dtype": floating_dtype("dtype", dtype)}
         # Causal: as many zeros after the sequence as before it, and what comes of those is cut off.
-        self.conv = nn.Conv1d(inner, inner, self.kernel_size, padding=padding, groups=inner)
-        self.in_proj = nn.Linear(self.d_model, 2 * inner)
-        self.in_norm = RMSNorm(2 * inner, self.eps)
-        self.out_norm = RMSNorm(self.d_model, self.eps)
-        self.out_proj = nn.Linear(inner, self.d_model)
+        self.conv = nn.Conv1d(inner, inner, self.kernel_size, padding=padding, groups=inner, **factory)
+        self.in_proj = nn.Linear(self.d_model, 2 * inner, **factory)
+        self.in_norm = RMSNorm(2 * inner, self.eps, **factory)
+        self.out_norm = RMSNorm(self.d_model, self.eps, **factory)
+        self.out_proj = nn.Linear(inner, self.d_model, **factory)
         self.dropout = nn.Dropout(probability("dropout", dropout))
+
+    def reset_parameters(self) -> None:
+        """Initial values for all parameters: those that the constructor gives with the same seed."""
+        reset_descendants(self)
 
     def forward(
         self,

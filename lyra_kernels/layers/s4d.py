@@ -1,8 +1,7 @@
-"""The diagonal state space layer S4D and its kernel as modules."""
+"""The diagonal state space layer S4D as a module."""
 
 from __future__ import annotations
 
-import math
 from typing import TYPE_CHECKING, Any, cast
 
 import torch
@@ -15,112 +14,15 @@ from ..ops._checks import autocast
 from ..ops.s4d_conv import ALGORITHMS, scans_on_gpu
 from ..ops.sequence_parallel import from_first_rank, refuse
 from ._children import call_channels_first, is_a_plain, part, plain_tensors, read_tensors
-from .checks import boolean, choice, even_int, layout, learning_rate, positive_float, positive_int, probability
+from .checks import boolean, choice, floating_dtype, layout, positive_int, probability
 from .dropout import ChannelDropout
+from .initialisation import reset_descendants, taken_back_by
 from .pgc import PGC
 from .rms_norm import RMSNorm
+from .s4d_kernel import S4DKernel
 
 if TYPE_CHECKING:
     from torch.distributed import ProcessGroup
-
-
-class S4DKernel(nn.Module):
-    """The parameters of S4D's state space, and the convolution kernel they make.
-
-    At first ``dt`` is spread evenly in log space between ``dt_min`` and ``dt_max``, the eigenvalues are
-    ``A_n = -1/2 + i pi n`` (S4D-Lin) and ``C`` is complex normal.
-
-    Args:
-        d_model: channels ``H``.
-        d_state: states per channel, even: ``d_state / 2`` complex conjugate pairs.
-        dt_min, dt_max: range of the time step at first.
-        lr: learning rate of ``log_dt``, ``log_A_real`` and ``A_imag``, left on each as the attribute
-            ``_optim`` together with a weight decay of 0 (see :func:`lyra.parameter_groups`). 0 makes them
-            buffers; None leaves the optimizer's learning rate.
-        bidirectional: whether there is a second ``C``, for the tokens to the right.
-        N: upstream's name of ``d_state``.
-
-    Parameters:
-        ``log_dt (H,)``, ``log_A_real (H, d_state / 2)``, ``A_imag (H, d_state / 2)`` and
-        ``C (H, d_state / 2, 2)``, real and imaginary part last, or ``(2, H, d_state / 2, 2)`` if
-        bidirectional.
-
-    Raises:
-        ValueError: an argument is out of its range; the message names it.
-    """
-
-    log_dt: Tensor
-    log_A_real: Tensor
-    A_imag: Tensor
-
-    def __init__(
-        self,
-        d_model: int,
-        d_state: int = 64,
-        dt_min: float = 0.001,
-        dt_max: float = 0.1,
-        lr: float | None = None,
-        bidirectional: bool = False,
-        *,
-        N: int | None = None,
-    ) -> None:
-        super().__init__()
-        self.d_model = positive_int("d_model", d_model)
-        self.d_state = even_int("d_state" if N is None else "N", d_state if N is None else N)
-        self.bidirectional = boolean("bidirectional", bidirectional)
-        self.lr = learning_rate("lr", lr)
-        dt_min, dt_max = positive_float("dt_min", dt_min), positive_float("dt_max", dt_max)
-        if dt_min > dt_max:
-            raise ValueError(f"dt_min must not exceed dt_max, got {dt_min} and {dt_max}")
-
-        modes = self.d_state // 2
-        low, high = math.log(dt_min), math.log(dt_max)
-        directions = (2,) if bidirectional else ()
-        C = torch.randn(*directions, self.d_model, modes, dtype=torch.cfloat)
-        self.C = nn.Parameter(torch.view_as_real(C).to(torch.get_default_dtype()))
-        self._register("log_dt", torch.rand(self.d_model) * (high - low) + low)
-        self._register("log_A_real", torch.full((self.d_model, modes), math.log(0.5)))
-        self._register("A_imag", (math.pi * torch.arange(modes)).expand(self.d_model, modes).clone())
-        self._mark_parameters()
-
-    def _register(self, name: str, value: Tensor) -> None:
-        value = value.to(torch.get_default_dtype())
-        if self.lr == 0.0:
-            self.register_buffer(name, value)
-        else:
-            self.register_parameter(name, nn.Parameter(value))
-
-    def _mark_parameters(self) -> None:
-        """Leave ``_optim`` on the state space's parameters."""
-        options = {"weight_decay": 0.0} if self.lr is None else {"weight_decay": 0.0, "lr": self.lr}
-        for name in ("log_dt", "log_A_real", "A_imag"):
-            parameter = getattr(self, name)
-            if isinstance(parameter, nn.Parameter):
-                parameter._optim = dict(options)  # type: ignore[attr-defined]
-
-    # Copying, unpickling, moving and loading may all make new Parameter objects without our attribute.
-    def __setstate__(self, state: dict) -> None:
-        super().__setstate__(state)
-        self._mark_parameters()
-
-    def _apply(self, fn, recurse: bool = True):
-        module = super()._apply(fn, recurse)
-        self._mark_parameters()
-        return module
-
-    def _load_from_state_dict(self, *args, **kwargs) -> None:
-        super()._load_from_state_dict(*args, **kwargs)
-        self._mark_parameters()
-
-    def forward(self, L: int) -> Tensor:
-        """The kernel of the first ``L`` lags: ``(H, L)``, or ``(2, H, L)`` if bidirectional."""
-        spectrum = (self.log_dt, self.log_A_real, self.A_imag)
-        if not self.bidirectional:
-            return ops.s4d_kernel(*spectrum, self.C, L)
-        return torch.stack([ops.s4d_kernel(*spectrum, C, L) for C in self.C])
-
-    def extra_repr(self) -> str:
-        return f"{self.d_model}, d_state={self.d_state}, lr={self.lr}, bidirectional={self.bidirectional}"
 
 
 _SPECTRUM = (part("kernel", S4DKernel, "log_dt", "log_A_real", "A_imag", "C"),)
@@ -156,6 +58,7 @@ class S4D(nn.Module):
             ``y_t = sum_{s<=t} K0_{t-s} u_s + sum_{s>t} K1_{s-t-1} u_s + D u_t``.
         algorithm: "auto", "fft", "direct" or "scan"; see :func:`lyra_kernels.s4d_conv`.
         N: upstream's name of ``d_state``.
+        device, dtype: of the parameters, as in :mod:`torch.nn`; the kernel's stay in float32 for a dtype of 16 bits.
 
     Parameters:
         ``D (H,)``, ``output_linear.0.weight (2H, H, 1)``, ``output_linear.0.bias (2H,)`` and
@@ -178,18 +81,37 @@ class S4D(nn.Module):
         algorithm: str = "auto",
         *,
         N: int | None = None,
+        device: torch.device | str | int | None = None,
+        dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__()
-        self.kernel = S4DKernel(d_model, d_state, dt_min, dt_max, lr, bidirectional, N=N)
-        self.d_model = self.d_output = self.kernel.d_model
+        self.d_model = self.d_output = positive_int("d_model", d_model)
+        factory: dict[str, Any] = {"device": device, "dtype": floating_dtype("dtype", dtype)}
+        # Random numbers are drawn in the order of modules(), here and in reset_parameters(): D before the children's.
+        self.D = nn.Parameter(torch.empty(self.d_model, **factory))
+        self._reset_own()
+        self.kernel = S4DKernel(self.d_model, d_state, dt_min, dt_max, lr, bidirectional, N=N, **factory)
         self.d_state = self.kernel.d_state
         self.bidirectional = self.kernel.bidirectional
         self.transposed = boolean("transposed", transposed)
         self.activation = nn.GELU()
         self.dropout = ChannelDropout(probability("dropout", dropout))
         self.algorithm = choice("algorithm", algorithm, ALGORITHMS)
-        self.D = nn.Parameter(torch.randn(self.d_model))
-        self.output_linear = nn.Sequential(nn.Conv1d(self.d_model, 2 * self.d_model, 1), nn.GLU(dim=-2))
+        self.output_linear = nn.Sequential(nn.Conv1d(self.d_model, 2 * self.d_model, 1, **factory), nn.GLU(dim=-2))
+
+    def _reset_own(self) -> None:
+        if not self.D.is_meta:
+            nn.init.normal_(self.D)
+
+    def reset_parameters(self) -> None:
+        """Initial values for all parameters, the children's too: those that the constructor gives with the same seed.
+
+        Where each module is asked in turn, as FSDP does for modules from the meta device, the children get the same
+        numbers again.
+        """
+        self._reset_own()
+        with taken_back_by(self.kernel, self.D.device):
+            reset_descendants(self)
 
     def initial_state(self, batch_size: int) -> Tensor:
         """The state before the first token: zeros ``(batch_size, H, d_state / 2, 2)``."""

@@ -55,7 +55,55 @@ def test_dtype_is_kept(tmp_path, dtype):
     model.save_pretrained(tmp_path)
     twin = Lyra.from_pretrained(str(tmp_path))
     for key, value in model.state_dict().items():
-        assert twin.state_dict()[key].dtype == dtype and torch.equal(twin.state_dict()[key], value)
+        assert twin.state_dict()[key].dtype == value.dtype and torch.equal(twin.state_dict()[key], value)
+    assert twin.encoder.weight.dtype == dtype
+    assert twin.s4_layers[0].kernel.C.dtype == (torch.float64 if dtype == torch.float64 else torch.float32)
+
+
+@pytest.mark.parametrize("saved", [torch.float32, torch.bfloat16], ids=str)
+@pytest.mark.parametrize(
+    "option, dtype",
+    [({"dtype": torch.bfloat16}, torch.bfloat16), ({"torch_dtype": "float16"}, torch.float16),
+     ({"dtype": "torch.float64"}, torch.float64), ({"torch_dtype": torch.float32, "device": "cpu"}, torch.float32)],
+    ids=str,
+)  # fmt: skip
+def test_dtype_on_loading(tmp_path, saved, option, dtype):
+    """State spaces keep the bits that they were saved with, also by way of 16 bits; the rest gets the dtype."""
+    model = Lyra(**SMALL).to(saved)
+    model.save_pretrained(tmp_path)
+    twin = Lyra.from_pretrained(tmp_path, **option)
+    assert twin.encoder.weight.dtype == twin.s4_layers[0].D.dtype == dtype
+    assert torch.equal(twin.encoder.weight, model.encoder.weight.to(dtype))
+    for name, value in model.s4_layers[0].kernel.named_parameters():
+        found = twin.s4_layers[0].kernel.get_parameter(name)
+        assert found.dtype == (torch.float64 if dtype == torch.float64 else torch.float32)
+        assert torch.equal(found.float(), value)
+    twin.save_pretrained(tmp_path / "again")
+    config = json.loads((tmp_path / "again" / "config.json").read_text(encoding="utf-8"))
+    assert config["dtype"] == str(dtype).removeprefix("torch.") and "device" not in config
+    assert "dtype" not in twin.config and "device" not in twin.config
+
+
+@pytest.mark.parametrize("option", [{"dtype": "bf16"}, {"torch_dtype": torch.int64}, {"dtype": 16}], ids=str)
+def test_what_is_no_dtype(tmp_path, option):
+    Lyra(**SMALL).save_pretrained(tmp_path)
+    with pytest.raises(ValueError, match=f"{next(iter(option))} must be a floating-point dtype such as"):
+        Lyra.from_pretrained(tmp_path, **option)
+
+
+def test_folder_whose_state_spaces_are_16_bits(tmp_path):
+    """As versions before this one saved them."""
+    from safetensors.torch import load_file, save_file
+
+    model = Lyra(**SMALL, s4_lr=0.0).bfloat16()
+    model.save_pretrained(tmp_path)
+    state = {key: value.bfloat16() for key, value in load_file(tmp_path / "model.safetensors").items()}
+    save_file(state, tmp_path / "model.safetensors")
+    kernel = Lyra.from_pretrained(tmp_path).s4_layers[0].kernel
+    for name in ("log_dt", "log_A_real", "A_imag", "C"):
+        assert torch.equal(getattr(kernel, name), state[f"s4_layers.0.kernel.{name}"].float())
+    kernel = Lyra.from_state_dict(state).s4_layers[0].kernel
+    assert kernel.log_dt.dtype == kernel.C.dtype == torch.float32
 
 
 def test_marks_of_learning_rates_are_kept(tmp_path):
