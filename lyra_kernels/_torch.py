@@ -5,6 +5,7 @@ Each was there from torch 2.10 on; where a version does without one, this is the
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, TypeVar
@@ -23,17 +24,22 @@ __all__ = [
     "as_outside_a_kernel",
     "below_autocast",
     "below_autograd",
+    "checkpoints",
     "constant_when_compiled",
     "current_cuda_device",
     "dispatches_seen_by",
     "forward_mode_active",
+    "guard_on_result",
     "has_global_hooks",
     "has_hooks",
     "has_kernel",
+    "never_compiled",
     "plain",
     "scalar_type",
     "stands_for_an_ordinary_tensor",
     "tf32_allowed",
+    "traced_as",
+    "tracing",
     "transforms_active",
     "tree_flatten",
     "tree_unflatten",
@@ -204,3 +210,87 @@ def constant_when_compiled(function: F) -> F:
     """
     function._dynamo_marked_constant = True  # type: ignore[attr-defined]
     return function
+
+
+def traced_as(replacement: Callable[..., Any]) -> Callable[[F], F]:
+    """torch.compile traces the replacement where it meets the function that this decorates."""
+
+    def decorate(function: F) -> F:
+        function._torchdynamo_inline = replacement  # type: ignore[attr-defined]
+        return function
+
+    return decorate
+
+
+def never_compiled(function: F) -> F:
+    """torch.compile leaves the function alone where it is called from code that is not compiled.
+
+    What torch.compiler.disable does, without the import; code that is compiled may not call it.
+    """
+    frames: Any = torch._C._dynamo.eval_frame
+    skip = frames._FrameAction.SKIP  # the function, and what it calls
+    frames.set_code_exec_strategy(function.__code__, frames._FrameExecStrategy(skip, skip))  # type: ignore[attr-defined]
+    return function
+
+
+def tracing() -> Any:
+    """What torch.compile holds while it traces: another object at each attempt, of which a function may need some."""
+    return torch._guards.TracingContext.get()
+
+
+def guard_on_result(module: str, function: str) -> None:
+    """While torch.compile traces: what it compiles is valid only while a function without arguments returns the same.
+
+    Args:
+        module: where the function is found by its name, whenever the guard is asked.
+    """
+    from torch._dynamo.guards import GuardBuilder, install_guard
+    from torch._dynamo.source import AttrSource, CallFunctionNoArgsSource, ImportSource
+
+    package, *parts = [*module.split("."), function]
+    source: Any = ImportSource(package)
+    for part in parts:
+        source = AttrSource(source, part)
+    install_guard(CallFunctionNoArgsSource(source).make_guard(GuardBuilder.EQUALS_MATCH))
+
+
+_top_hooks = torch._C._autograd._top_saved_tensors_default_hooks
+
+
+@never_compiled
+def checkpoints() -> list[tuple[Any, bool]]:
+    """The forwards of torch.utils.checkpoint(use_reentrant=False) that this thread is in, the innermost first.
+
+    Each as an object that its forward and its recomputation have in common, and whether this is the recomputation. They
+    are known by the hooks for saved tensors that they are under: the closure of each has that object.
+    """
+    if _top_hooks(True) is None:
+        return []
+    hooks, found = torch._C._autograd, []
+    under: list[tuple[Any, Any]] = []
+    try:
+        while (top := _top_hooks(True)) is not None:
+            if (place := _checkpoint(top[0])) is not None:
+                found.append(place)
+            if hooks._saved_tensors_hooks_get_disabled_error_message() is not None:
+                break  # what is taken off could not be put back
+            hooks._pop_saved_tensors_default_hooks()
+            under.append(top)
+    finally:
+        for pack, unpack in reversed(under):
+            hooks._push_saved_tensors_default_hooks(pack, unpack)
+    return found
+
+
+@never_compiled
+def _checkpoint(pack_hook: Any) -> tuple[Any, bool] | None:
+    """Whose hook it is, or None where it is no checkpoint's."""
+    function = inspect.unwrap(pack_hook)
+    names, cells = getattr(getattr(function, "__code__", None), "co_freevars", ()), getattr(function, "__closure__", ())
+    held = {name: cell.cell_contents for name, cell in zip(names, cells or (), strict=True)}
+    kind = torch.utils.checkpoint._CheckpointFrame
+    if isinstance(frame := held.get("frame"), kind):
+        return frame, False
+    if callable(reference := held.get("target_frame_ref")) and isinstance(frame := reference(), kind):
+        return frame, True
+    return None

@@ -19,7 +19,7 @@ from ._torch import OpOverload
 from .backends.reference import as_tuple
 from .layout import compute_dtype, fill_padding, sequence_mask, without_padding
 from .reference.s4d import _by_direction, discretize_real
-from .schemas import CONTRACTS, OPS, Contract
+from .schemas import CONTRACTS, OPS, OPS_ON, Contract
 
 _CHUNK = 64
 _PACKED = "packed batches (cu_seqlens) have no decomposition: their longest sequence is not known. Use lengths."
@@ -39,6 +39,10 @@ def _decomposition(contract: Contract, formula: Callable) -> Callable:
         return *out, *(args[0].new_zeros(empty.shape, dtype=empty.dtype) for empty in kept)
 
     return decomposed
+
+
+def _on_any(formula: Callable) -> Callable:
+    return lambda backend, *args: formula(*args)
 
 
 def _wave(decay: Tensor, phase: Tensor, steps: Tensor) -> tuple[Tensor, Tensor]:
@@ -162,7 +166,9 @@ def decompositions() -> dict[OpOverload, Callable]:
         "s4d_scan": _s4d,
         "s4d_block": _s4d_block,
     }
-    return {
-        OPS[name]: _decomposition(contract, other.get(name) or getattr(reference, name))
-        for name, contract in CONTRACTS.items()
-    }
+    table = {}
+    for name, contract in CONTRACTS.items():
+        formula = _decomposition(contract, other.get(name) or getattr(reference, name))
+        table[OPS[name]] = formula
+        table[OPS_ON[name]] = _on_any(formula)  # of a program that was exported inside of use_backend
+    return table

@@ -25,6 +25,10 @@ from .layout import compute_dtype, count_sequences
 
 LIBRARY = torch.library.Library("lyra", "DEF")
 
+ASKED = torch.library.Library("lyra_on", "DEF")
+"""The same ops with the name of a backend before their arguments, ``torch.ops.lyra_on.<name>(backend, ...)``: what
+compiled and exported programs hold where :func:`.use_backend` was in force."""
+
 SCAN_CHUNK = 64  # tokens between two checkpoints that s4d_scan leaves for its backward
 
 
@@ -279,9 +283,20 @@ if hasattr(torch.Tag, "needs_exact_strides"):  # the kernels want the contiguous
 
 for _name, _text in SCHEMAS.items():
     LIBRARY.define(_name + _text, tags=_TAGS)
+    ASKED.define(f"{_name}(str backend, {_text[1:]}", tags=_TAGS)
+
+
+def _on_any(fake: Callable[..., Any]) -> Callable[..., Any]:
+    return lambda backend, *args: fake(*args)
+
+
 for _contract in CONTRACTS.values():
-    torch.library.register_fake(f"lyra::{_contract.name}", _contract.fake, lib=LIBRARY)
-    torch.library.register_fake(f"lyra::{_contract.name}_backward", _contract.fake_backward, lib=LIBRARY)
+    for _name, _fake in ((_contract.name, _contract.fake), (f"{_contract.name}_backward", _contract.fake_backward)):
+        torch.library.register_fake(f"lyra::{_name}", _fake, lib=LIBRARY)
+        torch.library.register_fake(f"lyra_on::{_name}", _on_any(_fake), lib=ASKED)
 
 OPS = {name: getattr(torch.ops.lyra, name).default for name in SCHEMAS}
 """Every op's overload, by name."""
+
+OPS_ON = {name: getattr(torch.ops.lyra_on, name).default for name in SCHEMAS}
+"""The same of those that take a backend's name."""

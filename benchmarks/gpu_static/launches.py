@@ -145,7 +145,7 @@ def fake_card(backwards: int = 0, processors: int = H200, backend: str = "triton
     with contextlib.ExitStack() as stack:
         stack.enter_context(mock.patch.object(_launch, "_processors", lambda device: processors))
         stack.enter_context(mock.patch.object(_launch, "_capability", lambda device: (9, 0)))
-        stack.enter_context(mock.patch.object(backends, "_forced", backend))
+        stack.enter_context(backends.forcing(backend))
         for module in keeping:
             stack.enter_context(mock.patch.object(module, "needs_graph", lambda args: backwards > 0))
         stack.enter_context(

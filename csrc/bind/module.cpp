@@ -31,16 +31,49 @@ PyObject* available_cpu_isas(PyObject*, PyObject*) {
   return names;
 }
 
-PyObject* set_cpu_isa(PyObject*, PyObject* name) {
+// 1 and the set of that name; 0 where no set has it; -1 with an exception.
+int isa_named(PyObject* name, lyra::cpu::Isa* found) {
   for (lyra::cpu::Isa isa : kIsas) {
     PyObject* candidate = PyUnicode_FromString(lyra::cpu::isa_name(isa));
-    if (!candidate) return nullptr;
+    if (!candidate) return -1;
     const int equal = PyObject_RichCompareBool(candidate, name, Py_EQ);
     Py_DECREF(candidate);
-    if (equal < 0) return nullptr;
-    if (equal) return PyBool_FromLong(lyra::cpu::set_isa(isa));
+    if (equal) {
+      *found = isa;
+      return equal;
+    }
   }
-  return PyBool_FromLong(0);
+  return 0;
+}
+
+PyObject* set_cpu_isa(PyObject*, PyObject* name) {
+  lyra::cpu::Isa isa;
+  const int known = isa_named(name, &isa);
+  return known < 0 ? nullptr : PyBool_FromLong(known && lyra::cpu::set_isa(isa));
+}
+
+PyObject* chooser = nullptr;  // of choose_cpu_isa_by
+
+// Kernels run without the interpreter's lock, and under an exception they must not run at all: none gets out of here.
+bool choice_of_python(lyra::cpu::Isa* isa) {
+  const PyGILState_STATE state = PyGILState_Ensure();
+  PyObject *type, *value, *traceback;
+  PyErr_Fetch(&type, &value, &traceback);
+  PyObject* name = PyObject_CallNoArgs(chooser);
+  const int known = !name || name == Py_None ? 0 : isa_named(name, isa);
+  if (!name || known < 0) PyErr_WriteUnraisable(chooser);
+  Py_XDECREF(name);
+  PyErr_Restore(type, value, traceback);
+  PyGILState_Release(state);
+  return known > 0;
+}
+
+PyObject* choose_cpu_isa_by(PyObject*, PyObject* function) {
+  Py_INCREF(function);
+  Py_XDECREF(chooser);
+  chooser = function;
+  lyra::cpu::choose_isa_by(choice_of_python);
+  Py_RETURN_NONE;
 }
 
 PyObject* cuda_architectures(PyObject*, PyObject*) { return PyUnicode_FromString(LYRA_CUDA_ARCHITECTURES); }
@@ -48,7 +81,10 @@ PyObject* cuda_architectures(PyObject*, PyObject*) { return PyUnicode_FromString
 PyMethodDef kMethods[] = {
     {"cpu_isa", cpu_isa, METH_NOARGS, "Name of the instruction set that the CPU kernels use."},
     {"available_cpu_isas", available_cpu_isas, METH_NOARGS, "Instruction sets that were built and that this CPU has."},
-    {"set_cpu_isa", set_cpu_isa, METH_O, "Choose the instruction set by name; False if it is not available."},
+    {"set_cpu_isa", set_cpu_isa, METH_O,
+     "Choose the instruction set of the process by name; False if it is not available."},
+    {"choose_cpu_isa_by", choose_cpu_isa_by, METH_O,
+     "Ask a function for the instruction set at every call of a kernel, in its thread: a name, or None for the process's."},
     {"cuda_architectures", cuda_architectures, METH_NOARGS,
      "What the CUDA kernels are compiled for: \"sm_80, sm_90, compute_90\"; empty where they are not built."},
     {"plain_tensors", reinterpret_cast<PyCFunction>(reinterpret_cast<void (*)()>(lyra::plain_tensors)), METH_FASTCALL,

@@ -39,10 +39,12 @@ Isa initial() {
   return Isa::baseline;
 }
 
-std::atomic<Isa>& active() {
+std::atomic<Isa>& usual() {
   static std::atomic<Isa> isa{initial()};
   return isa;
 }
+
+std::atomic<bool (*)(Isa*)> choice_of_call{nullptr};
 
 }  // namespace
 
@@ -50,11 +52,17 @@ const char* isa_name(Isa isa) {
   return isa == Isa::avx512 ? "avx512" : isa == Isa::avx2 ? "avx2" : "baseline";
 }
 bool isa_available(Isa isa) { return built(isa) && cpu_has(isa); }
-Isa active_isa() { return active().load(std::memory_order_relaxed); }
+Isa active_isa() {
+  const auto choice = choice_of_call.load(std::memory_order_acquire);
+  Isa isa;
+  if (choice && choice(&isa) && isa_available(isa)) return isa;
+  return usual().load(std::memory_order_relaxed);
+}
 bool set_isa(Isa isa) {
   if (!isa_available(isa)) return false;
-  active().store(isa, std::memory_order_relaxed);
+  usual().store(isa, std::memory_order_relaxed);
   return true;
 }
+void choose_isa_by(bool (*choice)(Isa*)) { choice_of_call.store(choice, std::memory_order_release); }
 
 }  // namespace lyra::cpu

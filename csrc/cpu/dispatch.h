@@ -21,12 +21,16 @@ struct Threads {
 // ---- instruction sets ----------------------------------------------------------------------------------------
 enum class Isa { baseline, avx2, avx512 };
 
-// The set in use: the best that was built and that this CPU has, or what LYRA_CPU_ISA or set_isa() asked for.
+// The set that a kernel takes that this thread calls now, all its threads: what the function of choose_isa_by() says,
+// else set_isa() or LYRA_CPU_ISA, else the best that was built and that this CPU has.
 Isa active_isa();
 const char* isa_name(Isa isa);
 bool isa_available(Isa isa);
 // Returns false, and changes nothing, when that set was not built or this CPU lacks it.
 bool set_isa(Isa isa);
+// From now on every call of a kernel asks `choice`, on the thread of the call, before anything else: it returns true and
+// a set, or false to choose none. A set that is not available is not taken.
+void choose_isa_by(bool (*choice)(Isa*));
 
 }  // namespace lyra::cpu
 

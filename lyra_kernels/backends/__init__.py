@@ -15,7 +15,9 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import weakref
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from functools import cache
 from typing import Any
 
@@ -25,12 +27,16 @@ from .. import _torch
 from . import cpu, cuda, native, reference, triton
 from .backend import Backend, Limits, Operations
 from .cpu import available_cpu_isas, cpu_isa, use_cpu_isa
+from .scoped import Scoped
 
 _ROWS = (triton.BACKEND, cuda.BACKEND, cpu.BACKEND, reference.BACKEND)  # fastest first
 _BACKENDS = {backend.name: backend for backend in _ROWS}
 BACKENDS = tuple(_BACKENDS)
 
-_forced: str | None = None
+_FORCED = Scoped("lyra_kernels backend")
+_blocks, _recomputed = _FORCED.blocks, _FORCED.recomputed
+_traced: weakref.WeakKeyDictionary[Any, list[str | None]] = weakref.WeakKeyDictionary()
+"""The blocks that torch.compile is inside of, by its attempt to trace: one that it gives up leaves nothing behind."""
 
 __all__ = [
     "BACKENDS",
@@ -44,6 +50,7 @@ __all__ = [
     "cpu_isa",
     "default_backend",
     "forced",
+    "forcing",
     "implementation",
     "limits",
     "redescribed",
@@ -88,9 +95,21 @@ def _working(device: torch.device) -> Iterator[str]:
     yield "reference"
 
 
+@_torch.constant_when_compiled
+def _forced_when_compiled() -> str | None:
+    """:func:`forced` in code that torch.compile traces: a constant, guarded unless a block of that code made it."""
+    blocks = _traced.get(_torch.tracing())
+    if blocks:
+        return blocks[-1]
+    _torch.guard_on_result(__name__, "forced")
+    return forced()
+
+
+@_torch.traced_as(_forced_when_compiled)
+@_torch.never_compiled
 def forced() -> str | None:
-    """The backend that :func:`use_backend` asked for, or None."""
-    return _forced
+    """The backend that :func:`use_backend` asked for, in this thread or task, or None."""
+    return _FORCED.get() if _blocks.get() or _recomputed else None
 
 
 def limits(backend: str) -> Limits:
@@ -106,6 +125,7 @@ def runs_reference(backend: str | None, device: torch.device) -> bool:
     return kind not in ("cuda", "meta") and (kind != "cpu" or native.MODULE is None)
 
 
+@_torch.constant_when_compiled
 def check_device(op: str, backend: str, device: torch.device) -> None:
     """Refuse tensors that a forced backend cannot compute on.
 
@@ -122,25 +142,74 @@ def check_device(op: str, backend: str, device: torch.device) -> None:
     )
 
 
-@contextlib.contextmanager
-def use_backend(name: str | None) -> Iterator[None]:
-    """Serve every call inside the ``with`` block by one backend, in the whole process; None restores the choice.
+def forcing(name: str | None) -> AbstractContextManager[None]:
+    """:func:`use_backend` without its questions."""
+    return _FORCED.chosen(name)
+
+
+def check_available(name: str) -> None:
+    """Refuse a backend that cannot work here.
 
     Raises:
         ValueError: no such backend.
         RuntimeError: that backend cannot work on this machine; the message says why.
     """
-    global _forced
+    _check_name(name)
+    works, reason = availability()[name]
+    if not works:
+        raise RuntimeError(f"backend {name!r} is not available here: {reason}")
+
+
+@_torch.constant_when_compiled
+def _enter_when_compiled(name: str | None) -> str | None:
+    """Returns why not, since an error in here would look like one of the compiler."""
     if name is not None:
-        _check_name(name)
-        works, reason = availability()[name]
-        if not works:
-            raise RuntimeError(f"backend {name!r} is not available here: {reason}")
-    previous, _forced = _forced, name
+        try:
+            check_available(name)
+        except (ValueError, RuntimeError) as error:
+            return str(error)
+    _traced.setdefault(_torch.tracing(), []).append(name)
+    return None
+
+
+@_torch.constant_when_compiled
+def _leave_when_compiled() -> None:
+    _traced[_torch.tracing()].pop()
+
+
+@contextlib.contextmanager
+def _use_backend_when_compiled(name: str | None) -> Iterator[None]:
+    """:func:`use_backend` in code that torch.compile traces: a choice for what it traces inside, and nothing later."""
+    refusal = _enter_when_compiled(name)
+    if refusal is not None:
+        raise RuntimeError(refusal) if name in BACKENDS else ValueError(refusal)
     try:
         yield
     finally:
-        _forced = previous
+        _leave_when_compiled()
+
+
+@_torch.traced_as(_use_backend_when_compiled)
+@contextlib.contextmanager
+def use_backend(name: str | None) -> Iterator[None]:
+    """Serve every call inside the ``with`` block by one backend; None restores the choice.
+
+    It holds for the thread or asyncio task that is in the block, and for tasks that are started there; other threads,
+    also those that are started there, choose for themselves. A backward runs where its forward ran, inside the block or
+    not, and what ``torch.utils.checkpoint(..., use_reentrant=False)`` recomputes does too; the reentrant kind
+    recomputes by the blocks around the backward.
+
+    Code of torch.compile obeys blocks around its calls, for each of which it is compiled, and blocks inside it. What is
+    exported or traced inside a block keeps its backend.
+
+    Raises:
+        ValueError: no such backend.
+        RuntimeError: that backend cannot work on this machine; the message says why.
+    """
+    if name is not None:
+        check_available(name)
+    with forcing(name):
+        yield
 
 
 def _check_name(name: str) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 from torch import Tensor
 
 from .. import _torch, backends
-from ..schemas import LIBRARY, SCHEMAS
+from ..schemas import ASKED, LIBRARY, SCHEMAS
 from . import cpu, reference
 
 
@@ -25,6 +25,20 @@ def _on_gpus(name: str) -> Callable[..., Any]:
     return kernel
 
 
+def _as_asked(name: str) -> Callable[..., Any]:
+    """An op by the backend that its first argument names."""
+
+    def kernel(backend: str, *args: Any) -> Any:
+        if _torch.any_autocast_enabled():
+            with _torch.below_autocast():
+                return kernel(backend, *args)
+        backends.check_available(backend)
+        backends.check_device(name, backend, next(a.device for a in args if isinstance(a, Tensor)))
+        return backends.implementation(name, backend)(*args)
+
+    return kernel
+
+
 def register() -> None:
     """Once, when the package is imported."""
     formulas = reference.operations()
@@ -32,5 +46,6 @@ def register() -> None:
         if not _torch.has_kernel(f"lyra::{name}", "CPU"):
             LIBRARY.impl(name, cpu.PYTHON.get(name, formulas[name]), "CPU")
         LIBRARY.impl(name, _on_gpus(name), "CUDA")
+        ASKED.impl(name, _as_asked(name), "CompositeExplicitAutograd")
         for key in ("MPS", "XPU"):
             LIBRARY.impl(name, formulas[name], key)

@@ -22,7 +22,7 @@ from torch import Tensor
 from .. import _torch, backends
 from ..backends.reference import as_tuple
 from ..layout import without_padding
-from ..schemas import CONTRACTS, LIBRARY, OPS
+from ..schemas import ASKED, CONTRACTS, LIBRARY, OPS, OPS_ON
 from . import _watch
 from ._checks import autocast_enabled
 
@@ -40,13 +40,17 @@ def _call(name: str, backend: str | None, args: Sequence[Any], plain: bool = Fal
     if _torch.any_autocast_enabled():  # a backward inside of it would have products of halves
         with _torch.below_autocast():
             return _call(name, backend, args, plain)
-    if backend is not None:  # kernels read memory, and what is there may still have to be negated
-        args = [a.resolve_neg() if isinstance(a, Tensor) and a.is_neg() else a for a in args]
-        return backends.implementation(name, backend)(*args)
-    if args[0].is_cpu or not (plain or _torch.plain(args)):
+    if (backend is None and args[0].is_cpu) or not (plain or _torch.plain(args)):
         with _torch.below_autograd():
-            return OPS[name](*args)
-    return backends.serving(name, args[0].device)(*args)
+            return _dispatch(name, backend, args)
+    return (backends.serving(name, args[0].device) if backend is None else backends.implementation(name, backend))(
+        *args
+    )
+
+
+def _dispatch(name: str, backend: str | None, args: Sequence[Any]) -> Any:
+    """Run an op as a dispatcher op: on the backend that was asked for, which the op then names."""
+    return OPS[name](*args) if backend is None else OPS_ON[name](backend, *args)
 
 
 def laid_out(name: str, backend: str | None, x: Tensor) -> Tensor:
@@ -117,7 +121,8 @@ class Op:
         self.reference = _exact(lambda *args: formula(*self.contract.formula_arguments(args)))
         self.Function, self.Gradients = _functions(self)
         self.record = _record(self)
-        _register_autograd(self)
+        for asked in (False, True):
+            _register_autograd(self, asked)
 
     def prepared(self, grads: Arguments, args: Arguments) -> Arguments:
         """The outputs' gradients as the backward op takes them; for an op that has more to say than its contract."""
@@ -133,12 +138,11 @@ class Op:
             return self.reference(*args)
         if backend is not None:
             backends.check_device(self.name, backend, device)
-        compiling = torch.compiler.is_compiling()
-        if compiling and backend is None:
-            return OPS[self.name](*args)
+        if torch.compiler.is_compiling():
+            return _dispatch(self.name, backend, args)
         if not needs_graph(args):
             return _call(self.name, backend, args)
-        if not compiling and _torch.plain(args):
+        if _torch.plain(args):
             return self.record(backend, *args)
         return self.Function.apply(backend, *args)
 
@@ -159,7 +163,7 @@ class Op:
         if torch.is_grad_enabled() and not compiling:
             gradients = self.Gradients.apply(backend, *backward_args)
         elif compiling:
-            gradients = OPS[name](*backward_args)
+            gradients = _dispatch(name, backend, backward_args)
         else:
             gradients = _call(name, backend, backward_args)
         out: list[Tensor | None] = [None] * count
@@ -381,24 +385,29 @@ def _record(op: Op) -> Callable[..., Any]:
     return super(torch.autograd.Function, Recorded).apply
 
 
-def _register_autograd(op: Op) -> None:
-    """The same derivatives on the dispatcher ops themselves."""
+def _register_autograd(op: Op, asked: bool) -> None:
+    """The same derivatives on the dispatcher ops themselves; `asked`: on those that take a backend's name."""
+    backend: Arguments = (None,) * asked  # a gradient of its name
+
+    def split(ctx: Any, inputs: Arguments) -> Arguments:
+        ctx.backend = inputs[0] if asked else None
+        return inputs[asked:]
 
     def setup_context(ctx: Any, inputs: Arguments, output: Any) -> None:
-        extra = as_tuple(output)[op.outputs :]
-        ctx.count = len(inputs)
+        args, extra = split(ctx, inputs), as_tuple(output)[op.outputs :]
+        ctx.count = len(args)
         ctx.mark_non_differentiable(*extra)
-        _save(ctx, (*inputs, *extra))
+        _save(ctx, (*args, *extra))
 
     def backward(ctx: Any, *grads: Any) -> Any:
-        return op.backward(None, _saved(ctx), ctx.count, grads)
+        return *backend, *op.backward(ctx.backend, _saved(ctx), ctx.count, grads)
 
     def setup_gradients(ctx: Any, inputs: Arguments, output: Any) -> None:
-        _save(ctx, inputs)
+        _save(ctx, split(ctx, inputs))
 
     def double_backward(ctx: Any, *cotangents: Any) -> Any:
-        return op.double_backward(_saved(ctx), cotangents)
+        return *backend, *op.double_backward(_saved(ctx), cotangents)
 
-    name = f"lyra::{op.name}"
-    torch.library.register_autograd(name, backward, setup_context=setup_context, lib=LIBRARY)
-    torch.library.register_autograd(f"{name}_backward", double_backward, setup_context=setup_gradients, lib=LIBRARY)
+    name, library = (f"lyra_on::{op.name}", ASKED) if asked else (f"lyra::{op.name}", LIBRARY)
+    torch.library.register_autograd(name, backward, setup_context=setup_context, lib=library)
+    torch.library.register_autograd(f"{name}_backward", double_backward, setup_context=setup_gradients, lib=library)

@@ -39,8 +39,8 @@ class _OnTheCPU(TorchDispatchMode):
         self.served = served
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        if func.namespace == "lyra":
-            self.served.append((func.name().removeprefix("lyra::"), "cpu"))
+        if func.namespace == "lyra" or (func.namespace == "lyra_on" and args[0] == "cpu"):
+            self.served.append((func.name().split("::")[1], "cpu"))
         return func(*args, **(kwargs or {}))
 
 

@@ -11,7 +11,10 @@ from ... import _torch
 from ...schemas import OPS
 from .. import composed, native
 from ..backend import Backend, Operations
+from ..scoped import Scoped
 from . import fft_conv
+
+_ISA = Scoped("lyra_kernels CPU instruction set")
 
 
 def _on_the_cpu(name: str) -> Callable[..., Any]:
@@ -53,7 +56,7 @@ BACKEND = Backend(name="cpu", devices=("cpu", "meta"), availability=availability
 
 
 def cpu_isa() -> str | None:
-    """The instruction set that the C++ kernels use, or None where they are not built."""
+    """The instruction set that the C++ kernels use in this thread or task, or None where they are not built."""
     return None if native.MODULE is None else native.MODULE.cpu_isa()
 
 
@@ -62,20 +65,30 @@ def available_cpu_isas() -> tuple[str, ...]:
     return () if native.MODULE is None else tuple(native.MODULE.available_cpu_isas())
 
 
+@cache
+def _ask_at_every_call() -> None:
+    """Have the kernels ask for the choice, which costs a microsecond: for processes that make one."""
+    assert native.MODULE is not None
+    native.MODULE.choose_cpu_isa_by(_ISA.get)
+
+
 @contextlib.contextmanager
 def use_cpu_isa(name: str) -> Iterator[None]:
-    """Run the C++ kernels with one instruction set inside the ``with`` block, in the whole process.
+    """Run the C++ kernels with one instruction set inside the ``with`` block.
 
-    The environment variable ``LYRA_CPU_ISA`` does the same from the start.
+    It holds for the thread or asyncio task that is in the block, and for tasks that are started there. Kernels ask when
+    they are called, so that compiled code obeys blocks around its calls; a block inside a compiled function ends its
+    graph. What ``torch.utils.checkpoint(..., use_reentrant=False)`` recomputes has its forward's instruction set; any
+    other backward has that of its own time and thread.
+
+    The environment variable ``LYRA_CPU_ISA`` chooses one from the start, for the whole process.
 
     Raises:
         ValueError: that instruction set is not available; the message lists those that are.
     """
-    previous = cpu_isa()
-    if native.MODULE is None or not native.MODULE.set_cpu_isa(name):
+    if name not in available_cpu_isas():
         known = ", ".join(available_cpu_isas()) or "none (the C++ kernels are not built)"
         raise ValueError(f"CPU instruction set {name!r} is not available; available: {known}")
-    try:
+    _ask_at_every_call()
+    with _ISA.chosen(name):
         yield
-    finally:
-        native.MODULE.set_cpu_isa(previous)
