@@ -122,6 +122,8 @@ class BuildNative(build_ext):
         link += [f"-L{path}" for path in library_paths()] + ["-ltorch", "-ltorch_cpu", "-lc10", *extra_link]
         if sys.platform == "darwin":
             link += ["-undefined", "dynamic_lookup"]
+        else:  # lazily: a C++ program that loads the library for its operators has no Python's symbols
+            link += ["-ldl", "-Wl,-z,lazy"]
         self.call(link)
         os.replace(unfinished, target)
 

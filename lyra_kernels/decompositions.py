@@ -45,6 +45,57 @@ def _on_any(formula: Callable) -> Callable:
     return lambda backend, *args: formula(*args)
 
 
+def _expm1(x: Tensor) -> Tensor:
+    """``exp(x) - 1`` with the digits of a small ``x``; ONNX has no such op, and its exporter would subtract the 1."""
+    return torch.tanh(0.5 * x) * (torch.exp(x) + 1.0)
+
+
+def _rms_norm(x: Tensor, weight: Tensor | None, eps: float) -> Tensor:
+    """:func:`lyra_kernels.reference.rms_norm` with an eps that no optimizer of graphs takes for nothing.
+
+    onnxscript's takes a number within 1e-8 of zero for zero where it is added, and 1e-8 is the layers' eps. As a padded
+    position of a sum it is no operand of an addition.
+    """
+    value = x.to(compute_dtype(x))
+    mean_square = F.pad(value.square().mean(-1, keepdim=True), (0, 1), value=eps).sum(-1, keepdim=True)
+    value = value * torch.rsqrt(mean_square)
+    return (value if weight is None else value * weight).to(x.dtype)
+
+
+def _gated_conv(xv, conv_weight, conv_bias, norm_weight, lengths, cu_seqlens, eps, causal):
+    value = xv
+    if norm_weight is not None:  # in the compute dtype: reference.gated_conv rounds once, at its end
+        value = _rms_norm(without_padding(xv, lengths, 1.0).to(compute_dtype(xv)), norm_weight, eps)
+    return reference.gated_conv(value, conv_weight, conv_bias, None, lengths, None, eps, causal).to(xv.dtype)
+
+
+def _pgc(
+    u,
+    in_weight,
+    in_bias,
+    in_norm_weight,
+    conv_weight,
+    conv_bias,
+    out_weight,
+    out_bias,
+    out_norm_weight,
+    residual,
+    lengths,
+    cu_seqlens,
+    eps,
+    causal,
+):
+    value = without_padding(u, lengths).to(compute_dtype(u))
+    xv = F.linear(value, in_weight, in_bias)
+    gated = _gated_conv(xv, conv_weight, conv_bias, in_norm_weight, lengths, None, eps, causal)
+    out = F.linear(gated, out_weight, out_bias)
+    if out_norm_weight is not None:
+        out = _rms_norm(without_padding(out, lengths, 1.0), out_norm_weight, eps)
+    if residual is not None:
+        out = out + residual
+    return without_padding(out, lengths).to(u.dtype)
+
+
 def _wave(decay: Tensor, phase: Tensor, steps: Tensor) -> tuple[Tensor, Tensor]:
     """Real and imaginary part of ``a^step``, ``(H, M, steps)``."""
     magnitude, angle = torch.exp(decay.unsqueeze(-1) * steps), phase.unsqueeze(-1) * steps
@@ -143,7 +194,7 @@ def _s4d_block(
     x, norm_weight, log_dt, log_A_real, A_imag, C, D, weight, bias, mask, lengths, cu_seqlens, eps, add_input
 ):
     x = without_padding(x, lengths)
-    z = x if norm_weight is None else reference.rms_norm(x, norm_weight, eps)
+    z = x if norm_weight is None else _rms_norm(x, norm_weight, eps)
     y, _ = _s4d(z, log_dt, log_A_real, A_imag, C, D, lengths, cu_seqlens, None)
     return reference.gelu_glu(y, weight, bias, mask, x if add_input else None, lengths, cu_seqlens)
 
@@ -151,14 +202,22 @@ def _s4d_block(
 def decompositions() -> dict[OpOverload, Callable]:
     """A table for ``ExportedProgram.run_decompositions``: forward ops of ``torch.ops.lyra`` to plain formulas.
 
+    ``aten.expm1``, which they need, is in it too, by ``tanh``: exporters to ONNX lose its digits.
+
     The formulas use real arithmetic only and keep dynamic shapes. They compute what the ops do, less fast: the scan
     stays nearly linear in the length, long convolutions become direct ones. Their gradients are PyTorch's own.
+
+    AOTInductor compiles a convolution with as many taps as it was traced with for that number alone, and says nothing:
+    where the length is to be dynamic there, leave ``algorithm`` at "auto" or "scan".
 
     Raises:
         ValueError: later, from the decomposition of a packed batch (``cu_seqlens``); use ``lengths`` for exports.
     """
     # The others' reference formulas are such as they are.
     other: dict[str, Callable] = {
+        "rms_norm": _rms_norm,
+        "gated_conv": _gated_conv,
+        "pgc": _pgc,
         "s4d_kernel": reference.s4d_kernel_real,
         "causal_conv": _convolve,
         "fft_conv": _convolve,
@@ -166,7 +225,7 @@ def decompositions() -> dict[OpOverload, Callable]:
         "s4d_scan": _s4d,
         "s4d_block": _s4d_block,
     }
-    table = {}
+    table: dict[OpOverload, Callable] = {torch.ops.aten.expm1.default: _expm1}
     for name, contract in CONTRACTS.items():
         formula = _decomposition(contract, other.get(name) or getattr(reference, name))
         table[OPS[name]] = formula

@@ -27,7 +27,7 @@ def targets(program: torch.export.ExportedProgram) -> str:
 
 def test_every_forward_has_one():
     forwards = {op for name, op in OPS.items() if not name.endswith("_backward")}
-    assert set(lk.decompositions()) == forwards
+    assert set(lk.decompositions()) == forwards | {torch.ops.aten.expm1.default}
 
 
 @pytest.mark.parametrize("length", [1, 63, 64, 200])
@@ -71,15 +71,67 @@ def test_packed_batches_are_refused():
         program.run_decompositions(lk.decompositions())
 
 
-def test_onnx(tmp_path):
+class Padded(torch.nn.Module):
+    """A padded batch as positional arguments, which is what an exported program's runtimes have."""
+
+    def __init__(self, module: torch.nn.Module) -> None:
+        super().__init__()
+        self.module = module
+
+    def forward(self, x: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
+        return self.module(x, lengths=lengths)
+
+
+def assert_onnx(folder, module, args, others=(), optimize=True, atol=1e-5) -> None:
+    """What onnxruntime says, optimizing little and much, is what the module says."""
     pytest.importorskip("onnxscript")
     runtime = pytest.importorskip("onnxruntime")
-    model = Lyra(d_input=20, d_model=16, d_output=1, num_s4_layers=1).eval()
-    program = decomposed(model, torch.randint(20, (2, 30)))
-    torch.onnx.export(program, dynamo=True, verbose=False).save(tmp_path / "model.onnx")
-    session = runtime.InferenceSession(tmp_path / "model.onnx", providers=["CPUExecutionProvider"])
-    for length in (5, 64, 100):
-        x = torch.randint(20, (2, length))
-        (found,) = session.run(None, {session.get_inputs()[0].name: x.numpy()})
-        with torch.no_grad():
-            torch.testing.assert_close(torch.from_numpy(found), model(x), atol=1e-5, rtol=1e-4)
+    module = module.eval()
+    shapes = ({0: Dim.AUTO, 1: Dim.AUTO}, *({0: Dim.AUTO} for _ in args[1:]))
+    program = torch.export.export(module, args, dynamic_shapes=shapes).run_decompositions(lk.decompositions())
+    torch.onnx.export(program, dynamo=True, verbose=False, optimize=optimize).save(folder / "model.onnx")
+    for level in ("ORT_DISABLE_ALL", "ORT_ENABLE_BASIC", "ORT_ENABLE_EXTENDED", "ORT_ENABLE_ALL"):
+        options = runtime.SessionOptions()
+        options.graph_optimization_level = getattr(runtime.GraphOptimizationLevel, level)
+        session = runtime.InferenceSession(folder / "model.onnx", options, providers=["CPUExecutionProvider"])
+        for inputs in (args, *others):
+            names = (put.name for put in session.get_inputs())
+            (found,) = session.run(None, {n: x.numpy() for n, x in zip(names, inputs, strict=True)})
+            with torch.no_grad():
+                torch.testing.assert_close(torch.from_numpy(found), module(*inputs), atol=atol, rtol=1e-4)
+
+
+@pytest.mark.parametrize("pool", ["mean", *(pytest.param(how, marks=pytest.mark.full) for how in ("max", "first"))])
+def test_onnx_of_padded_batches(tmp_path, pool):
+    """A sequence of length 0 is a row of zeros, which only eps keeps from NaN."""
+    model = Padded(Lyra(d_input=20, d_model=8, num_pgc_layers=1, num_s4_layers=1, pool=pool))
+    batches = [
+        (torch.randint(20, (len(lengths), max(lengths))), torch.tensor(lengths))
+        for lengths in ([3, 40, 0], [1], [130, 0, 64, 65])
+    ]
+    assert_onnx(tmp_path, model, batches[0], batches[1:])
+
+
+@pytest.mark.parametrize("eps", [1e-8, *(pytest.param(eps, marks=pytest.mark.full) for eps in (1e-12, 1e-5))])
+@pytest.mark.parametrize("optimize", [False, True])
+def test_onnx_keeps_eps(tmp_path, eps, optimize):
+    rows = [torch.full((2, 3, 8), value) for value in (1e-4, 1e-6, 0.0)]
+    assert_onnx(tmp_path, lk.RMSNorm(8, eps), (rows[0],), [(row,) for row in rows[1:]], optimize, atol=0.0)
+
+
+@pytest.mark.parametrize("causal", [True, pytest.param(False, marks=pytest.mark.full)])
+def test_onnx_of_tiny_activations(tmp_path, causal):
+    u = torch.randn(2, 10, 4)
+    assert_onnx(tmp_path, lk.PGC(4, causal=causal), (u,), [(1e-6 * u,), (0.0 * u,), (u[:, :1],)], atol=1e-6)
+
+
+def test_onnx_of_slow_modes(tmp_path):
+    """Whose exp(dt A) is nearly 1: ONNX has no expm1."""
+    layer = lk.S4D(4, d_state=4, transposed=False, algorithm="scan", dt_min=1e-6, dt_max=1e-6)
+
+    class Convolution(torch.nn.Module):
+        def forward(self, u: torch.Tensor) -> torch.Tensor:
+            k = layer.kernel
+            return 1e6 * lk.s4d_conv(u, k.log_dt, k.log_A_real, k.A_imag, k.C, None, algorithm="scan")
+
+    assert_onnx(tmp_path, Convolution(), (torch.rand(2, 5, 4),), atol=1e-5)

@@ -1,0 +1,64 @@
+// The schemas of the ops where no Python is: in a C++ program that runs an AOTInductor package.
+//
+// In Python lyra_kernels/schemas.py defines them, compiled library or not; a test compares the two. Backward ops are left
+// out, since no package holds one.
+#include <dlfcn.h>
+
+#include "bind/call.h"
+
+namespace lyra::binding {
+namespace {
+
+bool in_python() {
+  using IsInitialized = int (*)();
+  const auto initialized = reinterpret_cast<IsInitialized>(dlsym(RTLD_DEFAULT, "Py_IsInitialized"));
+  return initialized && initialized();
+}
+
+constexpr const char* kSchemas[] = {
+    "rms_norm(Tensor x, Tensor? weight, float eps) -> Tensor",
+    "gated_conv(Tensor xv, Tensor conv_weight, Tensor? conv_bias, Tensor? norm_weight, Tensor? lengths, "
+    "Tensor? cu_seqlens, float eps, bool causal) -> Tensor",
+    "pgc(Tensor u, Tensor in_weight, Tensor? in_bias, Tensor? in_norm_weight, Tensor conv_weight, "
+    "Tensor? conv_bias, Tensor out_weight, Tensor? out_bias, Tensor? out_norm_weight, Tensor? residual, "
+    "Tensor? lengths, Tensor? cu_seqlens, float eps, bool causal) -> Tensor",
+    "gelu_glu(Tensor y, Tensor weight, Tensor? bias, Tensor? mask, Tensor? residual, Tensor? lengths, "
+    "Tensor? cu_seqlens) -> Tensor",
+    "s4d_kernel(Tensor log_dt, Tensor log_A_real, Tensor A_imag, Tensor C, SymInt length) -> Tensor",
+    "causal_conv(Tensor u, Tensor kernel, Tensor? reverse_kernel, Tensor? D, Tensor? lengths, "
+    "Tensor? cu_seqlens) -> Tensor",
+    "fft_conv(Tensor u, Tensor kernel, Tensor? reverse_kernel, Tensor? D, Tensor? lengths, "
+    "Tensor? cu_seqlens) -> Tensor",
+    "s4d_fft(Tensor u, Tensor log_dt, Tensor log_A_real, Tensor A_imag, Tensor C, Tensor? D, Tensor? lengths, "
+    "Tensor? cu_seqlens) -> Tensor",
+    "s4d_scan(Tensor u, Tensor log_dt, Tensor log_A_real, Tensor A_imag, Tensor C, Tensor? D, Tensor? lengths, "
+    "Tensor? cu_seqlens, Tensor? initial_state, bool save) -> (Tensor, Tensor, Tensor)",
+    "s4d_block(Tensor x, Tensor? norm_weight, Tensor log_dt, Tensor log_A_real, Tensor A_imag, Tensor C, "
+    "Tensor? D, Tensor weight, Tensor? bias, Tensor? mask, Tensor? lengths, Tensor? cu_seqlens, float eps, "
+    "bool add_input, bool save) -> (Tensor, Tensor, Tensor, Tensor)",
+};
+
+// Ops whose kernel for CPUs is written in Python.
+constexpr char kFftConv[] = "fft_conv", kS4dFft[] = "s4d_fft", kS4dBlock[] = "s4d_block";
+
+template <const char* name>
+void refuse(StableIValue*, uint64_t, uint64_t) {
+  STD_TORCH_CHECK(false, "lyra::", name, " has no kernel in C++: export the model with algorithm=\"scan\", or compile ",
+                  "program.run_decompositions(lk.decompositions())");
+}
+
+}  // namespace
+}  // namespace lyra::binding
+
+STABLE_TORCH_LIBRARY_FRAGMENT(lyra, m) {
+  if (lyra::binding::in_python()) return;
+  for (const char* schema : lyra::binding::kSchemas) m.def(schema);
+}
+
+STABLE_TORCH_LIBRARY_IMPL(lyra, CPU, m) {
+  using namespace lyra::binding;
+  if (in_python()) return;
+  m.impl(kFftConv, &refuse<kFftConv>);
+  m.impl(kS4dFft, &refuse<kS4dFft>);
+  m.impl(kS4dBlock, &refuse<kS4dBlock>);
+}
