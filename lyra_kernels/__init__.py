@@ -9,7 +9,18 @@ from .decompositions import decompositions
 from .environment import env_report
 from .graphs import graphed
 from .layers import PGC, S4D, RMSNorm, S4DKernel
-from .ops import causal_conv, fft_conv, gated_conv, gelu_glu, pgc, rms_norm, s4d_block, s4d_conv, s4d_kernel
+from .ops import (
+    causal_conv,
+    fft_conv,
+    flop_formulas,
+    gated_conv,
+    gelu_glu,
+    pgc,
+    rms_norm,
+    s4d_block,
+    s4d_conv,
+    s4d_kernel,
+)
 from .version import __version__
 
 dispatcher.register()
@@ -26,6 +37,7 @@ __all__ = [
     "env_report",
     "explain_choice",
     "fft_conv",
+    "flop_formulas",
     "gated_conv",
     "gelu_glu",
     "graphed",

@@ -6,8 +6,9 @@ Each was there from torch 2.10 on; where a version does without one, this is the
 from __future__ import annotations
 
 import inspect
+import sys
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, TypeVar
 
 import torch
@@ -24,10 +25,12 @@ __all__ = [
     "as_outside_a_kernel",
     "below_autocast",
     "below_autograd",
+    "beside",
     "checkpoints",
     "constant_when_compiled",
     "current_cuda_device",
     "dispatches_seen_by",
+    "distributed",
     "forward_mode_active",
     "guard_on_result",
     "has_global_hooks",
@@ -35,6 +38,7 @@ __all__ = [
     "has_kernel",
     "never_compiled",
     "plain",
+    "register_sharding",
     "scalar_type",
     "stands_for_an_ordinary_tensor",
     "tf32_allowed",
@@ -120,7 +124,12 @@ def has_global_hooks() -> bool:
 
 
 def stands_for_an_ordinary_tensor(x: Tensor) -> bool:
-    """Whether a tensor of a subclass is how PyTorch traces an ordinary one, not one that stores something else."""
+    """Whether a tensor of a subclass is how PyTorch traces an ordinary one, or a whole one of many ranks.
+
+    Not one that stores something else, or a part.
+    """
+    if distributed(x):
+        return all(placement.is_replicate() for placement in x.placements)  # type: ignore[attr-defined]
     from torch._subclasses.fake_tensor import FakeTensor  # slow to import
     from torch._subclasses.functional_tensor import FunctionalTensor
 
@@ -201,6 +210,69 @@ def dispatches_seen_by(see: Callable[[OpOverload, Sequence[Any], dict[str, Any],
             return result
 
     return Mode()
+
+
+def register_sharding(
+    strategies: dict[Any, Callable[[Sequence[Any]], tuple[list[list[Any]], list[list[Any]]]]],
+) -> None:
+    """Tell DTensor how ops are split over a mesh.
+
+    Not ``torch.distributed.tensor.experimental.register_sharding``: its cache of decisions does not see which optional
+    tensors are None, nor the length of an output, and among several ways it takes the cheapest by an estimate, which
+    need not be the way that the forward went.
+
+    Args:
+        strategies: of an op, a function of its arguments, where tensors are DTensorSpec (``placements``, ``mesh``,
+            ``shape``); it returns the placements that the op's tensors must have, in order, and those of its outputs.
+    """
+    from torch.distributed.tensor import DTensor
+    from torch.distributed.tensor._dtensor_spec import DTensorSpec
+    from torch.distributed.tensor._op_schema import OpSpec, OpStrategy, RuntimeSchemaInfo
+
+    def registered(strategy: Callable[..., Any]) -> Callable[[Any], Any]:
+        def function(schema: Any) -> Any:
+            args = [a.strategies[0].output_spec if isinstance(a, OpStrategy) else a for a in schema.args_schema]
+            specs = [a for a in args if isinstance(a, DTensorSpec)]
+            wanted, outputs = strategy(args)
+            mesh = specs[0].mesh
+            inputs = [DTensorSpec(mesh, tuple(w), s.tensor_meta) for w, s in zip(wanted, specs, strict=True)]
+            found = tuple(DTensorSpec(mesh, tuple(placements)) for placements in outputs)
+            costs = [[0.0] for _ in specs]  # of no interest where there is one way
+            return OpStrategy([OpSpec(found[0] if len(found) == 1 else found, inputs, costs)])
+
+        return function
+
+    dispatcher: Any = DTensor._op_dispatcher
+
+    def call(op: OpOverload, args: Any, kwargs: Any) -> Any:
+        """As DTensor does it, but what was moved or cut may lie in strides that kernels do not take."""
+        info = dispatcher.unwrap_to_op_info(op, args, kwargs)
+        dispatcher.sharding_propagator.propagate(info)
+        sharding = info.output_sharding
+        if sharding.needs_redistribute:
+            dispatcher.redistribute_local_args(info, sharding.redistribute_schema, False)
+        result = op(*[a.contiguous() if isinstance(a, Tensor) else a for a in info.local_args])
+        return dispatcher.wrap(result, sharding.output_spec)
+
+    for op, strategy in strategies.items():
+        info = RuntimeSchemaInfo(static_argnum=0)  # every argument counts
+        dispatcher.sharding_propagator.register_op_strategy(op, registered(strategy), info)
+        dispatcher._custom_op_handlers[op] = call
+
+
+def distributed(x: Any) -> bool:
+    """Whether x is a DTensor."""
+    module = sys.modules.get("torch.distributed.tensor")
+    return module is not None and isinstance(x, module.DTensor)
+
+
+def beside(x: Tensor) -> AbstractContextManager:
+    """Inside, tensors that are made count as whole on every rank where x is a DTensor."""
+    if torch.compiler.is_dynamo_compiling() or not distributed(x):
+        return nullcontext()
+    from torch.distributed.tensor.experimental import implicit_replication
+
+    return implicit_replication()
 
 
 def constant_when_compiled(function: F) -> F:

@@ -15,6 +15,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from . import _torch
+
 
 def compute_dtype(x: Tensor) -> torch.dtype:
     """The dtype that the arithmetic on ``x`` is done in: float64 for float64, else float32."""
@@ -47,7 +49,10 @@ def fill_padding(x: Tensor, mask: Tensor | None, value: float = 0.0) -> Tensor:
 
 def without_padding(x: Tensor, lengths: Tensor | None, value: float = 0.0) -> Tensor:
     """``x (B, L, C)`` with ``value`` where a padded batch has no tokens."""
-    return fill_padding(x, sequence_mask(lengths, x.shape[1]), value)
+    if lengths is None:
+        return x
+    with _torch.beside(lengths):
+        return fill_padding(x, sequence_mask(lengths, x.shape[1]), value)
 
 
 def unpack(x: Tensor, cu_seqlens: Tensor) -> tuple[Tensor, Tensor]:

@@ -70,6 +70,8 @@ class Contract:
         arguments: in order.
         fake: takes the arguments by position, returns empty outputs.
         outputs: names of those with a gradient; kept: of those that are there for the backward, after them.
+        apart: what the op computes each by itself, so that a part of it may be given alone: "positions" of a sequence,
+            "channels". Sequences are so in every op.
 
     Attributes:
         differentiable: positions of the arguments with a gradient.
@@ -90,9 +92,10 @@ class Contract:
         fake: Callable[..., Any],
         outputs: tuple[str, ...] = ("output",),
         kept: tuple[str, ...] = (),
+        apart: str | None = None,
     ) -> None:
         self.name, self.arguments, self.fake = name, tuple(arguments), fake
-        self.outputs, self.kept = outputs, kept
+        self.outputs, self.kept, self.apart = outputs, kept, apart
         self.differentiable = self.positions(*_DIFFERENTIABLE)
         self.per_sequence = self.positions(*_PER_SEQUENCE)
         self.residuals = self.positions(Role.RESIDUAL)
@@ -237,7 +240,9 @@ def _fake_s4d_block(x, norm_weight, log_dt, log_A_real, A_imag, C, D, weight, bi
 CONTRACTS = {
     contract.name: contract
     for contract in (
-        Contract("rms_norm", [*_of(Role.VECTORS)("x"), *_parameters("weight?"), *_EPS], _fake_like),
+        Contract(
+            "rms_norm", [*_of(Role.VECTORS)("x"), *_parameters("weight?"), *_EPS], _fake_like, apart="positions"
+        ),
         Contract(
             "gated_conv",
             [*_activation("xv"), *_parameters("conv_weight", "conv_bias?", "norm_weight?"), *_ROWS, *_EPS, *_CAUSAL],
@@ -249,11 +254,14 @@ CONTRACTS = {
             [*_activation("y"), *_parameters("weight", "bias?"), *_of(Role.MASK)("mask?"),
              *_RESIDUAL, *_ROWS],
             _fake_like,
+            apart="positions",
         ),
-        Contract("s4d_kernel", [*_MODES, Argument("SymInt", "length", Role.EXTENT)], _fake_s4d_kernel),
-        Contract("causal_conv", _CONVOLUTION, _fake_like),
-        Contract("fft_conv", _CONVOLUTION, _fake_like),
-        Contract("s4d_fft", [*_activation("u"), *_MODES, *_parameters("D?"), *_ROWS], _fake_like),
+        Contract(
+            "s4d_kernel", [*_MODES, Argument("SymInt", "length", Role.EXTENT)], _fake_s4d_kernel, apart="channels"
+        ),
+        Contract("causal_conv", _CONVOLUTION, _fake_like, apart="channels"),
+        Contract("fft_conv", _CONVOLUTION, _fake_like, apart="channels"),
+        Contract("s4d_fft", [*_activation("u"), *_MODES, *_parameters("D?"), *_ROWS], _fake_like, apart="channels"),
         Contract(
             "s4d_scan",
             [*_activation("u"), *_MODES, *_parameters("D?"), *_ROWS, *_state("initial_state?"),
@@ -261,6 +269,7 @@ CONTRACTS = {
             _fake_s4d_scan,
             outputs=("y", "final_state"),
             kept=("checkpoints",),
+            apart="channels",
         ),
         Contract(
             "s4d_block",

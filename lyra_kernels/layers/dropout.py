@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -23,4 +22,4 @@ class ChannelDropout(nn.Dropout):
         """What channels are multiplied by, ``(sequences, channels)``, beside activations; None for no dropout."""
         if not self.training or self.p == 0.0:
             return None
-        return F.dropout(torch.ones(sequences, channels, dtype=compute_dtype(like), device=like.device), self.p)
+        return F.dropout(like.new_ones((sequences, channels), dtype=compute_dtype(like)), self.p)

@@ -255,7 +255,7 @@ class S4D(nn.Module):
         z = self.activation(y.transpose(1, 2))
         dropout = self.dropout
         if isinstance(dropout, ChannelDropout) and dropout.training and (cu_seqlens is not None or group is not None):
-            ones = torch.ones(count_sequences(y, cu_seqlens), self.d_model, 1, dtype=compute_dtype(y), device=y.device)
+            ones = y.new_ones((count_sequences(y, cu_seqlens), self.d_model, 1), dtype=compute_dtype(y))
             mask = dropout(ones)  # of whole sequences, which z is not
             if group is not None:
                 mask = from_first_rank(mask, group)

@@ -1,6 +1,7 @@
 """The public functions: checks, casts and layout here, the work in the backends."""
 
 from .conv import causal_conv, fft_conv
+from .flops import flop_formulas
 from .gated_conv import gated_conv
 from .gelu_glu import gelu_glu
 from .pgc import pgc
@@ -12,6 +13,7 @@ from .s4d_kernel import s4d_kernel
 __all__ = [
     "causal_conv",
     "fft_conv",
+    "flop_formulas",
     "gated_conv",
     "gelu_glu",
     "pgc",

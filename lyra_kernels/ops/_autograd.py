@@ -25,6 +25,7 @@ from ..layout import without_padding
 from ..schemas import ASKED, CONTRACTS, LIBRARY, OPS, OPS_ON
 from . import _watch
 from ._checks import autocast_enabled
+from .sharding import refuse_mixed
 
 Arguments = tuple[Any, ...]
 _vjp: Callable[..., tuple[Any, Callable[..., Any]]] = cast(Any, torch.func.vjp)
@@ -41,11 +42,15 @@ def _call(name: str, backend: str | None, args: Sequence[Any], plain: bool = Fal
         with _torch.below_autocast():
             return _call(name, backend, args, plain)
     if (backend is None and args[0].is_cpu) or not (plain or _torch.plain(args)):
-        with _torch.below_autograd():
-            return _dispatch(name, backend, args)
-    return (backends.serving(name, args[0].device) if backend is None else backends.implementation(name, backend))(
-        *args
-    )
+        try:
+            with _torch.below_autograd():
+                return _dispatch(name, backend, args)
+        except RuntimeError:
+            refuse_mixed(name, args)
+            raise
+    if backend is None:
+        return backends.serving(name, args[0].device)(*args)
+    return backends.implementation(name, backend)(*args)
 
 
 def _dispatch(name: str, backend: str | None, args: Sequence[Any]) -> Any:

@@ -2,14 +2,8 @@
 
 from __future__ import annotations
 
-import datetime
-import importlib
 import inspect
-import json
-import multiprocessing
 import re
-import sys
-import traceback
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -21,7 +15,7 @@ from torch import Tensor
 
 import lyra_kernels as lk
 
-from . import cases
+from . import cases, processes
 
 RANKS = 3
 README = Path(__file__).resolve().parents[2] / "README.md"
@@ -231,36 +225,6 @@ CHECKS |= {
 }
 
 
-def _main(rank: int, folder: Path) -> None:
-    torch.set_num_threads(1)
-    store = dist.FileStore(str(folder / "store"), RANKS)
-    dist.init_process_group("gloo", store=store, rank=rank, world_size=RANKS, timeout=datetime.timedelta(seconds=60))
-    failed = {}
-    for name, function in CHECKS.items():
-        mine = None
-        try:
-            function(dist.group.WORLD)
-        except BaseException:
-            mine = traceback.format_exc()
-            print(f"{name}, rank {rank}: {mine}", file=sys.stderr)  # what follows may be out of step, and die
-        every: list = [None] * RANKS
-        dist.all_gather_object(every, mine)
-        errors = [f"rank {r}: {error}" for r, error in enumerate(every) if error]
-        if errors:
-            failed[name] = "\n".join(errors)
-    if rank == 0:
-        (folder / "failed.json").write_text(json.dumps(failed))
-    dist.destroy_process_group()
-
-
 if __name__ == "__main__":
-    # Forked before anything runs, so that they import once, also what derivatives will need.
-    for module in ("torch.export", "torch.fx.experimental.symbolic_shapes"):
-        importlib.import_module(module)
-    fork = multiprocessing.get_context("fork")
-    processes = [fork.Process(target=_main, args=(rank, Path(sys.argv[1]))) for rank in range(RANKS)]
-    for process in processes:
-        process.start()
-    for process in processes:
-        process.join()
-    sys.exit(max(abs(process.exitcode or 0) for process in processes))
+    # What derivatives will need.
+    processes.run(CHECKS, RANKS, "torch.export", "torch.fx.experimental.symbolic_shapes")
