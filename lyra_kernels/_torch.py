@@ -19,6 +19,7 @@ from torch.utils._pytree import TreeSpec, tree_flatten, tree_unflatten
 
 __all__ = [
     "GLOBAL_HOOKS",
+    "TRANSFORMS",
     "OpOverload",
     "TreeSpec",
     "any_autocast_enabled",
@@ -58,6 +59,9 @@ below_autograd: Callable[[], AbstractContextManager] = torch._C._AutoDispatchBel
 
 any_autocast_enabled: Callable[[], bool] = torch._C._is_any_autocast_enabled
 """Whether autocast is on for any kind of device."""
+
+TRANSFORMS = "FuncTorchDynamicLayerFrontMode"
+"""The dispatcher's key where ops arrive while a transform of ``torch.func`` is under way, before anything else."""
 
 transforms_active: Callable[[], bool] = torch._C._are_functorch_transforms_active
 """Whether a transform of ``torch.func`` is under way."""

@@ -155,11 +155,9 @@ class PGC(nn.Module):
         if weights is None:
             return None
         children: Any = self._modules
-        same = children["in_norm"].eps == children["out_norm"].eps and self._convolves_as_made(children["conv"])
-        return weights if same else None
-
-    def _convolves_as_made(self, conv: nn.Conv1d) -> bool:
-        return conv.padding == self._padding and conv.groups == self.d_inner
+        conv = children["conv"]
+        same = conv.padding == self._padding and conv.groups == self.d_inner
+        return weights if same and children["in_norm"].eps == children["out_norm"].eps else None
 
     def _composed(self, u: Tensor, lengths: Tensor | None, cu_seqlens: Tensor | None) -> Tensor:
         """The layer up to its dropout, of its children."""
@@ -167,7 +165,7 @@ class PGC(nn.Module):
         lengths, cu_seqlens = layout(u, lengths, cu_seqlens)
         xv = self.in_proj(without_padding(u, lengths))
         gate = plain_tensors(self, _GATE)
-        if gate is not None and self._convolves_as_made(self.conv):
+        if gate is not None and self.conv.padding == self._padding and self.conv.groups == self.d_inner:
             norm_weight, weight, bias = gate
             z = ops.gated_conv(
                 xv,

@@ -7,14 +7,16 @@ An :class:`Op` is the contract of a dispatcher op and its reference formula. Fro
 * ``Op.record``, the same without these rules, which is faster: where no transform is under way;
 * ``Op.Gradients``, the Function behind the backward, differentiable in turn through the reference formula, so that
   double backward and ``torch.func`` transforms work to any order;
-* the same formulas registered on the dispatcher ops themselves, which is what torch.compile and torch.export see.
+* the same Functions registered on the dispatcher ops themselves, which is what torch.compile, torch.export and
+  torch.jit.trace see.
 """
 
 from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Sequence
-from typing import Any, cast
+from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -22,13 +24,10 @@ from torch import Tensor
 from .. import _torch, backends
 from ..backends.reference import as_tuple
 from ..layout import without_padding
-from ..schemas import ASKED, CONTRACTS, LIBRARY, OPS, OPS_ON
+from ..schemas import ASKED, LIBRARY, OPS, OPS_ON
 from . import _watch
-from ._checks import autocast_enabled
+from ._formula import Arguments, Formula
 from .sharding import refuse_mixed
-
-Arguments = tuple[Any, ...]
-_vjp: Callable[..., tuple[Any, Callable[..., Any]]] = cast(Any, torch.func.vjp)
 
 
 def _call(name: str, backend: str | None, args: Sequence[Any], plain: bool = False) -> Any:
@@ -88,18 +87,6 @@ def _select(x: Any, dim: int | None, i: int) -> Any:
     return x.select(dim, i) if isinstance(x, Tensor) and dim is not None else x
 
 
-def _exact(formula: Callable) -> Callable:
-    """The formula with autocast off: the dtypes of its arguments say how to compute."""
-
-    def function(*args: Any) -> Any:
-        if not autocast_enabled(args[0]):
-            return formula(*args)
-        with torch.autocast(args[0].device.type, enabled=False):
-            return formula(*args)
-
-    return function
-
-
 def needs_graph(args: Sequence[Any]) -> bool:
     """Whether a call must be recorded: by autograd, forward-mode AD or a torch.func transform."""
     if _torch.transforms_active() or _torch.forward_mode_active():
@@ -111,7 +98,7 @@ def needs_graph(args: Sequence[Any]) -> bool:
     return False
 
 
-class Op:
+class Op(Formula):
     """How one op is differentiated.
 
     Args:
@@ -120,14 +107,10 @@ class Op:
     """
 
     def __init__(self, name: str, formula: Callable) -> None:
-        self.name = name
-        self.contract = CONTRACTS[name]
-        self.outputs = len(self.contract.outputs)
-        self.reference = _exact(lambda *args: formula(*self.contract.formula_arguments(args)))
+        super().__init__(name, formula)
         self.Function, self.Gradients = _functions(self)
         self.record = _record(self)
-        for asked in (False, True):
-            _register_autograd(self, asked)
+        _register(self)
 
     def prepared(self, grads: Arguments, args: Arguments) -> Arguments:
         """The outputs' gradients as the backward op takes them; for an op that has more to say than its contract."""
@@ -149,6 +132,8 @@ class Op:
             return _call(self.name, backend, args)
         if _torch.plain(args):
             return self.record(backend, *args)
+        if torch.jit.is_tracing():
+            return _dispatch(self.name, backend, args)  # a trace cannot hold a Function
         return self.Function.apply(backend, *args)
 
     def backward(self, backend: str | None, values: Arguments, count: int, grads: Arguments) -> Arguments:
@@ -161,8 +146,9 @@ class Op:
         if not [g for g in grads if g is not None]:
             return (None,) * count
         save = self.contract.save
-        if save is not None and not args[save] and args[0].numel():
-            raise RuntimeError(f"lyra::{self.name} was called with save=False, so it has no backward")
+        if save is not None and not args[save]:  # in a program that was made where nothing needed gradients
+            again = [backend, *args[:save], True, *args[save + 1 :]]
+            kept = (OPS[self.name](*again[1:]) if backend is None else self.Function.apply(*again))[self.outputs :]
         compiling = torch.compiler.is_compiling()
         backward_args = self.contract.backward_arguments(self.prepared(grads, args), args, kept)
         if torch.is_grad_enabled() and not compiling:
@@ -180,70 +166,6 @@ class Op:
             if args[i] is not None:
                 out[i] = without_padding(grads[0], lengths)
         return tuple(out)
-
-    # ---- through the reference formula -----------------------------------------------------------------------
-    def present(self, args: Arguments) -> tuple[int, ...]:
-        """Positions of the differentiable arguments that are there."""
-        return tuple(i for i in self.contract.differentiable if args[i] is not None)
-
-    def formula(self, args: Arguments) -> Callable[..., tuple[Tensor, ...]]:
-        """The reference as a function of its differentiable arguments alone."""
-        present = self.present(args)
-
-        def function(*values: Tensor) -> tuple[Tensor, ...]:
-            full = list(args)
-            for i, value in zip(present, values, strict=True):
-                full[i] = value
-            return as_tuple(self.reference(*full))[: self.outputs]
-
-        return function
-
-    def reference_gradients(self, grads: Arguments, args: Arguments) -> tuple[Tensor, ...]:
-        """Gradients of the present differentiable arguments, by the reference."""
-        outputs, vjp = _vjp(self.formula(args), *(args[i] for i in self.present(args)))
-        return vjp(_cotangents(grads, outputs))
-
-    def jvp(self, args: Arguments, tangents: Arguments) -> tuple[Tensor, ...]:
-        """Forward-mode derivative of the op."""
-        present = self.present(args)
-        return _pushforward(self.formula(args), [args[i] for i in present], [tangents[i] for i in present])
-
-    def jvp_of_backward(self, backward_args: Arguments, tangents: Arguments) -> tuple[Tensor, ...]:
-        """Forward-mode derivative of the backward op."""
-        function, positions = self.gradient_formula(backward_args)
-        pushed = _pushforward(function, [backward_args[i] for i in positions], [tangents[i] for i in positions])
-        args = self.contract.split(backward_args)[1]
-        return self.contract.gradients(args, dict(zip(self.present(args), pushed, strict=True)))
-
-    def double_backward(self, backward_args: Arguments, cotangents: Arguments) -> Arguments:
-        """Gradients of the backward op's arguments."""
-        function, positions = self.gradient_formula(backward_args)
-        outputs, vjp = _vjp(function, *(backward_args[i] for i in positions))
-        present = self.present(self.contract.split(backward_args)[1])
-        wanted = tuple(c for i, c in zip(self.contract.returned, cotangents, strict=True) if i in present)
-        out: list[Tensor | None] = [None] * len(backward_args)
-        for i, gradient in zip(positions, vjp(_cotangents(wanted, outputs)), strict=True):
-            out[i] = gradient
-        return tuple(out)
-
-    def gradient_formula(self, backward_args: Arguments) -> tuple[Callable[..., tuple[Tensor, ...]], tuple[int, ...]]:
-        """`reference_gradients` as a function of what it is differentiable in, and those arguments' positions."""
-        # One tensor may stand in two places, which views tell apart.
-        backward_args = tuple(a.view_as(a) if isinstance(a, Tensor) else a for a in backward_args)
-        grads, args = self.contract.split(backward_args)
-        given = [i for i, g in enumerate(grads) if g is not None]
-        present = self.present(args)
-
-        def function(*values: Tensor) -> tuple[Tensor, ...]:
-            new_grads, new_args = list(grads), list(args)
-            for i, value in zip(given, values[: len(given)], strict=True):
-                new_grads[i] = value
-            for i, value in zip(present, values[len(given) :], strict=True):
-                new_args[i] = value
-            return self.reference_gradients(tuple(new_grads), tuple(new_args))
-
-        wanted = [*(grads[i] for i in given), *(args[i] for i in present)]
-        return function, tuple(next(k for k, a in enumerate(backward_args) if a is w) for w in wanted)
 
     # ---- vmap ------------------------------------------------------------------------------------------------
     def vmap(self, size: int, in_dims: Arguments, backend: str | None, args: Arguments) -> tuple[Any, Any]:
@@ -286,19 +208,6 @@ def _loop(function: Callable, size: int, in_dims: Arguments, args: Arguments) ->
     if isinstance(results[0], Tensor):
         return torch.stack(results), 0
     return tuple(torch.stack(column) for column in zip(*results, strict=True)), tuple(0 for _ in results[0])
-
-
-def _pushforward(function: Callable, inputs: Sequence[Tensor], tangents: Sequence[Tensor | None]) -> tuple[Tensor, ...]:
-    """Forward-mode derivative, as the derivative of the reverse mode in its cotangent (which is linear)."""
-    outputs, vjp = _vjp(function, *inputs)
-    _, pushforward = _vjp(vjp, tuple(torch.zeros_like(o) for o in outputs))
-    given = tuple(torch.zeros_like(x) if t is None else t.to(x.dtype) for x, t in zip(inputs, tangents, strict=True))
-    return pushforward(given)[0]
-
-
-def _cotangents(grads: Arguments, outputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-    """Gradients of the outputs, zeros where none came, in the outputs' dtypes."""
-    return tuple(torch.zeros_like(o) if g is None else g.to(o.dtype) for g, o in zip(grads, outputs, strict=True))
 
 
 def _functions(op: Op) -> tuple[type[torch.autograd.Function], type[torch.autograd.Function]]:
@@ -390,29 +299,40 @@ def _record(op: Op) -> Callable[..., Any]:
     return super(torch.autograd.Function, Recorded).apply
 
 
-def _register_autograd(op: Op, asked: bool) -> None:
-    """The same derivatives on the dispatcher ops themselves; `asked`: on those that take a backend's name."""
-    backend: Arguments = (None,) * asked  # a gradient of its name
+def _recorded(name: str, function: type[torch.autograd.Function], asked: bool) -> Callable[..., Any]:
+    """Applies one of `_functions` to the arguments of its dispatcher op, where no transform of torch.func is under way.
 
-    def split(ctx: Any, inputs: Arguments) -> Arguments:
-        ctx.backend = inputs[0] if asked else None
-        return inputs[asked:]
+    Also where nothing needs recording: no cheap question tells dual numbers, since compiled and exported programs enter
+    their level without `forward_ad` knowing.
 
-    def setup_context(ctx: Any, inputs: Arguments, output: Any) -> None:
-        args, extra = split(ctx, inputs), as_tuple(output)[op.outputs :]
-        ctx.count = len(args)
-        ctx.mark_non_differentiable(*extra)
-        _save(ctx, (*args, *extra))
+    Args:
+        asked: whether a backend's name is the first of the op's arguments.
+    """
+    nobody: Arguments = () if asked else (None,)
 
-    def backward(ctx: Any, *grads: Any) -> Any:
-        return *backend, *op.backward(ctx.backend, _saved(ctx), ctx.count, grads)
+    class Recorded(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx: Any, *inputs: Any) -> Any:
+            backend, *args = (*nobody, *inputs)
+            output = _call(name, backend, args)
+            function.setup_context(ctx, (backend, *args), output)
+            return output
 
-    def setup_gradients(ctx: Any, inputs: Arguments, output: Any) -> None:
-        _save(ctx, split(ctx, inputs))
+        @staticmethod
+        def backward(ctx: Any, *grads: Any) -> Any:
+            return function.backward(ctx, *grads)[len(nobody) :]
 
-    def double_backward(ctx: Any, *cotangents: Any) -> Any:
-        return *backend, *op.double_backward(_saved(ctx), cotangents)
+        @staticmethod
+        def jvp(ctx: Any, *tangents: Any) -> Any:
+            return function.jvp(ctx, *nobody, *tangents)
 
-    name, library = (f"lyra_on::{op.name}", ASKED) if asked else (f"lyra::{op.name}", LIBRARY)
-    torch.library.register_autograd(name, backward, setup_context=setup_context, lib=library)
-    torch.library.register_autograd(f"{name}_backward", double_backward, setup_context=setup_gradients, lib=library)
+    Recorded.__name__ = Recorded.__qualname__ = function.__name__
+    return super(torch.autograd.Function, Recorded).apply
+
+
+def _register(op: Op) -> None:
+    """The same derivatives on the dispatcher ops themselves, which compiled, exported and traced programs call."""
+    for name, function in ((op.name, op.Function), (f"{op.name}_backward", op.Gradients)):
+        for library, asked in ((LIBRARY, False), (ASKED, True)):
+            library.impl(name, _recorded(name, function, asked), "Autograd")
+            library.impl(name, function.apply if asked else partial(function.apply, None), _torch.TRANSFORMS)

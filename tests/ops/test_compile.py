@@ -223,7 +223,8 @@ def test_autocast(name, dtype):
         loss = sum(o.float().square().sum() for o in outputs)
     loss.backward()
     lower = name.startswith(("pgc", "gelu_glu"))
-    assert outputs[0].dtype == (dtype if lower else torch.float32)
+    wider = "residual" in case.tensors  # in float32, which the sum keeps
+    assert outputs[0].dtype == (dtype if lower and not wider else torch.float32)
     for a, b in zip(outputs, wanted, strict=True):
         cases.assert_close(a, b, 2e-2 if lower else 1e-6, "output")
     for key, leaf in case.tensors.items():
