@@ -118,9 +118,7 @@ def test_programs(name, make):
 
 @pytest.mark.parametrize("name", cases.ESSENTIAL)
 def test_raw_ops_and_their_backwards(name, monkeypatch):
-    with monkeypatch.context() as patch:
-        calls = raw_calls(small(name), patch)
-    for op, args in calls:
+    for op, args in raw_calls(small(name), monkeypatch):
         contract = CONTRACTS[op.removesuffix("_backward")]
         backward = op.endswith("_backward")
         names = contract.passed if backward else range(len(contract.arguments))
@@ -221,8 +219,7 @@ def test_inductor():
 
 def test_raw_ops_compute_in_the_types_of_their_arguments(monkeypatch):
     """Whatever autocast says, and recorded or not."""
-    with monkeypatch.context() as patch:
-        _, args = raw_calls(cases.make("pgc"), patch)[0]
+    _, args = raw_calls(cases.make("pgc"), monkeypatch)[0]
     wanted = OPS["pgc"](*args)
     for mode in (torch.enable_grad, torch.no_grad, torch.inference_mode):
         with mode(), torch.autocast("cpu", torch.bfloat16):
