@@ -167,11 +167,17 @@ def flop_formulas() -> dict[str, Callable[..., int]]:
     return found
 
 
+def _on_any(formula: Callable[..., int], backend: str, *args: Any, **options: Any) -> int:
+    return formula(*args, **options)
+
+
 def _register() -> None:
     from torch.utils.flop_counter import register_flop_formula
 
     for name, formula in flop_formulas().items():
-        register_flop_formula(getattr(torch.ops.lyra, name.removeprefix("lyra::")), get_raw=True)(formula)
+        op = name.removeprefix("lyra::")
+        register_flop_formula(getattr(torch.ops.lyra, op), get_raw=True)(formula)
+        register_flop_formula(getattr(torch.ops.lyra_on, op), get_raw=True)(partial(_on_any, formula))
 
 
 when_imported("torch.utils.flop_counter", _register)

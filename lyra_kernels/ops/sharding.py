@@ -25,7 +25,7 @@ from torch import Tensor
 
 from .. import _torch
 from .._imports import when_imported
-from ..schemas import CONTRACTS, OPS, Contract, Role
+from ..schemas import CONTRACTS, OPS, OPS_ON, Contract, Role
 
 
 class Kind(enum.Enum):
@@ -221,11 +221,17 @@ def refuse_mixed(name: str, args: Sequence[Any]) -> None:
         )
 
 
+def _on_any(strategy: Any, args: Sequence[Any]) -> Any:
+    """Of an op that takes a backend's name first."""
+    return strategy(args[1:])
+
+
 def _register() -> None:
     strategies: dict[Any, Any] = {}
     for name, contract in CONTRACTS.items():
-        strategies[OPS[name]] = partial(placements, contract, False)
-        strategies[OPS[name + "_backward"]] = partial(placements, contract, True)
+        for op, backward in ((name, False), (name + "_backward", True)):
+            strategies[OPS[op]] = partial(placements, contract, backward)
+            strategies[OPS_ON[op]] = partial(_on_any, strategies[OPS[op]])
     try:
         _torch.register_sharding(strategies)
     except (ImportError, AttributeError, TypeError) as error:  # DTensor keeps this from promising anything
