@@ -18,7 +18,8 @@ ROOT = Path(__file__).parents[1]
 # __init__.py is above them all.
 LAYERS = {
     "lyra_kernels": (
-        ("layout", "version", "_torch", "_imports"),
+        ("version", "_torch", "_imports"),
+        ("layout",),
         ("schemas", "reference"),
         ("backends",),
         ("ops", "decompositions", "environment", "graphs"),

@@ -113,6 +113,10 @@ def _step(op: _autograd.Op, backend: str, args: tuple, backwards: int) -> Any:
     return out
 
 
+def _implementation(name: str, backend: str, args: Sequence[Any]) -> Any:
+    return backends.implementation(name, backend)(*args)
+
+
 @contextlib.contextmanager
 def fake_card(backwards: int = 0, processors: int = H200, backend: str = "triton") -> Iterator[Calls]:
     """A card that does nothing: inside, tensors made on ``device="cuda"`` are fake, and launches are written down.
@@ -152,6 +156,8 @@ def fake_card(backwards: int = 0, processors: int = H200, backend: str = "triton
             mock.patch.object(_autograd.Op, "__call__", lambda op, *args: _step(op, backend, args, backwards))
         )
         stack.enter_context(mock.patch.object(torch.autograd, "grad", _no_gradients))
+        # The kernels' launchers, not the ops' fake kernels.
+        stack.enter_context(mock.patch.object(_autograd, "_dispatch", _implementation))
         stack.enter_context(torch.no_grad())
         stack.enter_context(_launch.in_place_of_launches(write_down))
         stack.enter_context(FakeTensorMode())

@@ -21,10 +21,12 @@ PyObject* attributes(PyObject* module) {
   return state;
 }
 
+// Only functions of Python, none of its variables such as Py_None: without Python the library could not be loaded.
 struct Names {
-  PyObject *modules, *parameters, *buffers, *forward, *dtype, *hooks[4];
+  PyObject *none, *modules, *parameters, *buffers, *forward, *dtype, *hooks[4];
 
   Names() {
+    none = Py_BuildValue("");
     const auto name = PyUnicode_InternFromString;
     modules = name("_modules"), parameters = name("_parameters"), buffers = name("_buffers");
     forward = name("forward"), dtype = name("dtype");
@@ -53,7 +55,7 @@ class Search {
       PyObject* value = entry(state, item(item(settings, i), 0));
       if (!value || PyObject_RichCompareBool(value, item(item(settings, i), 1), Py_EQ) != 1) return false;
     }
-    if (item(part, 6) == Py_True) dtype_ = nullptr;
+    if (PyObject_IsTrue(item(part, 6)) == 1) dtype_ = nullptr;
     return take(state, item(part, 4));
   }
 
@@ -82,7 +84,7 @@ class Search {
     for (Py_ssize_t i = 0; i < PyTuple_Size(tensors); ++i) {
       PyObject* x = entry(parameters, item(tensors, i));
       if (!x) x = entry(buffers, item(tensors, i));
-      if (!x || (x != Py_None && !is_alike(x)) || PyList_Append(found_, x) != 0) return false;
+      if (!x || (x != names_.none && !is_alike(x)) || PyList_Append(found_, x) != 0) return false;
     }
     return true;
   }
@@ -109,7 +111,7 @@ class Search {
 PyObject* plain_tensors(PyObject*, PyObject* const* args, Py_ssize_t count) {
   static const Names names;
   if (count != 4) {
-    PyErr_SetString(PyExc_TypeError, "plain_tensors takes a layer, its parts, dictionaries of hooks and classes");
+    PyErr_BadArgument();
     return nullptr;
   }
   PyObject *layer = args[0], *parts = args[1], *global_hooks = args[2];
@@ -122,7 +124,8 @@ PyObject* plain_tensors(PyObject*, PyObject* const* args, Py_ssize_t count) {
   if (plain && !PyErr_Occurred()) return found;
   PyErr_Clear();  // Python looks again
   Py_DECREF(found);
-  Py_RETURN_NONE;
+  Py_INCREF(names.none);
+  return names.none;
 }
 
 }  // namespace lyra

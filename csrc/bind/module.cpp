@@ -60,7 +60,7 @@ bool choice_of_python(lyra::cpu::Isa* isa) {
   PyObject *type, *value, *traceback;
   PyErr_Fetch(&type, &value, &traceback);
   PyObject* name = PyObject_CallNoArgs(chooser);
-  const int known = !name || name == Py_None ? 0 : isa_named(name, isa);
+  const int known = name ? isa_named(name, isa) : 0;  // None is no name
   if (!name || known < 0) PyErr_WriteUnraisable(chooser);
   Py_XDECREF(name);
   PyErr_Restore(type, value, traceback);
@@ -73,7 +73,7 @@ PyObject* choose_cpu_isa_by(PyObject*, PyObject* function) {
   Py_XDECREF(chooser);
   chooser = function;
   lyra::cpu::choose_isa_by(choice_of_python);
-  Py_RETURN_NONE;
+  return Py_BuildValue("");  // None, by a function: see children.cpp
 }
 
 PyObject* cuda_architectures(PyObject*, PyObject*) { return PyUnicode_FromString(LYRA_CUDA_ARCHITECTURES); }

@@ -314,7 +314,11 @@ def _recorded(name: str, function: type[torch.autograd.Function], asked: bool) -
         @staticmethod
         def forward(ctx: Any, *inputs: Any) -> Any:
             backend, *args = (*nobody, *inputs)
-            output = _call(name, backend, args)
+            if asked:  # the op itself looks whether its backend is here
+                with _torch.below_autograd():
+                    output = OPS_ON[name](*inputs)
+            else:
+                output = _call(name, None, args)
             function.setup_context(ctx, (backend, *args), output)
             return output
 
@@ -335,4 +339,10 @@ def _register(op: Op) -> None:
     for name, function in ((op.name, op.Function), (f"{op.name}_backward", op.Gradients)):
         for library, asked in ((LIBRARY, False), (ASKED, True)):
             library.impl(name, _recorded(name, function, asked), "Autograd")
-            library.impl(name, function.apply if asked else partial(function.apply, None), _torch.TRANSFORMS)
+            transformed = partial(_apply_asked, function) if asked else partial(function.apply, None)
+            library.impl(name, transformed, _torch.TRANSFORMS)
+
+
+def _apply_asked(function: type[torch.autograd.Function], backend: str, *args: Any) -> Any:
+    backends.check_available(backend)
+    return function.apply(backend, *args)
