@@ -3,17 +3,10 @@
 from __future__ import annotations
 
 import copy
-import datetime
 import functools
-import json
-import multiprocessing
-import sys
-import traceback
 from collections.abc import Callable
-from pathlib import Path
 
 import torch
-import torch.distributed as dist
 from torch import Tensor, nn
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.distributed.fsdp import FullyShardedDataParallel, fully_shard
@@ -22,6 +15,9 @@ from torch.nn.parallel import DistributedDataParallel
 
 import lyra_kernels as lk
 from lyra import Lyra
+
+from .. import processes
+from ..processes import Group
 
 RANKS = 2
 MODELS: dict[str, Callable[[], nn.Module]] = {
@@ -76,13 +72,13 @@ def ddp(model: nn.Module, mesh: DeviceMesh) -> nn.Module:
 WAYS = (fsdp2_leaf, fsdp2_layer, fsdp2_model, fsdp1_leaf, fsdp1_layer, fsdp1_model, ddp)
 
 
-def _check(name: str, way: Callable[[nn.Module, DeviceMesh], nn.Module], mesh: DeviceMesh) -> None:
+def _check(name: str, way: Callable[[nn.Module, DeviceMesh], nn.Module], group: Group) -> None:
     """Two steps of SGD on each rank's half of a batch, against the same in one process on all of it."""
     torch.manual_seed(0)
     model = MODELS[name]()
     x = torch.randn(4, 10, 8)
-    sharded = way(copy.deepcopy(model), mesh)
-    mine = x.chunk(RANKS)[dist.get_rank()]
+    sharded = way(copy.deepcopy(model), init_device_mesh("cpu", (RANKS,)))
+    mine = x.chunk(RANKS)[group.rank()]
     outputs: list[Tensor] = []
     for net, batch in ((model, x), (sharded, mine)):
         optimizer = torch.optim.SGD(net.parameters(), lr=0.1)
@@ -91,39 +87,11 @@ def _check(name: str, way: Callable[[nn.Module, DeviceMesh], nn.Module], mesh: D
             net(batch).square().mean().backward()
             optimizer.step()
         outputs.append(net(batch))
-    torch.testing.assert_close(outputs[1], outputs[0].chunk(RANKS)[dist.get_rank()], rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(outputs[1], outputs[0].chunk(RANKS)[group.rank()], rtol=1e-4, atol=1e-5)
 
 
 CHECKS = {f"{way.__name__} {name}": functools.partial(_check, name, way) for way in WAYS for name in MODELS}
 
 
-def _main(rank: int, folder: Path) -> None:
-    torch.set_num_threads(1)
-    store = dist.FileStore(str(folder / "store"), RANKS)
-    dist.init_process_group("gloo", store=store, rank=rank, world_size=RANKS, timeout=datetime.timedelta(seconds=60))
-    mesh, failed = init_device_mesh("cpu", (RANKS,)), {}
-    for name, function in CHECKS.items():
-        mine = None
-        try:
-            function(mesh)
-        except BaseException:
-            mine = traceback.format_exc()
-            print(f"{name}, rank {rank}: {mine}", file=sys.stderr)
-        every: list = [None] * RANKS
-        dist.all_gather_object(every, mine)
-        errors = [f"rank {r}: {error}" for r, error in enumerate(every) if error]
-        if errors:
-            failed[name] = "\n".join(errors)
-    if rank == 0:
-        (folder / "failed.json").write_text(json.dumps(failed))
-    dist.destroy_process_group()
-
-
 if __name__ == "__main__":
-    fork = multiprocessing.get_context("fork")
-    processes = [fork.Process(target=_main, args=(rank, Path(sys.argv[1]))) for rank in range(RANKS)]
-    for process in processes:
-        process.start()
-    for process in processes:
-        process.join()
-    sys.exit(max(abs(process.exitcode or 0) for process in processes))
+    processes.run(CHECKS, RANKS)

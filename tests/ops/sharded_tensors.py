@@ -16,8 +16,9 @@ from torch.distributed.tensor.debug import CommDebugMode
 
 import lyra_kernels as lk
 
-from . import cases, processes
-from .processes import Group
+from .. import processes
+from ..processes import Group
+from . import cases
 
 RANKS = 2
 ACTIVATIONS = ("u", "x", "xv", "y", "residual")

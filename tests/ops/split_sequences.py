@@ -15,7 +15,8 @@ from torch import Tensor
 
 import lyra_kernels as lk
 
-from . import cases, processes
+from .. import processes
+from . import cases
 
 RANKS = 3
 README = Path(__file__).resolve().parents[2] / "README.md"

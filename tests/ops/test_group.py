@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from .processes import failures
+from ..processes import failures
 from .split_sequences import CHECKS
 
 

@@ -10,7 +10,7 @@ from torch.distributed.tensor import DTensor, Partial, Placement, Replicate, Sha
 from lyra_kernels.ops.sharding import placements
 from lyra_kernels.schemas import CONTRACTS, OPS
 
-from .processes import failures
+from ..processes import failures
 from .sharded_tensors import CHECKS
 
 

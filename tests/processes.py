@@ -22,7 +22,7 @@ Checks = Mapping[str, Callable[[Group], None]]
 def failures(module: str, folder: Path) -> dict[str, str]:
     """The checks of a module that failed, with what each rank said."""
     command = [sys.executable, "-m", module, str(folder)]
-    root = Path(__file__).resolve().parents[2]
+    root = Path(__file__).resolve().parents[1]
     run = subprocess.run(command, capture_output=True, text=True, timeout=240, cwd=root)
     assert run.returncode == 0, run.stderr
     return json.loads((folder / "failed.json").read_text())
