@@ -33,6 +33,7 @@ __all__ = [
     "dispatches_seen_by",
     "distributed",
     "forward_mode_active",
+    "forward_mode_enabled",
     "guard_on_result",
     "has_global_hooks",
     "has_hooks",
@@ -78,6 +79,10 @@ def tf32_allowed() -> bool:
     the newer one was set.
     """
     return torch._C._get_fp32_precision_getter("cuda", "matmul") == "tf32"
+
+
+forward_mode_enabled: Callable[[], bool] = torch._C._is_fwd_grad_enabled
+"""Whether forward-mode derivatives could be taken: not inside of an autograd Function's forward."""
 
 
 def forward_mode_active() -> bool:

@@ -303,23 +303,25 @@ def _recorded(name: str, function: type[torch.autograd.Function], asked: bool) -
     """Applies one of `_functions` to the arguments of its dispatcher op, where no transform of torch.func is under way.
 
     Also where nothing needs recording: no cheap question tells dual numbers, since compiled and exported programs enter
-    their level without `forward_ad` knowing.
+    their level without `forward_ad` knowing. Only inside of another Function's forward, as compiled programs run theirs
+    in training, there are none.
 
     Args:
         asked: whether a backend's name is the first of the op's arguments.
     """
     nobody: Arguments = () if asked else (None,)
 
+    def below(*inputs: Any) -> Any:
+        if not asked:
+            return _call(name, None, inputs)
+        with _torch.below_autograd():  # the op itself looks whether its backend is here
+            return OPS_ON[name](*inputs)
+
     class Recorded(torch.autograd.Function):
         @staticmethod
         def forward(ctx: Any, *inputs: Any) -> Any:
-            backend, *args = (*nobody, *inputs)
-            if asked:  # the op itself looks whether its backend is here
-                with _torch.below_autograd():
-                    output = OPS_ON[name](*inputs)
-            else:
-                output = _call(name, None, args)
-            function.setup_context(ctx, (backend, *args), output)
+            output = below(*inputs)
+            function.setup_context(ctx, (*nobody, *inputs), output)
             return output
 
         @staticmethod
@@ -330,8 +332,12 @@ def _recorded(name: str, function: type[torch.autograd.Function], asked: bool) -
         def jvp(ctx: Any, *tangents: Any) -> Any:
             return function.jvp(ctx, *nobody, *tangents)
 
+    def call(*inputs: Any) -> Any:
+        return record(*inputs) if torch.is_grad_enabled() or _torch.forward_mode_enabled() else below(*inputs)
+
     Recorded.__name__ = Recorded.__qualname__ = function.__name__
-    return super(torch.autograd.Function, Recorded).apply
+    record = super(torch.autograd.Function, Recorded).apply
+    return call
 
 
 def _register(op: Op) -> None:
