@@ -68,10 +68,11 @@ void pgc_case() {
   const Layout& layout = random.layout;
   const DType dtype = random_dtype(), type = compute_type(dtype);
   const int64_t in = channels(), E = channels(), out = channels(), width = integer(1, 12), rows = layout.rows();
-  const bool causal = coin();
-  describe("pgc %s dtype %d sequences %lld length %lld in %lld channels %lld out %lld width %lld causal %d",
+  const bool causal = coin(), residual = coin();
+  describe("pgc %s dtype %d sequences %lld length %lld in %lld channels %lld out %lld width %lld causal %d residual %d",
            random.kind(), static_cast<int>(dtype), printable(layout.sequences), printable(layout.max_length),
-           printable(in), printable(E), printable(out), printable(width), causal);
+           printable(in), printable(E), printable(out), printable(width), causal, residual);
+  Array added(dtype, rows * out, -1, 1);
   Array u(dtype, rows * in, -1, 1), y(dtype, rows * out), grad(dtype, rows * out, -1, 1), du(dtype, rows * in);
   Parameter in_weight(type, 2 * E * in), in_bias(type, 2 * E, coin()), in_norm(type, 2 * E, coin());
   Parameter conv_weight(type, E * width), conv_bias(type, E, coin());
@@ -94,6 +95,7 @@ void pgc_case() {
                out_weight.data(),
                out_bias.data(),
                out_norm.data(),
+               residual ? added.data() : nullptr,
                y.data()};
   pgc(b.forward, random_threads());
   y.check("y");

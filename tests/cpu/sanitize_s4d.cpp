@@ -22,7 +22,7 @@ struct Parameters {
 // As the binding counts them.
 int64_t slots_of(const Layout& layout) {
   if (layout.cu_seqlens) return layout.max_length / kScanChunk + layout.sequences;
-  return layout.first_chunk(layout.sequences, kScanChunk);
+  return layout.sequences * ((layout.max_length + kScanChunk - 1) / kScanChunk);
 }
 
 void scan_case() {
