@@ -35,17 +35,17 @@ def parameter_groups(model: nn.Module, lr: float, weight_decay: float = 0.0) -> 
         >>> optimizer = torch.optim.AdamW(parameter_groups(model, lr=4e-3, weight_decay=0.01))
     """
     asked = _asked_by_modules(model)
-    groups: dict[tuple, dict[str, Any]] = {(): {"params": [], "lr": lr, "weight_decay": weight_decay}}
+    groups: list[tuple[dict[str, Any], list[nn.Parameter]]] = [({}, [])]
     for parameter in model.parameters():
         if not parameter.requires_grad:
             continue
         options = asked.get(id(parameter), getattr(parameter, "_optim", None)) or {}
-        group = groups.setdefault(
-            tuple(sorted(options.items())),
-            {"params": [], "lr": lr, "weight_decay": weight_decay, **options},
-        )
-        group["params"].append(parameter)
-    return [group for group in groups.values() if group["params"]]
+        members = next((params for others, params in groups if others == options), None)
+        if members is None:
+            groups.append((options, members := []))
+        members.append(parameter)
+    defaults = {"lr": lr, "weight_decay": weight_decay}
+    return [{"params": params, **defaults, **options} for options, params in groups if params]
 
 
 def _asked_by_modules(model: nn.Module) -> dict[int, dict[str, Any]]:

@@ -48,7 +48,7 @@ class PretrainedMixin(PyTorchModelHubMixin):
     beside weights of 16 bits, and are saved and loaded so.
 
     ``from_pretrained(folder, dtype=torch.bfloat16)`` (or ``"bfloat16"``, or Transformers' older ``torch_dtype=``) loads
-    into another dtype than the folder's, ``device=`` or ``map_location=`` onto a device.
+    into another dtype than the folder's ("auto" or None), ``device=`` or ``map_location=`` onto a device.
     """
 
     config: dict[str, Any]
@@ -109,9 +109,10 @@ class PretrainedMixin(PyTorchModelHubMixin):
                 token=token,
             )
         # The mixin takes the constructor's arguments from config.json, so that dtype may be the one of the folder.
-        wanted = _dtype("dtype", config.get("dtype", "float32") if dtype is None else dtype)
+        saved = config.get("dtype", "float32")
+        wanted = _dtype("dtype", saved if dtype in (None, "auto") else dtype)
         if torch_dtype is not None:
-            wanted = _dtype("torch_dtype", torch_dtype)
+            wanted = _dtype("torch_dtype", saved if torch_dtype == "auto" else torch_dtype)
         model = chosen(**arguments).to(wanted)
         try:
             state = load_file(weights)

@@ -81,6 +81,7 @@ class StreamingMixin:
         if x.dim() not in (1, 2):
             raise ValueError(f"x must be token ids (B,) or features (B, {self.d_input}), got {tuple(x.shape)}")
         h = self.encode(x.unsqueeze(1))  # type: ignore[attr-defined]
+        self._check_state(state, x.shape[0])
         pgc, s4 = [], []
         for layer, before in zip(self.pgc_layers, state.pgc, strict=True):
             y, after = layer(h, initial_state=before, return_final_state=True)
@@ -95,6 +96,24 @@ class StreamingMixin:
         pooled = self._pool_on(h.squeeze(1), state)
         after = LyraState(tuple(pgc), tuple(s4), pooled, state.tokens + 1)
         return self.head(self._of_prefix(h.squeeze(1), after)), after  # type: ignore[attr-defined]
+
+    def _check_state(self, state: LyraState, batch_size: int) -> None:
+        """What the layers do not check themselves."""
+        if not isinstance(state, LyraState):
+            raise TypeError(
+                f"state must be a LyraState, of initial_state() or the step before, not {type(state).__name__}"
+            )
+        layers = len(self.pgc_layers), len(self.s4_layers)
+        if (len(state.pgc), len(state.s4)) != layers:
+            raise ValueError(
+                f"the state is another model's: it has {len(state.pgc)} PGC layers and {len(state.s4)} S4D layers, "
+                f"this model has {layers[0]} and {layers[1]}"
+            )
+        if tuple(state.pooled.shape) != (batch_size, self.d_model):
+            raise ValueError(
+                f"the state is one of {tuple(state.pooled.shape)} (B, d_model), x and the model need "
+                f"{(batch_size, self.d_model)}: call initial_state({batch_size}) before the first token"
+            )
 
     def _pool_on(self, h: Tensor, state: LyraState) -> Tensor:
         if self.pool == "mean":

@@ -3,8 +3,9 @@
 Constructors draw in the order of ``modules()``, a module's own parameters before its children's. Two conventions must
 give the same: ``root.reset_parameters()`` once, and PyTorch's own for modules from the meta device, by which each
 module that owns parameters or buffers is asked in turn. They meet in a module that owns parameters and has children:
-it resets all below it, and its first child takes the random numbers back if it is asked next. FSDP1 asks by depth, in
-which order the same seed gives a model of several layers other numbers, as good ones.
+it resets all below it, and its first child takes the random numbers back if it is asked next. Who asks in another
+order, as FSDP1 does, by depth, or ``Module.apply``, children first, or also asks modules that own nothing, such as PGC,
+gets other numbers of the same seed, as good ones.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ def reset_descendants(root: nn.Module) -> None:
     """Calls ``reset_parameters()`` of each module below ``root`` that owns parameters or buffers, each once, in order.
 
     Raises:
-        TypeError: one of them has no such method. Nothing was reset.
+        TypeError: one of them has no such method. None of them was reset.
     """
     owners = []
     for path, module in root.named_modules():
@@ -58,7 +59,8 @@ def take_back(child: nn.Module) -> None:
         return
     _latest.draw = None
     _, device, before, after = draw
-    if all(torch.equal(*pair) for pair in zip(_random_state(device), after, strict=True)):
+    # Compared as lists: inside of FakeTensorMode the states are ordinary tensors, for which no op runs.
+    if [state.tolist() for state in _random_state(device)] == [state.tolist() for state in after]:
         _set_random_state(device, before)
 
 

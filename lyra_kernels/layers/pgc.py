@@ -10,9 +10,11 @@ from torch import Tensor, nn
 
 from .. import ops
 from ..layout import count_sequences, pack, unpack, without_padding
+from ..ops import _checks
 from ._children import Part, call_channels_first, part, plain_tensors
 from .checks import boolean, floating_dtype, layout, positive_float, positive_int, probability, width
 from .initialisation import reset_descendants
+from .residual import plus_residual
 from .rms_norm import RMSNorm
 
 _GATE = (
@@ -122,8 +124,8 @@ class PGC(nn.Module):
             like ``u``, zero at padded positions, or that and the final state.
 
         Raises:
-            ValueError: a state is asked of a layer that is not causal, or has the wrong shape; and what
-                :func:`lyra_kernels.pgc` refuses.
+            ValueError: a state is asked of a layer that is not causal, or has the wrong shape or device.
+            TypeError, ValueError: what :func:`lyra_kernels.pgc` refuses.
         """
         if initial_state is not None or return_final_state:
             out, state = self._continue(u, initial_state, lengths, cu_seqlens)
@@ -198,8 +200,8 @@ class PGC(nn.Module):
         expected = (count_sequences(u, cu_seqlens), self.kernel_size - 1, self.d_inner)
         if state is None:
             state = u.new_zeros(expected)
-        if tuple(state.shape) != expected:
-            raise ValueError(f"initial_state must be (S, kernel_size - 1, E) = {expected}, got {tuple(state.shape)}")
+        _checks.size("initial_state", state, "(S, kernel_size - 1, E)", expected, "to match u")
+        _checks.same_device("initial_state", state, "u", u)
         if cu_seqlens is not None:
             rows, each = unpack(u, cu_seqlens)
             out, state = self._continue(rows, state, each, None)
@@ -211,16 +213,16 @@ class PGC(nn.Module):
         y = call_channels_first(self.conv, seen.transpose(1, 2))[..., self.kernel_size - 1 :].transpose(1, 2)
         out = without_padding(self.out_norm(self.out_proj(v * y)), lengths)
         if lengths is None:
-            return out, seen[:, length:]
+            return out, seen[:, length:].clone()  # a view would keep all tokens in memory
         last = lengths.unsqueeze(-1) + torch.arange(self.kernel_size - 1, device=u.device)
         return out, seen.gather(1, last.unsqueeze(-1).expand(-1, -1, seen.shape[2]))
 
     def _drop_and_add(self, out: Tensor, residual: Tensor | None, lengths: Tensor | None) -> Tensor:
-        out = self.dropout(out)
-        return out if residual is None else out + without_padding(residual, lengths)
+        return plus_residual(self.dropout(out), residual, lengths)
 
     def _check(self, u: Tensor) -> None:
-        if u.dim() != 3 or u.shape[2] != self.d_model:
+        _checks.activations("u", u)
+        if u.shape[2] != self.d_model:
             raise ValueError(f"u must be (B, L, {self.d_model}), got {tuple(u.shape)}")
 
     def _check_causal(self) -> None:

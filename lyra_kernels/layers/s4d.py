@@ -18,6 +18,7 @@ from .checks import boolean, choice, floating_dtype, layout, positive_int, proba
 from .dropout import ChannelDropout
 from .initialisation import reset_descendants, taken_back_by
 from .pgc import PGC
+from .residual import plus_residual
 from .rms_norm import RMSNorm
 from .s4d_kernel import S4DKernel
 
@@ -268,7 +269,7 @@ class S4D(nn.Module):
             z = dropout(z)
         # FSDP2 warns of views that a module returns.
         out = without_padding(call_channels_first(self.output_linear, z).transpose(1, 2).contiguous(), lengths)
-        return out if residual is None else out + without_padding(residual, lengths)
+        return plus_residual(out, residual, lengths)
 
     def _is_one_op(self, u: Tensor) -> bool:
         """Whether the layer is a block by scan, which on GPUs is faster as one op."""

@@ -23,7 +23,9 @@ class S4DKernel(nn.Module):
 
     Its parameters stay in float32, with their values, where a model gets a dtype of 16 bits, by ``bfloat16()``,
     ``half()``, ``to``, ``dtype=``, the default dtype or a state_dict: in bfloat16 no step of an optimizer would move
-    them. The ops take them beside 16-bit activations.
+    them. The ops take them beside 16-bit activations. FSDP's mixed precision casts copies of them, of which the ops
+    warn: shard the kernel on its own, without it, ``fully_shard(layer.kernel)`` before
+    ``fully_shard(layer, mp_policy=MixedPrecisionPolicy(torch.bfloat16))``.
 
     Args:
         d_model: channels ``H``.

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import warnings
+
 import torch
 from torch import Tensor
 
@@ -19,6 +21,16 @@ def check_parameters(log_dt: Tensor, log_A_real: Tensor, A_imag: Tensor, channel
     _checks.size("log_dt", log_dt, "(H,)", (channels,), why)
     _checks.size("log_A_real", log_A_real, "(H, M)", (log_dt.shape[0], None), "to match log_dt")
     _checks.size("A_imag", A_imag, "(H, M)", tuple(log_A_real.shape), "to match log_A_real")
+    given = {"log_dt": log_dt, "log_A_real": log_A_real, "A_imag": A_imag}
+    narrow = {name: x.dtype for name, x in given.items() if x.dtype.itemsize < 4}
+    if narrow and not torch.compiler.is_compiling():
+        warnings.warn(
+            f"{' and '.join(narrow)} of a state space in {next(iter(narrow.values()))}: the angles that they make grow "
+            "with the distance between tokens, and are wrong after a few hundred; keep them in float32. FSDP's mixed "
+            "precision casts them: shard the layer's kernel on its own, without that: fully_shard(layer.kernel) before "
+            "fully_shard(layer, mp_policy=...)",
+            stacklevel=2,
+        )
 
 
 def s4d_kernel(log_dt: Tensor, log_A_real: Tensor, A_imag: Tensor, C: Tensor, length: int) -> Tensor:
@@ -36,6 +48,8 @@ def s4d_kernel(log_dt: Tensor, log_A_real: Tensor, A_imag: Tensor, C: Tensor, le
 
     Raises:
         TypeError, ValueError: an argument has the wrong dtype, shape or device; the message says which.
+
+    Warns where ``log_dt``, ``log_A_real`` or ``A_imag`` have 16 bits, which do not hold them.
 
     Source: Gu et al. 2022, "On the Parameterization and Initialization of Diagonal State Space Models".
     """

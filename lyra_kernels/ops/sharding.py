@@ -144,12 +144,18 @@ def placements(contract: Contract, backward: bool, args: Sequence[Any]) -> tuple
         args: of the op, DTensorSpecs in place of tensors.
 
     Raises:
-        ValueError: a tensor is split along a dimension that the op needs whole.
+        ValueError: a tensor is split along a dimension that the op needs whole, or is on another mesh.
     """
     parts, outputs = _parts(contract, backward, args)
     splits = _splits(contract, contract.split(args)[1] if backward else args)
     tensors = [(part, spec) for part, spec in zip(parts, args, strict=True) if _rank(spec)]
     mesh = tensors[0][1].mesh
+    for part, spec in tensors:
+        if spec.mesh != mesh:
+            raise ValueError(
+                f"lyra::{contract.name}: {part.name} is on {spec.mesh} but {tensors[0][0].name} on {mesh}: distribute "
+                "them over one mesh"
+            )
     chosen = []
     for m in range(mesh.ndim):
         have = [(part, spec.placements[m]) for part, spec in tensors]

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import copy
 import functools
+import warnings
 from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
-from torch.distributed.fsdp import FullyShardedDataParallel, fully_shard
+from torch.distributed.fsdp import FullyShardedDataParallel, MixedPrecisionPolicy, fully_shard
 from torch.distributed.fsdp.wrap import ModuleWrapPolicy, size_based_auto_wrap_policy
 from torch.nn.parallel import DistributedDataParallel
 
@@ -91,6 +92,26 @@ def _check(name: str, way: Callable[[nn.Module, DeviceMesh], nn.Module], group: 
 
 
 CHECKS = {f"{way.__name__} {name}": functools.partial(_check, name, way) for way in WAYS for name in MODELS}
+
+
+def _check_mixed_precision(group: Group) -> None:
+    """A kernel that is sharded on its own is out of its reach; else a warning says that it is not."""
+    torch.manual_seed(0)
+    layer, u, policy = lk.S4D(8, transposed=False), torch.randn(2, 500, 8), MixedPrecisionPolicy(torch.bfloat16)
+    mesh, errors, warned = init_device_mesh("cpu", (RANKS,)), [], []
+    for alone in (True, False):
+        sharded = copy.deepcopy(layer)
+        if alone:
+            fully_shard(sharded.kernel, mesh=mesh)
+        fully_shard(sharded, mesh=mesh, mp_policy=policy)
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            errors.append(float((sharded(u).float() - layer(u)).norm() / layer(u).norm()))
+        warned.append(any("log_A_real and A_imag of a state space in torch.bfloat16" in str(w.message) for w in caught))
+    assert errors[0] < 0.01 < errors[1] and warned == [False, True], (errors, warned)
+
+
+CHECKS["fsdp2_mixed_precision"] = _check_mixed_precision
 
 
 if __name__ == "__main__":

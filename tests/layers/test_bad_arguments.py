@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+
 import pytest
 import torch
 
@@ -88,6 +90,20 @@ INPUTS = [
 def test_inputs(call, message):
     with pytest.raises(ValueError, match=message):
         call()
+
+
+@pytest.mark.parametrize("way", ["one op", "dropout", "state", "children"])
+@pytest.mark.parametrize("kind", [lk.PGC, functools.partial(lk.S4D, transposed=False)], ids=["pgc", "s4d"])
+def test_residuals_are_not_broadcast(kind, way):
+    layer = kind(8, dropout=0.5 if way == "dropout" else 0.0, **({"causal": True} if kind is lk.PGC else {}))
+    if way == "children":
+        for child in layer.children():
+            child.register_forward_hook(lambda *_: None)
+    for shape in ((1, 5, 8), (2, 5, 1), (4, 5, 8)):
+        with pytest.raises(ValueError, match=r"^residual must have shape \(batch, length, .* to match .*, not "):
+            layer(torch.randn(2, 5, 8), residual=torch.randn(shape), return_final_state=way == "state")
+    with pytest.raises(ValueError, match=r"^residual is on meta but .* is on cpu"):
+        layer(torch.randn(2, 5, 8), residual=torch.randn(2, 5, 8, device="meta"), return_final_state=way == "state")
 
 
 @pytest.mark.parametrize("length", [0, 1])

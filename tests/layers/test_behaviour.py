@@ -186,14 +186,22 @@ def test_states_of_padded_and_packed_batches(name):
         torch.testing.assert_close(found, torch.cat([s for _, s in alone]), rtol=1e-4, atol=1e-5)
 
 
+def test_a_state_of_pgc_keeps_no_other_tokens():
+    _, state = make("pgc-causal")(torch.randn(2, 500, 8), return_final_state=True)
+    assert state.untyped_storage().nbytes() == state.numel() * state.element_size()
+
+
 def test_states_that_pgc_refuses():
     with pytest.raises(ValueError, match="a PGC that is not causal has no state"):
         make("pgc").initial_state(2)
     layer, u = make("pgc-causal"), torch.randn(2, 5, 8)
-    with pytest.raises(
-        ValueError, match=r"initial_state must be \(S, kernel_size - 1, E\) = \(2, 3, 8\), got \(3, 3, 8\)"
-    ):
+    form = r"^initial_state must have shape \(S, kernel_size - 1, E\) = \(2, 3, 8\) to match u, not \(3, 3, 8\)$"
+    with pytest.raises(ValueError, match=form):
         layer(u, initial_state=layer.initial_state(3))
+    with pytest.raises(ValueError, match=r"^initial_state is on meta but u is on cpu"):
+        layer(u, initial_state=layer.initial_state(2).to("meta"))
+    with pytest.raises(TypeError, match=r"^u must be float32, float64, float16 or bfloat16, not torch.int64"):
+        layer(u.long(), return_final_state=True)
     with pytest.raises(ValueError, match=r"u must be \(B, 8\), got \(2, 5, 8\)"):
         layer.step(u, layer.initial_state(2))
 

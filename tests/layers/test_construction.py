@@ -7,6 +7,7 @@ import inspect
 import pytest
 import torch
 from torch import nn
+from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.nn.utils import parametrize, skip_init
 
 import lyra
@@ -122,6 +123,11 @@ def test_a_kernel_that_is_not_next_draws_numbers_of_its_own():
     before = layer.kernel.C.detach().clone()
     layer.kernel.reset_parameters()
     assert not torch.equal(layer.kernel.C, before)
+
+
+def test_kernels_are_reset_in_fake_tensor_mode():
+    with FakeTensorMode():
+        lyra.Lyra(5, 8, **TINY).reset_parameters()
 
 
 def test_what_cannot_be_reset_says_so():

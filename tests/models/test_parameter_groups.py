@@ -109,11 +109,11 @@ def test_a_name_without_a_parameter():
 def test_marks_of_other_peoples_parameters():
     """The published code's convention, and the order: those that ask for nothing, then as they come."""
     layer, linear = lk.S4D(8, lr=0.002), nn.Linear(3, 3)
-    linear.weight._optim = {"lr": 0.7, "betas": (0.5, 0.6)}
+    linear.weight._optim = {"lr": 0.7, "betas": [0.5, 0.6]}  # a list, as files of options have it
     model = nn.Sequential(linear, layer)
     groups = parameter_groups(model, lr=0.1, weight_decay=0.5)
     assert summary(model) == [(5, 0.1, 0.5), (1, 0.7, 0.5), (3, 0.002, 0.0)]
-    assert groups[1]["params"][0] is linear.weight and groups[1]["betas"] == (0.5, 0.6)
+    assert groups[1]["params"][0] is linear.weight and groups[1]["betas"] == [0.5, 0.6]
     layer.kernel.C._optim = {"lr": 0.3}
     assert any(p is layer.kernel.C for g in parameter_groups(model, lr=0.1) if g["lr"] == 0.3 for p in g["params"])
 

@@ -64,6 +64,7 @@ def test_dtype_is_kept(tmp_path, dtype):
 @pytest.mark.parametrize(
     "option, dtype",
     [({"dtype": torch.bfloat16}, torch.bfloat16), ({"torch_dtype": "float16"}, torch.float16),
+     ({"dtype": "auto"}, None), ({"torch_dtype": "auto"}, None),
      ({"dtype": "torch.float64"}, torch.float64), ({"torch_dtype": torch.float32, "device": "cpu"}, torch.float32)],
     ids=str,
 )  # fmt: skip
@@ -72,6 +73,7 @@ def test_dtype_on_loading(tmp_path, saved, option, dtype):
     model = Lyra(**SMALL).to(saved)
     model.save_pretrained(tmp_path)
     twin = Lyra.from_pretrained(tmp_path, **option)
+    dtype = saved if dtype is None else dtype
     assert twin.encoder.weight.dtype == twin.s4_layers[0].D.dtype == dtype
     assert torch.equal(twin.encoder.weight, model.encoder.weight.to(dtype))
     for name, value in model.s4_layers[0].kernel.named_parameters():

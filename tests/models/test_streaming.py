@@ -63,6 +63,13 @@ def test_models_that_cannot():
     assert model.step(torch.tensor([1]), model.initial_state(1))[0].shape == (1, 2)
     with pytest.raises(ValueError, match=r"x must be token ids \(B,\) or features \(B, 5\), got \(1, 2, 5\)"):
         model.step(torch.zeros(1, 2, 5), model.initial_state(1))
+    state = model.initial_state(2)
+    with pytest.raises(ValueError, match=r"one of \(2, 8\) \(B, d_model\), x and the model need \(1, 8\)"):
+        make(num_pgc_layers=0, num_s4_layers=0).step(torch.tensor([1]), state._replace(s4=()))
+    with pytest.raises(ValueError, match="it has 0 PGC layers and 2 S4D layers, this model has 2 and 2"):
+        make().step(torch.tensor([1, 2]), state)
+    with pytest.raises(TypeError, match=r"state must be a LyraState, of .* not tuple"):
+        model.step(torch.tensor([1, 2]), tuple(state))
     model.s4_layers[0] = torch.nn.Identity()
     with pytest.raises(TypeError, match="Identity, which stands in the place of a S4D, has no initial_state"):
         model.initial_state(1)

@@ -275,6 +275,14 @@ def refused(group: Group) -> None:
             r"^lyra::pgc: in_weight, .* are DTensors but u is not",
             lambda: lk.pgc(**{**spread(pgc), "u": pgc.tensors["u"]}),
         ),
+        (
+            ValueError,
+            r"^lyra::rms_norm: weight is on DeviceMesh.* but x on DeviceMesh.* over one mesh",
+            lambda: lk.rms_norm(
+                distribute_tensor(torch.ones(2, 3), init_device_mesh("cpu", (1, 2)), [Shard(0), Shard(0)]),
+                _spread(torch.ones(3)),
+            ),
+        ),
     ]
     packed = cases.make("s4d_conv-scan", "packed")
     cu_seqlens = _spread(packed.options["cu_seqlens"])

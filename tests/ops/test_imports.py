@@ -2,10 +2,19 @@
 
 from __future__ import annotations
 
+import functools
+import importlib
+import importlib.machinery
 import subprocess
 import sys
+import threading
+import time
+import types
 
 import pytest
+
+from lyra_kernels import _imports
+from lyra_kernels._imports import when_imported
 
 CHECK = """
 import sys
@@ -27,9 +36,56 @@ def test_what_comes_later_is_told_of_every_op():
     assert "Warning" not in run.stderr, run.stderr
 
 
-def test_a_module_that_fails_is_waited_for_again(tmp_path, monkeypatch):
-    from lyra_kernels._imports import when_imported
+def test_loaders_of_every_kind(tmp_path, monkeypatch):
+    """Those that take no attributes, as of Nuitka's programs, and those that have no exec_module."""
+    calls, names = [], ("lyra_fixed", "lyra_legacy")
 
+    class Fixed:
+        __slots__ = ()
+
+        def create_module(self, spec):
+            return None
+
+        def exec_module(self, module):
+            calls.append("run")
+
+    class Legacy:
+        def load_module(self, name):
+            return sys.modules.setdefault(name, types.ModuleType(name))
+
+    class Finder:
+        @staticmethod
+        def find_spec(name, path=None, target=None):
+            kind = dict(zip(names, (Fixed, Legacy), strict=True)).get(name)
+            return kind and importlib.machinery.ModuleSpec(name, kind())
+
+    monkeypatch.setattr(sys, "meta_path", [*sys.meta_path, Finder])
+    for name in names:
+        for number in (1, 2):
+            when_imported(name, functools.partial(calls.append, number))
+        module = importlib.import_module(name)
+        assert type(module.__spec__.loader) in (Fixed, Legacy)
+        del sys.modules[name]
+    assert calls == ["run", 1, 2]
+    del _imports._FINDER.waiting["lyra_legacy"]
+
+
+def test_a_module_that_another_thread_is_importing(tmp_path, monkeypatch):
+    (tmp_path / "lyra_half.py").write_text("import threading\nevent = threading.Event()\nevent.wait(10)\nVALUE = 1\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    importer = threading.Thread(target=importlib.import_module, args=("lyra_half",))
+    importer.start()
+    while not hasattr(sys.modules.get("lyra_half"), "event"):
+        time.sleep(0.001)
+    half, calls = sys.modules["lyra_half"], []
+    threading.Timer(0.05, half.event.set).start()
+    when_imported("lyra_half", lambda: calls.append(half.VALUE))
+    importer.join()
+    assert calls == [1]
+    del sys.modules["lyra_half"]
+
+
+def test_a_module_that_fails_is_waited_for_again(tmp_path, monkeypatch):
     source = tmp_path / "lyra_slow_module.py"
     monkeypatch.syspath_prepend(tmp_path)
     calls = []

@@ -25,10 +25,11 @@ def test_dtypes(name, dtype, backend, device):
     cases.assert_matches_reference(cases.make(name, layout, dtype).to(device))
 
 
+@pytest.mark.filterwarnings("ignore:.* of a state space in torch")
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
 @pytest.mark.parametrize("name", cases.NAMES)
 def test_parameters_in_half_precision_too(name, dtype):
-    """`model.bfloat16()`: the arithmetic stays in float32, gradients come in the parameters' dtype."""
+    """The arithmetic stays in float32, gradients come in the parameters' dtype."""
     cases.assert_matches_reference(cases.make(name, dtype=dtype, parameter_dtype=dtype), 2e-2)
 
 
