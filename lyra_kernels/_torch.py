@@ -18,6 +18,7 @@ from torch.nn import Parameter
 from torch.utils._pytree import TreeSpec, tree_flatten, tree_unflatten
 
 __all__ = [
+    "FUNCTIONALIZE",
     "GLOBAL_HOOKS",
     "TRANSFORMS",
     "OpOverload",
@@ -34,6 +35,7 @@ __all__ = [
     "distributed",
     "forward_mode_active",
     "forward_mode_enabled",
+    "functionalized",
     "guard_on_result",
     "has_global_hooks",
     "has_hooks",
@@ -46,6 +48,7 @@ __all__ = [
     "tf32_allowed",
     "traced_as",
     "tracing",
+    "transforms",
     "transforms_active",
     "tree_flatten",
     "tree_unflatten",
@@ -66,6 +69,26 @@ TRANSFORMS = "FuncTorchDynamicLayerFrontMode"
 
 transforms_active: Callable[[], bool] = torch._C._are_functorch_transforms_active
 """Whether a transform of ``torch.func`` is under way."""
+
+FUNCTIONALIZE = "Functionalize"
+"""How :func:`transforms` calls ``torch.func.functionalize``."""
+
+
+def transforms() -> list[str]:
+    """The names of the transforms of ``torch.func`` that are under way, the innermost last."""
+    return [interpreter.key().name for interpreter in torch._C._functorch.get_interpreter_stack() or ()]
+
+
+def functionalized(op: Callable[..., Any], args: Sequence[Any]) -> Any:
+    """Inside of ``functionalize``, the innermost transform: an op that neither changes nor returns its arguments."""
+    from torch._functorch import eager_transforms, pyfunctorch
+
+    interpreter: Any = pyfunctorch.retrieve_current_functorch_interpreter()
+    views = interpreter.functionalize_add_back_views()
+    args = eager_transforms._unwrap_all_tensors_from_functional(tuple(args), reapply_views=views)
+    with interpreter.lower():
+        out = op(*args)
+    return eager_transforms._wrap_all_tensors_to_functional(out, interpreter.level())
 
 
 current_cuda_device: Callable[[], int] | None = getattr(torch._C, "_cuda_getDevice", None)

@@ -103,20 +103,24 @@ def _wave(decay: Tensor, phase: Tensor, steps: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _depthwise(x: Tensor, taps: Tensor) -> Tensor:
-    """``sum_{s<=t} taps_{t-s} x_s`` along the last dimension, ``(B, C, L)`` with ``(C, L)``."""
+    """``sum_{s<=t} taps_{t-s} x_s`` along the last dimension, ``(B, C, L)`` with ``(C, K)``, any K."""
     padded = F.pad(x, (taps.shape[-1] - 1, 0))
     return F.conv1d(padded, taps.flip(-1).unsqueeze(1), groups=taps.shape[0])
 
 
 def _convolve(u, kernel, reverse_kernel, D, lengths, cu_seqlens):
-    """:func:`lyra_kernels.reference.causal_conv` without the ``(L, L)`` matrix."""
-    length = u.shape[1]
-    mask = sequence_mask(lengths, length)
+    """:func:`lyra_kernels.reference.causal_conv`, where the number of taps is known without its ``(L, L)`` matrix.
+
+    Inductor takes a convolution's number of taps for the constant that it was traced with, and computes other lengths
+    wrongly without a word; a matrix has no taps.
+    """
+    if any(taps is not None and not isinstance(taps.shape[-1], int) for taps in (kernel, reverse_kernel)):
+        return reference.causal_conv(u, kernel, reverse_kernel, D, lengths, None)
+    mask = sequence_mask(lengths, u.shape[1])
     value = fill_padding(u, mask).to(compute_dtype(u)).transpose(1, 2)
-    y = _depthwise(value, F.pad(kernel, (0, length - kernel.shape[-1])))
+    y = _depthwise(value, kernel)
     if reverse_kernel is not None:  # reversed in time; a token does not see itself
-        taps = F.pad(reverse_kernel, (1, length - 1 - reverse_kernel.shape[-1]))
-        y = y + _depthwise(value.flip(-1), taps).flip(-1)
+        y = y + _depthwise(value.flip(-1), F.pad(reverse_kernel, (1, 0))).flip(-1)
     if D is not None:
         y = y + D.unsqueeze(-1) * value
     return fill_padding(y.transpose(1, 2), mask).to(u.dtype)
@@ -186,8 +190,7 @@ def _s4d(u, log_dt, log_A_real, A_imag, C, D, lengths, cu_seqlens, initial_state
 
 
 def _s4d_fft(u, log_dt, log_A_real, A_imag, C, D, lengths, cu_seqlens):
-    kernels = [reference.s4d_kernel_real(log_dt, log_A_real, A_imag, each, u.shape[1]) for each in C]
-    return _convolve(u, kernels[0], kernels[1] if len(kernels) == 2 else None, D, lengths, cu_seqlens)
+    return _s4d(u, log_dt, log_A_real, A_imag, C, D, lengths, cu_seqlens, None)[0]
 
 
 def _s4d_block(
@@ -205,10 +208,8 @@ def decompositions() -> dict[OpOverload, Callable]:
     ``aten.expm1``, which they need, is in it too, by ``tanh``: exporters to ONNX lose its digits.
 
     The formulas use real arithmetic only and keep dynamic shapes. They compute what the ops do, less fast: the scan
-    stays nearly linear in the length, long convolutions become direct ones. Their gradients are PyTorch's own.
-
-    AOTInductor compiles a convolution with as many taps as it was traced with for that number alone, and says nothing:
-    where the length is to be dynamic there, leave ``algorithm`` at "auto" or "scan".
+    stays nearly linear in the length, long convolutions become direct ones, and those of a dynamic length products with
+    matrices ``(H, L, L)``: leave S4D's ``algorithm`` at "auto" or "scan" there. Gradients are PyTorch's own.
 
     Raises:
         ValueError: later, from the decomposition of a packed batch (``cu_seqlens``); use ``lengths`` for exports.

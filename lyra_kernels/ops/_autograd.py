@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Sequence
-from functools import partial
 from typing import Any
 
 import torch
@@ -98,6 +97,14 @@ def needs_graph(args: Sequence[Any]) -> bool:
     return False
 
 
+def saves(args: Sequence[Any]) -> bool:
+    """Whether an op with an argument for it is told to leave what its backward needs.
+
+    Never in a trace, which runs with gradients and without: `torch.jit.trace` itself compares the two graphs.
+    """
+    return needs_graph(args) and not torch.jit.is_tracing()
+
+
 class Op(Formula):
     """How one op is differentiated.
 
@@ -132,8 +139,8 @@ class Op(Formula):
             return _call(self.name, backend, args)
         if _torch.plain(args):
             return self.record(backend, *args)
-        if torch.jit.is_tracing():
-            return _dispatch(self.name, backend, args)  # a trace cannot hold a Function
+        if torch.jit.is_tracing() or _torch.FUNCTIONALIZE in _torch.transforms():
+            return _dispatch(self.name, backend, args)  # these two know no Functions
         return self.Function.apply(backend, *args)
 
     def backward(self, backend: str | None, values: Arguments, count: int, grads: Arguments) -> Arguments:
@@ -146,7 +153,7 @@ class Op(Formula):
         if not [g for g in grads if g is not None]:
             return (None,) * count
         save = self.contract.save
-        if save is not None and not args[save]:  # in a program that was made where nothing needed gradients
+        if save is not None and not args[save]:  # traced, or made where nothing needed gradients
             again = [backend, *args[:save], True, *args[save + 1 :]]
             kept = (OPS[self.name](*again[1:]) if backend is None else self.Function.apply(*again))[self.outputs :]
         compiling = torch.compiler.is_compiling()
@@ -340,15 +347,34 @@ def _recorded(name: str, function: type[torch.autograd.Function], asked: bool) -
     return call
 
 
+def _transformed(name: str, function: type[torch.autograd.Function], formula: Callable[..., Any], asked: bool) -> Any:
+    """Applies one of `_functions` to the arguments of its dispatcher op, where a transform of torch.func is under way.
+
+    Args:
+        formula: the same in plain PyTorch.
+        asked: whether a backend's name is the first of the op's arguments.
+    """
+
+    def transformed(*args: Any) -> Any:
+        backend, args = (args[0], args[1:]) if asked else (None, args)
+        transforms = _torch.transforms()
+        if backend is not None:
+            backends.check_available(backend)
+        if _torch.FUNCTIONALIZE not in transforms:
+            return function.apply(backend, *args)
+        if transforms[-1] == _torch.FUNCTIONALIZE:
+            return _torch.functionalized(lambda *values: _dispatch(name, backend, values), args)
+        return formula(*args)  # Function.apply would come upon functionalize, which has no rule for it
+
+    return transformed
+
+
 def _register(op: Op) -> None:
     """The same derivatives on the dispatcher ops themselves, which compiled, exported and traced programs call."""
-    for name, function in ((op.name, op.Function), (f"{op.name}_backward", op.Gradients)):
+    for name, function, formula in (
+        (op.name, op.Function, op.with_nothing_kept),
+        (f"{op.name}_backward", op.Gradients, op.backward_by_reference),
+    ):
         for library, asked in ((LIBRARY, False), (ASKED, True)):
             library.impl(name, _recorded(name, function, asked), "Autograd")
-            transformed = partial(_apply_asked, function) if asked else partial(function.apply, None)
-            library.impl(name, transformed, _torch.TRANSFORMS)
-
-
-def _apply_asked(function: type[torch.autograd.Function], backend: str, *args: Any) -> Any:
-    backends.check_available(backend)
-    return function.apply(backend, *args)
+            library.impl(name, _transformed(name, function, formula, asked), _torch.TRANSFORMS)

@@ -33,18 +33,18 @@ def once_a_signature(check: Callable[..., None]) -> Callable[..., None]:
         if torch.compiler.is_compiling():
             return check(*args)
         parts: list[Any] = []
-        for x in args:
-            if x is None:
-                parts.append(None)
-            elif isinstance(x, Tensor):
-                parts += (x.shape, x.dtype, x.device)
-            else:
-                parts += (type(x), x)
-        signature = tuple(parts)
         try:
+            for x in args:
+                if x is None:
+                    parts.append(None)
+                elif isinstance(x, Tensor):
+                    parts += (x.shape, x.dtype, x.device)
+                else:
+                    parts += (type(x), x)
+            signature = tuple(parts)
             if signature in right:
                 return None
-        except TypeError:  # a size that is not known yet, or something that the check refuses
+        except (TypeError, RuntimeError):  # a size that is not known yet, or something that the check refuses
             return check(*args)
         check(*args)
         if all(type(n) is int for x in args if isinstance(x, Tensor) for n in x.shape):  # in a trace they are tensors
@@ -70,11 +70,23 @@ def tensor(name: str, x: Tensor, form: str) -> None:
     """Check that x is a floating tensor with as many dimensions as a form like "(H, M)" names."""
     if not isinstance(x, Tensor):
         raise TypeError(f"{name} must be a tensor of shape {form}, not {type(x).__name__}")
+    ordinary(name, x)
     if x.dtype not in FLOATS:
         raise TypeError(f"{name} must be float32, float64, float16 or bfloat16, not {x.dtype}")
     rank = len([part for part in form.strip("()").split(",") if part.strip()])
     if x.dim() != rank:
         raise ValueError(f"{name} must have shape {form}, not {shape_of(x)}")
+
+
+def ordinary(name: str, x: Tensor) -> None:
+    """Check that x is neither nested nor sparse."""
+    if x.is_nested:
+        raise TypeError(
+            f"{name} must be an ordinary tensor, not a nested one: pad it with torch.nested.to_padded_tensor(x, 0.0) "
+            "and give lengths where an argument of that name is, or concatenate its rows and give cu_seqlens"
+        )
+    if x.layout is not torch.strided:
+        raise TypeError(f"{name} must be an ordinary tensor, not one of layout {x.layout}: call .to_dense()")
 
 
 def size(name: str, x: Tensor, form: str, expected: tuple[int | None, ...], why: str) -> None:

@@ -51,6 +51,19 @@ class Formula:
         outputs, vjp = _vjp(self.formula(args), *(args[i] for i in self.present(args)))
         return vjp(_cotangents(grads, outputs))
 
+    def with_nothing_kept(self, *args: Any) -> Any:
+        """The dispatcher op by the reference, in plain PyTorch; what it should keep for its backward is NaN."""
+        out = as_tuple(self.reference(*args))
+        kept = self.contract.fake(*args)[len(out) :] if self.contract.kept else ()
+        out = (*out, *(torch.full_like(empty, torch.nan) for empty in kept))
+        return out[0] if len(out) == 1 else out
+
+    def backward_by_reference(self, *backward_args: Any) -> tuple[Tensor, ...]:
+        """The dispatcher op of the backward by the reference, in plain PyTorch."""
+        grads, args = self.contract.split(backward_args)
+        found = dict(zip(self.present(args), self.reference_gradients(grads, args), strict=True))
+        return self.contract.gradients(args, found)
+
     def jvp(self, args: Arguments, tangents: Arguments) -> tuple[Tensor, ...]:
         """Forward-mode derivative of the op."""
         present = self.present(args)

@@ -37,6 +37,7 @@ def rms_norm(x: Tensor, weight: Tensor | None = None, eps: float = 1e-8) -> Tens
 def _check(x: Tensor, weight: Tensor | None) -> None:
     if not isinstance(x, Tensor) or x.dtype not in _checks.FLOATS:
         raise TypeError(f"x must be a floating tensor, not {getattr(x, 'dtype', type(x).__name__)}")
+    _checks.ordinary("x", x)
     if x.dim() < 1:
         raise ValueError("x must have at least one dimension")
     if weight is not None:

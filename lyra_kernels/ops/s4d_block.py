@@ -10,7 +10,7 @@ from .. import backends, reference
 from ..backends.reference import as_tuple
 from ..layout import compute_dtype
 from . import _checks
-from ._autograd import Op, laid_out, needs_graph
+from ._autograd import Op, laid_out, saves
 from .gelu_glu import check_tail
 from .s4d_conv import check_convolution
 
@@ -66,7 +66,7 @@ def s4d_block(
         plain = norm_weight is None and not add_input
         u = laid_out("s4d_block", backends.forced(), u) if plain else u.contiguous()
     args: list[Any] = [u, norm_weight, *modes[:3], C, modes[4], *tail, lengths, cu_seqlens]
-    return as_tuple(s4d_block_op(*args, _checks.epsilon(eps), add_input, needs_graph(args)))[0]
+    return as_tuple(s4d_block_op(*args, _checks.epsilon(eps), add_input, saves(args)))[0]
 
 
 @_checks.once_a_signature

@@ -10,7 +10,7 @@ from torch import Tensor
 from .. import backends, reference
 from ..layout import compute_dtype, count_sequences
 from . import _checks, _watch, cost_model, sequence_parallel
-from ._autograd import Arguments, Op, laid_out, needs_graph
+from ._autograd import Arguments, Op, laid_out, needs_graph, saves
 from .conv import causal_conv_op, fft_conv_op
 from .cost_model import Why
 from .s4d_kernel import check_parameters, s4d_kernel_op
@@ -166,7 +166,7 @@ def s4d_conv(
     if algorithm == "scan":
         u = u if u.is_contiguous() else laid_out("s4d_scan", backends.forced(), u)
         args = (u, log_dt, log_A_real, A_imag, directions, D, lengths, cu_seqlens, initial_state)
-        y, final_state = s4d_scan_op(*args, needs_graph(args))[:2]
+        y, final_state = s4d_scan_op(*args, saves(args))[:2]
         return (y, final_state) if return_final_state else y
     spectrum = (log_dt, log_A_real, A_imag)
     if algorithm == "fft" and _fuses_kernel_and_fft(u):

@@ -56,6 +56,21 @@ def test_wrong_dtype(op, key):
             call(op, {key: _value(op, key).to(dtype)})
 
 
+@pytest.mark.parametrize("layout", [torch.jagged, torch.strided], ids=str)
+@pytest.mark.parametrize("op", [op for op in OPS if op != "s4d_kernel"])
+def test_nested_tensors(op, layout):
+    key = next(iter(cases.make(OPS[op]).tensors))
+    x = _value(op, key)
+    rows = torch.nested.nested_tensor([x[0], x[1, :3]], layout=layout)
+    with pytest.raises(TypeError, match=rf"^{key} must be an ordinary tensor, not a nested one: pad it"):
+        call(op, {key: rows})
+
+
+def test_sparse_tensors():
+    with pytest.raises(TypeError, match=r"^x must be an ordinary tensor, not one of layout torch.sparse_coo.*to_dense"):
+        lk.rms_norm(torch.rand(2, 3, 7).to_sparse())
+
+
 @pytest.mark.parametrize("op, key", [a for a in arguments() if a != ("rms_norm", "x")])
 def test_wrong_rank(op, key):
     value = _value(op, key)

@@ -11,7 +11,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 from torch.autograd import forward_ad
-from torch.func import grad, hessian, jacfwd, jacrev, jvp, vjp, vmap
+from torch.func import functionalize, grad, hessian, jacfwd, jacrev, jvp, vjp, vmap
+from torch.fx.experimental.proxy_tensor import make_fx
 
 import lyra_kernels as lk
 from lyra.models import Lyra
@@ -41,7 +42,7 @@ def exported(module: nn.Module, values: tuple[Tensor, ...]) -> nn.Module:
 def traced(module: nn.Module, values: tuple[Tensor, ...]) -> nn.Module:
     """Traced with gradients on, saved and loaded."""
     file = io.BytesIO()
-    torch.jit.save(torch.jit.trace(module, values, check_trace=False), file)
+    torch.jit.save(torch.jit.trace(module, values), file)
     file.seek(0)
     return torch.jit.load(file)
 
@@ -198,7 +199,7 @@ def test_compiled(name, manner):
     case, derivative = small(name), MANNERS[manner]
 
     def function(x: Tensor) -> Any:
-        return derivative(lambda x: case(x)[0], x)
+        return derivative(case_in_first(case), x)
 
     x = case.values[0]
     wanted = function(x)
@@ -215,6 +216,28 @@ def test_inductor():
         return jvp(layer, (x,), (x.cos(),))[1]
 
     close(torch.compile(function, fullgraph=True)(x), function(x))
+
+
+@pytest.mark.parametrize("name", cases.ESSENTIAL)
+def test_functionalized(name):
+    """Between other transforms, around them and inside of them; and traced so."""
+    case, values = small(name), small(name).values
+    for manner in ("vjp", "jvp", "vmap of grad"):
+        derivative, x = MANNERS[manner], values[0]
+        wanted = derivative(case_in_first(case), x)
+        close(derivative(functionalize(case_in_first(case)), x), wanted)
+        close(functionalize(partial(derivative, case_in_first(case)))(x), wanted)
+    leaves = tuple(v.clone().requires_grad_() for v in values)
+    wanted = torch.autograd.grad(case(*leaves)[0].sum(), leaves)
+    close(torch.autograd.grad(functionalize(case)(*leaves)[0].sum(), leaves), wanted)
+    program = make_fx(functionalize(case))(*values)
+    assert "lyra" in str(program.graph)
+    close(tuple(program(*values)), case(*values))
+
+
+def case_in_first(case: cases.Case) -> Function:
+    """Its first output as a function of its first argument."""
+    return lambda x: case(x)[0]
 
 
 def test_raw_ops_compute_in_the_types_of_their_arguments(monkeypatch):
