@@ -23,13 +23,13 @@ PyObject* attributes(PyObject* module) {
 
 // Only functions of Python, none of its variables such as Py_None: without Python the library could not be loaded.
 struct Names {
-  PyObject *none, *modules, *parameters, *buffers, *forward, *dtype, *hooks[4];
+  PyObject *none, *modules, *parameters, *buffers, *forward, *compiled, *dtype, *hooks[4];
 
   Names() {
     none = Py_BuildValue("");
     const auto name = PyUnicode_InternFromString;
     modules = name("_modules"), parameters = name("_parameters"), buffers = name("_buffers");
-    forward = name("forward"), dtype = name("dtype");
+    forward = name("forward"), compiled = name("_compiled_call_impl"), dtype = name("dtype");
     hooks[0] = name("_forward_hooks"), hooks[1] = name("_forward_pre_hooks");
     hooks[2] = name("_backward_hooks"), hooks[3] = name("_backward_pre_hooks");
   }
@@ -63,6 +63,8 @@ class Search {
   bool is_as_made(PyObject* module, PyObject* state, PyObject* kind, PyObject* forward, Py_ssize_t children) {
     if (reinterpret_cast<PyObject*>(Py_TYPE(module)) != kind || !does(kind, forward)) return false;
     if (entry(state, names_.forward)) return false;
+    PyObject* compiled = entry(state, names_.compiled);  // by Module.compile()
+    if (compiled && compiled != names_.none) return false;
     for (PyObject* hooks : names_.hooks)
       if (!has_size(entry(state, hooks), 0)) return false;
     return has_size(entry(state, names_.modules), children);
@@ -80,10 +82,10 @@ class Search {
   }
 
   bool take(PyObject* state, PyObject* tensors) {
-    PyObject *parameters = entry(state, names_.parameters), *buffers = entry(state, names_.buffers);
+    PyObject* parameters = entry(state, names_.parameters);
     for (Py_ssize_t i = 0; i < PyTuple_Size(tensors); ++i) {
       PyObject* x = entry(parameters, item(tensors, i));
-      if (!x) x = entry(buffers, item(tensors, i));
+      if (!x) x = entry(entry(state, names_.buffers), item(tensors, i));
       if (!x || (x != names_.none && !is_alike(x)) || PyList_Append(found_, x) != 0) return false;
     }
     return true;

@@ -74,15 +74,15 @@ def is_a_plain(module: Any, kind: type[nn.Module]) -> bool:
         type(module) is kind
         and kind.forward is forward_of(kind)
         and "forward" not in module.__dict__
+        and module._compiled_call_impl is None
         and not _torch.has_hooks(module)
         and not _torch.has_global_hooks()
     )
 
 
 def call_channels_first(module: nn.Module, x: Tensor) -> Tensor:
-    """``module(x)`` of ``(B, C, L)``, as long as x: a convolution's own padding may give more, and refuse no tokens."""
-    length = x.shape[-1]
-    return module(x if length else F.pad(x, (0, 1)))[..., :length]
+    """``module(x)`` of ``(B, C, L)``; of no tokens, which a convolution may refuse, no tokens."""
+    return module(x) if x.shape[-1] else module(F.pad(x, (0, 1)))[..., :0]
 
 
 def read_tensors(layer: nn.Module, part: Part) -> list[Any] | None:

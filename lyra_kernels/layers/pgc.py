@@ -188,7 +188,8 @@ class PGC(nn.Module):
         if cu_seqlens is not None:
             rows, each = unpack(x, cu_seqlens)
             return pack(self._convolve(rows, each, None), cu_seqlens, x.shape[1])
-        return call_channels_first(self.conv, without_padding(x, lengths).transpose(1, 2)).transpose(1, 2)
+        y = call_channels_first(self.conv, without_padding(x, lengths).transpose(1, 2))
+        return y[..., : x.shape[1]].transpose(1, 2)  # a causal one gives more
 
     def _continue(
         self, u: Tensor, state: Tensor | None, lengths: Tensor | None, cu_seqlens: Tensor | None
@@ -210,7 +211,8 @@ class PGC(nn.Module):
         x, v = self.in_norm(self.in_proj(without_padding(u, lengths))).chunk(2, dim=-1)
         seen = torch.cat((state.to(x.dtype), x), dim=1)
         # The convolution puts zeros before the state.
-        y = call_channels_first(self.conv, seen.transpose(1, 2))[..., self.kernel_size - 1 :].transpose(1, 2)
+        y = call_channels_first(self.conv, seen.transpose(1, 2))
+        y = y[..., self.kernel_size - 1 : seen.shape[1]].transpose(1, 2)
         out = without_padding(self.out_norm(self.out_proj(v * y)), lengths)
         if lengths is None:
             return out, seen[:, length:].clone()  # a view would keep all tokens in memory

@@ -32,7 +32,7 @@ _TAIL = (
     part("activation", nn.GELU, approximate="none"),
     part("dropout", ChannelDropout),
     part("output_linear", nn.Sequential, children=2),
-    part("output_linear.0", nn.Conv1d, "weight", "bias", kernel_size=(1,), stride=(1,), padding=(0,)),
+    part("output_linear.0", nn.Conv1d, "weight", "bias", kernel_size=(1,), stride=(1,), padding=(0,), groups=1),
     part("output_linear.1", nn.GLU, dim=-2),
 )
 _WHOLE = (*_TAIL, _SPECTRUM[0]._replace(apart=True))
@@ -166,7 +166,7 @@ class S4D(nn.Module):
             residual = u if given else None if residual is None else residual.transpose(1, 2)
         dtype, u = u.dtype, autocast(u)
         states = initial_state is not None or return_final_state
-        plain = plain_tensors(self, _WHOLE)
+        plain = self._plain_whole()
         tail, spectrum = self._plain_parts() if plain is None else (plain[:3], plain[3:])
         if plain is not None and not states and group is None and self._is_one_op(u):
             if residual is None or (given and u.dtype == dtype):
@@ -211,9 +211,18 @@ class S4D(nn.Module):
             y = y.transpose(1, 2)
         return y if state is None else (y, state)
 
+    def _plain_whole(self) -> list[Any] | None:
+        """The tensors of the layer as one op; None where not all of it is plain."""
+        found = plain_tensors(self, _WHOLE)
+        # Another Conv1d may give more channels than the ops do, or fewer.
+        return found if found is None or found[1].shape[0] == 2 * self.d_model else None
+
     def _plain_parts(self) -> tuple[list[Any] | None, list[Any] | None]:
         """The tensors of what comes after the convolution, with D, and of its kernel; None where not plain."""
-        return plain_tensors(self, _TAIL), plain_tensors(self, _SPECTRUM)
+        tail = plain_tensors(self, _TAIL)
+        if tail is not None and tail[1].shape[0] != 2 * self.d_model:
+            tail = None
+        return tail, plain_tensors(self, _SPECTRUM)
 
     def _mask(self, sequences: int, u: Tensor, group: ProcessGroup | None = None) -> Tensor | None:
         """What each sequence's channels are multiplied by, ``(S, H)``; None for no dropout."""
@@ -331,7 +340,7 @@ class S4D(nn.Module):
         u = autocast(x)
         if (add_input and u.dtype != x.dtype) or not is_a_plain(norm, RMSNorm):
             return None
-        plain = plain_tensors(self, _WHOLE)
+        plain = self._plain_whole()
         if plain is None:
             return None
         return self._block(u, plain[3:], plain[:3], cast(RMSNorm, norm), add_input, lengths, cu_seqlens)

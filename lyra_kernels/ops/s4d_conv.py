@@ -242,7 +242,7 @@ def check_convolution(
 ) -> None:
     """Refuse arguments of :func:`s4d_conv`; ``states``: whether one is given or asked for."""
     _checks.activations("u", u, "(batch, length, H)")
-    check_parameters(log_dt, log_A_real, A_imag, u.shape[-1])
+    check_parameters(log_dt, log_A_real, A_imag, C, u.shape[-1])
     _checks.flag("bidirectional", bidirectional)
     form, shape = (
         ("(2, H, M, 2)", (2, *log_A_real.shape, 2)) if bidirectional else ("(H, M, 2)", (*log_A_real.shape, 2))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import warnings
+
 import pytest
 import torch
 from torch import nn
@@ -147,3 +149,46 @@ def test_optimizers_move_a_layer_of_16_bits():
         optimizer.step()
     for name, value in values(layer).items():
         assert (value != before[name]).float().mean() > 0.9, name
+
+
+# ---- parameters that were cast past the module -------------------------------------------------------------------
+def cast_past(layer: lk.S4D, dtype: torch.dtype) -> None:
+    """As FSDP's mixed precision does it."""
+    for parameter in layer.kernel.parameters():
+        parameter.data = parameter.data.to(dtype)
+
+
+CALLS = {
+    "plain": lambda layer, u: layer(u),
+    "states": lambda layer, u: layer(u, return_final_state=True),
+    "hooked": lambda layer, u: (layer.kernel.register_forward_hook(lambda *_: None), layer(u)),
+    "kernel": lambda layer, u: layer.kernel(u.shape[2]),
+    "functional": lambda layer, u: torch.func.functional_call(layer, dict(layer.named_parameters()), (u,)),
+    "model": lambda layer, u: nn.Sequential(layer)(u),
+    "compiled": lambda layer, u: torch.compile(layer, backend="eager", fullgraph=True)(u),
+}
+
+
+@pytest.mark.parametrize(
+    "call, dtype", [*((call, torch.bfloat16) for call in CALLS), ("plain", torch.float16), ("kernel", torch.float16)]
+)
+def test_a_state_space_of_16_bits_warns(call, dtype):
+    torch._dynamo.reset()
+    length = 20 + 2 * list(CALLS).index(call)  # what was found once, of some sizes, is not said again
+    layer, u = lk.S4D(8, d_state=4), torch.randn(2, 8, length)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        CALLS[call](layer, u)
+        layer = lk.S4D(8, d_state=4).to(dtype)
+        CALLS[call](layer, u.to(dtype))
+    torch._dynamo.reset()
+    cast_past(layer, dtype)
+    with pytest.warns(UserWarning, match=r"log_dt and log_A_real and A_imag and C of a state space in torch"):
+        CALLS[call](layer, u.to(dtype))
+
+
+def test_one_parameter_of_16_bits_is_enough():
+    layer = lk.S4D(8, d_state=4, bidirectional=True)
+    layer.kernel.C.data = layer.kernel.C.data.bfloat16()
+    with pytest.warns(UserWarning, match="^C of a state space in torch.bfloat16"):
+        layer(torch.randn(2, 8, 5))
