@@ -151,7 +151,7 @@ def fake_card(backwards: int = 0, processors: int = H200, backend: str = "triton
         stack.enter_context(mock.patch.object(_launch, "_capability", lambda device: (9, 0)))
         stack.enter_context(backends.forcing(backend))
         for module in keeping:
-            stack.enter_context(mock.patch.object(module, "needs_graph", lambda args: backwards > 0))
+            stack.enter_context(mock.patch.object(module, "saves", lambda args: backwards > 0))
         stack.enter_context(
             mock.patch.object(_autograd.Op, "__call__", lambda op, *args: _step(op, backend, args, backwards))
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import math
 import os
@@ -53,6 +54,13 @@ class PretrainedMixin(PyTorchModelHubMixin):
 
     config: dict[str, Any]
     metadata: dict[str, Any]
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        # The mixin's __new__ takes anything, and where a class inherits both, older Pythons, such as 3.11.2, tell the
+        # signature of that: torch.nn.utils.skip_init would find no device in it.
+        _, *parameters = inspect.signature(cls.__init__).parameters.values()
+        cls.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
 
     def _save_pretrained(self, save_directory: Path) -> None:
         assert isinstance(self, nn.Module)

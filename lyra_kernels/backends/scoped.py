@@ -53,11 +53,9 @@ class Scoped:
         places = _torch.checkpoints()
         if not places:
             return None if block is None else block.value
-        outside = 0 if block is None else block.checkpoints
+        inside = max(len(places) - (0 if block is None else block.checkpoints), 0)
         forwards = []
-        for place, recomputing in places[
-            : max(len(places) - outside, 0)
-        ]:  # that the block is around, the innermost first
+        for place, recomputing in places[:inside]:  # those that the block is around, the innermost first
             if recomputing:
                 value = self.recomputed.get(weakref.ref(place))
                 break

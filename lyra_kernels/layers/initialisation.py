@@ -19,11 +19,11 @@ import torch
 from torch import Tensor, nn
 
 
-def reset_descendants(root: nn.Module) -> None:
-    """Calls ``reset_parameters()`` of each module below ``root`` that owns parameters or buffers, each once, in order.
+def resettable(root: nn.Module) -> list[nn.Module]:
+    """The modules below ``root`` that own parameters or buffers, in order.
 
     Raises:
-        TypeError: one of them has no such method. None of them was reset.
+        TypeError: one of them has no ``reset_parameters()``.
     """
     owners = []
     for path, module in root.named_modules():
@@ -33,7 +33,16 @@ def reset_descendants(root: nn.Module) -> None:
         if not callable(getattr(module, "reset_parameters", None)):
             raise TypeError(f"{path}, a {type(module).__name__}, has no reset_parameters(): initialise it by hand")
         owners.append(module)
-    for module in owners:
+    return owners
+
+
+def reset_descendants(root: nn.Module) -> None:
+    """Calls ``reset_parameters()`` of each of those, once.
+
+    Raises:
+        TypeError: one of them has no such method. None of them was reset.
+    """
+    for module in resettable(root):
         module.reset_parameters()  # type: ignore[operator]
 
 

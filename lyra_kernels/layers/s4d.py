@@ -16,7 +16,7 @@ from ..ops.sequence_parallel import from_first_rank, refuse
 from ._children import call_channels_first, is_a_plain, part, plain_tensors, read_tensors
 from .checks import boolean, choice, floating_dtype, layout, positive_int, probability
 from .dropout import ChannelDropout
-from .initialisation import reset_descendants, taken_back_by
+from .initialisation import reset_descendants, resettable, taken_back_by
 from .pgc import PGC
 from .residual import plus_residual
 from .rms_norm import RMSNorm
@@ -110,6 +110,7 @@ class S4D(nn.Module):
         Where each module is asked in turn, as FSDP does for modules from the meta device, the children get the same
         numbers again.
         """
+        resettable(self)  # all of it, or nothing
         self._reset_own()
         with taken_back_by(self.kernel, self.D.device):
             reset_descendants(self)

@@ -139,6 +139,8 @@ def test_what_cannot_be_reset_says_so():
     weight = model.encoder.weight.detach().clone()
     with pytest.raises(TypeError, match=r"^s4_layers.1.output_linear.scale, a ParameterList, has no reset_parameters"):
         model.reset_parameters()
+    with pytest.raises(TypeError, match=r"^output_linear.scale, a ParameterList, has no reset_parameters"):
+        layer.reset_parameters()
     assert torch.equal(layer.D, before) and torch.equal(model.encoder.weight, weight)
     kernel = lk.S4DKernel(8)
     parametrize.register_parametrization(kernel, "log_dt", nn.Identity())
