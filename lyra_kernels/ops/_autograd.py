@@ -64,7 +64,7 @@ def laid_out(name: str, backend: str | None, x: Tensor) -> Tensor:
     """
     eager = not (torch.compiler.is_compiling() or _torch.transforms_active())
     if eager and x.dim() == 3 and x.transpose(1, 2).is_contiguous() and (backend is not None or _torch.plain((x,))):
-        if not (x.is_cpu and backend is None) and backends.takes_channels_first(name, backend, x.device):
+        if backends.takes_channels_first(name, backend, x.device):
             return x
     return x.contiguous()
 

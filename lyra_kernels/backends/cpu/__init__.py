@@ -16,6 +16,9 @@ from . import fft_conv
 
 _ISA = Scoped("lyra_kernels CPU instruction set")
 
+CHANNELS_FIRST: frozenset[str] = frozenset()
+"""Ops and backward ops whose activations, and gradients of these, may each lie in memory as (B, C, L)."""
+
 
 def _on_the_cpu(name: str) -> Callable[..., Any]:
     """An op as the dispatcher serves it for CPU tensors."""
@@ -25,6 +28,7 @@ def _on_the_cpu(name: str) -> Callable[..., Any]:
         with _torch.below_autograd():
             return op(*args)
 
+    call.takes_channels_first = name in CHANNELS_FIRST  # type: ignore[attr-defined]
     return call
 
 
