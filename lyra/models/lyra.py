@@ -222,7 +222,7 @@ class Lyra(
         return_embeddings: bool = False,
         *,
         lengths: Tensor | Sequence[int] | None = None,
-        cu_seqlens: Tensor | None = None,
+        cu_seqlens: Tensor | Sequence[int] | None = None,
     ) -> Tensor | tuple[Tensor, Tensor]:
         """Predict.
 
@@ -231,9 +231,9 @@ class Lyra(
                 ``(B, L, d_input)`` of the model's dtype. A negative id is an unknown letter: all features
                 zero. With ``cu_seqlens`` B is 1.
             return_embeddings: whether to return the tokens' embeddings, too.
-            lengths: ``(B,)`` integers, each sequence's length in a padded batch; what lies beyond is ignored. A list
-                is copied to the device of ``x`` at each call; inside a CUDA graph give a tensor.
-            cu_seqlens: ``(S + 1,)`` int64, where each sequence begins in a packed batch, and where the last
+            lengths: ``(B,)`` integers, each sequence's length in a padded batch; what lies beyond is ignored. One is
+                for all. A list is copied to the device of ``x`` at each call; inside a CUDA graph give a tensor.
+            cu_seqlens: ``(S + 1,)`` integers, where each sequence begins in a packed batch, and where the last
                 ends.
 
         Returns:
@@ -324,7 +324,7 @@ class LyraForTokenClassification(Lyra):
         return_embeddings: bool = False,
         *,
         lengths: Tensor | Sequence[int] | None = None,
-        cu_seqlens: Tensor | None = None,
+        cu_seqlens: Tensor | Sequence[int] | None = None,
     ) -> Tensor | tuple[Tensor, Tensor]:
         """Predict for each token; arguments and errors are those of :meth:`Lyra.forward`."""
         lengths, cu_seqlens = _layout(x, lengths, cu_seqlens)
@@ -346,20 +346,13 @@ def _per_layer(name: str, value: float | Sequence[float], layers: int) -> list[f
 
 
 def _layout(
-    x: Tensor, lengths: Tensor | Sequence[int] | None, cu_seqlens: Tensor | None
+    x: Tensor, lengths: Tensor | Sequence[int] | None, cu_seqlens: Tensor | Sequence[int] | None
 ) -> tuple[Tensor | None, Tensor | None]:
     """`lengths` and `cu_seqlens` checked against x, as int64 tensors."""
     if not isinstance(x, Tensor):
         raise TypeError(f"x must be a tensor, not {type(x).__name__}")
     if x.dim() not in (2, 3):
         raise ValueError(f"x must be token ids (B, L) or features (B, L, d_input), got {tuple(x.shape)}")
-    if lengths is not None and not isinstance(lengths, Tensor):
-        if x.is_cuda and not torch.compiler.is_compiling() and torch.cuda.is_current_stream_capturing():
-            raise ValueError(
-                f"lengths must be a tensor on {x.device} while a CUDA graph is captured: a {type(lengths).__name__} "
-                "would be copied there, which a capture cannot do"
-            )
-        lengths = torch.as_tensor(lengths, device=x.device, dtype=None if len(lengths) else torch.int64)
     return checks.layout(x, lengths, cu_seqlens, "x")
 
 

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from .. import ops
 from ..layout import count_sequences, pack, unpack, without_padding
 from ..ops import _checks
+from ..ops._checks import Integers
 from ._children import Part, call_channels_first, part, plain_tensors
 from .checks import boolean, floating_dtype, layout, positive_float, positive_int, probability, width
 from .initialisation import reset_descendants
@@ -102,8 +103,8 @@ class PGC(nn.Module):
         self,
         u: Tensor,
         *,
-        lengths: Tensor | None = None,
-        cu_seqlens: Tensor | None = None,
+        lengths: Integers | None = None,
+        cu_seqlens: Integers | None = None,
         residual: Tensor | None = None,
         initial_state: Tensor | None = None,
         return_final_state: bool = False,
@@ -112,7 +113,7 @@ class PGC(nn.Module):
 
         Args:
             u: ``(B, L, d_model)``, or ``(1, T, d_model)`` with ``cu_seqlens``.
-            lengths: ``(B,)``, each sequence's length in a padded batch.
+            lengths: ``(B,)``, a tensor or a list, each sequence's length in a padded batch; one is for all.
             cu_seqlens: ``(S + 1,)``, where each sequence begins in a packed batch, and the end of the last.
             residual: like ``u``, added to the output, in the same pass over memory unless dropout comes between. The
                 sum has the wider of both dtypes, as ``residual + layer(u)`` would.
@@ -127,6 +128,7 @@ class PGC(nn.Module):
             ValueError: a state is asked of a layer that is not causal, or has the wrong shape or device.
             TypeError, ValueError: what :func:`lyra_kernels.pgc` refuses.
         """
+        lengths, cu_seqlens = _checks.as_tensors(u, lengths, cu_seqlens)
         if initial_state is not None or return_final_state:
             out, state = self._continue(u, initial_state, lengths, cu_seqlens)
             out = self._drop_and_add(out, residual, lengths)

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from .. import ops
 from ..layout import compute_dtype, count_sequences, without_padding
 from ..ops import _watch
-from ..ops._checks import autocast
+from ..ops._checks import Integers, as_tensors, autocast
 from ..ops.s4d_conv import ALGORITHMS, scans_on_gpu
 from ..ops.sequence_parallel import from_first_rank, refuse
 from ._children import call_channels_first, is_a_plain, part, plain_tensors, read_tensors
@@ -126,8 +126,8 @@ class S4D(nn.Module):
         self,
         u: Tensor,
         *,
-        lengths: Tensor | None = None,
-        cu_seqlens: Tensor | None = None,
+        lengths: Integers | None = None,
+        cu_seqlens: Integers | None = None,
         initial_state: Tensor | None = None,
         return_final_state: bool = False,
         residual: Tensor | None = None,
@@ -137,7 +137,7 @@ class S4D(nn.Module):
 
         Args:
             u: ``(B, H, L)`` if ``transposed``, else ``(B, L, H)``. With ``cu_seqlens`` B is 1.
-            lengths: ``(B,)``, each sequence's length in a padded batch.
+            lengths: ``(B,)``, a tensor or a list, each sequence's length in a padded batch; one is for all.
             cu_seqlens: ``(S + 1,)``, where each sequence begins in a packed batch, and the end of the last.
             initial_state: ``(S, H, d_state / 2, 2)``, the state that each sequence continues from.
             return_final_state: whether to return the state after each sequence's last token, too.
@@ -161,6 +161,7 @@ class S4D(nn.Module):
                 refuse(group)
             shape = f"(B, {self.d_model}, L)" if self.transposed else f"(B, L, {self.d_model})"
             raise ValueError(f"u must be {shape} with transposed={self.transposed}, got {tuple(u.shape)}")
+        lengths, cu_seqlens = as_tensors(u, lengths, cu_seqlens)
         given = residual is u
         if self.transposed:
             u = u.transpose(1, 2)

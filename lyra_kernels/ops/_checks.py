@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from numbers import Real
 from typing import Any
 
@@ -12,6 +12,9 @@ import torch
 from torch import Tensor
 
 from .. import _torch
+
+Integers = Tensor | Sequence[int]
+"""Lengths, or where packed sequences begin: a list is copied to the device at every call."""
 
 FLOATS = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
 
@@ -154,11 +157,14 @@ def _values_can_be_read(x: Tensor) -> bool:
 
 
 def layout(
-    x: Tensor, lengths: Tensor | None, cu_seqlens: Tensor | None, name: str = "u"
+    x: Tensor, lengths: Integers | None, cu_seqlens: Integers | None, name: str = "u"
 ) -> tuple[Tensor | None, Tensor | None]:
     """Check `lengths` and `cu_seqlens` against activations (batch, length, channels); returns both as int64.
 
     Values are checked on the CPU only: elsewhere that would make the program wait for the device.
+
+    Args:
+        lengths: of shape (batch,), or of shape (1,) for sequences of one length.
     """
     if lengths is None and cu_seqlens is None:
         return None, None
@@ -166,6 +172,8 @@ def layout(
         raise ValueError("give lengths (a padded batch) or cu_seqlens (a packed one), not both")
     if lengths is not None:
         lengths = _integers("lengths", lengths, x, name)
+        if tuple(lengths.shape) == (1,) and x.shape[0] != 1:
+            lengths = lengths.expand(x.shape[0]).contiguous()
         if lengths.dim() != 1 or lengths.shape[0] != x.shape[0]:
             raise ValueError(
                 f"lengths must have shape (batch,) = ({x.shape[0]},) to match {name}, not {shape_of(lengths)}"
@@ -193,13 +201,38 @@ def layout(
     return lengths, cu_seqlens
 
 
-def _integers(name: str, x: Tensor, like: Tensor, like_name: str) -> Tensor:
-    if not isinstance(x, Tensor):
-        raise TypeError(f"{name} must be an integer tensor, not {type(x).__name__}")
+def _integers(name: str, x: Integers, like: Tensor, like_name: str) -> Tensor:
+    x = as_tensor(name, x, like)
     if x.dtype not in (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8):
         raise TypeError(f"{name} must be an integer tensor, not {x.dtype}")
     same_device(name, x, like_name, like)
     return (x if x.dtype == torch.int64 else x.to(torch.int64)).contiguous()
+
+
+def as_tensor(name: str, x: Integers, like: Tensor) -> Tensor:
+    """A list or tuple of integers as a tensor where `like` is; a tensor as it is."""
+    if isinstance(x, Tensor):
+        return x
+    if not isinstance(x, (list, tuple, range)) or not all(isinstance(n, (int, torch.SymInt)) for n in x):
+        raise TypeError(f"{name} must be an integer tensor or a list of integers, not {x!r}")
+    if not isinstance(like, Tensor):  # which is refused next
+        return torch.tensor(x, dtype=torch.int64)
+    if like.is_cuda and not torch.compiler.is_compiling() and torch.cuda.is_current_stream_capturing():
+        raise ValueError(
+            f"{name} must be a tensor on {like.device} while a CUDA graph is captured: a {type(x).__name__} would be "
+            "copied there, which a capture cannot do"
+        )
+    return torch.tensor(x, dtype=torch.int64, device=like.device)
+
+
+def as_tensors(
+    x: Tensor, lengths: Integers | None, cu_seqlens: Integers | None
+) -> tuple[Tensor | None, Tensor | None]:
+    """`lengths` and `cu_seqlens` as tensors, where they are given as lists."""
+    return (
+        None if lengths is None else as_tensor("lengths", lengths, x),
+        None if cu_seqlens is None else as_tensor("cu_seqlens", cu_seqlens, x),
+    )
 
 
 def autocast_enabled(x: Tensor) -> bool:

@@ -28,8 +28,8 @@ def gated_conv(
     norm_weight: Tensor | None = None,
     *,
     eps: float = 1e-8,
-    lengths: Tensor | None = None,
-    cu_seqlens: Tensor | None = None,
+    lengths: _checks.Integers | None = None,
+    cu_seqlens: _checks.Integers | None = None,
     causal: bool = False,
 ) -> Tensor:
     """``v * (conv(x) + bias)`` with ``x, v = split(rms_norm(xv))``: a gated depthwise convolution along the length.
@@ -40,8 +40,8 @@ def gated_conv(
         conv_bias: ``(E,)`` or None.
         norm_weight: ``(2 E,)``, or None for no normalisation at all.
         eps: of the normalisation.
-        lengths: ``(batch,)`` integers: sequence b is ``xv[b, :lengths[b]]``.
-        cu_seqlens: ``(sequences + 1,)`` integers with batch 1: sequence s is ``xv[0, cu[s]:cu[s + 1]]``.
+        lengths: ``(batch,)`` integers, a tensor or a list: sequence b is ``xv[b, :lengths[b]]``. One is for all.
+        cu_seqlens: ``(sequences + 1,)`` likewise, with batch 1: sequence s is ``xv[0, cu[s]:cu[s + 1]]``.
         causal: pad ``k - 1`` zeros on the left, instead of ``k // 2`` on both sides.
 
     Returns:

@@ -19,8 +19,8 @@ def gelu_glu(
     *,
     mask: Tensor | None = None,
     residual: Tensor | None = None,
-    lengths: Tensor | None = None,
-    cu_seqlens: Tensor | None = None,
+    lengths: _checks.Integers | None = None,
+    cu_seqlens: _checks.Integers | None = None,
 ) -> Tensor:
     """``glu(W (gelu(y) * mask) + b) + residual``: what follows the convolution in an S4D layer.
 

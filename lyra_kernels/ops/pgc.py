@@ -25,8 +25,8 @@ def pgc(
     out_norm_weight: Tensor | None,
     *,
     eps: float = 1e-8,
-    lengths: Tensor | None = None,
-    cu_seqlens: Tensor | None = None,
+    lengths: _checks.Integers | None = None,
+    cu_seqlens: _checks.Integers | None = None,
     causal: bool = False,
     residual: Tensor | None = None,
 ) -> Tensor:

@@ -31,8 +31,8 @@ def s4d_block(
     eps: float = 1e-8,
     mask: Tensor | None = None,
     add_input: bool = False,
-    lengths: Tensor | None = None,
-    cu_seqlens: Tensor | None = None,
+    lengths: _checks.Integers | None = None,
+    cu_seqlens: _checks.Integers | None = None,
     bidirectional: bool = False,
 ) -> Tensor:
     """``gelu_glu(s4d_conv(rms_norm(u)))``, plus ``u`` where ``add_input``: a block of a model in one op, by scan.

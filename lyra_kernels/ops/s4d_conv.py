@@ -91,8 +91,8 @@ def s4d_conv(
     C: Tensor,
     D: Tensor | None = None,
     *,
-    lengths: Tensor | None = None,
-    cu_seqlens: Tensor | None = None,
+    lengths: _checks.Integers | None = None,
+    cu_seqlens: _checks.Integers | None = None,
     bidirectional: bool = False,
     initial_state: Tensor | None = None,
     return_final_state: bool = False,
@@ -109,8 +109,8 @@ def s4d_conv(
         log_dt: ``(H,)``. log_A_real, A_imag: ``(H, M)``.
         C: ``(H, M, 2)``, real and imaginary part; ``(2, H, M, 2)`` where ``bidirectional``.
         D: ``(H,)`` skip weights, or None.
-        lengths: ``(batch,)`` integers: sequence b is ``u[b, :lengths[b]]``.
-        cu_seqlens: ``(sequences + 1,)`` integers with batch 1: sequence s is ``u[0, cu[s]:cu[s + 1]]``.
+        lengths: ``(batch,)`` integers, a tensor or a list: sequence b is ``u[b, :lengths[b]]``. One is for all.
+        cu_seqlens: ``(sequences + 1,)`` likewise, with batch 1: sequence s is ``u[0, cu[s]:cu[s + 1]]``.
         bidirectional: add ``sum_{s>t} K1_{s-t-1} u_s``, K1 the kernel of ``C[1]``; both directions share dt and A.
         initial_state: ``(sequences, H, M, 2)``, the state before the first token; zeros if None.
         return_final_state: also return the state after the last token.
@@ -190,8 +190,8 @@ def _over_group(
     A_imag: Tensor,
     C: Tensor,
     D: Tensor | None,
-    lengths: Tensor | None,
-    cu_seqlens: Tensor | None,
+    lengths: _checks.Integers | None,
+    cu_seqlens: _checks.Integers | None,
     bidirectional: bool,
     initial_state: Tensor | None,
 ) -> tuple[Tensor, Tensor]:
@@ -233,8 +233,8 @@ def check_convolution(
     A_imag: Tensor,
     C: Tensor,
     D: Tensor | None,
-    lengths: Tensor | None,
-    cu_seqlens: Tensor | None,
+    lengths: _checks.Integers | None,
+    cu_seqlens: _checks.Integers | None,
     bidirectional: bool,
     initial_state: Tensor | None,
     states: bool,

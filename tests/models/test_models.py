@@ -398,13 +398,13 @@ FORWARD = [
         "x must be torch.float32 like the model's weights, got torch.float64",
     ),
     ([[1, 2]], {}, TypeError, "x must be a tensor, not list"),
-    (IDS, {"lengths": [9]}, ValueError, r"lengths must have shape \(batch,\) = \(2,\) to match x, not \(1\)"),
+    (IDS, {"lengths": [9] * 3}, ValueError, r"lengths must have shape \(batch,\) = \(2,\) to match x, not \(3\)"),
     (IDS, {"lengths": [9, 10]}, ValueError, "lengths must lie between 0 and the length of x, 9; got 10"),
     (IDS, {"lengths": [9, -1]}, ValueError, "lengths must lie between 0 and the length of x, 9; got -1"),
-    (IDS, {"lengths": [1.5, 2.0]}, TypeError, "lengths must be an integer tensor, not torch.float32"),
+    (IDS, {"lengths": [1.5, 2.0]}, TypeError, r"lengths must be .* a list of integers, not \[1.5, 2.0\]"),
     (IDS, {"cu_seqlens": torch.tensor([0, 9])}, ValueError, r"with cu_seqlens x must have shape \(1, tokens"),
     (IDS[:1], {"cu_seqlens": torch.tensor([0, 8])}, ValueError, "cu_seqlens must run from 0 to .* in x, 9"),
-    (IDS[:1], {"cu_seqlens": [0, 9]}, TypeError, "cu_seqlens must be an integer tensor, not list"),
+    (IDS[:1], {"cu_seqlens": "09"}, TypeError, "cu_seqlens must be an integer tensor or a list of integers, not '09'"),
     (IDS[:1], {"lengths": [9], "cu_seqlens": torch.tensor([0, 9])}, ValueError, "give lengths .* or cu_seqlens"),
 ]
 

@@ -116,7 +116,11 @@ LAYOUT_ERRORS = {
         ValueError,
         "give lengths .* or cu_seqlens .*, not both",
     ),
-    "lengths-list": (lambda n: {"lengths": [1, 2]}, TypeError, "lengths must be an integer tensor, not list"),
+    "lengths-list": (
+        lambda n: {"lengths": [1, 2.0]},
+        TypeError,
+        r"lengths must be an integer tensor or a list of integers, not \[1, 2.0\]",
+    ),
     "lengths-float": (
         lambda n: {"lengths": torch.tensor([1.0, 2.0])},
         TypeError,
