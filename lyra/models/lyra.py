@@ -18,7 +18,8 @@ from lyra_kernels.layers.s4d import ALGORITHMS, plus_input, prenorm_block
 
 from ..settings.training import POOLS
 from .pooling import pool
-from .pretrained import PretrainedMixin, infer_arguments, read_state_dict
+from .pretrained import PretrainedMixin
+from .state_dicts import infer_arguments, read_state_dict
 from .streaming import LyraState, StreamingMixin
 
 _ENCODER = (part("encoder", nn.Linear, "weight", "bias"),)
@@ -56,6 +57,8 @@ class Lyra(
         causal: whether the PGC layers look only backwards. The whole model is causal then up to the pooling.
         bidirectional: whether the S4D layers look both ways. Not together with ``causal``.
         algorithm: how S4D layers compute: "auto", "fft", "direct" or "scan".
+        pgc_eps: added to the mean square in the PGC layers' norms; norm_eps: in the S4D layers' norms; final_norm_eps:
+            in the last one, None takes ``norm_eps``.
         metadata: a dict that JSON can hold, saved and loaded with the model and otherwise left alone.
         device, dtype: of the parameters, as in :mod:`torch.nn`; the state spaces' stay in float32 for a dtype of 16
             bits (see :class:`S4DKernel`).
@@ -96,6 +99,9 @@ class Lyra(
         causal: bool = False,
         bidirectional: bool = False,
         algorithm: str = "auto",
+        pgc_eps: float = 1e-8,
+        norm_eps: float = 1e-8,
+        final_norm_eps: float | None = None,
         metadata: Mapping[str, Any] | None = None,
         device: torch.device | str | int | None = None,
         dtype: torch.dtype | None = None,
@@ -116,6 +122,9 @@ class Lyra(
         if checks.boolean("causal", causal) and checks.boolean("bidirectional", bidirectional):
             raise ValueError("causal and bidirectional must not both be True")
         checks.width("pgc_kernel_size", pgc_kernel_size, causal)
+        for name, eps in {"pgc_eps": pgc_eps, "norm_eps": norm_eps, "final_norm_eps": final_norm_eps}.items():
+            if eps is not None or name != "final_norm_eps":
+                checks.positive_float(name, eps)
         if metadata is not None and not isinstance(metadata, Mapping):
             raise ValueError(f"metadata must be a dict or None, got {metadata!r}")
         expansions = _per_layer("pgc_expansion", pgc_expansion, num_pgc_layers)
@@ -141,12 +150,15 @@ class Lyra(
             "causal": causal,
             "bidirectional": bidirectional,
             "algorithm": algorithm,
+            "pgc_eps": pgc_eps,
+            "norm_eps": norm_eps,
+            "final_norm_eps": final_norm_eps,
         }
 
         factory: dict[str, Any] = {"device": device, "dtype": checks.floating_dtype("dtype", dtype)}
         self.encoder = nn.Linear(self.d_input, self.d_model, **factory)
         self.pgc_layers = nn.ModuleList(
-            PGC(self.d_model, expansion, pgc_kernel_size, pgc_dropout_probability, causal=causal, **factory)
+            PGC(self.d_model, expansion, pgc_kernel_size, pgc_dropout_probability, causal, pgc_eps, **factory)
             for expansion in expansions
         )
         self.s4_layers = nn.ModuleList(
@@ -162,10 +174,11 @@ class Lyra(
             )
             for _ in range(num_s4_layers)
         )
-        self.norms = nn.ModuleList(RMSNorm(self.d_model, **factory) for _ in range(num_s4_layers))
+        self.norms = nn.ModuleList(RMSNorm(self.d_model, norm_eps, **factory) for _ in range(num_s4_layers))
         self.dropouts = nn.ModuleList(nn.Dropout(dropout) for _ in range(num_s4_layers))
         if checks.boolean("final_norm", final_norm):
-            self.final_norm: nn.Module = RMSNorm(self.d_model, **factory)
+            last_eps = norm_eps if final_norm_eps is None else final_norm_eps
+            self.final_norm: nn.Module = RMSNorm(self.d_model, last_eps, **factory)
             self.final_dropout: nn.Module = nn.Dropout(dropout)
         else:
             self.final_norm = self.final_dropout = nn.Identity()
@@ -202,7 +215,8 @@ class Lyra(
 
         Args:
             source: the state_dict, or a file of it written by ``torch.save`` and read with
-                ``weights_only=True``.
+                ``weights_only=True``; under the names of this package or of the authors' repository (``pgc1``, ``s4d``,
+                norms with a ``scale``), which has other eps in its norms.
             options: constructor arguments that shapes do not tell, such as ``pool`` and ``prenorm``; ``device``, and
                 ``dtype`` where it is not to be the state_dict's.
 
@@ -210,8 +224,8 @@ class Lyra(
             ValueError: it is no state_dict of a Lyra model.
             RuntimeError: weights are missing, or too many, or of other shapes than the options say.
         """
-        state = read_state_dict(source)
-        arguments = infer_arguments(state) | options
+        state, named = read_state_dict(source)
+        arguments = infer_arguments(state) | named | options
         model = cls(**arguments).to(arguments.get("dtype") or state["encoder.weight"].dtype)
         model.load_state_dict(state)
         return model.eval()

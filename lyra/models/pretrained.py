@@ -1,18 +1,16 @@
-"""Saving and loading: folders, Hugging Face repositories, plain state_dicts of the published models."""
+"""Saving and loading models: folders and Hugging Face repositories."""
 
 from __future__ import annotations
 
 import inspect
 import json
-import math
 import os
-import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 try:
     from huggingface_hub import PyTorchModelHubMixin
@@ -146,79 +144,3 @@ def _subclass_named(cls: type, config: Mapping[str, Any], model_id: str) -> type
     if name not in known:
         raise ValueError(f"{model_id} holds a {name}, which {cls.__name__} cannot load")
     return known[name]
-
-
-def read_state_dict(source: str | Path | Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """A state_dict, given or from a file written by ``torch.save`` (tensors only, nothing is executed).
-
-    A checkpoint that keeps it under ``state_dict`` or ``model_state_dict`` is opened, and the one-S4D model
-    that the paper's authors published gets this package's names (``pgc1``, ``pgc2``, ``s4d`` and ``norm``
-    become ``pgc_layers.0``, ``pgc_layers.1``, ``s4_layers.0`` and ``norms.0``).
-    """
-    content: Any = source
-    if not isinstance(source, Mapping):
-        content = torch.load(source, map_location="cpu", weights_only=True)
-        if not isinstance(content, Mapping):
-            raise ValueError(f"expected a state_dict, the file holds a {type(content).__name__}")
-    for key in ("state_dict", "model_state_dict"):
-        if isinstance(content.get(key), Mapping):
-            content = content[key]
-    authors = {
-        "pgc1.": "pgc_layers.0.",
-        "pgc2.": "pgc_layers.1.",
-        "s4d.": "s4_layers.0.",
-        "norm.": "norms.0.",
-    }
-    state = {}
-    for key, value in content.items():
-        for prefix, name in authors.items():
-            if key.startswith(prefix):
-                key = name + key.removeprefix(prefix)
-        if ".flash_conv." not in key:  # the authors' second copy of the convolution's weights
-            state[key] = value
-    return state
-
-
-def infer_arguments(state: Mapping[str, Tensor]) -> dict[str, Any]:
-    """The constructor arguments that the shapes of a state_dict tell.
-
-    A model without ``final_norm`` is taken for the paper's, whose PGC layers have no residual connections.
-
-    Raises:
-        ValueError: it is no state_dict of a Lyra model.
-    """
-    for name in ("encoder.weight", "decoder.weight"):
-        if name not in state:
-            found = ", ".join(list(state)[:5]) or "nothing"
-            raise ValueError(f"not the state_dict of a Lyra model: {name} is missing, it has {found}, ...")
-    d_model, d_input = state["encoder.weight"].shape
-    convolutions = [state[f"pgc_layers.{i}.conv.weight"] for i in range(_count(state, "pgc_layers"))]
-    arguments: dict[str, Any] = {
-        "d_input": d_input,
-        "d_model": d_model,
-        "d_output": state["decoder.weight"].shape[0],
-        "num_pgc_layers": len(convolutions),
-        "num_s4_layers": _count(state, "s4_layers"),
-        "final_norm": "final_norm.weight" in state,
-        "pgc_residual": "final_norm.weight" in state,
-    }
-    if convolutions:
-        arguments["pgc_expansion"] = [_expansion(weight.shape[0], d_model) for weight in convolutions]
-        arguments["pgc_kernel_size"] = convolutions[0].shape[-1]
-    if arguments["num_s4_layers"]:
-        C = state["s4_layers.0.kernel.C"]
-        arguments["d_state"] = 2 * C.shape[-2]
-        arguments["bidirectional"] = C.dim() == 4
-    return arguments
-
-
-def _count(state: Mapping[str, Tensor], layers: str) -> int:
-    return len({match[1] for key in state if (match := re.match(rf"{layers}\.(\d+)\.", key))})
-
-
-def _expansion(inner: int, d_model: int) -> float:
-    """A factor ``e`` next to ``inner / d_model`` for which ``int(e * d_model)`` is ``inner``."""
-    factor = inner / d_model
-    while int(factor * d_model) < inner:
-        factor = math.nextafter(factor, math.inf)
-    return factor

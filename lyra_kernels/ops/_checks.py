@@ -225,9 +225,7 @@ def as_tensor(name: str, x: Integers, like: Tensor) -> Tensor:
     return torch.tensor(x, dtype=torch.int64, device=like.device)
 
 
-def as_tensors(
-    x: Tensor, lengths: Integers | None, cu_seqlens: Integers | None
-) -> tuple[Tensor | None, Tensor | None]:
+def as_tensors(x: Tensor, lengths: Integers | None, cu_seqlens: Integers | None) -> tuple[Tensor | None, Tensor | None]:
     """`lengths` and `cu_seqlens` as tensors, where they are given as lists."""
     return (
         None if lengths is None else as_tensor("lengths", lengths, x),

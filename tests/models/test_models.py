@@ -60,6 +60,9 @@ def test_defaults_are_the_published_ones():
         "causal": False,
         "bidirectional": False,
         "algorithm": "auto",
+        "pgc_eps": 1e-8,
+        "norm_eps": 1e-8,
+        "final_norm_eps": None,
     }
     positional = Lyra(5, 8, 3, 1, 2, 4, 2.0, 5, 0.1, False, "max", 0.01)
     keywords = (
@@ -361,6 +364,7 @@ CONSTRUCTOR = [
     ({"pgc_expansion": [1.0, -1.0]}, "pgc_expansion must be a finite number above 0, got -1.0"),
     ({"pgc_expansion": "1"}, "pgc_expansion must be a finite number above 0, got '1'"),
     ({"pgc_kernel_size": 4}, "pgc_kernel_size must be odd unless causal=True, got 4"),
+    ({"final_norm_eps": 0}, "final_norm_eps must be a finite number above 0, got 0"),
     ({"pgc_kernel_size": 4, "num_pgc_layers": 0}, "pgc_kernel_size must be odd unless causal=True, got 4"),
     ({"dropout": 1.5}, r"dropout must be a probability in \[0, 1\), got 1.5"),
     ({"pgc_dropout": -1}, r"pgc_dropout must be a probability in \[0, 1\), got -1"),

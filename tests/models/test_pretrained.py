@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import nn
 
+import lyra_kernels as lk
 from lyra import Lyra, LyraForTokenClassification
 
 from .. import fixtures
@@ -179,20 +180,63 @@ def test_published_state_dicts(tmp_path, name, wrapped):
             assert model.config[key] == recorded.meta.get(key, model.config[key])
 
 
+def theirs(state):
+    """The names of the authors' repository for a state_dict of the paper's model, and their copies of its weights."""
+    names = {"pgc_layers.0.": "pgc1.", "pgc_layers.1.": "pgc2.", "s4_layers.0.": "s4d.", "norms.0.": "norm."}
+    renamed = {}
+    for key, value in state.items():
+        for ours, name in names.items():
+            key = key.replace(ours, name)
+        renamed[key] = value
+    copies = ("pgc1.flash_conv.weights", "pgc2.flashfftconv.f_32_fft", "flashfftconv.twiddle_factors_fft_16_256")
+    return renamed | {key: torch.zeros(3) for key in copies}
+
+
 def test_state_dict_of_the_papers_model():
     """The authors' own names, and their second copy of the convolution's weights."""
     model = Lyra.paper(5, 2, d_model=8, d_state=4).eval()
-    names = {"pgc_layers.0.": "pgc1.", "pgc_layers.1.": "pgc2.", "s4_layers.0.": "s4d.", "norms.0.": "norm."}
-    state = {}
-    for key, value in model.state_dict().items():
-        for ours, theirs in names.items():
-            key = key.replace(ours, theirs)
-        state[key] = value
-    state["pgc1.flash_conv.weights"] = torch.zeros(3)
-    twin = Lyra.from_state_dict(state)
+    twin = Lyra.from_state_dict(theirs(model.state_dict()))
     assert twin.config["pgc_expansion"] == [0.25, 2.0] and not twin.config["pgc_residual"]
     ids = torch.randint(5, (2, 9))
     assert torch.equal(twin(ids), model(ids))
+
+
+class Scaled(nn.Module):
+    """A norm as the authors' PGC has it."""
+
+    def __init__(self, weight):
+        super().__init__()
+        self.scale = nn.Parameter(weight)
+
+    def forward(self, x):
+        return self.scale * x / (x.square().mean(-1, keepdim=True).sqrt() + 1e-8)
+
+
+@pytest.mark.parametrize("size", [1.0, 1e-4])
+@pytest.mark.parametrize("last", [Scaled, nn.RMSNorm])
+def test_norms_of_the_authors_models(tmp_path, last, size):
+    """Under the name ``scale`` with eps beside the root; the last one may be torch's, with torch's default eps."""
+    model = Lyra.paper(5, 2, d_model=8, d_state=4).double().eval()
+    for norm in (m for m in model.modules() if isinstance(m, lk.RMSNorm)):
+        nn.init.uniform_(norm.weight, 0.5, 2.0)
+    for layer in model.pgc_layers:
+        nn.init.zeros_(layer.in_proj.bias)
+        layer.in_proj.weight.data *= size  # so that eps matters
+        layer.out_norm.weight.data *= size
+        layer.in_norm, layer.out_norm = Scaled(layer.in_norm.weight.data), Scaled(layer.out_norm.weight.data)
+    weight = model.norms[0].weight.data
+    model.norms[0] = Scaled(weight) if last is Scaled else nn.RMSNorm(8, dtype=torch.float64)
+    with torch.no_grad():
+        next(model.norms[0].parameters()).copy_(weight)
+    state = theirs(model.state_dict())
+    assert any(key.endswith("in_norm.scale") for key in state)
+    twin = Lyra.from_state_dict(state)
+    ids = torch.randint(5, (2, 9))
+    torch.testing.assert_close(twin(ids), model(ids), rtol=1e-6 / size, atol=1e-7)
+    twin.save_pretrained(tmp_path)
+    assert torch.equal(Lyra.from_pretrained(tmp_path)(ids), twin(ids))
+    assert twin.norms[0].eps == (1e-16 if last is Scaled else torch.finfo(torch.float64).eps)
+    assert Lyra.from_state_dict({k: v.float() for k, v in state.items()}, norm_eps=1e-3).norms[0].eps == 1e-3
 
 
 @pytest.mark.parametrize("inner, d_model", [(1, 3), (5, 7), (10, 8), (83, 64), (29, 31), (41, 100)])
