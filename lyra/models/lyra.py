@@ -237,7 +237,9 @@ class Lyra(
         *,
         lengths: Tensor | Sequence[int] | None = None,
         cu_seqlens: Tensor | Sequence[int] | None = None,
-    ) -> Tensor | tuple[Tensor, Tensor]:
+        initial_state: LyraState | None = None,
+        return_final_state: bool = False,
+    ) -> Tensor | tuple[Tensor, ...]:
         """Predict.
 
         Args:
@@ -249,16 +251,22 @@ class Lyra(
                 for all. A list is copied to the device of ``x`` at each call; inside a CUDA graph give a tensor.
             cu_seqlens: ``(S + 1,)`` integers, where each sequence begins in a packed batch, and where the last
                 ends.
+            initial_state: of a causal model, the state after the tokens before these, all sequences' alike: a long
+                sequence goes through piece by piece, and each call predicts for all of it so far.
+            return_final_state: whether to return the state after these tokens, too; the last.
 
         Returns:
             ``(S, d_output)``, or with ``return_embeddings`` that and ``(B, L, d_model)``, the tokens before
             pooling, zero at padded positions. A sequence of length 0 pools to zeros.
 
         Raises:
-            ValueError: a shape, a token id or a length does not fit.
+            ValueError: a shape, a token id or a length does not fit; a state is asked of a model that is not causal,
+                or together with ``lengths`` or ``cu_seqlens``.
             TypeError: a dtype does not fit.
         """
         lengths, cu_seqlens = _layout(x, lengths, cu_seqlens)
+        if initial_state is not None or return_final_state:
+            return self._forward_piece(x, initial_state, lengths, cu_seqlens, return_embeddings, return_final_state)
         embeddings = self.embed(x, lengths, cu_seqlens)
         out = self.head(pool(embeddings, self.pool, lengths, cu_seqlens))
         return (out, _fill_padding(embeddings, lengths)) if return_embeddings else out
@@ -339,15 +347,19 @@ class LyraForTokenClassification(Lyra):
         *,
         lengths: Tensor | Sequence[int] | None = None,
         cu_seqlens: Tensor | Sequence[int] | None = None,
-    ) -> Tensor | tuple[Tensor, Tensor]:
+        initial_state: LyraState | None = None,
+        return_final_state: bool = False,
+    ) -> Tensor | tuple[Tensor, ...]:
         """Predict for each token; arguments and errors are those of :meth:`Lyra.forward`."""
         lengths, cu_seqlens = _layout(x, lengths, cu_seqlens)
+        if initial_state is not None or return_final_state:
+            return self._forward_piece(x, initial_state, lengths, cu_seqlens, return_embeddings, return_final_state)
         embeddings = _fill_padding(self.embed(x, lengths, cu_seqlens), lengths)
         out = _fill_padding(self.head(embeddings), lengths)
         return (out, embeddings) if return_embeddings else out
 
-    def _of_prefix(self, h: Tensor, state: LyraState) -> Tensor:
-        return h
+    def _predict(self, h: Tensor, state: LyraState) -> Tensor:
+        return self.head(h)
 
 
 def _per_layer(name: str, value: float | Sequence[float], layers: int) -> list[float]:

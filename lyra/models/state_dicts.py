@@ -31,8 +31,8 @@ def read_state_dict(source: str | Path | Mapping[str, Tensor]) -> tuple[dict[str
     It is given, or in a file written by ``torch.save`` (tensors only, nothing is executed). A checkpoint that keeps it
     under ``state_dict`` or ``model_state_dict`` is opened. Of the authors' repository, ``pgc1``, ``pgc2``, ``s4d`` and
     ``norm`` become ``pgc_layers.0``, ``pgc_layers.1``, ``s4_layers.0`` and ``norms.0``, a norm's ``scale`` its
-    ``weight``, and what is below ``flash_conv`` and ``flashfftconv`` is left out. Norms of such a state_dict that have a
-    ``weight`` are torch's, with its default eps.
+    ``weight``, and what is below ``flash_conv`` and ``flashfftconv`` is left out. Norms of a state_dict with such a
+    ``scale`` that have a ``weight`` are torch's, with its default eps.
     """
     content: Any = source
     if not isinstance(source, Mapping):

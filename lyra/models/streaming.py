@@ -1,4 +1,4 @@
-"""A causal model token by token: what it keeps of the tokens so far, and what it makes of the next one."""
+"""A causal model piece by piece: what it keeps of the tokens so far, and what it makes of the next ones."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ class StreamingMixin:
 
         Args:
             x: token ids ``(B,)``, or features ``(B, d_input)``; see ``forward``.
-            state: from :meth:`initial_state` or the step before.
+            state: from :meth:`initial_state` or the step or piece before.
 
         Returns:
             ``(B, d_output)``: what ``forward`` gives for the tokens up to this one, of a token classifier at this one;
@@ -80,22 +80,50 @@ class StreamingMixin:
         """
         if x.dim() not in (1, 2):
             raise ValueError(f"x must be token ids (B,) or features (B, {self.d_input}), got {tuple(x.shape)}")
-        h = self.encode(x.unsqueeze(1))  # type: ignore[attr-defined]
+        y, _, after = self._piece(x.unsqueeze(1), state)
+        return (y if y.dim() == 2 else y.squeeze(1)), after
+
+    def _forward_piece(
+        self,
+        x: Tensor,
+        state: LyraState | None,
+        lengths: Tensor | None,
+        cu_seqlens: Tensor | None,
+        return_embeddings: bool,
+        return_final_state: bool,
+    ) -> Tensor | tuple[Tensor, ...]:
+        """``forward`` where a state is given or asked for."""
+        if lengths is not None or cu_seqlens is not None:
+            raise ValueError(
+                "a state is one of sequences that are equally long: leave lengths and cu_seqlens out, and give "
+                "sequences of other lengths in calls of their own"
+            )
+        y, embeddings, after = self._piece(x, state)
+        out: list[Any] = [y]
+        if return_embeddings:
+            out.append(embeddings)
+        if return_final_state:
+            out.append(after)
+        return tuple(out) if len(out) > 1 else y
+
+    def _piece(self, x: Tensor, state: LyraState | None) -> tuple[Tensor, Tensor, LyraState]:
+        """Prediction, embeddings and state after some tokens, ``x`` as ``forward`` takes it."""
+        state = self.initial_state(x.shape[0]) if state is None else state
+        h = self.encode(x)  # type: ignore[attr-defined]
         self._check_state(state, x.shape[0])
         pgc, s4 = [], []
         for layer, before in zip(self.pgc_layers, state.pgc, strict=True):
-            y, after = layer(h, initial_state=before, return_final_state=True)
+            y, kept = layer(h, initial_state=before, return_final_state=True)
             h = h + y if self.pgc_residual else y
-            pgc.append(after)
+            pgc.append(kept)
         for layer, norm, dropout, before in zip(self.s4_layers, self.norms, self.dropouts, state.s4, strict=True):
-            y, after = layer(norm(h) if self.prenorm else h, initial_state=before, return_final_state=True)
+            y, kept = layer(norm(h) if self.prenorm else h, initial_state=before, return_final_state=True)
             h = h + dropout(y)
             if not self.prenorm:
                 h = norm(h)
-            s4.append(after)
-        pooled = self._pool_on(h.squeeze(1), state)
-        after = LyraState(tuple(pgc), tuple(s4), pooled, state.tokens + 1)
-        return self.head(self._of_prefix(h.squeeze(1), after)), after  # type: ignore[attr-defined]
+            s4.append(kept)
+        after = LyraState(tuple(pgc), tuple(s4), self._pool_on(h, state), state.tokens + x.shape[1])
+        return self._predict(h, after), h, after
 
     def _check_state(self, state: LyraState, batch_size: int) -> None:
         """What the layers do not check themselves."""
@@ -116,15 +144,21 @@ class StreamingMixin:
             )
 
     def _pool_on(self, h: Tensor, state: LyraState) -> Tensor:
+        """What was pooled of the tokens before, and of these ``(B, L, d_model)``."""
+        if h.shape[1] == 0:
+            return state.pooled
         if self.pool == "mean":
-            return state.pooled + h
+            return state.pooled + h.sum(1, dtype=state.pooled.dtype)
         if self.pool == "max":
-            return torch.maximum(state.pooled, h)
-        return torch.where(state.tokens == 0, h, state.pooled)
+            return torch.maximum(state.pooled, h.amax(1))
+        return torch.where(state.tokens == 0, h[:, 0], state.pooled)
 
-    def _of_prefix(self, h: Tensor, state: LyraState) -> Tensor:
-        """What the head sees: the pooled embeddings."""
-        return (state.pooled / state.tokens if self.pool == "mean" else state.pooled).to(h.dtype)
+    def _predict(self, h: Tensor, state: LyraState) -> Tensor:
+        """From the embeddings of a piece and the state after it: the prediction for the sequence so far."""
+        pooled = state.pooled / state.tokens.clamp(min=1) if self.pool == "mean" else state.pooled
+        if self.pool == "max":  # of no tokens, as in pool()
+            pooled = torch.where(state.tokens == 0, torch.zeros_like(pooled), pooled)
+        return self.head(pooled.to(h.dtype))  # type: ignore[attr-defined]
 
 
 def _as(layer: Any, kind: type) -> Any:

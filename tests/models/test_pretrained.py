@@ -222,7 +222,6 @@ def test_norms_of_the_authors_models(tmp_path, last, size):
     for layer in model.pgc_layers:
         nn.init.zeros_(layer.in_proj.bias)
         layer.in_proj.weight.data *= size  # so that eps matters
-        layer.out_norm.weight.data *= size
         layer.in_norm, layer.out_norm = Scaled(layer.in_norm.weight.data), Scaled(layer.out_norm.weight.data)
     weight = model.norms[0].weight.data
     model.norms[0] = Scaled(weight) if last is Scaled else nn.RMSNorm(8, dtype=torch.float64)

@@ -73,3 +73,49 @@ def test_models_that_cannot():
     model.s4_layers[0] = torch.nn.Identity()
     with pytest.raises(TypeError, match="Identity, which stands in the place of a S4D, has no initial_state"):
         model.initial_state(1)
+
+
+@pytest.mark.parametrize("kind", [Lyra, LyraForTokenClassification])
+@pytest.mark.parametrize("pool", ["mean", "max", "first"])
+def test_pieces_of_any_length(kind, pool):
+    """The prediction after each piece is that for the tokens so far, and a token classifier's the piece's own."""
+    model, ids = make(kind, pool=pool).double(), torch.randint(5, (2, 40))
+    state, at = None, 0
+    for length in (0, 1, 7, 0, 2, 30):
+        y, h, state = model(
+            ids[:, at : at + length], return_embeddings=True, initial_state=state, return_final_state=True
+        )
+        at += length
+        wanted, embeddings = model(ids[:, :at], return_embeddings=True)
+        tokens = kind is LyraForTokenClassification
+        torch.testing.assert_close(y, wanted[:, at - length :] if tokens else wanted)
+        torch.testing.assert_close(h, embeddings[:, at - length :])
+    assert state.tokens == 40
+    assert torch.equal(model(ids[:, 39:], initial_state=state), model(ids[:, 39:], initial_state=state))
+
+
+@pytest.mark.parametrize("kind", [Lyra, LyraForTokenClassification])
+def test_a_long_sequence_in_pieces(kind):
+    """100,000 tokens: no further from the whole in float64 than the whole in float32 is."""
+    model, ids = make(kind, num_s4_layers=1), torch.randint(5, (1, 100_000))
+    with torch.no_grad():
+        exact = make(kind, num_s4_layers=1).double()(ids)
+        whole, found, state = model(ids), [], None
+        for piece in ids.split([1, 4_999, 30_000, 17, 64_983], dim=1):
+            y, state = model(piece, initial_state=state, return_final_state=True)
+            found.append(y)
+    y = torch.cat(found, 1) if kind is LyraForTokenClassification else y
+    errors = [(x.double() - exact).norm() / exact.norm() for x in (y, whole)]
+    assert errors[0] < 2 * errors[1] + 1e-7 and errors[0] < 1e-5
+
+
+def test_pieces_that_are_refused():
+    model, ids = make(), torch.randint(5, (2, 9))
+    _, state = model(ids, return_final_state=True)
+    for batch in ({"lengths": [9, 3]}, {"cu_seqlens": [0, 9]}):
+        with pytest.raises(ValueError, match="leave lengths and cu_seqlens out"):
+            model(ids[:1] if "cu_seqlens" in batch else ids, initial_state=state, **batch)
+    with pytest.raises(ValueError, match=r"call initial_state\(1\) before the first token"):
+        model(ids[:1], initial_state=state)
+    with pytest.raises(ValueError, match="a model that is not causal has no state"):
+        make(causal=False)(ids, return_final_state=True)
