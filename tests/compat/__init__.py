@@ -1,0 +1,1 @@
+"""The peers' interfaces over our ops."""
