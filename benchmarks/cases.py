@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 import lyra_kernels as lk
 from lyra import Lyra
+from lyra_kernels.compat import s4
 
 from . import opponents
 
@@ -97,6 +98,24 @@ def _s4d_layer(case: Case, device: torch.device) -> tuple[list[Tensor], dict[str
     }
 
 
+class _Alone(nn.Module):
+    """What a layer that gives a pair gives first."""
+
+    def __init__(self, layer: nn.Module) -> None:
+        super().__init__()
+        self.layer = layer
+
+    def forward(self, u: Tensor) -> Tensor:
+        return self.layer(u)[0]
+
+
+def _compat_s4d(case: Case, device: torch.device) -> tuple[list[Tensor], dict[str, Callable]]:
+    layer = s4.S4D(D_MODEL, D_STATE).to(device)
+    u = torch.randn(case.batch, D_MODEL, case.length, device=device, requires_grad=True)
+    sides = {"eager": opponents.PublishedS4D(layer), "compile": opponents.RealS4D(layer)}
+    return [u], {"lyra": _Alone(layer), **{name: opponents.ChannelsFirst(side) for name, side in sides.items()}}
+
+
 def _pgc_layer(case: Case, device: torch.device) -> tuple[list[Tensor], dict[str, Callable]]:
     layer = lk.PGC(D_MODEL, 1.0, 3, 0.0).to(device)
     u = torch.randn(case.batch, case.length, D_MODEL, device=device, requires_grad=True)
@@ -171,6 +190,7 @@ def _gelu_glu(case: Case, device: torch.device) -> tuple[list[Tensor], dict[str,
 
 SUBJECTS: dict[str, Callable[[Case, torch.device], tuple[list[Tensor], dict[str, Callable]]]] = {
     "S4D": _s4d_layer,
+    "compat.s4.S4D": _compat_s4d,
     "PGC": _pgc_layer,
     "Lyra": _model,
     "s4d_kernel": _s4d_kernel,

@@ -51,6 +51,17 @@ class RealS4D(PublishedS4D):
         return lk.reference.s4d_kernel_real(*_parameters(self.state_space), length)
 
 
+class ChannelsFirst(nn.Module):
+    """A layer of (B, L, H), for (B, H, L)."""
+
+    def __init__(self, layer: nn.Module) -> None:
+        super().__init__()
+        self.layer = layer
+
+    def forward(self, u: Tensor) -> Tensor:
+        return self.layer(u.transpose(1, 2)).transpose(1, 2)
+
+
 class PublishedPGC(nn.Module):
     """The PGC layer as published, sharing the parameters of ours."""
 

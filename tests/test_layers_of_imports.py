@@ -24,6 +24,7 @@ LAYERS = {
         ("backends",),
         ("ops", "decompositions", "environment", "graphs"),
         ("layers", "choice"),
+        ("compat",),
     ),
     "lyra": (
         ("errors", "version", "alphabets", "metrics", "baselines", "datasets"),

@@ -14,7 +14,8 @@ from torch import Tensor, nn
 from lyra_kernels.layers import PGC, S4D, RMSNorm, checks
 from lyra_kernels.layers._children import is_idle, part, plain_tensors
 from lyra_kernels.layers.initialisation import reset_descendants
-from lyra_kernels.layers.s4d import ALGORITHMS, plus_input, prenorm_block
+from lyra_kernels.layers.prenorm import plus_input, prenorm_block
+from lyra_kernels.layers.s4d import ALGORITHMS
 
 from ..settings.training import POOLS
 from .pooling import pool

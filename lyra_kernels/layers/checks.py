@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from numbers import Integral, Real
 
 import torch
@@ -12,6 +12,7 @@ from ..ops._checks import layout
 
 __all__ = [
     "boolean",
+    "by_parameter",
     "choice",
     "even_int",
     "floating_dtype",
@@ -89,3 +90,13 @@ def learning_rate(name: str, value: object) -> float | None:
     if isinstance(value, bool) or not isinstance(value, Real) or not 0.0 <= float(value) < math.inf:
         raise ValueError(f"{name} must be None or a finite number of at least 0, got {value!r}")
     return float(value)
+
+
+def by_parameter(name: str, value: object, keys: Sequence[str]) -> dict[str, float | None]:
+    """A number of at least 0 or None for each key, from a mapping that may have some of them."""
+    if not isinstance(value, Mapping):
+        raise ValueError(f"{name} must be a number, None or a mapping from {', '.join(keys)} to these, got {value!r}")
+    unknown = [key for key in value if key not in keys]
+    if unknown:
+        raise ValueError(f"{name} may have the keys {', '.join(keys)}, got {unknown[0]!r}")
+    return {key: learning_rate(f"{name}[{key!r}]", value.get(key)) for key in keys}

@@ -14,19 +14,21 @@ from ..ops._checks import Integers, as_tensors, autocast
 from ..ops.s4d_conv import ALGORITHMS, scans_on_gpu
 from ..ops.sequence_parallel import from_first_rank, refuse
 from ._children import call_channels_first, is_a_plain, part, plain_tensors, read_tensors
+from .activations import activation_module
 from .checks import boolean, choice, floating_dtype, layout, positive_int, probability
 from .dropout import ChannelDropout
 from .initialisation import reset_descendants, resettable, taken_back_by
-from .pgc import PGC
 from .residual import plus_residual
 from .rms_norm import RMSNorm
-from .s4d_kernel import S4DKernel
+from .s4d_kernel import KernelOptions, PerParameter, S4DKernel
 
 if TYPE_CHECKING:
     from torch.distributed import ProcessGroup
+    from typing_extensions import Unpack
 
 
-_SPECTRUM = (part("kernel", S4DKernel, "log_dt", "log_A_real", "A_imag", "C"),)
+_PARAMETERS = (part("kernel", S4DKernel, "log_dt", "log_A_real", "A_imag", "C"),)
+_SPECTRUM = (part("kernel", S4DKernel, "log_dt", "log_A_real", "A_imag", "C", transformed=False),)
 _TAIL = (
     part("", nn.Module, "D"),
     part("activation", nn.GELU, approximate="none"),
@@ -58,7 +60,9 @@ class S4D(nn.Module):
         bidirectional: whether a token also sees those to its right:
             ``y_t = sum_{s<=t} K0_{t-s} u_s + sum_{s>t} K1_{s-t-1} u_s + D u_t``.
         algorithm: "auto", "fft", "direct" or "scan"; see :func:`lyra_kernels.s4d_conv`.
-        N: upstream's name of ``d_state``.
+        activation: "gelu", or another of :data:`lyra_kernels.layers.activations.ACTIVATIONS`.
+        kernel_options: other keyword-only options of :class:`S4DKernel`, but ``channels``: N, upstream's name of
+            ``d_state``, init, disc, dt_tie, n_ssm, bandlimit, l_max ... With ``l_max`` there are no states.
         device, dtype: of the parameters, as in :mod:`torch.nn`; the kernel's stay in float32 for a dtype of 16 bits.
 
     Parameters:
@@ -77,13 +81,14 @@ class S4D(nn.Module):
         transposed: bool = True,
         dt_min: float = 0.001,
         dt_max: float = 0.1,
-        lr: float | None = None,
+        lr: PerParameter = None,
         bidirectional: bool = False,
         algorithm: str = "auto",
         *,
-        N: int | None = None,
+        activation: str = "gelu",
         device: torch.device | str | int | None = None,
         dtype: torch.dtype | None = None,
+        **kernel_options: Unpack[KernelOptions],
     ) -> None:
         super().__init__()
         self.d_model = self.d_output = positive_int("d_model", d_model)
@@ -91,11 +96,13 @@ class S4D(nn.Module):
         # Random numbers are drawn in the order of modules(), here and in reset_parameters(): D before the children's.
         self.D = nn.Parameter(torch.empty(self.d_model, **factory))
         self._reset_own()
-        self.kernel = S4DKernel(self.d_model, d_state, dt_min, dt_max, lr, bidirectional, N=N, **factory)
+        self.kernel = S4DKernel(self.d_model, d_state, dt_min, dt_max, lr, bidirectional, **kernel_options, **factory)
+        if self.kernel.channels != 1:
+            raise ValueError("S4D has one output a channel: channels is an option of S4DKernel and compat.s4.FFTConv")
         self.d_state = self.kernel.d_state
         self.bidirectional = self.kernel.bidirectional
         self.transposed = boolean("transposed", transposed)
-        self.activation = nn.GELU()
+        self.activation = activation_module("activation", activation)
         self.dropout = ChannelDropout(probability("dropout", dropout))
         self.algorithm = choice("algorithm", algorithm, ALGORITHMS)
         self.output_linear = nn.Sequential(nn.Conv1d(self.d_model, 2 * self.d_model, 1, **factory), nn.GLU(dim=-2))
@@ -132,6 +139,7 @@ class S4D(nn.Module):
         return_final_state: bool = False,
         residual: Tensor | None = None,
         group: ProcessGroup | None = None,
+        rate: float = 1.0,
     ) -> Tensor | tuple[Tensor, Tensor]:
         """Apply the layer.
 
@@ -145,6 +153,7 @@ class S4D(nn.Module):
                 dtypes, as ``residual + layer(u)`` would.
             group: a ``torch.distributed`` process group over whose ranks the sequences are split, ``u`` this rank's
                 tokens; see :func:`lyra_kernels.s4d_conv`. A channel that dropout zeroes is zero on every rank.
+            rate: what the time step is multiplied by: 2 for sequences sampled half as often as in training.
 
         Returns:
             ``y`` like ``u``, zero at padded positions, or ``(y, final_state)``.
@@ -168,16 +177,18 @@ class S4D(nn.Module):
             residual = u if given else None if residual is None else residual.transpose(1, 2)
         dtype, u = u.dtype, autocast(u)
         states = initial_state is not None or return_final_state
-        plain = self._plain_whole()
-        tail, spectrum = self._plain_parts() if plain is None else (plain[:3], plain[3:])
+        plain = self._plain_whole() if rate == 1.0 else None
+        tail, spectrum = (
+            self._plain_parts(u, rate, states or group is not None) if plain is None else (plain[:3], plain[3:])
+        )
         if plain is not None and not states and group is None and self._is_one_op(u):
             if residual is None or (given and u.dtype == dtype):
                 return self._block(u, spectrum, tail, None, residual is not None, lengths, cu_seqlens)
         D = self.D if tail is None else tail[0]
         if spectrum is None and (states or group is not None):
-            spectrum = self._spectrum_alone(group)
+            spectrum = self._spectrum_alone(rate, group)
         if spectrum is None:
-            result: Any = self._convolve(u, D, lengths, cu_seqlens)
+            result: Any = self._convolve(u, D, lengths, cu_seqlens, rate)
         else:
             log_dt, log_A_real, A_imag, C = spectrum
             result = ops.s4d_conv(
@@ -219,12 +230,18 @@ class S4D(nn.Module):
         # Another Conv1d may give more channels than the ops do, or fewer.
         return found if found is None or found[1].shape[0] == 2 * self.d_model else None
 
-    def _plain_parts(self) -> tuple[list[Any] | None, list[Any] | None]:
+    def _plain_parts(self, u: Tensor, rate: float, endless: bool) -> tuple[list[Any] | None, Any]:
         """The tensors of what comes after the convolution, with D, and of its kernel; None where not plain."""
         tail = plain_tensors(self, _TAIL)
         if tail is not None and tail[1].shape[0] != 2 * self.d_model:
             tail = None
-        return tail, plain_tensors(self, _SPECTRUM)
+        kernel: Any = self._modules["kernel"]
+        if rate == 1.0 and not getattr(kernel, "transformed", False):
+            return tail, plain_tensors(self, _SPECTRUM)
+        if plain_tensors(self, _PARAMETERS) is None:
+            return tail, None
+        whole = kernel.l_max is None or (not endless and kernel.taps(u.shape[1], rate) == u.shape[1])
+        return tail, kernel.spectrum(rate) if whole else None
 
     def _mask(self, sequences: int, u: Tensor, group: ProcessGroup | None = None) -> Tensor | None:
         """What each sequence's channels are multiplied by, ``(S, H)``; None for no dropout."""
@@ -234,25 +251,28 @@ class S4D(nn.Module):
         mask = dropout.mask(sequences, self.d_model, u)
         return mask if mask is None or group is None else from_first_rank(mask, group)
 
-    def _spectrum_alone(self, group: ProcessGroup | None) -> list[Tensor]:
-        """The state space's parameters, read off a kernel that is not as it was made but would do nothing else."""
-        spectrum = read_tensors(self, _SPECTRUM[0])
-        if spectrum is None:
-            if group is not None:
-                refuse(group)
-            raise RuntimeError(
-                "initial_state, return_final_state and group need the state space's own parameters, and the layer's "
-                "kernel is not the S4DKernel that it made: it was replaced or wrapped, it has hooks, or its parameters "
-                "are sharded or elsewhere. Call the layer without states or group, or undo that"
-            )
-        return spectrum
+    def _spectrum_alone(self, rate: float, group: ProcessGroup | None) -> Any:
+        """The op's arguments, from a kernel that is not as it was made but would do nothing else."""
+        readable = read_tensors(self, _PARAMETERS[0]) is not None
+        if readable and self.kernel.l_max is None:
+            return self.kernel.spectrum(rate)
+        if group is not None:
+            refuse(group)
+        if readable:
+            raise ValueError(f"a kernel that ends, at l_max={self.kernel.l_max}, has no state to carry: leave states "
+                             "and group out, or l_max")  # fmt: skip
+        raise RuntimeError(
+            "initial_state, return_final_state and group need the state space's own parameters, and the layer's "
+            "kernel is not the S4DKernel that it made: it was replaced or wrapped, it has hooks, or its parameters "
+            "are sharded or elsewhere. Call the layer without states or group, or undo that"
+        )
 
-    def _convolve(self, u: Tensor, D: Tensor, lengths: Tensor | None, cu_seqlens: Tensor | None) -> Tensor:
+    def _convolve(self, u: Tensor, D: Tensor, lengths: Tensor | None, cu_seqlens: Tensor | None, rate: float) -> Tensor:
         """The convolution with whatever kernel ``self.kernel`` gives."""
-        taps = self.kernel(u.shape[1])
+        taps = self.kernel(u.shape[1]) if rate == 1.0 else self.kernel(u.shape[1], rate=rate)
         kernel, reverse = taps.unbind() if self.bidirectional else (taps, None)
         convolve = ops.causal_conv if self.algorithm == "direct" else ops.fft_conv
-        return convolve(u, kernel, D, reverse_kernel=reverse, lengths=lengths, cu_seqlens=cu_seqlens)
+        return convolve(u, kernel, D=D, reverse_kernel=reverse, lengths=lengths, cu_seqlens=cu_seqlens)
 
     def _composed_tail(
         self,
@@ -360,25 +380,3 @@ class S4D(nn.Module):
 
     def extra_repr(self) -> str:
         return f"{self.d_model}, transposed={self.transposed}, algorithm={self.algorithm!r}"
-
-
-def prenorm_block(norm: nn.Module, layer: nn.Module, x: Tensor, *, add_input: bool, **batch: Tensor | None) -> Tensor:
-    """``layer(norm(x))``, plus ``x`` where ``add_input``; one op where nobody can tell and that is faster.
-
-    Args:
-        layer: an :class:`S4D` of ``(B, L, H)``, or a module that is called as it is.
-        x: ``(B, L, H)``.
-        batch: ``lengths`` or ``cu_seqlens``, as of :meth:`S4D.forward`.
-    """
-    if is_a_plain(layer, S4D):
-        y = cast(S4D, layer).prenorm(norm, x, add_input=add_input, **batch)
-        if y is not None:
-            return y
-    return plus_input(layer, norm(x), x, **batch) if add_input else layer(norm(x), **batch)
-
-
-def plus_input(layer: nn.Module, z: Tensor, x: Tensor, **batch: Tensor | None) -> Tensor:
-    """``x + layer(z)``; in the layer's own pass over memory where it is ours and nobody sees what it gives alone."""
-    if is_a_plain(layer, PGC) or is_a_plain(layer, S4D):
-        return layer(z, residual=x, **batch)
-    return x + layer(z, **batch)

@@ -19,6 +19,11 @@ MAKERS = {
     "pgc": (lk.PGC, (8,), {"expansion_factor": 1.5}),
     "kernel": (lk.S4DKernel, (8,), {"dt_min": 0.01}),
     "kernel_frozen": (lk.S4DKernel, (8,), {"lr": 0.0}),
+    "kernel_options": (
+        lk.S4DKernel,
+        (8,),
+        {"init": ("legs", "rand"), "n_ssm": 4, "dt_tie": False, "dt_fast": True, "dt_transform": "softplus"},
+    ),
     "s4d": (lk.S4D, (8,), {}),
     "s4d_both_ways": (lk.S4D, (8,), {"lr": 0.0, "bidirectional": True}),
     "lyra": (lyra.Lyra, (5, 8), TINY),
