@@ -32,6 +32,11 @@ ISA_FLAGS = {
     "avx512": ["-mavx512f", "-mavx512dq", "-mavx512bw", "-mavx512vl", "-mfma", "-mf16c",
                "-mprefer-vector-width=512"],
 }  # fmt: skip
+BF16_FLAGS = {
+    "avx512_bf16": [*ISA_FLAGS["avx512"], "-mavx512bf16"],
+    "amx": [*ISA_FLAGS["avx512"], "-mavx512bf16", "-mamx-tile", "-mamx-bf16"],
+}
+"""Instruction sets of which only the products of bfloat16 operands are made, beside the kernels of avx512."""
 
 
 def switch(name: str) -> bool | None:
@@ -93,7 +98,8 @@ class BuildNative(build_ext):
         from torch.utils.cpp_extension import include_paths, library_paths
 
         isas = instruction_sets()
-        built = [f"-DLYRA_BUILT_{isa.upper()}" for isa in isas]
+        products = self.bf16_sets() if "avx512" in isas else []
+        built = [f"-DLYRA_BUILT_{isa.upper()}" for isa in (*isas, *products)]
         includes = [f"-isystem{path}" for path in include_paths()]
         python = [f"-I{path}" for path in self.include_dirs]
         host = [*COMMON_FLAGS, *built, STABLE_ABI, f"-I{CSRC}", *includes, *python]
@@ -110,6 +116,9 @@ class BuildNative(build_ext):
             for isa in ["baseline", *isas]:
                 flags = [*COMMON_FLAGS, *KERNEL_FLAGS, *built, f"-DLYRA_ISA={isa}", *ISA_FLAGS.get(isa, [])]
                 jobs.append((source, f"{source.stem}.{isa}", flags))
+        for isa in products:
+            flags = [*COMMON_FLAGS, *KERNEL_FLAGS, *BF16_FLAGS[isa], "-Wno-uninitialized"]  # of GCC 12's own headers
+            jobs.append((CSRC / f"cpu/bf16/{isa}.cpp", f"bf16.{isa}", flags))
         objects_dir = self.objects_folder() / f"torch-{torch.__version__}"
         objects_dir.mkdir(parents=True, exist_ok=True)
         with ThreadPoolExecutor(max_workers=self.parallel or os.cpu_count()) as pool:
@@ -136,6 +145,15 @@ class BuildNative(build_ext):
 
     def compiler_command(self) -> list[str]:
         return os.environ.get("CXX", "c++").split()
+
+    def bf16_sets(self) -> list[str]:
+        """Those of BF16_FLAGS that the compiler knows."""
+        command = [*self.compiler_command(), "-fsyntax-only", "-x", "c++", os.devnull]
+        return [
+            isa
+            for isa, flags in BF16_FLAGS.items()
+            if not subprocess.run([*command, *flags], capture_output=True).returncode
+        ]
 
     def compile(self, objects_dir: Path, source: Path, name: str, flags: list[str]) -> str:
         target = objects_dir / f"{name}.o"

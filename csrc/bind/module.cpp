@@ -10,7 +10,8 @@
 
 namespace {
 
-constexpr lyra::cpu::Isa kIsas[] = {lyra::cpu::Isa::baseline, lyra::cpu::Isa::avx2, lyra::cpu::Isa::avx512};
+using lyra::cpu::Isa;
+constexpr Isa kIsas[] = {Isa::baseline, Isa::avx2, Isa::avx512, Isa::avx512_bf16, Isa::amx};
 
 PyObject* cpu_isa(PyObject*, PyObject*) {
   return PyUnicode_FromString(lyra::cpu::isa_name(lyra::cpu::active_isa()));

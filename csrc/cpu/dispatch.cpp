@@ -1,16 +1,50 @@
 #include "dispatch.h"
 
+#include "bf16/products.h"
+
 #include <atomic>
 #include <cstdlib>
 #include <cstring>
 
+#if (defined(__x86_64__) || defined(__i386__)) && defined(__GNUC__)
+#define LYRA_X86
+#include <cpuid.h>
+#endif
+#if defined(LYRA_X86) && defined(__linux__)
+#include <sys/syscall.h>
+#include <unistd.h>
+#endif
+
 namespace lyra::cpu {
 namespace {
 
-constexpr Isa kAll[] = {Isa::avx512, Isa::avx2, Isa::baseline};
+constexpr Isa kAll[] = {Isa::amx, Isa::avx512_bf16, Isa::avx512, Isa::avx2, Isa::baseline};
+
+#if defined(LYRA_X86)
+// A bit of a leaf of CPUID, of the registers eax to edx.
+bool cpuid_bit(unsigned leaf, unsigned subleaf, int which, int bit) {
+  unsigned registers[4];
+  if (!__get_cpuid_count(leaf, subleaf, registers, registers + 1, registers + 2, registers + 3)) return false;
+  return registers[which] >> bit & 1u;
+}
+
+// Linux gives a process the registers of AMX when it asks, once; elsewhere nobody is known to give them.
+bool tiles_granted() {
+#if defined(__linux__)
+  constexpr long kRequestPermission = 0x1023, kTileData = 18;
+  static const bool granted = syscall(SYS_arch_prctl, kRequestPermission, kTileData) == 0;
+  return granted;
+#else
+  return false;
+#endif
+}
+#endif
 
 bool cpu_has(Isa isa) {
-#if (defined(__x86_64__) || defined(__i386__)) && defined(__GNUC__)
+#if defined(LYRA_X86)
+  if (isa == Isa::avx512_bf16) return cpu_has(Isa::avx512) && cpuid_bit(7, 1, 0, 5);
+  if (isa == Isa::amx)  // AMX-TILE and AMX-BF16; the rows around them are rounded by AVX512-BF16
+    return cpu_has(Isa::avx512_bf16) && cpuid_bit(7, 0, 3, 24) && cpuid_bit(7, 0, 3, 22) && tiles_granted();
   __builtin_cpu_init();
   if (isa == Isa::avx2) return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
   if (isa == Isa::avx512)
@@ -26,6 +60,12 @@ bool built(Isa isa) {
 #endif
 #if defined(LYRA_BUILT_AVX512)
   if (isa == Isa::avx512) return true;
+#endif
+#if defined(LYRA_BUILT_AVX512_BF16)
+  if (isa == Isa::avx512_bf16) return true;
+#endif
+#if defined(LYRA_BUILT_AMX)
+  if (isa == Isa::amx) return true;
 #endif
   return isa == Isa::baseline;
 }
@@ -49,7 +89,13 @@ std::atomic<bool (*)(Isa*)> choice_of_call{nullptr};
 }  // namespace
 
 const char* isa_name(Isa isa) {
-  return isa == Isa::avx512 ? "avx512" : isa == Isa::avx2 ? "avx2" : "baseline";
+  switch (isa) {
+    case Isa::amx: return "amx";
+    case Isa::avx512_bf16: return "avx512_bf16";
+    case Isa::avx512: return "avx512";
+    case Isa::avx2: return "avx2";
+    default: return "baseline";
+  }
 }
 bool isa_available(Isa isa) { return built(isa) && cpu_has(isa); }
 Isa active_isa() {
@@ -62,6 +108,17 @@ bool set_isa(Isa isa) {
   if (!isa_available(isa)) return false;
   usual().store(isa, std::memory_order_relaxed);
   return true;
+}
+const bf16::Products* bf16::products() {
+  switch (active_isa()) {
+#if defined(LYRA_BUILT_AMX)
+    case Isa::amx: return &kAmx;
+#endif
+#if defined(LYRA_BUILT_AVX512_BF16)
+    case Isa::avx512_bf16: return &kAvx512Bf16;
+#endif
+    default: return nullptr;
+  }
 }
 void choose_isa_by(bool (*choice)(Isa*)) { choice_of_call.store(choice, std::memory_order_release); }
 

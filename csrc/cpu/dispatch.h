@@ -19,7 +19,8 @@ struct Threads {
 };
 
 // ---- instruction sets ----------------------------------------------------------------------------------------
-enum class Isa { baseline, avx2, avx512 };
+// The last two take the kernels of avx512, and products of bfloat16 operands by instructions of their own (bf16/).
+enum class Isa { baseline, avx2, avx512, avx512_bf16, amx };
 
 // The set that a kernel takes that this thread calls now, all its threads: what the function of choose_isa_by() says,
 // else set_isa() or LYRA_CPU_ISA, else the best that was built and that this CPU has.
@@ -53,7 +54,8 @@ void choose_isa_by(bool (*choice)(Isa*));
   namespace lyra::cpu {                                                                   \
   inline void name(const Args& args, const Threads& threads) {                            \
     switch (active_isa()) {                                                               \
-      LYRA_IF_AVX512(case Isa::avx512 : return avx512::name(args, threads);)              \
+      LYRA_IF_AVX512(case Isa::amx : case Isa::avx512_bf16 : case Isa::avx512             \
+                     : return avx512::name(args, threads);)                               \
       LYRA_IF_AVX2(case Isa::avx2 : return avx2::name(args, threads);)                    \
       default: return baseline::name(args, threads);                                      \
     }                                                                                     \

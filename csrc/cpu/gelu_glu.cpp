@@ -65,7 +65,7 @@ template <class S>
 void forward(const GeluGluArgs& args, const Threads& threads) {
   using T = Compute<S>;
   const int64_t H = args.channels, half = whole_vectors<T>(H), max_rows = product_rows(0);
-  const Linear<T> linear(args.weight, args.bias, 2, H, H, false);
+  const Linear<T> linear(args.weight, args.bias, 2, H, H, false, products_of<S>());
   const Tiles tiles(args.layout, max_rows);
   const int64_t a_stride = tile_stride<T>(H), z_stride = tile_stride<T>(linear.columns());
   zero_padding(args.layout, args.out, H * sizeof(S));
@@ -88,7 +88,7 @@ void backward(const GeluGluBackwardArgs& b, const Threads& threads) {
   using T = Compute<S>;
   const GeluGluArgs& args = b.forward;
   const int64_t H = args.channels, half = whole_vectors<T>(H), max_rows = product_rows(0);
-  const Linear<T> linear(args.weight, args.bias, 2, H, H, true);
+  const Linear<T> linear(args.weight, args.bias, 2, H, H, true, products_of<S>());
   const Tiles tiles(args.layout, max_rows);
   const int64_t a_stride = tile_stride<T>(H), z_stride = tile_stride<T>(linear.columns());
   const int64_t size = linear.sums_size(), parts = number_of_parts(tiles.size(), size * sizeof(T));

@@ -11,7 +11,7 @@ namespace {
 template <class S>
 void forward(const PgcArgs& a, const Threads& threads) {
   using T = Compute<S>;
-  const Pgc<T> p(a, false);
+  const Pgc<T> p(a, false, products_of<S>());
   const int64_t halo = p.gate.halo(), max_rows = product_rows(halo), rows = max_rows + halo;
   const Tiles tiles(a.layout, max_rows);
   const int64_t n_stride = tile_stride<T>(p.in.columns()), z_stride = tile_stride<T>(a.channels);

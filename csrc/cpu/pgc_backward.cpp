@@ -50,7 +50,7 @@ template <class S>
 void backward(const PgcBackwardArgs& b, const Threads& threads) {
   using T = Compute<S>;
   const PgcArgs& a = b.forward;
-  const Pgc<T> p(a, true);
+  const Pgc<T> p(a, true, products_of<S>());
   const int64_t halo = p.gate.halo(), max_rows = product_rows(2 * halo), rows = max_rows + 2 * halo;
   const Tiles tiles(a.layout, max_rows);
   const int64_t n_stride = tile_stride<T>(p.in.columns()), z_stride = tile_stride<T>(a.channels);

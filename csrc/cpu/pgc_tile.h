@@ -14,9 +14,9 @@ struct Pgc {
   Buffer<T> out_norm;  // (out.width()), zeros in the padding
   bool out_normalised;
 
-  Pgc(const PgcArgs& a, bool backward)
-      : in(a.in_weight, a.in_bias, 2, a.channels, a.in, backward),
-        out(a.out_weight, a.out_bias, 1, a.out, a.channels, backward),
+  Pgc(const PgcArgs& a, bool backward, const bf16::Products* products)
+      : in(a.in_weight, a.in_bias, 2, a.channels, a.in, backward, products),
+        out(a.out_weight, a.out_bias, 1, a.out, a.channels, backward, products),
         gate(a.channels, a.width, a.causal, a.eps, a.conv_weight, a.conv_bias, a.in_norm_weight),
         out_norm(out.width(), T(0)),
         out_normalised(a.out_norm_weight != nullptr) {

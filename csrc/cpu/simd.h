@@ -97,6 +97,42 @@ LYRA_INLINE float to_compute(Half x) {
   return bit_cast<float>(sign | value);
 }
 
+// A vector of bits of N bytes each, as many as a register of floats has lanes.
+template <class Bits>
+struct BitsType {
+  typedef Bits type __attribute__((vector_size(kLanes<float> * sizeof(Bits))));
+};
+template <class Bits>
+using BitsVec = typename BitsType<Bits>::type;
+
+// Whole vectors by the same formulas: compilers take the scalar ones apart lane by lane.
+LYRA_INLINE Vec<float> to_compute(BitsVec<uint16_t> bits, BFloat16) {
+  return bit_cast<Vec<float>>(__builtin_convertvector(bits, BitsVec<uint32_t>) << 16);
+}
+LYRA_INLINE Vec<float> to_compute(BitsVec<uint16_t> bits, Half) {
+  const BitsVec<uint32_t> wide = __builtin_convertvector(bits, BitsVec<uint32_t>), magnitude = wide & 0x7fffu;
+  const Vec<float> count = __builtin_convertvector(bit_cast<BitsVec<int32_t>>(magnitude), Vec<float>);
+  const BitsVec<uint32_t> subnormal = bit_cast<BitsVec<uint32_t>>(count * 0x1p-24f);
+  const BitsVec<uint32_t> special = (magnitude << 13) | 0x7f800000u, normal = (magnitude << 13) + 0x38000000u;
+  const BitsVec<uint32_t> value = magnitude >= 0x7c00u ? special : (magnitude < 0x0400u ? subnormal : normal);
+  return bit_cast<Vec<float>>(((wide & 0x8000u) << 16) | value);
+}
+LYRA_INLINE BitsVec<uint16_t> from_compute(Vec<float> x, BFloat16) {
+  const BitsVec<uint32_t> u = bit_cast<BitsVec<uint32_t>>(x), quiet = (u >> 16) | 0x0040u;
+  const BitsVec<uint32_t> rounded = (u + 0x7fffu + ((u >> 16) & 1u)) >> 16;
+  const BitsVec<uint32_t> value = (u & 0x7fffffffu) > 0x7f800000u ? quiet : rounded;
+  return __builtin_convertvector(value, BitsVec<uint16_t>);
+}
+LYRA_INLINE BitsVec<uint16_t> from_compute(Vec<float> x, Half) {
+  const BitsVec<uint32_t> u = bit_cast<BitsVec<uint32_t>>(x), magnitude = u & 0x7fffffffu;
+  const BitsVec<uint32_t> normal = (magnitude - 0x38000000u + 0x0fffu + ((magnitude >> 13) & 1u)) >> 13;
+  const BitsVec<uint32_t> subnormal = bit_cast<BitsVec<uint32_t>>(bit_cast<Vec<float>>(magnitude) + 0.5f) - 0x3f000000u;
+  const BitsVec<uint32_t> finite = magnitude < 0x38800000u ? subnormal : normal;
+  const BitsVec<uint32_t> infinite = BitsVec<uint32_t>{} + 0x7c00u, nan = BitsVec<uint32_t>{} + 0x7e00u;
+  const BitsVec<uint32_t> value = magnitude > 0x7f800000u ? nan : (magnitude >= 0x477ff000u ? infinite : finite);
+  return __builtin_convertvector(((u >> 16) & 0x8000u) | value, BitsVec<uint16_t>);
+}
+
 template <class S>
 LYRA_INLINE S from_compute(Compute<S> x);
 template <>
@@ -151,9 +187,9 @@ LYRA_INLINE Vec<Compute<S>> load_as(const S* p) {
   if constexpr (sizeof(S) == sizeof(T)) {
     return load(reinterpret_cast<const T*>(p));
   } else {
-    T lanes[kLanes<T>];
-    for (int i = 0; i < kLanes<T>; ++i) lanes[i] = to_compute(p[i]);
-    return load(lanes);
+    BitsVec<uint16_t> bits;
+    __builtin_memcpy(&bits, p, sizeof bits);
+    return to_compute(bits, S{});
   }
 }
 template <class S>
@@ -162,9 +198,8 @@ LYRA_INLINE void store_as(S* p, Vec<Compute<S>> v) {
   if constexpr (sizeof(S) == sizeof(T)) {
     store(reinterpret_cast<T*>(p), v);
   } else {
-    T lanes[kLanes<T>];
-    store(lanes, v);
-    for (int i = 0; i < kLanes<T>; ++i) p[i] = from_compute<S>(lanes[i]);
+    const BitsVec<uint16_t> bits = from_compute(v, S{});
+    __builtin_memcpy(p, &bits, sizeof bits);
   }
 }
 // The first n lanes only (0 <= n <= lanes); the others read as zero and are not written.

@@ -4,13 +4,26 @@ from __future__ import annotations
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from .block_checks import DTYPES, LAYOUTS, check_op, check_threads, compute_dtype, isa, layout  # noqa: F401
+from lyra_kernels import backends, reference
+
+from .block_checks import (  # noqa: F401
+    DTYPES,
+    LAYOUTS,
+    check_op,
+    check_threads,
+    compute_dtype,
+    isa,
+    layout,
+    native,
+    poisoned_outputs,
+    unrounded,
+)
 
 ALL = ("in_bias", "in_norm", "conv_bias", "out_bias", "out_norm", "residual")
-ROLES = {"activations": (0, 9), "in_backward": 9, "differentiated": 9}
+ROLES = {"activations": (0, 9), "in_backward": 9, "differentiated": 9, "products": True}
 
 
 def arguments(dtype, kind, batch, length, d, channels, out, width=3, causal=False, parts=ALL, seed=0):
@@ -96,7 +109,51 @@ def test_any_shape(data):
         parts=draw(st.sets(st.sampled_from(ALL))),
         seed=draw(st.integers(0, 10**6)),
     )
-    check_op("pgc", *problem, **ROLES, slack=50)
+    with unrounded():
+        check_op("pgc", *problem, **ROLES, slack=50)
+
+
+def sparse(rows, columns):
+    """Two entries of 1 or -1 in each row, so that sums of products stay small whole numbers."""
+    x = torch.zeros(rows, columns)
+    for _ in range(2):
+        x.scatter_(1, torch.randint(columns, (rows, 1)), torch.randint(0, 2, (rows, 1)) * 2.0 - 1)
+    return x
+
+
+@settings(max_examples=12, deadline=None, derandomize=True)
+@given(
+    st.integers(1, 3), st.integers(1, 230), st.integers(1, 70), st.integers(1, 70), st.integers(1, 70), st.booleans()
+)
+@example(1, 40, 300, 600, 290, True)  # deeper than one piece
+def test_products_are_exact_in_whole_numbers(batch, length, d, channels, out, biased):
+    """All that is between the products is a whole number that bfloat16 holds, and every sum one that float32 does."""
+    torch.manual_seed(length)
+    inputs = [
+        torch.randint(-1, 2, (batch, length, d)).bfloat16(),
+        sparse(2 * channels, d),
+        torch.randint(-1, 2, (2 * channels,)).float() if biased else None,
+        None,
+        torch.randint(-1, 2, (channels, 1, 1)).float(),
+        None,
+        sparse(out, channels),
+        torch.randint(-1, 2, (out,)).float() if biased else None,
+        None,
+    ]
+    leaves = [x.double().requires_grad_() for x in inputs if x is not None]
+    given_ = iter(leaves)
+    exact = reference.pgc(*[x if x is None else next(given_) for x in inputs], None, None, None, 1e-8, False)
+    grad = torch.zeros_like(exact)
+    grad[..., 0], grad[..., -1] = 1, -1
+    wanted = torch.autograd.grad(exact, leaves, grad)
+    for name in native.available_cpu_isas():
+        with backends.use_cpu_isa(name), poisoned_outputs():
+            y = torch.ops.lyra.pgc(*inputs, None, None, None, 1e-8, False)
+            found = torch.ops.lyra.pgc_backward(grad.bfloat16(), *inputs, None, None, 1e-8, False)
+        assert torch.equal(y.double(), exact)
+        found = [g for g, x in zip(found, inputs, strict=True) if x is not None]
+        for g, w in zip(found, wanted, strict=True):
+            assert torch.equal(g.double(), w), name
 
 
 def test_sequences_do_not_see_each_other():
