@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 import torch.nn.functional as F
@@ -163,7 +164,24 @@ def _fft_conv(case: Case, device: torch.device) -> tuple[list[Tensor], dict[str,
     u = torch.randn(case.batch, case.length, D_MODEL, device=device, requires_grad=True)
     kernel = torch.randn(D_MODEL, case.length, device=device, requires_grad=True)
     D = torch.randn(D_MODEL, device=device, requires_grad=True)
-    return [u, kernel, D], {"lyra": lk.fft_conv, "eager": opponents.fft_conv}
+    return [u, kernel, D], {"lyra": lambda u, k, D: lk.fft_conv(u, k, D=D), "eager": opponents.fft_conv}
+
+
+def _channels_first(
+    case: Case, device: torch.device, taps: int | None = None, gates: bool = False
+) -> tuple[list[Tensor], dict[str, Callable]]:
+    """Convolutions of (B, H, L), as published."""
+    size = (case.batch, D_MODEL, case.length)
+    kernel = torch.randn(D_MODEL, taps or case.length, device=device, requires_grad=True)
+    D = torch.randn(D_MODEL, device=device, requires_grad=True)
+    x, *both = (torch.randn(*size, device=device, requires_grad=True) for _ in range(3 if gates else 1))
+
+    def lyra(x: Tensor, kernel: Tensor, D: Tensor, *gates: Tensor) -> Tensor:
+        named = {name: gate.transpose(1, 2) for name, gate in zip(("pregate", "postgate"), gates, strict=False)}
+        return lk.fft_conv(x.transpose(1, 2), kernel, D=D, **named).transpose(1, 2)
+
+    formula = opponents.gated_fft_conv if gates else opponents.fft_conv_channels_first
+    return [x, kernel, D, *both], {"lyra": lyra, "eager": formula}
 
 
 def _rms_norm(case: Case, device: torch.device) -> tuple[list[Tensor], dict[str, Callable]]:
@@ -196,6 +214,9 @@ SUBJECTS: dict[str, Callable[[Case, torch.device], tuple[list[Tensor], dict[str,
     "s4d_kernel": _s4d_kernel,
     "s4d_conv": _s4d_conv,
     "fft_conv": _fft_conv,
+    "fft_conv (B, H, L)": _channels_first,
+    "fft_conv, 4 taps": partial(_channels_first, taps=4),
+    "gated fft_conv": partial(_channels_first, gates=True),
     "rms_norm": _rms_norm,
     "gated_conv": _gated_conv,
     "gelu_glu": _gelu_glu,

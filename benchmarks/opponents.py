@@ -156,6 +156,18 @@ def fft_conv(u: Tensor, kernel: Tensor, D: Tensor) -> Tensor:
     return torch.fft.irfft(spectrum, n=2 * length, dim=1)[:, :length] + D * u
 
 
+def fft_conv_channels_first(x: Tensor, kernel: Tensor, D: Tensor) -> Tensor:
+    """The same in the published layout: (B, H, L) with (H, taps)."""
+    length = x.shape[-1]
+    spectrum = torch.fft.rfft(x, n=2 * length) * torch.fft.rfft(kernel, n=2 * length)
+    return torch.fft.irfft(spectrum, n=2 * length)[..., :length] + D.unsqueeze(-1) * x
+
+
+def gated_fft_conv(x: Tensor, kernel: Tensor, D: Tensor, pregate: Tensor, postgate: Tensor) -> Tensor:
+    """The published convolution between two gates, all (B, H, L)."""
+    return postgate * fft_conv_channels_first(pregate * x, kernel, D)
+
+
 def s4d_conv(
     u: Tensor, log_dt: Tensor, log_A_real: Tensor, A_imag: Tensor, C: Tensor, D: Tensor, kernel=complex_kernel
 ) -> Tensor:

@@ -5,7 +5,7 @@ computed by formula. The schemas are defined here rather than in C++ so that an 
 same ops: exported programs load and run there too, on the reference formulas. Backends only register implementations.
 
 Shapes: B batch, L length, H or C channels, E inner channels of a PGC, M = d_state / 2 modes, S sequences. Activations
-are (B, L, C), contiguous, float32/64/16 or bfloat16 (the first may lie as (B, C, L) where a backend takes that,
+are (B, L, C), contiguous, float32/64/16 or bfloat16 (they may lie as (B, C, L) where a backend takes that,
 see ``backends.takes_channels_first``); parameters are contiguous, in the compute dtype (float64 beside
 float64 activations, else float32). ``lengths`` (B,) marks a padded batch, ``cu_seqlens`` (S + 1,) a packed one with
 B = 1; both are int64. Gradients of parameters come in the compute dtype, those of absent ones with shape (0,).
@@ -157,7 +157,8 @@ class Contract:
         _, args = self.split(backward_args)
         activations = self.positions(Role.ACTIVATION, Role.VECTORS)
         return tuple(
-            torch.empty_like(args[i]) if i in activations else _gradient(args[i], args[0]) for i in self.returned
+            torch.empty_like(args[i]) if i in activations and args[i] is not None else _gradient(args[i], args[0])
+            for i in self.returned
         )
 
 
@@ -191,6 +192,7 @@ _CAUSAL = [Argument("bool", "causal", Role.OPTION)]
 _MODES = _parameters("log_dt", "log_A_real", "A_imag", "C")
 _RESIDUAL = _of(Role.RESIDUAL)("residual?")
 _CONVOLUTION = [*_activation("u"), *_parameters("kernel", "reverse_kernel?", "D?"), *_ROWS]
+_GATES = _activation("pregate?", "postgate?")
 _PGC = _parameters(
     "in_weight", "in_bias?", "in_norm_weight?", "conv_weight", "conv_bias?", "out_weight", "out_bias?",
     "out_norm_weight?",
@@ -261,6 +263,9 @@ CONTRACTS = {
         ),
         Contract("causal_conv", _CONVOLUTION, _fake_like, apart="channels"),
         Contract("fft_conv", _CONVOLUTION, _fake_like, apart="channels"),
+        Contract(
+            "gated_fft_conv", [*_CONVOLUTION[:-2], *_GATES, *_ROWS], _fake_like, apart="channels"
+        ),
         Contract("s4d_fft", [*_activation("u"), *_MODES, *_parameters("D?"), *_ROWS], _fake_like, apart="channels"),
         Contract(
             "s4d_scan",

@@ -156,7 +156,10 @@ def make(name: str, shape: tuple[int, int, int], dtype: torch.dtype, device: tor
         ),
         "s4d_bidir": lambda: s4d("auto", 2, (2, 5)),
         "fft_conv": lambda: Op(
-            lk.fft_conv, [activation(), parameter(h, length), parameter(h)], (2, 5), opponents.fft_conv
+            lambda u, kernel, d: lk.fft_conv(u, kernel, D=d),
+            [activation(), parameter(h, length), parameter(h)],
+            (2, 5),
+            opponents.fft_conv,
         ),
     }  # fmt: skip
     for algorithm in ("scan", "fft", "direct", "auto"):

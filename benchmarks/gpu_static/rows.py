@@ -59,7 +59,7 @@ def _gelu_glu(B: int, L: int, H: int, dtype: torch.dtype) -> None:
 
 
 def _fft_conv(B: int, L: int, H: int, dtype: torch.dtype) -> None:
-    lk.fft_conv(_make(B, L, H, dtype=dtype), _make(H, L), _make(H))
+    lk.fft_conv(_make(B, L, H, dtype=dtype), _make(H, L), D=_make(H))
 
 
 def _s4d(algorithm: str, directions: int = 1) -> Callable[..., None]:

@@ -240,7 +240,7 @@ def redescribed(name: str, **changes: Any) -> Iterator[None]:
 
 @cache
 def takes_channels_first(op: str, backend: str | None, device: torch.device) -> bool:
-    """Whether an op's first argument, (B, L, C) activations or their gradient, may lie in memory as (B, C, L).
+    """Whether an op's (B, L, C) activations, or their gradients, may lie in memory as (B, C, L).
 
     Args:
         backend: that was asked for, or None for whichever serves the device.

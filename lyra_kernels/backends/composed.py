@@ -1,4 +1,4 @@
-"""Ops made of others, for backends that do not fuse them: ``s4d_fft`` and ``s4d_block``."""
+"""Ops made of others, for backends that do not fuse them: ``gated_fft_conv``, ``s4d_fft`` and ``s4d_block``."""
 
 from __future__ import annotations
 
@@ -8,11 +8,59 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..layout import without_padding
+from ..layout import compute_dtype, without_padding
 from ..schemas import absent
 
 Lookup = Callable[[str], Callable[..., Any]]
 """A backend's ops: op name to function."""
+
+
+def _gated(x: Tensor, gate: Tensor | None) -> Tensor:
+    """A product in the compute dtype: one between two ops is rounded only where they are."""
+    value = x.to(compute_dtype(x))
+    return value if gate is None else value * gate
+
+
+def gated_fft_conv(
+    ops: Lookup,
+    u: Tensor,
+    kernel: Tensor,
+    reverse_kernel: Tensor | None,
+    D: Tensor | None,
+    pregate: Tensor | None,
+    postgate: Tensor | None,
+    lengths: Tensor | None,
+    cu_seqlens: Tensor | None,
+) -> Tensor:
+    """The dispatcher op ``lyra::gated_fft_conv``; arguments as in :func:`lyra_kernels.reference.gated_fft_conv`."""
+    y = ops("fft_conv")(_gated(u, pregate), kernel, reverse_kernel, D, lengths, cu_seqlens)
+    return y.to(u.dtype) if postgate is None else without_padding(y * postgate, lengths).to(u.dtype)
+
+
+def gated_fft_conv_backward(
+    ops: Lookup,
+    grad: Tensor,
+    u: Tensor,
+    kernel: Tensor,
+    reverse_kernel: Tensor | None,
+    D: Tensor | None,
+    pregate: Tensor | None,
+    postgate: Tensor | None,
+    lengths: Tensor | None,
+    cu_seqlens: Tensor | None,
+) -> tuple[Tensor, ...]:
+    """The dispatcher op ``lyra::gated_fft_conv_backward``: gradients of u, kernel, reverse_kernel, D and the gates."""
+    gated = _gated(u, pregate)
+    convolution = (gated, kernel, reverse_kernel, D, lengths, cu_seqlens)
+    d_gated, *d_parameters = ops("fft_conv_backward")(_gated(grad, postgate), *convolution)
+
+    def times(x: Tensor, factor: Tensor) -> Tensor:
+        return without_padding(x * factor, lengths).to(u.dtype)
+
+    du = d_gated.to(u.dtype) if pregate is None else times(d_gated, pregate)
+    d_pregate = absent(u) if pregate is None else times(d_gated, u)
+    d_postgate = absent(u) if postgate is None else times(ops("fft_conv")(*convolution), grad)
+    return du, *d_parameters, d_pregate, d_postgate
 
 
 def _kernels(ops: Lookup, spectrum: Sequence[Tensor], C: Tensor, length: int) -> tuple[Tensor, Tensor | None]:

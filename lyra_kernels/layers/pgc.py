@@ -128,7 +128,8 @@ class PGC(nn.Module):
             ValueError: a state is asked of a layer that is not causal, or has the wrong shape or device.
             TypeError, ValueError: what :func:`lyra_kernels.pgc` refuses.
         """
-        lengths, cu_seqlens = _checks.as_tensors(u, lengths, cu_seqlens)
+        if lengths is not None or cu_seqlens is not None:
+            lengths, cu_seqlens = _checks.as_tensors(u, lengths, cu_seqlens)
         if initial_state is not None or return_final_state:
             out, state = self._continue(u, initial_state, lengths, cu_seqlens)
             out = self._drop_and_add(out, residual, lengths)

@@ -170,7 +170,8 @@ class S4D(nn.Module):
                 refuse(group)
             shape = f"(B, {self.d_model}, L)" if self.transposed else f"(B, L, {self.d_model})"
             raise ValueError(f"u must be {shape} with transposed={self.transposed}, got {tuple(u.shape)}")
-        lengths, cu_seqlens = as_tensors(u, lengths, cu_seqlens)
+        if lengths is not None or cu_seqlens is not None:
+            lengths, cu_seqlens = as_tensors(u, lengths, cu_seqlens)
         given = residual is u
         if self.transposed:
             u = u.transpose(1, 2)

@@ -60,7 +60,7 @@ def laid_out(name: str, backend: str | None, x: Tensor) -> Tensor:
     """Activations that are not contiguous as an op takes them: a copy, or as they are where it reads channels first.
 
     Args:
-        name: of the dispatcher op, whose first argument they are.
+        name: of the dispatcher op that takes them.
     """
     eager = not (torch.compiler.is_compiling() or _torch.transforms_active())
     if eager and x.dim() == 3 and x.transpose(1, 2).is_contiguous() and (backend is not None or _torch.plain((x,))):

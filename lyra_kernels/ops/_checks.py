@@ -81,6 +81,15 @@ def tensor(name: str, x: Tensor, form: str) -> None:
         raise ValueError(f"{name} must have shape {form}, not {shape_of(x)}")
 
 
+def channels_last(name: str, x: Tensor, parameter: str, channels: int) -> None:
+    """Refuse activations (batch, channels, length) where (batch, length, channels) is meant, if the sizes tell."""
+    if x.shape[-1] != channels and x.shape[1] == channels:
+        raise ValueError(
+            f"{name} must have shape (batch, length, channels) with {parameter}'s {channels} channels, not "
+            f"{shape_of(x)}; if that is (batch, channels, length), give {name}.transpose(1, 2) and transpose the result"
+        )
+
+
 def ordinary(name: str, x: Tensor) -> None:
     """Check that x is neither nested nor sparse."""
     if x.is_nested:

@@ -1,4 +1,4 @@
-"""Which way to compute an S4D convolution: a cost model for the CPU, a rule for GPUs.
+"""Which way to compute a convolution, S4D's or with any kernel: a cost model for the CPU, a rule for GPUs.
 
 On the CPU a few constants, fitted by benchmarks/fit_cost_model.py. Per sequence of length L with H channels and M
 modes, in multiply-adds:
@@ -11,7 +11,8 @@ scan   ``6 H M L``
 fft    ``H L log2(2 L)``, with a rate of its own              the kernel: ``6 H M L``
 ====== =====================================================  ==========================
 
-A training step multiplies all of them by nearly the same factor, so that one choice serves both.
+A training step multiplies all of them by nearly the same factor, so that one choice serves both. With a kernel of
+fewer taps the direct way takes a multiply-add for each token and tap in its reach.
 
 On GPUs a rule that an H200 gave: the scan. At the shapes that were measured, 64 x 128 to 1 x 131,072 tokens, forward
 and training, fp32 and bf16, it was as fast as the fastest of the others, or up to five times faster (but CUDA C++ in
@@ -53,7 +54,7 @@ class Constants:
     kernel: float
 
 
-CPU = Constants(direct=0.0186, scan=0.0384, fft=1.25, kernel=0.11)
+CPU = Constants(direct=0.0247, scan=0.04, fft=0.91, kernel=0.072)
 
 
 def units(batch: int, length: int, modes: int, directions: int = 1) -> dict[str, float]:
@@ -82,6 +83,19 @@ def choose(batch: int, length: int, modes: int, directions: int = 1, constants: 
     """The algorithm with the smallest predicted cost."""
     predicted = costs(batch, length, modes, directions, constants)
     return min(predicted, key=lambda name: predicted[name])
+
+
+FEW_TAPS = 256
+"""Up to which a direct convolution is cheaper than transforms on a CPU, whatever the length, of both kernels together:
+``direct`` of so many a token is less than ``fft`` already where sequences are no longer than that."""
+
+
+@functools.lru_cache(maxsize=1024)
+def convolves_directly(length: int, taps: int, reverse_taps: int, constants: Constants = CPU) -> bool:
+    """Whether a convolution with any kernel is cheaper on a CPU by its taps than by transforms."""
+    forward, backward = min(taps, length), min(reverse_taps, max(length - 1, 0))
+    pairs = length * (forward + backward) - forward * (forward - 1) / 2 - backward * (backward + 1) / 2
+    return constants.direct * pairs <= constants.fft * units(1, length, 0)["fft"]
 
 
 def choose_on_gpu(length: int, modes: int, limits: Limits) -> tuple[str, Why]:

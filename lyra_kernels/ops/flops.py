@@ -10,6 +10,7 @@ s4d_scan     for each token, channel, mode and direction a step of the complex r
 s4d_kernel   the same for each tap, channel and mode: the next power, 8, and its term of the sum, 4
 causal_conv  2 for each pair of a token and a tap that reaches it
 fft_conv     5 / 2 N log2 N for each real transform of N = 2 L points: input, kernel and output
+gated_fft_conv: its fft_conv
 s4d_fft      its kernels and its fft_conv
 s4d_block    its s4d_scan and its gelu_glu
 ============ ================================================================================================
@@ -97,6 +98,10 @@ def _fft_conv(u: Shape, kernel: Any, reverse: Any, D: Any, lengths: Any, cu_seql
     return transforms * round(2.5 * points * math.log2(points)) if points else 0
 
 
+def _gated_fft_conv(u: Shape, kernel: Any, reverse: Any, D: Any, pregate: Any, postgate: Any, *rows: Any) -> int:
+    return _fft_conv(u, kernel, reverse, D, *rows)
+
+
 def _kernels(u: Shape, log_A_real: Shape, C: Shape, cu_seqlens: Shape | None) -> int:
     length = _sequences(u, cu_seqlens)[1]
     return C[0] * _s4d_kernel(log_A_real[:1], log_A_real, log_A_real, C[1:], length)
@@ -132,11 +137,16 @@ _FORWARD: dict[str, Callable[..., int]] = {
     "s4d_kernel": _s4d_kernel,
     "causal_conv": _causal_conv,
     "fft_conv": _fft_conv,
+    "gated_fft_conv": _gated_fft_conv,
     "s4d_fft": _s4d_fft,
     "s4d_scan": _s4d_scan,
     "s4d_block": _s4d_block,
 }
-_BACKWARD: dict[str, Callable[..., int]] = {"fft_conv": _fft_conv, "s4d_fft": _s4d_fft_backward}
+_BACKWARD: dict[str, Callable[..., int]] = {
+    "fft_conv": _fft_conv,
+    "gated_fft_conv": _gated_fft_conv,
+    "s4d_fft": _s4d_fft_backward,
+}
 """Of those that are not twice the forward."""
 
 

@@ -172,9 +172,9 @@ def s4d_conv(
     if algorithm == "fft" and _fuses_kernel_and_fft(u):
         u = u if u.is_contiguous() else laid_out("s4d_fft", backends.forced(), u)
         return s4d_fft_op(u, *spectrum, directions, D, lengths, cu_seqlens)
-    u = u.contiguous()
     taps = u.shape[1]
     op = causal_conv_op if algorithm == "direct" else fft_conv_op
+    u = u if u.is_contiguous() else laid_out(op.name, backends.forced(), u)
     kernel = s4d_kernel_op(*spectrum, C[0].contiguous() if bidirectional else C, taps)
     reverse = s4d_kernel_op(*spectrum, C[1].contiguous(), taps) if bidirectional else None
     return op(u, kernel, reverse, D, lengths, cu_seqlens)
@@ -242,6 +242,8 @@ def check_convolution(
 ) -> None:
     """Refuse arguments of :func:`s4d_conv`; ``states``: whether one is given or asked for."""
     _checks.activations("u", u, "(batch, length, H)")
+    if isinstance(log_dt, Tensor) and log_dt.dim() == 1:
+        _checks.channels_last("u", u, "log_dt", log_dt.shape[0])
     check_parameters(log_dt, log_A_real, A_imag, C, u.shape[-1])
     _checks.flag("bidirectional", bidirectional)
     form, shape = (

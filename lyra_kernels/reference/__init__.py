@@ -4,7 +4,7 @@ A function here takes the very arguments of the dispatcher op ``torch.ops.lyra.<
 backend is tested against it in float64.
 """
 
-from .conv import causal_conv, fft_conv
+from .conv import causal_conv, fft_conv, gated_fft_conv
 from .gated_conv import depthwise_conv, gated_conv
 from .gelu_glu import gelu_glu
 from .pgc import pgc
@@ -19,6 +19,7 @@ __all__ = [
     "discretize_real",
     "fft_conv",
     "gated_conv",
+    "gated_fft_conv",
     "gelu_glu",
     "pgc",
     "rms_norm",

@@ -94,3 +94,24 @@ def fft_conv(
     if D is not None:
         y = y + D * value
     return fill_padding(y, mask).to(u.dtype)
+
+
+def gated_fft_conv(
+    u: Tensor,
+    kernel: Tensor,
+    reverse_kernel: Tensor | None,
+    D: Tensor | None,
+    pregate: Tensor | None,
+    postgate: Tensor | None,
+    lengths: Tensor | None,
+    cu_seqlens: Tensor | None,
+) -> Tensor:
+    """``postgate * fft_conv(pregate * u)``, in one rounding; the gates ``(B, L, H)`` like u, or None."""
+    mask = sequence_mask(lengths, u.shape[1])
+
+    def value(x: Tensor) -> Tensor:
+        return fill_padding(x, mask).to(compute_dtype(u))
+
+    gated = value(u) if pregate is None else value(u) * value(pregate)
+    y = fft_conv(gated, kernel, reverse_kernel, D, lengths, cu_seqlens)
+    return (y if postgate is None else y * value(postgate)).to(u.dtype)

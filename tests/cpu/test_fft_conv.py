@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -9,7 +11,7 @@ from hypothesis import strategies as st
 
 from lyra_kernels.backends.cpu import fft_conv as cpu_fft
 
-from .block_checks import DTYPES, LAYOUTS, check_op, check_threads
+from .block_checks import DTYPES, LAYOUTS, check_op, check_threads, poisoned_outputs
 from .test_causal_conv import arguments
 
 
@@ -39,10 +41,52 @@ def test_dtypes_and_layouts(dtype, kind, reverse):
     check_op("fft_conv", inputs, rest, lengths)
 
 
+def gated(dtype, kind, *shape, gates, **options):
+    """Arguments of gated_fft_conv with some gates."""
+    inputs, rest, lengths = arguments(dtype, kind, *shape, **options)
+    return inputs + [torch.randn_like(inputs[0]) if there else None for there in gates], rest, lengths
+
+
+GATES = [(True, True), (True, False), (False, True), (False, False)]
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("kind", LAYOUTS)
+@pytest.mark.parametrize("gates", GATES, ids=["both", "before", "behind", "none"])
+def test_gates(dtype, kind, gates):
+    inputs, rest, lengths = gated(dtype, kind, 3, 61, 7, 61, 5, gates=gates)
+    check_op("gated_fft_conv", inputs, rest, lengths, activations=(0, 4, 5))
+
+
+@pytest.mark.parametrize("kind", LAYOUTS)
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+def test_each_activation_may_lie_either_way(kind, dtype):
+    """Outputs and gradients lie as what they belong to, and have the bits that they have otherwise."""
+
+    def channels_first(x):
+        return x.transpose(1, 2).contiguous().transpose(1, 2)
+
+    inputs, rest, _ = gated(dtype, kind, 3, 300, 7, 300, 5, gates=(True, True))
+    grad = torch.randn_like(inputs[0])
+    op, backward = torch.ops.lyra.gated_fft_conv, torch.ops.lyra.gated_fft_conv_backward
+    wanted = [op(*inputs, *rest), *backward(grad, *inputs, *rest)]
+    for u, pregate, postgate, gradient in itertools.product((False, True), repeat=4):
+        given = [channels_first(x) if i in (0, 4, 5) and (u, 0, 0, 0, pregate, postgate)[i] else x
+                 for i, x in enumerate(inputs)]  # fmt: skip
+        with poisoned_outputs():
+            y = op(*given, *rest)
+            gradients = backward(channels_first(grad) if gradient else grad, *given, *rest)
+        for a, b in zip((y, *gradients), wanted, strict=True):
+            assert torch.equal(a, b)
+        for found, like in ((y, 0), (gradients[0], 0), (gradients[4], 4), (gradients[5], 5)):
+            assert found.stride() == given[like].stride()
+
+
 @pytest.mark.parametrize("slab", [1, 1 << 12, 1 << 17])
 @pytest.mark.parametrize("kind", LAYOUTS)
 def test_slabs_of_sequences_and_of_channels(monkeypatch, slab, kind):
     monkeypatch.setattr(cpu_fft, "_SLAB", slab)
+    monkeypatch.setattr(cpu_fft, "_LARGEST", slab)
     for length in (70, 600):
         inputs, rest, lengths = arguments(torch.float64, kind, 3, length, 37, length, 5)
         check_op("fft_conv", inputs, rest, lengths)

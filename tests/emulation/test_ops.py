@@ -167,6 +167,14 @@ def test_fft_conv_layouts(reverse):
     check("fft_conv", [*conv_arguments(1, 134, 6, 134, reverse, skip=False), None, cu_seqlens], 4)
 
 
+@pytest.mark.parametrize(("before", "behind"), [(True, True), (True, False), (False, True)])
+def test_gated_fft_conv(before, behind):
+    lengths = torch.tensor([33, 0, 7])
+    arguments = conv_arguments(3, 33, 5, 33, True)
+    gates = [torch.randn(3, 33, 5) if there else None for there in (before, behind)]
+    check("gated_fft_conv", [*arguments, *gates, lengths, None], 6, hide=padding(lengths, 33))
+
+
 @pytest.mark.parametrize(("batch", "length"), [(0, 5), (2, 0)])
 def test_fft_conv_empty(batch, length):
     check("causal_conv", [*conv_arguments(batch, length, 4, 3, True), None, None], 4)

@@ -102,8 +102,8 @@ def _calls(layout: str):
         "s4d_conv with states",
         lambda: lk.s4d_conv(u, *spectrum, _r(H, M, 2), D, initial_state=state, return_final_state=True, **lay),
     )
-    yield "fft_conv", lambda: lk.fft_conv(u, _r(H, L), D, reverse_kernel=_r(H, 9), **lay)
-    yield "causal_conv", lambda: lk.causal_conv(u, _r(H, 4), D, **lay)
+    yield "fft_conv", lambda: lk.fft_conv(u, _r(H, L), D=D, reverse_kernel=_r(H, 9), **lay)
+    yield "causal_conv", lambda: lk.causal_conv(u, _r(H, 4), D=D, **lay)
     yield "gated_conv", lambda: lk.gated_conv(_r(batch, L, 2 * H), _r(H, 1, 3), _r(H), _r(2 * H), **lay)
     tail = (_r(2 * H, H), _r(2 * H))
     yield "gelu_glu", lambda: lk.gelu_glu(u, *tail, residual=u, **lay)

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 import lyra_kernels as lk
+from lyra_kernels.ops.conv import convolve, fft_conv_op
 from lyra_kernels.ops.s4d_conv import s4d_fft_op
 
 LAYOUTS = ("dense", "padded", "packed")
@@ -179,6 +180,17 @@ def _convolution(batch: int, length: int, channels: int, layout: dict) -> tuple[
     return tensors, dict(layout)
 
 
+def _gated_convolution(batch: int, length: int, channels: int, layout: dict) -> tuple[dict, dict]:
+    tensors, options = _convolution(batch, length, channels, layout)
+    gates = {name: _randn(batch, length, channels) for name in ("pregate", "postgate")}
+    return {**tensors, **gates}, options
+
+
+def _fft_conv(u: Tensor, kernel: Tensor, *, reverse_kernel=None, D=None, lengths=None, cu_seqlens=None) -> Tensor:
+    """lk.fft_conv, by FFT although so few taps are cheaper otherwise."""
+    return convolve(fft_conv_op, u, kernel, reverse_kernel, D, lengths, cu_seqlens)
+
+
 def _s4d_fft(batch: int, length: int, channels: int, layout: dict, directions: int = 1) -> tuple[dict, dict]:
     tensors = {
         "u": _randn(batch, length, channels),
@@ -205,7 +217,8 @@ _BUILDERS: dict[str, tuple[Callable[..., Any], Callable[..., tuple[dict, dict]],
     "gelu_glu": (lk.gelu_glu, _gelu_glu, {}),
     "s4d_kernel": (lk.s4d_kernel, _s4d_kernel, {}),
     "causal_conv": (lk.causal_conv, _convolution, {}),
-    "fft_conv": (lk.fft_conv, _convolution, {}),
+    "fft_conv": (_fft_conv, _convolution, {}),
+    "gated_fft_conv": (lk.fft_conv, _gated_convolution, {}),
     "s4d_conv-scan": (lk.s4d_conv, _s4d_conv, {"algorithm": "scan"}),
     "s4d_conv-scan-state": (lk.s4d_conv, _s4d_conv, {"algorithm": "scan", "state": True}),
     "s4d_conv-scan-bidirectional": (lk.s4d_conv, _s4d_conv, {"algorithm": "scan", "directions": 2}),
@@ -222,7 +235,8 @@ NAMES = tuple(_BUILDERS)
 WITHOUT_LAYOUT = ("rms_norm", "s4d_kernel")
 WITH_LAYOUT = tuple(name for name in NAMES if name not in WITHOUT_LAYOUT)
 ESSENTIAL = ("rms_norm", "gated_conv", "pgc", "gelu_glu", "s4d_kernel", "causal_conv", "fft_conv",
-             "s4d_fft", "s4d_block", "s4d_conv-scan-state", "s4d_conv-scan-bidirectional", "s4d_conv-auto")  # fmt: skip
+             "gated_fft_conv", "s4d_fft", "s4d_block", "s4d_conv-scan-state", "s4d_conv-scan-bidirectional",
+             "s4d_conv-auto")  # fmt: skip
 """One case for each dispatcher op and each of its forms."""
 
 
@@ -242,7 +256,7 @@ def make(
     tensors, options = builder(batch, length, channels, given, **arguments)
     if parameter_dtype is None:
         parameter_dtype = torch.float64 if dtype == torch.float64 else torch.float32
-    activations = ("x", "xv", "u", "y", "residual")
+    activations = ("x", "xv", "u", "y", "residual", "pregate", "postgate")
     tensors = {k: v.to(dtype if k in activations else parameter_dtype) for k, v in tensors.items()}
     options = {k: v.to(parameter_dtype) if _is_float(v) else v for k, v in options.items()}
     return Case(name, function, tensors, options)

@@ -21,7 +21,7 @@ from ..processes import Group
 from . import cases
 
 RANKS = 2
-ACTIVATIONS = ("u", "x", "xv", "y", "residual")
+ACTIVATIONS = ("u", "x", "xv", "y", "residual", "pregate", "postgate")
 PER_SEQUENCE = (*ACTIVATIONS, "mask", "lengths", "initial_state")
 WHOLE: list[Placement] = [Replicate()]
 

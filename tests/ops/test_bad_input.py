@@ -21,6 +21,7 @@ OPS = {
     "s4d_conv": "s4d_conv-scan-state",
     "causal_conv": "causal_conv",
     "fft_conv": "fft_conv",
+    "gated_fft_conv": "gated_fft_conv",
 }
 """Each public op, and the case with all of its tensors."""
 

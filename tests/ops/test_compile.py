@@ -174,7 +174,7 @@ class Module(torch.nn.Module):
         return out[0] if isinstance(out, tuple) else out
 
 
-OTHERS_HAVE_A_LENGTH = ("gelu_glu", "pgc-causal", "causal_conv", "fft_conv")
+OTHERS_HAVE_A_LENGTH = ("gelu_glu", "pgc-causal", "causal_conv", "fft_conv", "gated_fft_conv")
 EXPORTED = [n for n in cases.NAMES if n not in ("s4d_kernel", *OTHERS_HAVE_A_LENGTH)]
 
 

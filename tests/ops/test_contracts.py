@@ -7,6 +7,7 @@ import inspect
 import pytest
 import torch
 
+import lyra_kernels as lk
 from lyra_kernels import backends, reference
 from lyra_kernels.schemas import CONTRACTS, OPS, SCHEMAS, Argument, Contract, Role
 
@@ -28,6 +29,23 @@ def test_the_formula_takes_the_arguments_by_their_names(contract):
     assert list(inspect.signature(getattr(reference, contract.name)).parameters) == list(
         contract.formula_arguments(names)
     )
+
+
+def _by_position(function):
+    kinds = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    return [name for name, parameter in inspect.signature(function).parameters.items() if parameter.kind in kinds]
+
+
+@CONTRACT
+def test_the_public_function_takes_by_position_what_the_op_does(contract):
+    """A call by position means the same of an op, its formula and its function; all else has to be named."""
+    public = {"gated_fft_conv": "fft_conv", "s4d_fft": "s4d_conv", "s4d_scan": "s4d_conv"}
+    found = _by_position(getattr(lk, public.get(contract.name, contract.name)))
+    names = [argument.name for argument in contract.arguments]
+    if contract.name == "s4d_block":  # the one that differs: the op has its norm first, and calls its input so
+        names.remove("norm_weight")
+        names[0] = "u"
+    assert found == names[: len(found)]
 
 
 @CONTRACT

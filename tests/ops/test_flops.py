@@ -54,6 +54,7 @@ WANTED = {
     "s4d_kernel": (KERNEL, 2 * KERNEL),
     "causal_conv": (2 * BATCH * CHANNELS * (TRIANGLE + BELOW), 4 * BATCH * CHANNELS * (TRIANGLE + BELOW)),
     "fft_conv": (FFT, FFT),
+    "gated_fft_conv": (FFT, FFT),
     "s4d_conv-scan": (SCAN, 2 * SCAN),
     "s4d_conv-scan-state": (SCAN, 2 * SCAN),
     "s4d_conv-scan-bidirectional": (2 * SCAN, 4 * SCAN),

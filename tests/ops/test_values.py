@@ -145,6 +145,7 @@ def test_layouts_agree(name):
         ("pgc", ["in_bias", "in_norm_weight", "conv_bias", "out_bias", "out_norm_weight"]),
         ("gelu_glu", ["bias", "residual"]),
         ("fft_conv", ["D", "reverse_kernel"]),
+        ("gated_fft_conv", ["D", "reverse_kernel", "pregate", "postgate"]),
         ("causal_conv", ["D", "reverse_kernel"]),
         ("s4d_conv-scan", ["D"]),
         ("s4d_conv-fft", ["D"]),

@@ -74,6 +74,11 @@ def _block(modes: int, channels: int) -> tuple[Any, tuple, dict]:
     )
 
 
+def _gated_fft(length: int) -> tuple[Any, tuple, dict]:
+    u = torch.randn(1, length, 1)
+    return lk.fft_conv, (u, torch.randn(1, 9)), {"postgate": u}
+
+
 def _gated(width: int, channels: int) -> tuple[Any, tuple, dict]:
     return lk.gated_conv, (torch.randn(1, 4, 2 * channels), torch.randn(channels, 1, width)), {}
 
@@ -100,6 +105,8 @@ def _pgc(width: int, channels: int) -> tuple[Any, tuple, dict]:
         (_s4d(LIMITS.scan_modes + 1, 5, algorithm="scan"), {"s4d_scan": "reference"}),
         (_s4d(2, LIMITS.transform, algorithm="fft"), {"s4d_fft": "triton"}),
         (_s4d(2, LIMITS.transform + 1, algorithm="fft"), {"s4d_kernel": "triton", "fft_conv": "reference"}),
+        (_gated_fft(LIMITS.transform), {"fft_conv": "triton"}),
+        (_gated_fft(LIMITS.transform + 1), {"fft_conv": "reference"}),
         (_block(2, 3), {"s4d_block": "triton"}),
         (_block(2, 513), {"rms_norm": "triton", "s4d_scan": "triton", "gelu_glu": "triton"}),
         (_block(65, 3), {"rms_norm": "triton", "s4d_scan": "reference", "gelu_glu": "triton"}),

@@ -53,6 +53,18 @@ def test_shapes(batch, length, channels, taps, reverse, skip, device):
     check("fft_conv", [*_taps(batch, length, channels, taps, reverse, skip), None, None], WRT, device)
 
 
+@pytest.mark.parametrize(
+    ("before", "behind", "dtype"),
+    [(True, True, torch.bfloat16), (True, False, torch.float32), (False, True, torch.float32)],
+    ids=str,
+)
+def test_gates(before, behind, dtype, device):
+    lengths = torch.tensor([21, 0, 8])
+    gates = [torch.randn(3, 21, 2).to(dtype) if there else None for there in (before, behind)]
+    args = [*_taps(3, 21, 2, 21, 4, dtype=dtype), *gates, lengths, None]
+    check("gated_fft_conv", args, range(6), device, hide=padding(lengths, 21))
+
+
 @pytest.mark.parametrize("reverse", [False, True])
 @pytest.mark.parametrize("length", [pytest.param(n, marks=[pytest.mark.full] * (n in SELDOM)) for n in SIZES])
 def test_sizes(length, reverse, device):

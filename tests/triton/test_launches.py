@@ -93,7 +93,7 @@ def test_transforms_take_channels_first_as_they_come(skip):
         u = torch.empty(32, 16, 48, device="cuda", dtype=torch.bfloat16).transpose(1, 2)
         kernel, modes = torch.empty(16, 48, device="cuda"), spectrum("cuda", 16, 3)
         calls.take()
-        for y in (lk.fft_conv(u, kernel, D), lk.s4d_conv(u, *modes, D, algorithm="fft")):
+        for y in (lk.fft_conv(u, kernel, D=D), lk.s4d_conv(u, *modes, D, algorithm="fft")):
             assert y.stride() == u.stride() and not y._is_view()
     found = [x.kernel for x in calls.launches]
     assert found.count("_fft_conv") == 4 and found.count("_fft_correlate") == 2

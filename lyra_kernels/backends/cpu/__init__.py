@@ -16,7 +16,7 @@ from . import fft_conv
 
 _ISA = Scoped("lyra_kernels CPU instruction set")
 
-CHANNELS_FIRST: frozenset[str] = frozenset()
+CHANNELS_FIRST = frozenset(("fft_conv", "fft_conv_backward", "gated_fft_conv", "gated_fft_conv_backward"))
 """Ops and backward ops whose activations, and gradients of these, may each lie in memory as (B, C, L)."""
 
 
@@ -41,6 +41,8 @@ def operations() -> Operations:
 PYTHON: Operations = {
     "fft_conv": fft_conv.fft_conv,
     "fft_conv_backward": fft_conv.fft_conv_backward,
+    "gated_fft_conv": fft_conv.gated_fft_conv,
+    "gated_fft_conv_backward": fft_conv.gated_fft_conv_backward,
     "s4d_fft": partial(composed.s4d_fft, _on_the_cpu),
     "s4d_fft_backward": partial(composed.s4d_fft_backward, _on_the_cpu),
     "s4d_block": partial(composed.s4d_block, _on_the_cpu),

@@ -1,17 +1,19 @@
-"""``fft_conv`` and its backward on CPUs: torch's real transforms, and what lies between them kept in cache.
+"""``fft_conv``, ``gated_fft_conv`` and their backwards on CPUs: torch's real transforms, in cache what is between.
 
 Per sequence and channel: y = irfft(rfft(u) rfft(k)), with k the kernel by lags, the reverse kernel at its far end and D
 added at lag 0. What makes it faster than the plain formula, its backward about twice:
 
 * work goes slab by slab, a few sequences or channels that fit in the second-level cache, so that spectra never travel
   to memory;
-* a slab is filled transposed, (channels, points), straight from channels-last rows of any layout, padding left out;
+* a slab is filled as (channels, points) straight from the activations, which lie as (B, L, H) or as (B, H, L), each
+  for itself; padding is left out, and products with gates are made on the way in and out;
 * transforms have the next length with small factors that no lag wraps around in, never a prime times two;
-* the backward needs three transforms a sequence, and one more for all kernels.
+* the backward needs three transforms a sequence, four with a gate behind the convolution, and one more for all kernels.
 """
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import pairwise
@@ -20,11 +22,15 @@ import torch
 from torch import Tensor
 
 from ...layout import compute_dtype
+from ...schemas import absent
 
-_SLAB = 1 << 17  # points of all rows of a slab: 0.5 MB of float32, and as much again for its spectrum
-_LONG = 512  # tokens from which torch transposes a whole contiguous matrix much faster than a part of one
+_SLAB = 1 << 18  # points of all rows of a slab: 1 MB of float32
+_ROWS = 64  # of a slab at least, as MKL prepares transforms anew for each, which takes as long as 15 of them,
+_LARGEST = 1 << 23  # but no more points than this, 32 MB
+_BLOCK = 256  # tokens that channels-last memory is transposed at once in: whole lines of it stay in cache
 
 
+@functools.lru_cache(maxsize=4096)
 def good_length(least: int) -> int:
     """The smallest even 2^a 3^b 5^c 7^d that is at least ``least``: lengths that transforms are fast at."""
     if least <= 2:
@@ -44,8 +50,17 @@ def good_length(least: int) -> int:
     return best
 
 
-def _spans(u: Tensor, lengths: Tensor | None, cu_seqlens: Tensor | None) -> list[tuple[int, int]]:
-    """(first row, rows) of every sequence, in the rows of the flattened batch.
+@dataclass(frozen=True)
+class _Span:
+    """One sequence: its tokens ``first`` to ``first + length`` in a row of the batch."""
+
+    row: int
+    first: int
+    length: int
+
+
+def _spans(u: Tensor, lengths: Tensor | None, cu_seqlens: Tensor | None) -> list[_Span]:
+    """Every sequence.
 
     The values are checked here too: a compiled graph calls the op without the public function's checks.
     """
@@ -53,89 +68,194 @@ def _spans(u: Tensor, lengths: Tensor | None, cu_seqlens: Tensor | None) -> list
         cuts = cu_seqlens.tolist()
         if cuts[0] != 0 or cuts[-1] != u.shape[1] or any(a > b for a, b in pairwise(cuts)):
             raise ValueError(f"cu_seqlens must ascend from 0 to {u.shape[1]}, not {cuts}")
-        return [(begin, end - begin) for begin, end in pairwise(cuts)]
+        return [_Span(0, begin, end - begin) for begin, end in pairwise(cuts)]
     each = [u.shape[1]] * u.shape[0] if lengths is None else lengths.tolist()
     if any(not 0 <= n <= u.shape[1] for n in each):
         raise ValueError(f"lengths must lie between 0 and {u.shape[1]}, not {each}")
-    return [(b * u.shape[1], n) for b, n in enumerate(each)]
+    return [_Span(b, 0, n) for b, n in enumerate(each)]
 
 
 @dataclass
 class _Slab:
-    """Some sequences, with equal distances from row to row where `together`, and a range of channels."""
+    """Some sequences, whole neighbouring rows of the batch where `together`, and a range of channels."""
 
-    spans: list[tuple[int, int]]
+    spans: list[_Span]
     channels: slice
     together: bool
 
-    def _rows(self, x: Tensor) -> list[tuple[int, Tensor]]:
-        """(place in the slab, (sequences, channels, length) view of the activations)."""
-        flat = x.flatten(0, 1)[:, self.channels]
+    def _rows(self, x: Tensor) -> Iterator[tuple[slice, Tensor]]:
+        """(place in the slab, (sequences, channels, length) view of activations), the same for all activations."""
         if self.together:
-            first, length = self.spans[0]
-            rows = flat[first : first + len(self.spans) * length]
-            return [(0, rows.unflatten(0, (len(self.spans), length)).transpose(1, 2))]
-        return [(i, flat[first : first + n].t().unsqueeze(0)) for i, (first, n) in enumerate(self.spans)]
+            first = self.spans[0].row
+            yield slice(None), x[first : first + len(self.spans), :, self.channels].transpose(1, 2)
+            return
+        for i, span in enumerate(self.spans):
+            tokens = slice(span.first, span.first + span.length)
+            yield slice(i, i + 1), x[span.row, tokens, self.channels].t().unsqueeze(0)
 
-    def spectrum(self, x: Tensor, points: int) -> Tensor:
-        """rfft of the slab's rows of x, (sequences, channels, points // 2 + 1)."""
-        tile = x.new_zeros((len(self.spans), x[..., self.channels].shape[-1], points), dtype=compute_dtype(x))
-        for i, rows in self._rows(x):
-            tile[i : i + rows.shape[0], :, : rows.shape[2]].copy_(rows)
+    def spectrum(self, x: Tensor, gate: Tensor | None, tile: Tensor) -> Tensor:
+        """rfft of the slab's rows of x, times the gate's, (sequences, channels, points // 2 + 1).
+
+        Args:
+            tile: ``(sequences, channels, points)`` or more; zero beyond the longest sequence, and left so.
+        """
+        tile = tile[: len(self.spans), : self.channels.stop - self.channels.start]
+        if not self.together:
+            tile.zero_()
+        gates = _none() if gate is None else self._rows(gate)
+        for (place, rows), (_, gate_rows) in zip(self._rows(x), gates, strict=False):
+            part = tile[place, :, : rows.shape[2]]
+            if rows.stride(2) == 1:
+                _product(rows, gate_rows, part)
+                continue
+            for first in range(0, part.shape[2], _BLOCK):
+                some = slice(first, first + _BLOCK)
+                _product(rows[..., some], None if gate_rows is None else gate_rows[..., some], part[..., some])
         return torch.fft.rfft(tile)
 
-    def write(self, spectrum: Tensor, points: int, y: Tensor) -> None:
-        """The inverse transform's first rows into y."""
-        tile = torch.fft.irfft(spectrum, n=points)
-        for i, rows in self._rows(y):
-            result = tile[i : i + rows.shape[0], :, : rows.shape[2]]
-            if rows.shape[2] < _LONG:
-                rows.copy_(result)
-            else:
-                for j in range(rows.shape[0]):
-                    rows[j].t().copy_(result[j].contiguous().t())
+    def write(self, result: Tensor, gate: Tensor | None, y: Tensor) -> None:
+        """The first rows of an inverse transform, (sequences, channels, points), times the gate's, into y."""
+        gates = _none() if gate is None else self._rows(gate)
+        for (place, rows), (_, gate_rows) in zip(self._rows(y), gates, strict=False):
+            found = result[place, :, : rows.shape[2]]
+            if gate_rows is not None and rows.dtype != found.dtype:
+                found = found * gate_rows  # rounded once
+            rows.copy_(found)
+            if gate_rows is not None and rows.dtype == found.dtype:
+                rows.mul_(gate_rows)
 
 
-def _slabs(u: Tensor, spans: list[tuple[int, int]], dense: bool, points: int) -> Iterator[_Slab]:
-    spans = [span for span in spans if span[1] > 0]
-    channels = u.shape[2]
-    at_once = max(_SLAB // (points * channels), 1)
-    width = channels if at_once > 1 else max(min(_SLAB // points, channels), min(channels, 16))
-    for first_channel in range(0, channels, width):
-        for first in range(0, len(spans), at_once):
-            some = slice(first_channel, min(first_channel + width, channels))
-            yield _Slab(spans[first : first + at_once], some, dense)
+def _product(x: Tensor, gate: Tensor | None, out: Tensor) -> None:
+    """A view of activations, times a gate's, into a part of a tile, in its dtype."""
+    if gate is None:
+        out.copy_(x)
+    elif x.dtype == out.dtype and x.stride(2) == gate.stride(2) == 1:
+        torch.mul(x, gate, out=out)
+    else:
+        out.copy_(x.to(out.dtype) * gate)
+
+
+def _none() -> Iterator[tuple[None, None]]:
+    while True:
+        yield None, None
 
 
 @dataclass
 class _Plan:
-    """How one call is computed: (first row, rows) of its sequences, the points of a transform, how many taps count."""
+    """How one call is computed: its sequences, the points of a transform, how many taps of each direction count."""
 
-    spans: list[tuple[int, int]]
+    spans: list[_Span]
+    longest: int
     points: int
     taps: int
     reverse_taps: int
+    dense: bool
 
     @classmethod
     def of(
         cls, u: Tensor, kernel: Tensor, reverse: Tensor | None, lengths: Tensor | None, cu_seqlens: Tensor | None
     ) -> _Plan:
         spans = _spans(u, lengths, cu_seqlens)
-        longest = max((n for _, n in spans), default=0)
+        longest = max((span.length for span in spans), default=0)
         taps = min(kernel.shape[1], longest)
         reverse_taps = 0 if reverse is None else min(reverse.shape[1], max(longest - 1, 0))
         # An output sees no wrapped lag if there is room for the longer side beyond the sequence.
         points = good_length(longest + max(taps - 1, 0) if not reverse_taps else 2 * longest - 1)
-        return cls(spans, points, taps, reverse_taps)
+        return cls(spans, longest, points, taps, reverse_taps, lengths is None and cu_seqlens is None)
 
     def kernel_spectrum(self, kernel: Tensor, reverse: Tensor | None, D: Tensor | None) -> Tensor:
-        lags = kernel.new_zeros((kernel.shape[0], self.points))
+        lags = kernel.new_empty((kernel.shape[0], self.points))
         lags[:, : self.taps] = kernel[:, : self.taps]
+        lags[:, self.taps :] = 0.0
         if reverse is not None and self.reverse_taps:
             lags[:, self.points - self.reverse_taps :] += reverse[:, : self.reverse_taps].flip(-1)
         if D is not None:
             lags[:, 0] += D
         return torch.fft.rfft(lags)
+
+    def slabs(self, u: Tensor) -> Iterator[tuple[_Slab, Tensor]]:
+        """Every slab of the call, and a tile to fill for its transforms."""
+        spans = [span for span in self.spans if span.length > 0]
+        channels = u.shape[2]
+        rows = max(_SLAB, min(_ROWS * self.points, _LARGEST)) // self.points
+        at_once = min(max(rows // channels, 1), max(len(spans), 1))
+        width = channels if at_once > 1 else max(min(rows, channels), min(channels, 16))
+        tile = u.new_empty((at_once, width, self.points), dtype=compute_dtype(u))
+        tile[..., self.longest :] = 0.0
+        for first_channel in range(0, channels, width):
+            for first in range(0, len(spans), at_once):
+                some = slice(first_channel, min(first_channel + width, channels))
+                yield _Slab(spans[first : first + at_once], some, self.dense), tile
+
+
+def gated_fft_conv(
+    u: Tensor,
+    kernel: Tensor,
+    reverse_kernel: Tensor | None,
+    D: Tensor | None,
+    pregate: Tensor | None,
+    postgate: Tensor | None,
+    lengths: Tensor | None,
+    cu_seqlens: Tensor | None,
+) -> Tensor:
+    """The dispatcher op ``lyra::gated_fft_conv``; arguments as in :func:`lyra_kernels.reference.gated_fft_conv`."""
+    y = torch.empty_like(u) if lengths is None else torch.zeros_like(u)
+    plan = _Plan.of(u, kernel, reverse_kernel, lengths, cu_seqlens)
+    if u.numel() == 0:
+        return y
+    factor = plan.kernel_spectrum(kernel, reverse_kernel, D)
+    for slab, tile in plan.slabs(u):
+        spectrum = slab.spectrum(u, pregate, tile).mul_(factor[slab.channels])
+        slab.write(torch.fft.irfft(spectrum, n=plan.points), postgate, y)
+    return y
+
+
+def gated_fft_conv_backward(
+    grad: Tensor,
+    u: Tensor,
+    kernel: Tensor,
+    reverse_kernel: Tensor | None,
+    D: Tensor | None,
+    pregate: Tensor | None,
+    postgate: Tensor | None,
+    lengths: Tensor | None,
+    cu_seqlens: Tensor | None,
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """The dispatcher op ``lyra::gated_fft_conv_backward``: gradients of u, kernel, reverse_kernel, D and the gates.
+
+    Behind the postgate comes ``g = grad postgate``. The gradient of what is convolved, ``u pregate``, is the
+    correlation of g with the kernel, and that of lag l is ``sum_t g_{t+l} (u pregate)_t``: conjugate products of
+    spectra, the second summed over the batch before its one inverse. What the postgate was multiplied by is made again.
+    """
+    new = torch.empty_like if lengths is None else torch.zeros_like
+    du = new(u)
+    dpre, dpost = (absent(u) if gate is None else new(gate) for gate in (pregate, postgate))
+    dkernel, dD = torch.zeros_like(kernel), absent(u) if D is None else torch.zeros_like(D)
+    dreverse = absent(u) if reverse_kernel is None else torch.zeros_like(reverse_kernel)
+    plan = _Plan.of(u, kernel, reverse_kernel, lengths, cu_seqlens)
+    if u.numel() == 0:
+        return du, dkernel, dreverse, dD, dpre, dpost
+    factor = plan.kernel_spectrum(kernel, reverse_kernel, D)
+    conjugate = factor.conj().resolve_conj()
+    total = torch.zeros_like(factor)
+    for slab, tile in plan.slabs(u):
+        spectrum = slab.spectrum(u, pregate, tile)
+        if postgate is not None:
+            convolved = torch.fft.irfft(spectrum * factor[slab.channels], n=plan.points)
+            slab.write(convolved, grad, dpost)
+        grad_spectrum = slab.spectrum(grad, postgate, tile)
+        total[slab.channels] += spectrum.conj_physical_().mul_(grad_spectrum).sum(0)
+        correlated = torch.fft.irfft(grad_spectrum.mul_(conjugate[slab.channels]), n=plan.points)
+        if pregate is not None:
+            slab.write(correlated, u, dpre)
+        slab.write(correlated, pregate, du)
+    lags = torch.fft.irfft(total, n=plan.points)
+    dkernel[:, : plan.taps] = lags[:, : plan.taps]
+    if reverse_kernel is not None and plan.reverse_taps:
+        dreverse[:, : plan.reverse_taps] = lags[:, plan.points - plan.reverse_taps :].flip(-1)
+    if D is not None:
+        dD.copy_(lags[:, 0])
+    return du, dkernel, dreverse, dD, dpre, dpost
 
 
 def fft_conv(
@@ -147,16 +267,7 @@ def fft_conv(
     cu_seqlens: Tensor | None,
 ) -> Tensor:
     """The dispatcher op ``lyra::fft_conv``; arguments as in :func:`lyra_kernels.reference.fft_conv`."""
-    y = torch.empty_like(u) if lengths is None else torch.zeros_like(u)
-    plan = _Plan.of(u, kernel, reverse_kernel, lengths, cu_seqlens)
-    if u.numel() == 0:
-        return y
-    factor = plan.kernel_spectrum(kernel, reverse_kernel, D)
-    dense = lengths is None and cu_seqlens is None
-    for slab in _slabs(u, plan.spans, dense, plan.points):
-        spectrum = slab.spectrum(u, plan.points)
-        slab.write(spectrum.mul_(factor[slab.channels]), plan.points, y)
-    return y
+    return gated_fft_conv(u, kernel, reverse_kernel, D, None, None, lengths, cu_seqlens)
 
 
 def fft_conv_backward(
@@ -167,30 +278,7 @@ def fft_conv_backward(
     D: Tensor | None,
     lengths: Tensor | None,
     cu_seqlens: Tensor | None,
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """The dispatcher op ``lyra::fft_conv_backward``: gradients of u, kernel, reverse_kernel and D.
-
-    ``du`` is the correlation of ``grad`` with the kernel, and the gradient of lag l is
-    ``sum_t grad_{t+l} u_t``: conjugate products of spectra, the second summed over the batch before its one inverse.
-    """
-    du = torch.empty_like(u) if lengths is None else torch.zeros_like(u)
-    dkernel, dD = torch.zeros_like(kernel), kernel.new_empty(0) if D is None else torch.zeros_like(D)
-    dreverse = kernel.new_empty(0) if reverse_kernel is None else torch.zeros_like(reverse_kernel)
-    plan = _Plan.of(u, kernel, reverse_kernel, lengths, cu_seqlens)
-    if u.numel() == 0:
-        return du, dkernel, dreverse, dD
-    factor = plan.kernel_spectrum(kernel, reverse_kernel, D).conj_physical_()
-    total = torch.zeros_like(factor)
-    dense = lengths is None and cu_seqlens is None
-    for slab in _slabs(u, plan.spans, dense, plan.points):
-        grad_spectrum = slab.spectrum(grad, plan.points)
-        spectrum = slab.spectrum(u, plan.points).conj_physical_().mul_(grad_spectrum)
-        total[slab.channels] += spectrum.sum(0)
-        slab.write(grad_spectrum.mul_(factor[slab.channels]), plan.points, du)
-    lags = torch.fft.irfft(total, n=plan.points)
-    dkernel[:, : plan.taps] = lags[:, : plan.taps]
-    if reverse_kernel is not None and plan.reverse_taps:
-        dreverse[:, : plan.reverse_taps] = lags[:, plan.points - plan.reverse_taps :].flip(-1)
-    if D is not None:
-        dD.copy_(lags[:, 0])
-    return du, dkernel, dreverse, dD
+) -> tuple[Tensor, ...]:
+    """The dispatcher op ``lyra::fft_conv_backward``: gradients of u, kernel, reverse_kernel and D."""
+    found = gated_fft_conv_backward(grad, u, kernel, reverse_kernel, D, None, None, lengths, cu_seqlens)
+    return found[:4]

@@ -29,7 +29,7 @@ def implementations(kernels: Any) -> Operations:
     convolution = FftConv(kernels)
     for name in ("fft_conv", "causal_conv"):
         table[name], table[name + "_backward"] = convolution.forward, convolution.backward
-    for name in ("s4d_fft", "s4d_block"):
+    for name in ("gated_fft_conv", "s4d_fft", "s4d_block"):
         for op in (name, name + "_backward"):
             table[op] = partial(getattr(composed, op), table.__getitem__)
     block = Pgc(kernels)
