@@ -17,6 +17,7 @@ from torch import Tensor, nn
 import lyra_kernels as lk
 from lyra import Lyra
 from lyra_kernels.compat import s4
+from lyra_kernels.compat.causal_conv1d import causal_conv1d_fn
 
 from . import opponents
 
@@ -199,6 +200,25 @@ def _gated_conv(case: Case, device: torch.device) -> tuple[list[Tensor], dict[st
     return [xv, weight, bias, norm], {"lyra": lk.gated_conv, "eager": opponents.gated_conv}
 
 
+def _short_conv(case: Case, device: torch.device) -> tuple[list[Tensor], dict[str, Callable]]:
+    inputs = _taps(case, device, (case.batch, case.length, D_MODEL))
+
+    def published(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+        return opponents.short_conv(x.transpose(1, 2), weight, bias).transpose(1, 2)
+
+    return inputs, {"lyra": partial(lk.short_conv, activation="silu"), "eager": published}
+
+
+def _causal_conv1d(case: Case, device: torch.device) -> tuple[list[Tensor], dict[str, Callable]]:
+    inputs = _taps(case, device, (case.batch, D_MODEL, case.length))
+    return inputs, {"lyra": partial(causal_conv1d_fn, activation="silu"), "eager": opponents.short_conv}
+
+
+def _taps(case: Case, device: torch.device, shape: tuple[int, ...]) -> list[Tensor]:
+    """Activations, and 4 taps and a bias of each channel."""
+    return [torch.randn(size, device=device, requires_grad=True) for size in (shape, (D_MODEL, 4), (D_MODEL,))]
+
+
 def _gelu_glu(case: Case, device: torch.device) -> tuple[list[Tensor], dict[str, Callable]]:
     y = torch.randn(case.batch, case.length, D_MODEL, device=device, requires_grad=True)
     weight = torch.randn(2 * D_MODEL, D_MODEL, device=device, requires_grad=True)
@@ -220,6 +240,8 @@ SUBJECTS: dict[str, Callable[[Case, torch.device], tuple[list[Tensor], dict[str,
     "rms_norm": _rms_norm,
     "gated_conv": _gated_conv,
     "gelu_glu": _gelu_glu,
+    "short_conv": _short_conv,
+    "causal_conv1d_fn": _causal_conv1d,
 }
 
 SIZES = ((64, 64), (64, 128), (16, 512), (8, 2048), (2, 8192), (1, 65536))

@@ -187,6 +187,13 @@ def gated_conv(xv: Tensor, weight: Tensor, bias: Tensor, norm: Tensor) -> Tensor
     return v * x.transpose(-1, -2)
 
 
+def short_conv(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    """A short causal depthwise convolution and SiLU, (B, H, L), as it is written without a kernel for it."""
+    width = weight.shape[1]
+    y = F.conv1d(x, weight.unsqueeze(1), bias, padding=width - 1, groups=x.shape[1])
+    return F.silu(y[..., : x.shape[2]])
+
+
 def pgc(
     u: Tensor, in_weight: Tensor, in_bias: Tensor, in_norm: Tensor, weight: Tensor, bias: Tensor,
     out_weight: Tensor, out_bias: Tensor, out_norm: Tensor,

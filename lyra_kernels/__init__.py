@@ -20,6 +20,7 @@ from .ops import (
     s4d_block,
     s4d_conv,
     s4d_kernel,
+    short_conv,
 )
 from .version import __version__
 
@@ -46,5 +47,6 @@ __all__ = [
     "s4d_block",
     "s4d_conv",
     "s4d_kernel",
+    "short_conv",
     "use_backend",
 ]

@@ -266,6 +266,13 @@ CONTRACTS = {
         Contract(
             "gated_fft_conv", [*_CONVOLUTION[:-2], *_GATES, *_ROWS], _fake_like, apart="channels"
         ),
+        Contract(
+            "short_conv",
+            [*_activation("u"), *_parameters("weight", "bias?"), *_state("initial_state?"), *_ROWS,
+             Argument("bool", "silu", Role.OPTION)],
+            _fake_like,
+            apart="channels",
+        ),
         Contract("s4d_fft", [*_activation("u"), *_MODES, *_parameters("D?"), *_ROWS], _fake_like, apart="channels"),
         Contract(
             "s4d_scan",

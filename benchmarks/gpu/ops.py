@@ -23,7 +23,7 @@ PRECISIONS = ("float32", "bfloat16")
 DIRECT_LENGTH = 2048  # the direct sum of the S4D kernel beyond it is no way to do it
 OPS = (
     "rms_norm", "gated_conv", "pgc", "gelu_glu", "s4d_scan", "s4d_fft", "s4d_direct", "s4d_auto", "s4d_bidir",
-    "fft_conv",
+    "fft_conv", "short_conv",
 )  # fmt: skip
 
 
@@ -160,6 +160,10 @@ def make(name: str, shape: tuple[int, int, int], dtype: torch.dtype, device: tor
             [activation(), parameter(h, length), parameter(h)],
             (2, 5),
             opponents.fft_conv,
+        ),
+        "short_conv": lambda: Op(
+            partial(lk.short_conv, activation="silu"), [activation(), parameter(h, 4), parameter(h)], (2, 5),
+            lambda u, weight, bias: opponents.short_conv(u.transpose(1, 2), weight, bias).transpose(1, 2),
         ),
     }  # fmt: skip
     for algorithm in ("scan", "fft", "direct", "auto"):

@@ -15,6 +15,7 @@ from lyra_kernels.backends.triton import (
     s4d_block,
     s4d_kernel,
     s4d_scan,
+    short_conv,
 )
 from lyra_kernels.backends.triton._launch import next_power_of_2
 
@@ -42,6 +43,7 @@ from .calls import (
     run_pgc,
     run_rms_norm,
     run_scan,
+    run_short_conv,
 )
 
 CHANNELS = (64, 1, 5)
@@ -191,6 +193,23 @@ def _local_ops() -> list[Op]:
             {"stored": STORED, "layout": LAYOUTS, "residual": BOTH, "norm": (True,)},
             run_block,
             tiles={"stored": STORED, "channels": _plateaus(s4d_block.configurations, s4d_block.MAX_CHANNELS)},
+        ),
+        Op(
+            "short_conv",
+            {
+                "stored": stored,
+                "layout": LAYOUTS,
+                "silu": BOTH,
+                "bias": BOTH,
+                "state": BOTH,
+                "first": BOTH,
+                "width": (4, 1, 2, 3, 5, short_conv.MAX_WIDTH, short_conv.MAX_WIDTH + 1),
+                "channels": edges(lambda c: [short_conv.configuration(c, 4, first) for first in BOTH], 200),
+                "length": (100, HUGE),
+                "aligned": ALIGNED,
+            },
+            {"stored": stored, "layout": LAYOUTS, "silu": BOTH, "first": BOTH},
+            run_short_conv,
         ),
         Op(
             "rms_norm",

@@ -199,6 +199,23 @@ def run_gated_conv(t: Tensors, geometry: tuple[int, bool], bias: bool, norm: boo
     )
 
 
+def run_short_conv(
+    t: Tensors, silu: bool, bias: bool, state: bool, first: bool, width: int, channels: int, length: int
+) -> None:
+    """``first``: u lies channels first."""
+    sequences = 1 if length == HUGE else 3
+    channels = min(channels, 8) if length == HUGE else channels
+    u = t.activations(t.batch(sequences), *((channels, length) if first else (length, channels)))
+    lk.short_conv(
+        u.transpose(1, 2) if first else u,
+        t.weight(channels, width),
+        t.optional(bias, channels),
+        activation="silu" if silu else None,
+        initial_state=t.optional(state, sequences, width - 1, channels),
+        **t.lay(sequences),
+    )
+
+
 def run_pgc(
     t: Tensors, geometry: tuple[int, bool], in_bias: bool, in_norm: bool, bias: bool, out_bias: bool, out_norm: bool,
     residual: bool, inputs: int, inner: int, outputs: int, length: int,

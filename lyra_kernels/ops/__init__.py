@@ -9,6 +9,7 @@ from .rms_norm import rms_norm
 from .s4d_block import s4d_block
 from .s4d_conv import s4d_conv
 from .s4d_kernel import s4d_kernel
+from .short_conv import short_conv
 
 __all__ = [
     "causal_conv",
@@ -21,4 +22,5 @@ __all__ = [
     "s4d_block",
     "s4d_conv",
     "s4d_kernel",
+    "short_conv",
 ]

@@ -11,6 +11,7 @@ s4d_kernel   the same for each tap, channel and mode: the next power, 8, and its
 causal_conv  2 for each pair of a token and a tap that reaches it
 fft_conv     5 / 2 N log2 N for each real transform of N = 2 L points: input, kernel and output
 gated_fft_conv: its fft_conv
+short_conv   2 for each token and tap, as PyTorch counts a convolution that is padded
 s4d_fft      its kernels and its fft_conv
 s4d_block    its s4d_scan and its gelu_glu
 ============ ================================================================================================
@@ -102,6 +103,10 @@ def _gated_fft_conv(u: Shape, kernel: Any, reverse: Any, D: Any, pregate: Any, p
     return _fft_conv(u, kernel, reverse, D, *rows)
 
 
+def _short_conv(u: Shape, weight: Shape, *rest: Any) -> int:
+    return MULTIPLY_ADD * u[0] * u[1] * weight[0] * weight[1]
+
+
 def _kernels(u: Shape, log_A_real: Shape, C: Shape, cu_seqlens: Shape | None) -> int:
     length = _sequences(u, cu_seqlens)[1]
     return C[0] * _s4d_kernel(log_A_real[:1], log_A_real, log_A_real, C[1:], length)
@@ -138,6 +143,7 @@ _FORWARD: dict[str, Callable[..., int]] = {
     "causal_conv": _causal_conv,
     "fft_conv": _fft_conv,
     "gated_fft_conv": _gated_fft_conv,
+    "short_conv": _short_conv,
     "s4d_fft": _s4d_fft,
     "s4d_scan": _s4d_scan,
     "s4d_block": _s4d_block,

@@ -4,7 +4,7 @@ Along a dimension of the mesh an op runs on whole tensors, or each rank computes
 
 * some of the sequences: every op with activations, on dense and padded batches;
 * some positions of them: ``rms_norm``, and ``gelu_glu`` without ``lengths``;
-* some channels: the state spaces and the long convolutions.
+* some channels: the state spaces and the depthwise convolutions.
 
 Nothing is gathered in silence: what is split otherwise is refused, with the dimension. Whole tensors are cut where
 other arguments are split, which sends nothing, and partial sums are added up. In a backward the gradients of the
@@ -69,7 +69,8 @@ def _dimension(part: Part, split: Split) -> int | None:
         return None
     if part.kind is Kind.KEPT or part.rank == 4:  # C of (directions, H, M, 2), states of (S, H, M, 2)
         return 1
-    return part.rank - 1 if part.role in _LIKE_ACTIVATIONS else 0
+    tokens = part.role is Role.STATE  # (S, W - 1, H), those before the first
+    return part.rank - 1 if tokens or part.role in _LIKE_ACTIVATIONS else 0
 
 
 def _placement(part: Part, split: Split) -> Any:

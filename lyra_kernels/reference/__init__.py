@@ -11,6 +11,7 @@ from .pgc import pgc
 from .rms_norm import rms_norm
 from .s4d import discretize, discretize_real, s4d_fft, s4d_kernel, s4d_kernel_real, s4d_recurrence, s4d_scan
 from .s4d_block import s4d_block
+from .short_conv import short_conv
 
 __all__ = [
     "causal_conv",
@@ -29,4 +30,5 @@ __all__ = [
     "s4d_kernel_real",
     "s4d_recurrence",
     "s4d_scan",
+    "short_conv",
 ]

@@ -15,7 +15,7 @@ from lyra_kernels import reference
 from lyra_kernels.backends import cuda
 from lyra_kernels.schemas import CONTRACTS
 
-LACKING: tuple[str, ...] = ()
+LACKING: tuple[str, ...] = ("short_conv",)
 """Ops without a CUDA C++ kernel, which the next backend serves."""
 
 FLAVOUR = os.environ.get("LYRA_EMULATION_FLAVOUR", "monitor")

@@ -191,6 +191,17 @@ def _fft_conv(u: Tensor, kernel: Tensor, *, reverse_kernel=None, D=None, lengths
     return convolve(fft_conv_op, u, kernel, reverse_kernel, D, lengths, cu_seqlens)
 
 
+def _short_conv(batch: int, length: int, channels: int, layout: dict) -> tuple[dict, dict]:
+    sequences = layout["cu_seqlens"].shape[0] - 1 if "cu_seqlens" in layout else batch
+    tensors = {
+        "u": _randn(batch, length, channels),
+        "weight": _randn(channels, 4),
+        "bias": _randn(channels),
+        "initial_state": _randn(sequences, 3, channels),
+    }
+    return tensors, {"activation": "silu", **layout}
+
+
 def _s4d_fft(batch: int, length: int, channels: int, layout: dict, directions: int = 1) -> tuple[dict, dict]:
     tensors = {
         "u": _randn(batch, length, channels),
@@ -219,6 +230,7 @@ _BUILDERS: dict[str, tuple[Callable[..., Any], Callable[..., tuple[dict, dict]],
     "causal_conv": (lk.causal_conv, _convolution, {}),
     "fft_conv": (_fft_conv, _convolution, {}),
     "gated_fft_conv": (lk.fft_conv, _gated_convolution, {}),
+    "short_conv": (lk.short_conv, _short_conv, {}),
     "s4d_conv-scan": (lk.s4d_conv, _s4d_conv, {"algorithm": "scan"}),
     "s4d_conv-scan-state": (lk.s4d_conv, _s4d_conv, {"algorithm": "scan", "state": True}),
     "s4d_conv-scan-bidirectional": (lk.s4d_conv, _s4d_conv, {"algorithm": "scan", "directions": 2}),
@@ -235,7 +247,8 @@ NAMES = tuple(_BUILDERS)
 WITHOUT_LAYOUT = ("rms_norm", "s4d_kernel")
 WITH_LAYOUT = tuple(name for name in NAMES if name not in WITHOUT_LAYOUT)
 ESSENTIAL = ("rms_norm", "gated_conv", "pgc", "gelu_glu", "s4d_kernel", "causal_conv", "fft_conv",
-             "gated_fft_conv", "s4d_fft", "s4d_block", "s4d_conv-scan-state", "s4d_conv-scan-bidirectional",
+             "gated_fft_conv", "short_conv", "s4d_fft", "s4d_block", "s4d_conv-scan-state",
+             "s4d_conv-scan-bidirectional",
              "s4d_conv-auto")  # fmt: skip
 """One case for each dispatcher op and each of its forms."""
 

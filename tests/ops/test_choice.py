@@ -26,7 +26,8 @@ from ..card import kernels_for_cuda
 from . import cases
 
 MODULES = [importlib.import_module(f"lyra_kernels.ops.{name}") for name in (
-    "conv", "gated_conv", "gelu_glu", "pgc", "rms_norm", "s4d_block", "s4d_conv", "s4d_kernel")]  # fmt: skip
+    "conv", "gated_conv", "gelu_glu", "pgc", "rms_norm", "s4d_block", "s4d_conv", "s4d_kernel",
+    "short_conv")]  # fmt: skip
 OPS = {op for module in MODULES for op in vars(module).values() if isinstance(op, Op)}
 Served = list[tuple[str, str]]
 

@@ -55,6 +55,7 @@ WANTED = {
     "causal_conv": (2 * BATCH * CHANNELS * (TRIANGLE + BELOW), 4 * BATCH * CHANNELS * (TRIANGLE + BELOW)),
     "fft_conv": (FFT, FFT),
     "gated_fft_conv": (FFT, FFT),
+    "short_conv": (2 * TOKENS * CHANNELS * 4, 4 * TOKENS * CHANNELS * 4),
     "s4d_conv-scan": (SCAN, 2 * SCAN),
     "s4d_conv-scan-state": (SCAN, 2 * SCAN),
     "s4d_conv-scan-bidirectional": (2 * SCAN, 4 * SCAN),

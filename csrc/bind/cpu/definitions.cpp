@@ -29,6 +29,8 @@ constexpr const char* kSchemas[] = {
     "Tensor? cu_seqlens) -> Tensor",
     "fft_conv(Tensor u, Tensor kernel, Tensor? reverse_kernel, Tensor? D, Tensor? lengths, "
     "Tensor? cu_seqlens) -> Tensor",
+    "short_conv(Tensor u, Tensor weight, Tensor? bias, Tensor? initial_state, Tensor? lengths, Tensor? cu_seqlens, "
+    "bool silu) -> Tensor",
     "s4d_fft(Tensor u, Tensor log_dt, Tensor log_A_real, Tensor A_imag, Tensor C, Tensor? D, Tensor? lengths, "
     "Tensor? cu_seqlens) -> Tensor",
     "s4d_scan(Tensor u, Tensor log_dt, Tensor log_A_real, Tensor A_imag, Tensor C, Tensor? D, Tensor? lengths, "

@@ -16,7 +16,9 @@ from . import fft_conv
 
 _ISA = Scoped("lyra_kernels CPU instruction set")
 
-CHANNELS_FIRST = frozenset(("fft_conv", "fft_conv_backward", "gated_fft_conv", "gated_fft_conv_backward"))
+CHANNELS_FIRST = frozenset(
+    name + suffix for name in ("fft_conv", "gated_fft_conv", "short_conv") for suffix in ("", "_backward")
+)
 """Ops and backward ops whose activations, and gradients of these, may each lie in memory as (B, C, L)."""
 
 
