@@ -29,6 +29,8 @@ constexpr const char* kSchemas[] = {
     "Tensor? cu_seqlens) -> Tensor",
     "fft_conv(Tensor u, Tensor kernel, Tensor? reverse_kernel, Tensor? D, Tensor? lengths, "
     "Tensor? cu_seqlens) -> Tensor",
+    "gated_fft_conv(Tensor u, Tensor kernel, Tensor? reverse_kernel, Tensor? D, Tensor? pregate, Tensor? postgate, "
+    "Tensor? lengths, Tensor? cu_seqlens) -> Tensor",
     "short_conv(Tensor u, Tensor weight, Tensor? bias, Tensor? initial_state, Tensor? lengths, Tensor? cu_seqlens, "
     "bool silu) -> Tensor",
     "s4d_fft(Tensor u, Tensor log_dt, Tensor log_A_real, Tensor A_imag, Tensor C, Tensor? D, Tensor? lengths, "
@@ -41,7 +43,7 @@ constexpr const char* kSchemas[] = {
 };
 
 // Ops whose kernel for CPUs is written in Python.
-constexpr char kFftConv[] = "fft_conv", kS4dFft[] = "s4d_fft", kS4dBlock[] = "s4d_block";
+constexpr char kFftConv[] = "fft_conv", kGatedFftConv[] = "gated_fft_conv", kS4dFft[] = "s4d_fft", kS4dBlock[] = "s4d_block";
 
 template <const char* name>
 void refuse(StableIValue*, uint64_t, uint64_t) {
@@ -61,6 +63,7 @@ STABLE_TORCH_LIBRARY_IMPL(lyra, CPU, m) {
   using namespace lyra::binding;
   if (in_python()) return;
   m.impl(kFftConv, &refuse<kFftConv>);
+  m.impl(kGatedFftConv, &refuse<kGatedFftConv>);
   m.impl(kS4dFft, &refuse<kS4dFft>);
   m.impl(kS4dBlock, &refuse<kS4dBlock>);
 }
