@@ -56,7 +56,7 @@ def causal_conv1d_fn(
         bias: ``(dim,)`` or None.
         seq_idx: ``(batch, length)`` integers: a token sees those before it up to the first of another index. Where it
             is negative the output is zero.
-        initial_states: ``(batch, dim, width - 1)``, the tokens before the first.
+        initial_states: ``(batch, dim, width - 1)``, the tokens before the first; of its index, where there is seq_idx.
         return_final_states: whether to return the last width - 1 tokens, too.
         final_states_out: ``(batch, dim, width - 1)``, which these are then written to.
         activation: None, "silu" or "swish".
@@ -65,7 +65,7 @@ def causal_conv1d_fn(
         Like ``x``; with ``return_final_states`` also ``(batch, dim, width - 1)`` in the dtype of ``x``, differentiable.
 
     Raises:
-        ValueError: seq_idx with states, final_states_out that is not asked for, a wrong shape or device.
+        ValueError: seq_idx with return_final_states, final_states_out that is not asked for, a wrong shape or device.
         TypeError: a wrong dtype. NotImplementedError: another activation.
     """
     _check(x, weight, bias, activation)
@@ -78,17 +78,27 @@ def causal_conv1d_fn(
             )
         _state("final_states_out", final_states_out, sizes, x)
     tokens = x.transpose(1, 2)
-    if seq_idx is not None:
-        if initial_states is not None or return_final_states:
-            raise ValueError("seq_idx goes neither with initial_states nor with return_final_states")
-        index = _integers("seq_idx", seq_idx, "(batch, length)", (batch, length), x)
-        y = short_conv(
-            tokens.reshape(1, batch * length, dim), weight, bias, activation=activation, cu_seqlens=_runs(index)
-        )
-        return _or_zero(index.unsqueeze(-1) >= 0, y.view(batch, length, dim)).transpose(1, 2)
     if initial_states is not None:
         _state("initial_states", initial_states, sizes, x)
         initial_states = initial_states.transpose(1, 2)
+    if seq_idx is not None:
+        if return_final_states:
+            raise ValueError("return_final_states=True does not go with seq_idx: ask for them without it")
+        index = _integers("seq_idx", seq_idx, "(batch, length)", (batch, length), x)
+        runs, first = _runs(index)
+        if initial_states is not None and x.numel():
+            zeros = initial_states.new_zeros((runs.shape[0] - 1, *initial_states.shape[1:]))
+            initial_states = zeros.index_copy(0, first, initial_states)
+        packed = tokens.reshape(1, batch * length, dim)
+        y = short_conv(
+            packed,
+            weight,
+            bias,
+            activation=activation,
+            cu_seqlens=runs,
+            initial_state=initial_states if x.numel() else None,
+        )
+        return _or_zero(index.unsqueeze(-1) >= 0, y.view(batch, length, dim)).transpose(1, 2)
     y = short_conv(tokens, weight, bias, activation=activation, initial_state=initial_states)
     assert isinstance(y, Tensor)
     if not return_final_states:
@@ -97,8 +107,9 @@ def causal_conv1d_fn(
     return y.transpose(1, 2), final if final_states_out is None else final_states_out.copy_(final)
 
 
-def _runs(index: Tensor) -> Tensor:
-    """Where runs of one number begin in the rows of ``index (batch, length)``, laid end to end, and their end.
+def _runs(index: Tensor) -> tuple[Tensor, Tensor]:
+    """Where runs of one number begin in the rows of ``index (batch, length)``, laid end to end, and their end; and
+    which run each row begins with.
 
     On a GPU the number of runs would have to be waited for: there it is taken for the number of tokens, and what is
     after the last run has no tokens.
@@ -107,7 +118,8 @@ def _runs(index: Tensor) -> Tensor:
     known = index.device.type == "cpu" and not torch.compiler.is_compiling()
     run = starts.flatten().cumsum(0)
     count = int(starts.sum()) if known else index.numel()
-    return torch.searchsorted(run, torch.arange(1, count + 2, device=index.device))
+    begins = torch.searchsorted(run, torch.arange(1, count + 2, device=index.device))
+    return begins, run.view(index.shape)[:, :1].flatten() - 1
 
 
 def _or_zero(there: Tensor, x: Tensor) -> Tensor:

@@ -87,26 +87,31 @@ def test_final_states_are_written_where_they_should_be():
     assert all(t.dtype == torch.bfloat16 for t in half)
 
 
-def by_runs(index, x, w, b, activation):
-    """Each run of equal indices by itself."""
+def by_runs(index, x, w, b, activation, before=None):
+    """Each run of equal indices by itself, the first of a row after what was before."""
     rows = []
-    for row, numbers in zip(x, index.tolist(), strict=True):
+    for n, (row, numbers) in enumerate(zip(x, index.tolist(), strict=True)):
         cuts = [0, *(i for i in range(1, len(numbers)) if numbers[i] != numbers[i - 1]), len(numbers)]
-        parts = [formula(row[None, :, i:j], w, b, activation) * (numbers[i] >= 0) for i, j in pairwise(cuts)]
+        starts = [None if i or before is None else before[n : n + 1] for i in cuts]
+        parts = [
+            formula(row[None, :, i:j], w, b, activation, start) * (numbers[i] >= 0)
+            for (i, j), start in zip(pairwise(cuts), starts, strict=False)
+        ]
         rows.append(torch.cat(parts, dim=-1))
     return torch.cat(rows)
 
 
+@pytest.mark.parametrize("initial", [False, True], ids=["", "after others"])
 @pytest.mark.parametrize("channels_last", [False, True])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_seq_idx(channels_last, dtype):
+def test_seq_idx(channels_last, dtype, initial):
     index = torch.randint(0, 2, (3, 41)).cumsum(1, dtype=torch.int32)
     index[1] = 0  # one sequence, of the number that the row before may end with
     index[2, 30:] = -1  # padding
-    tensors = arguments(3, 6, 41, 4, channels_last=channels_last)
+    tensors = [*arguments(3, 6, 41, 4, channels_last=channels_last), *([torch.randn(3, 6, 3)] if initial else [])]
     compare(
-        lambda x, w, b: causal_conv1d_fn(x, w, b, seq_idx=index, activation="silu"),
-        lambda x, w, b: by_runs(index, x, w, b, "silu"),
+        lambda x, w, b, *before: causal_conv1d_fn(x, w, b, index, *before, activation="silu"),
+        lambda x, w, b, *before: by_runs(index, x, w, b, "silu", *before),
         tensors,
         dtype,
     )
@@ -205,8 +210,11 @@ def test_what_is_refused():
     index, state = torch.zeros(2, 9, dtype=torch.int32), torch.zeros(2, 5, 3)
     for error, message, call in [
         (NotImplementedError, "activation must be", lambda: causal_conv1d_fn(x, weight, activation="relu")),
-        (ValueError, "seq_idx goes neither", lambda: causal_conv1d_fn(x, weight, seq_idx=index, initial_states=state)),
-        (ValueError, "neither", lambda: causal_conv1d_fn(x, weight, seq_idx=index, return_final_states=True)),
+        (
+            ValueError,
+            "does not go with seq_idx",
+            lambda: causal_conv1d_fn(x, weight, seq_idx=index, return_final_states=True),
+        ),
         (ValueError, "return_final_states=True", lambda: causal_conv1d_fn(x, weight, final_states_out=state)),
         (ValueError, r"= \(2, 9\)", lambda: causal_conv1d_fn(x, weight, seq_idx=index[:, 1:])),
         (TypeError, "integer", lambda: causal_conv1d_fn(x, weight, seq_idx=index.float())),
