@@ -25,6 +25,8 @@ D_MODEL = D_STATE = 64
 OTHERS = ("attention", "transformer")
 AGREEMENT = 1e-3  # relative RMS between sides; the published float32 kernel itself is good to some 1e-4 at long lengths
 
+IN_HALVES = 2e-2  # the same of layers in bfloat16
+
 Step = Callable[[], object]
 
 
@@ -84,8 +86,9 @@ def _check(subject: str, outputs: dict[str, Tensor]) -> None:
     """All sides that compute the same thing give the same numbers."""
     mine = outputs["lyra"]
     for name, other in outputs.items():
-        error = float((mine - other).norm() / mine.norm())
-        if name not in OTHERS and not error < AGREEMENT:
+        error = float((mine.float() - other.float()).norm() / mine.float().norm())
+        agreement = IN_HALVES if mine.dtype.itemsize < 4 else AGREEMENT
+        if name not in OTHERS and not error < agreement:
             raise AssertionError(f"{subject}: {name} and lyra differ by {error:.1e}")
 
 
@@ -123,6 +126,27 @@ def _pgc_layer(case: Case, device: torch.device) -> tuple[list[Tensor], dict[str
     u = torch.randn(case.batch, case.length, D_MODEL, device=device, requires_grad=True)
     attention = opponents.Attention(D_MODEL).to(device)
     return [u], {"lyra": layer, "eager": opponents.PublishedPGC(layer), "attention": attention}
+
+
+class _Wide(nn.Module):
+    """A float32 layer between activations in bfloat16."""
+
+    def __init__(self, layer: nn.Module) -> None:
+        super().__init__()
+        self.layer = layer
+
+    def forward(self, u: Tensor) -> Tensor:
+        return self.layer(u.float()).to(u.dtype)
+
+
+def _in_bfloat16(
+    case: Case, device: torch.device, *, layer: Callable[[], nn.Module], published: type[nn.Module] | None = None
+) -> tuple[list[Tensor], dict[str, Callable]]:
+    mine = layer().to(device, torch.bfloat16)
+    wide = layer().to(device)
+    wide.load_state_dict(mine.state_dict())
+    u = torch.randn(case.batch, case.length, D_MODEL, device=device, dtype=torch.bfloat16, requires_grad=True)
+    return [u], {"lyra": mine, "float32": _Wide(wide), **({} if published is None else {"eager": published(mine)})}
 
 
 def _model(case: Case, device: torch.device) -> tuple[list[Tensor], dict[str, Callable]]:
@@ -230,6 +254,8 @@ SUBJECTS: dict[str, Callable[[Case, torch.device], tuple[list[Tensor], dict[str,
     "S4D": _s4d_layer,
     "compat.s4.S4D": _compat_s4d,
     "PGC": _pgc_layer,
+    "S4D, bfloat16": partial(_in_bfloat16, layer=partial(lk.S4D, D_MODEL, D_STATE, transposed=False)),
+    "PGC, bfloat16": partial(_in_bfloat16, layer=partial(lk.PGC, D_MODEL), published=opponents.PublishedPGC),
     "Lyra": _model,
     "s4d_kernel": _s4d_kernel,
     "s4d_conv": _s4d_conv,
@@ -245,6 +271,7 @@ SUBJECTS: dict[str, Callable[[Case, torch.device], tuple[list[Tensor], dict[str,
 }
 
 SIZES = ((64, 64), (64, 128), (16, 512), (8, 2048), (2, 8192), (1, 65536))
+IN_BFLOAT16 = ("S4D, bfloat16", "PGC, bfloat16")
 LONG = 8192  # tokens beyond which the others take minutes on a CPU
 
 
@@ -255,6 +282,9 @@ def layer_cases() -> list[Case]:
         for batch, length in SIZES:
             names = ("eager", "compile", "attention") if length <= LONG else ("eager",)
             found += [Case(subject, batch, length, training, names) for training in (False, True)]
+    for subject in IN_BFLOAT16:
+        for batch, length in ((64, 128), (8, 2048)):
+            found += [Case(subject, batch, length, training, ("eager", "float32")) for training in (False, True)]
     return found
 
 
@@ -270,7 +300,7 @@ def model_cases() -> list[Case]:
 
 def op_cases() -> list[Case]:
     """Each op at a short and at a long length: against its formula, plain and compiled."""
-    layers = ("S4D", "PGC", "Lyra")
+    layers = ("S4D", "PGC", *IN_BFLOAT16, "Lyra")
     return [
         Case(subject, batch, length, training, ("eager", "compile"))
         for subject in SUBJECTS

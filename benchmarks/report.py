@@ -18,6 +18,7 @@ from . import floor
 NAMES = {
     "lyra": "Lyra (this package)",
     "eager": "published, PyTorch",
+    "float32": "the layer in float32",
     "compile": "torch.compile",
     "attention": "attention (SDPA)",
     "transformer": "transformer (SDPA)",
