@@ -50,6 +50,8 @@ constexpr int64_t kScanChunk = 64;  // tokens between two checkpoints
 struct S4dScanArgs {
   DType dtype;                // of u and y; everything else is f64 where this is f64, else f32
   Layout layout;
+  Order order = Order::channels_last;  // of u; the CUDA kernels know no other
+  Order y_order = Order::channels_last;
   int64_t channels, modes, directions;
   const void* u;              // (rows, channels)
   const void* log_dt;         // (channels)
@@ -67,9 +69,10 @@ struct S4dScanArgs {
 template <class Forward>
 struct S4dScanGradients {
   Forward forward;               // y and final_state are not used; checkpoints are read
+  Order grad_order = Order::channels_last;
   const void* grad_y;            // (rows, channels), dtype
   const void* grad_final_state;  // like final_state, or null
-  void* du;                      // (rows, channels), dtype
+  void* du;                      // (rows, channels), dtype, in the order of u
   void* dlog_dt;                 // the gradients of the parameters, shaped like them
   void* dlog_A_real;
   void* dA_imag;

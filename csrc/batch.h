@@ -22,6 +22,10 @@ LYRA_HOST_DEVICE constexpr size_t storage_bytes(DType dtype) {
 }
 LYRA_HOST_DEVICE constexpr size_t compute_bytes(DType dtype) { return dtype == DType::f64 ? 8 : 4; }
 
+// How activations (batch, length, channels) lie in memory: the channels of a token together, or (batch, channels, length),
+// the tokens of a channel together.
+enum class Order { channels_last, channels_first };
+
 // Calls f with a null pointer to the type that stores an element: `[&](auto* p) { using S = Pointee<decltype(p)>; }`.
 // F16 and BF16 are what the caller has for 16 bits.
 template <class F16, class BF16, class F>

@@ -64,9 +64,16 @@ class Call {
   const void* parameter(const OptionalTensor& t, const char* name, std::initializer_list<int64_t> sizes) {
     return t ? input(*t, name, compute_, sizes) : nullptr;
   }
-  // In the call's dtype, (batch, length, channels) like the call's batch.
-  const void* activations(const OptionalTensor& t, const char* name, int64_t channels) {
-    return t ? input(*t, name, like_.scalar_type(), {like_.size(0), like_.size(1), channels}) : nullptr;
+  // In the call's dtype, (batch, length, channels) like the call's batch. A kernel that takes them in either order asks
+  // for it.
+  const void* activations(const OptionalTensor& t, const char* name, int64_t channels, Order* order = nullptr) {
+    if (!t) return nullptr;
+    if (order && takes_channels_first() && lies_channels_first(*t)) {
+      *order = Order::channels_first;
+      return input(torch::stable::transpose(*t, 1, 2), name, like_.scalar_type(),
+                   {like_.size(0), channels, like_.size(1)});
+    }
+    return input(*t, name, like_.scalar_type(), {like_.size(0), like_.size(1), channels});
   }
   // In the call's dtype, of any shape with as many elements as the first tensor.
   const void* elements(const Tensor& t, const char* name) {
@@ -77,7 +84,9 @@ class Call {
 
   // A tensor to be written, and its pointer in *pointer.
   virtual Tensor output(void** pointer, const char* name, ScalarType dtype, std::vector<int64_t> sizes) = 0;
-  Tensor output_like(void** pointer, const char* name, const Tensor& x) {
+  // In the order of x, if one is given.
+  Tensor output_like(void** pointer, const char* name, const Tensor& x, Order order = Order::channels_last) {
+    if (order == Order::channels_first) return output_lying_like(pointer, x);
     std::vector<int64_t> sizes;
     for (int64_t i = 0; i < x.dim(); ++i) sizes.push_back(x.size(i));
     return output(pointer, name, x.scalar_type(), std::move(sizes));
@@ -115,11 +124,25 @@ class Call {
 
  protected:
   ~Call() = default;
+  // In the very strides of x, which lies channels first.
+  virtual Tensor output_lying_like(void**, const Tensor&) {
+    STD_TORCH_CHECK(false, "these kernels know activations channels last only");
+  }
+  // Whether the kernels of these tensors know both orders of activations.
+  virtual bool takes_channels_first() const { return false; }
   virtual const void* read(const Tensor& t, const char* name) = 0;
 
   const Tensor& like_;
 
  private:
+  // (batch, length, channels) in the memory of a contiguous (batch, channels, length), and not contiguous itself.
+  static bool lies_channels_first(const Tensor& t) {
+    if (t.dim() != 3 || t.is_contiguous()) return false;
+    const int64_t length = t.size(1), channels = t.size(2);
+    return (length == 1 || t.stride(1) == 1) && (channels == 1 || t.stride(2) == length) &&
+           (t.size(0) == 1 || t.stride(0) == length * channels);
+  }
+
   DType dtype_;
   ScalarType compute_;
 };

@@ -101,7 +101,7 @@ inline void fill(S4dScanArgs& a, Call& call, const Tensor& u, const Tensor& log_
   a.channels = u.size(2);
   a.modes = A_imag.size(1);
   a.directions = C.size(0);
-  a.u = call.activations(u, "u", a.channels);
+  a.u = call.activations(u, "u", a.channels, &a.order);
   a.log_dt = call.parameter(log_dt, "log_dt", {a.channels});
   a.log_A_real = call.parameter(log_A_real, "log_A_real", {a.channels, a.modes});
   a.A_imag = call.parameter(A_imag, "A_imag", {a.channels, a.modes});
@@ -122,7 +122,8 @@ std::tuple<Tensor, Tensor, Tensor> s4d_scan(const Tensor& u, const Tensor& log_d
   typename Backend::Call call(u, "u");
   typename Backend::S4dScanArgs a;
   fill(a, call, u, log_dt, log_A_real, A_imag, C, D, lengths, cu_seqlens, initial_state);
-  Tensor y = call.output_like(&a.y, "y", u);
+  a.y_order = a.order;
+  Tensor y = call.output_like(&a.y, "y", u, a.y_order);
   Tensor final_state = call.output_if(a.directions == 1, &a.final_state, "final_state",
                                       {a.layout.sequences, a.channels, a.modes, 2});
   Tensor checkpoints = call.output_if(save, &a.checkpoints, "checkpoints",
@@ -144,11 +145,11 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor> s4d_scan_back
   a.checkpoints = const_cast<void*>(call.parameter(
       checkpoints, "checkpoints",
       {a.layout.tiles(kScanChunk), a.directions * a.channels * a.modes * 2}));  // only read
-  b.grad_y = call.activations(grad_y, "grad_y", a.channels);
+  b.grad_y = call.activations(grad_y, "grad_y", a.channels, &b.grad_order);
   STD_TORCH_CHECK(!grad_final_state || a.directions == 1, "grad_final_state needs a single direction");
   b.grad_final_state =
       call.parameter(grad_final_state, "grad_final_state", {a.layout.sequences, a.channels, a.modes, 2});
-  Tensor du = call.output_like(&b.du, "du", u);
+  Tensor du = call.output_like(&b.du, "du", u, a.order);
   Tensor dlog_dt = call.gradient(log_dt, &b.dlog_dt, "dlog_dt");
   Tensor dlog_A_real = call.gradient(log_A_real, &b.dlog_A_real, "dlog_A_real");
   Tensor dA_imag = call.gradient(A_imag, &b.dA_imag, "dA_imag");

@@ -1,6 +1,7 @@
 // The direct convolution and its backward. Work items and the order of sums are those of the scan: an item is one
 // group of channels and one sequence (forward) or a fixed share of the sequences (backward), whatever the number of
 // threads.
+#include "activations.h"
 #include "causal_conv_tile.h"
 #include "sums.h"
 #include "threads.h"
@@ -11,21 +12,12 @@ namespace {
 constexpr int64_t kLongestShared = 4096;  // beyond, the sums of a group are too large to have several of them
 
 template <class S>
-void load_sequence(const void* base, const CausalConvArgs& a, int64_t sequence, const Group<Compute<S>>& group,
-                   Compute<S>* tile) {
+void load_sequence(const Activations<const S>& x, const Layout& layout, int64_t sequence,
+                   const Group<Compute<S>>& group, Compute<S>* tile) {
   constexpr int W = kLanes<Compute<S>>;
-  const int64_t n = a.layout.length(sequence);
-  load_group(static_cast<const S*>(base) + a.layout.begin(sequence) * a.channels + group.first, a.channels, n, group,
-            tile);
+  const int64_t n = layout.length(sequence);
+  x.load(layout.begin(sequence), 0, 1, n, group, tile);
   zero(tile + n * W, (blocks_of(n) * kTokens - n) * W);
-}
-
-// Writes the rows of a sequence.
-template <class S>
-void store_sequence(void* base, const CausalConvArgs& a, int64_t sequence, const Group<Compute<S>>& group,
-                    const Compute<S>* tile) {
-  const int64_t n = a.layout.length(sequence);
-  store_group(static_cast<S*>(base) + a.layout.begin(sequence) * a.channels + group.first, a.channels, n, group, tile);
 }
 
 template <class S>
@@ -34,16 +26,18 @@ void forward(const CausalConvArgs& a, const Threads& threads) {
   constexpr int W = kLanes<T>;
   const Lags lags(a);
   const int64_t sequences = a.layout.sequences, rows = blocks_of(longest_sequence(a.layout)) * kTokens;
-  zero_padding(a.layout, a.y, a.channels * sizeof(S));
+  const Activations<const S> input(a.u, a.order, a.layout, a.channels);
+  const Activations<S> result(a.y, a.order, a.layout, a.channels);
+  result.zero_padding(a.layout);
   for_ranges<Denormals::flush>(threads, groups_of<T>(a.channels) * sequences, [&](int64_t begin, int64_t end) {
     Buffer<T> table(lags.table_vectors() * W), u(rows * W), y(rows * W);
     for (int64_t item = begin; item < end; ++item) {
       const int64_t index = item / sequences, sequence = item % sequences;
       const Group<T> group(index, a.channels);
       if (item == begin || sequence == 0) build_lags<T, false>(a, lags, index, table);
-      load_sequence<S>(a.u, a, sequence, group, u);
+      load_sequence<S>(input, a.layout, sequence, group, u);
       convolve<T>(table, lags, u, blocks_of(a.layout.length(sequence)), y);
-      store_sequence<S>(a.y, a, sequence, group, y);
+      result.store(a.layout.begin(sequence), 0, 1, a.layout.length(sequence), group, y);
     }
   });
 }
@@ -75,7 +69,10 @@ void backward(const CausalConvBackwardArgs& b, const Threads& threads) {
   const int64_t shares = longest <= kLongestShared ? shares_of_sequences(groups, sequences) : 1;
   const int64_t size = (lags.ahead() + lags.behind()) * kTokens * W, margin = kTokens * W;
   Buffer<double> sums(groups * shares * size);
-  zero_padding(a.layout, b.du, a.channels * sizeof(S));
+  const Activations<const S> input(a.u, a.order, a.layout, a.channels);
+  const Activations<const S> grad(b.grad, b.grad_order, a.layout, a.channels);
+  const Activations<S> result(b.du, a.order, a.layout, a.channels);
+  result.zero_padding(a.layout);
   for_ranges<Denormals::flush>(threads, groups * shares, [&](int64_t begin, int64_t end) {
     Buffer<T> table(flipped.table_vectors() * W), u(rows * W), g(rows * W + 2 * margin), du(rows * W);
     zero<T>(g, margin);
@@ -86,11 +83,11 @@ void backward(const CausalConvBackwardArgs& b, const Threads& threads) {
       zero<double>(sums + item * size, size);
       for (int64_t s = sequences * share / shares; s < sequences * (share + 1) / shares; ++s) {
         const int64_t blocks = blocks_of(a.layout.length(s));
-        load_sequence<S>(a.u, a, s, group, u);
-        load_sequence<S>(b.grad, a, s, group, g + margin);
+        load_sequence<S>(input, a.layout, s, group, u);
+        load_sequence<S>(grad, a.layout, s, group, g + margin);
         zero<T>(g + margin + blocks * kTokens * W, margin);
         convolve<T>(table, flipped, g + margin, blocks, du);
-        store_sequence<S>(b.du, a, s, group, du);
+        result.store(a.layout.begin(s), 0, 1, a.layout.length(s), group, du);
         correlate<T>(lags, u, g + margin, blocks, sums + item * size);
       }
     }

@@ -10,6 +10,7 @@ namespace lyra::cpu {
 
 using lyra::DType;
 using lyra::Layout;
+using lyra::Order;
 
 // A thread pool to borrow: calls body(begin, end, context) on ranges that cover [0, n). The default runs serially.
 struct Threads {

@@ -29,12 +29,14 @@ void forward(const S4dScanArgs& a, const Threads& threads) {
   constexpr int W = kLanes<T>;
   const Tables<T> tables(a, threads);
   const int64_t sequences = a.layout.sequences, state_size = a.channels * a.modes * 2;
-  const Bands<T> bands(a.channels, sequences, threads);
-  zero_padding(a.layout, a.y, a.channels * sizeof(S));
+  const Bands<T> bands(a.channels, sequences, longest_sequence(a.layout) >= kBlock, threads);
+  const Activations<const S> input(a.u, a.order, a.layout, a.channels);
+  const Activations<S> result(a.y, a.y_order, a.layout, a.channels);
+  result.zero_padding(a.layout);
   for_ranges<Denormals::flush>(threads, bands.count * sequences, [&](int64_t begin, int64_t end) {
     Buffer<T> u(kChunk * W), y(kChunk * W), states(kModeGroup * kStates<T>);
     Buffer<T> state(bands.width * a.modes * kPair<T>);
-    Output<S> output(a.y, a.channels, a.directions, a.layout, bands.width);
+    Output<S> output(result, a.directions, a.layout, bands.width);
     auto state_of = [&](int64_t slot) { return state + slot * a.modes * kPair<T>; };
     for (int64_t item = begin; item < end; ++item) {
       const int64_t band = item / sequences, sequence = item % sequences, first = bands.begin(band);
@@ -51,7 +53,7 @@ void forward(const S4dScanArgs& a, const Threads& threads) {
             if (a.checkpoints)
               store_group(checkpoint<T>(a, walk.first_slot + chunk, direction, group), a.channels, 2 * a.modes, group,
                          state_of(slot));
-            load_chunk<S, 1>(a.u, a.channels, walk, chunk, group, u);
+            load_chunk<S, 1>(input, walk, chunk, group, u);
             scan_chunk<T>(tables.of(direction, index), a.modes, walk.tokens(chunk), u, state_of(slot), states, y);
             output.write(walk, chunk, direction, group, slot, y);
           }

@@ -103,6 +103,8 @@ void backward_sequence(const S4dScanBackwardArgs& b, const Tables<Compute<S>>& t
                        int64_t sequence, Workspace<Compute<S>>& x, Output<S>& output, double* sums, int64_t stride) {
   using T = Compute<S>;
   const S4dScanArgs& a = b.forward;
+  const Activations<const S> u(a.u, a.order, a.layout, a.channels);
+  const Activations<const S> grad_y(b.grad_y, b.grad_order, a.layout, a.channels);
   const int64_t state_size = a.channels * a.modes * 2;
   for (int64_t direction = 0; direction < a.directions; ++direction) {
     const T* final_state = static_cast<const T*>(b.grad_final_state);
@@ -121,8 +123,8 @@ void backward_sequence(const S4dScanBackwardArgs& b, const Tables<Compute<S>>& t
         load_group(states, a.channels, 2 * a.modes, group, x.state);
         if (chunk > 0)
           prefetch_rows(states - a.directions * a.modes * 2 * a.channels, a.channels, 2 * a.modes);
-        load_chunk<S, -1>(a.u, a.channels, walk, chunk, group, x.u);
-        load_chunk<S, -1>(b.grad_y, a.channels, walk, chunk, group, x.g);
+        load_chunk<S, -1>(u, walk, chunk, group, x.u);
+        load_chunk<S, -1>(grad_y, walk, chunk, group, x.g);
         backward_chunk(tables.of(direction, index), walk.tokens(chunk), x);
         output.write(walk, chunk, direction, group, slot, x.du);
       }
@@ -144,13 +146,14 @@ void backward(const S4dScanBackwardArgs& b, const Threads& threads) {
   const Tables<T> tables(a, threads);
   const int64_t groups = groups_of<T>(a.channels), sequences = a.layout.sequences;
   const int64_t shares = shares_of_sequences(groups, sequences);
-  const Bands<T> bands(a.channels, shares, threads);
+  const Bands<T> bands(a.channels, shares, longest_sequence(a.layout) >= kBlock, threads);
   const int64_t size = sums_size<T>(a.modes) * a.directions;
   Buffer<double> sums(groups * shares * size);
-  zero_padding(a.layout, b.du, a.channels * sizeof(S));
+  const Activations<S> du(b.du, a.order, a.layout, a.channels);
+  du.zero_padding(a.layout);
   for_ranges<Denormals::flush>(threads, bands.count * shares, [&](int64_t begin, int64_t end) {
     Workspace<T> workspace(a.modes, bands.width, a.directions);
-    Output<S> output(b.du, a.channels, a.directions, a.layout, bands.width);
+    Output<S> output(du, a.directions, a.layout, bands.width);
     for (int64_t item = begin; item < end; ++item) {
       const int64_t band = item / shares, share = item % shares, first = bands.begin(band), last = bands.end(band);
       double* out = sums + (first * shares + share) * size;

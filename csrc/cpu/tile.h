@@ -18,15 +18,16 @@ struct Tile {
   int64_t rows() const { return end - begin; }
 };
 
-// The real tokens of a batch in tiles of at most max_rows, those of one sequence of nearly equal size.
+// The real tokens of a batch in tiles of at most max_rows: those of one sequence of nearly equal size, or `even`, all but
+// its last of max_rows, so that where tokens lie together tiles begin at cache lines.
 class Tiles {
  public:
-  Tiles(const Layout& layout, int64_t max_rows) : count_(counted(layout, max_rows)), tiles_(count_) {
+  Tiles(const Layout& layout, int64_t max_rows, bool even = false) : count_(counted(layout, max_rows)), tiles_(count_) {
     int64_t next = 0;
     for (int64_t s = 0; s < layout.sequences; ++s) {
       const int64_t length = layout.length(s), pieces = (length + max_rows - 1) / max_rows;
-      for (int64_t i = 0; i < pieces; ++i)
-        tiles_[next++] = {s, layout.begin(s), length, length * i / pieces, length * (i + 1) / pieces};
+      const auto bound = [&](int64_t i) { return even ? std::min(i * max_rows, length) : length * i / pieces; };
+      for (int64_t i = 0; i < pieces; ++i) tiles_[next++] = {s, layout.begin(s), length, bound(i), bound(i + 1)};
     }
   }
   int64_t size() const { return count_; }

@@ -239,14 +239,15 @@ def redescribed(name: str, **changes: Any) -> Iterator[None]:
 
 
 @cache
-def takes_channels_first(op: str, backend: str | None, device: torch.device) -> bool:
+def takes_channels_first(op: str, backend: str | None, device: torch.device, others: bool = False) -> bool:
     """Whether an op's (B, L, C) activations, or their gradients, may lie in memory as (B, C, L).
 
     Args:
         backend: that was asked for, or None for whichever serves the device.
+        others: ask for the activations that are not its first argument, such as a residual.
     """
     function = serving(op, device) if backend is None else _operation(op, backend)
-    return getattr(function, "takes_channels_first", False)
+    return getattr(function, "takes_others_channels_first" if others else "takes_channels_first", False)
 
 
 def refresh() -> None:

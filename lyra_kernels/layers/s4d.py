@@ -11,7 +11,8 @@ from .. import ops
 from ..layout import compute_dtype, count_sequences, without_padding
 from ..ops import _watch
 from ..ops._checks import Integers, as_tensors, autocast
-from ..ops.s4d_conv import ALGORITHMS, scans_on_gpu
+from ..ops._step import s4d_step
+from ..ops.s4d_conv import ALGORITHMS, scans_in_one_op, scans_on_gpu
 from ..ops.sequence_parallel import from_first_rank, refuse
 from ._children import call_channels_first, is_a_plain, part, plain_tensors, read_tensors
 from .activations import activation_module
@@ -182,7 +183,7 @@ class S4D(nn.Module):
         tail, spectrum = (
             self._plain_parts(u, rate, states or group is not None) if plain is None else (plain[:3], plain[3:])
         )
-        if plain is not None and not states and group is None and self._is_one_op(u):
+        if plain is not None and not states and group is None and self._is_one_op(u, cu_seqlens):
             if residual is None or (given and u.dtype == dtype):
                 return self._block(u, spectrum, tail, None, residual is not None, lengths, cu_seqlens)
         D = self.D if tail is None else tail[0]
@@ -303,11 +304,13 @@ class S4D(nn.Module):
         out = without_padding(call_channels_first(self.output_linear, z).transpose(1, 2).contiguous(), lengths)
         return plus_residual(out, residual, lengths)
 
-    def _is_one_op(self, u: Tensor) -> bool:
-        """Whether the layer is a block by scan, which on GPUs is faster as one op."""
-        if u.device.type != "cuda" or torch.compiler.is_compiling():
+    def _is_one_op(self, u: Tensor, cu_seqlens: Tensor | None = None) -> bool:
+        """Whether the layer is a block by scan, and faster as one op: on GPUs, and on CPUs where it is transposed."""
+        kind, modes = u.device.type, self.d_state // 2
+        if kind not in ("cuda", "cpu") or torch.compiler.is_compiling():
             return False
-        modes = self.d_state // 2
+        if kind == "cpu":
+            return self.transposed and scans_in_one_op(self.algorithm, u, modes, 1 + self.bidirectional, cu_seqlens)
         return self.algorithm == "scan" or (self.algorithm == "auto" and scans_on_gpu(u, modes))
 
     def _block(
@@ -375,6 +378,12 @@ class S4D(nn.Module):
         """
         if u.dim() != 2 or u.shape[1] != self.d_model:
             raise ValueError(f"u must be (B, {self.d_model}), got {tuple(u.shape)}")
+        if is_a_plain(self, S4D) and not self.bidirectional and self.algorithm in ("auto", "scan"):
+            plain, dropout = self._plain_whole(), self.dropout
+            if plain is not None and not (dropout.training and dropout.p):
+                stepped = s4d_step(u, state, *plain)
+                if stepped is not None:
+                    return stepped
         token = u.unsqueeze(-1 if self.transposed else 1)
         y, state = self(token, initial_state=state, return_final_state=True)
         return y.squeeze(-1 if self.transposed else 1), state

@@ -56,15 +56,16 @@ def _dispatch(name: str, backend: str | None, args: Sequence[Any]) -> Any:
     return OPS[name](*args) if backend is None else OPS_ON[name](backend, *args)
 
 
-def laid_out(name: str, backend: str | None, x: Tensor) -> Tensor:
+def laid_out(name: str, backend: str | None, x: Tensor, first: bool = True) -> Tensor:
     """Activations that are not contiguous as an op takes them: a copy, or as they are where it reads channels first.
 
     Args:
-        name: of the dispatcher op that takes them.
+        name: of the dispatcher op.
+        first: whether they are its first argument.
     """
     eager = not (torch.compiler.is_compiling() or _torch.transforms_active())
     if eager and x.dim() == 3 and x.transpose(1, 2).is_contiguous() and (backend is not None or _torch.plain((x,))):
-        if backends.takes_channels_first(name, backend, x.device):
+        if backends.takes_channels_first(name, backend, x.device, not first):
             return x
     return x.contiguous()
 

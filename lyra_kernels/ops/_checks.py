@@ -131,7 +131,7 @@ def residual(x: Tensor | None, dtype: torch.dtype) -> tuple[Tensor | None, Tenso
     A wider one, such as float32 beside autocast's outputs, would lose what it is there to keep.
     """
     if x is None or x.dtype == dtype:
-        return None if x is None else x.contiguous(), None
+        return x, None
     return None, x
 
 

@@ -49,7 +49,10 @@ def gelu_glu(
     y = _checks.autocast(y)
     fused, apart = _checks.residual(residual, y.dtype)
     weights = _checks.parameters(compute_dtype(y), weight, bias, mask)
-    y = y if y.is_contiguous() else laid_out("gelu_glu", backends.forced(), y)
+    backend = backends.forced()
+    y = y if y.is_contiguous() else laid_out("gelu_glu", backend, y)
+    if fused is not None and not fused.is_contiguous():
+        fused = laid_out("gelu_glu", backend, fused, first=False)
     out = gelu_glu_op(y, *weights, fused, lengths, cu_seqlens)
     return out if apart is None else out + without_padding(apart, lengths)
 

@@ -58,6 +58,7 @@ def pgc(
     u = _checks.autocast(u)
     weights = _checks.parameters(compute_dtype(u), *parameters)
     fused, apart = _checks.residual(residual, u.dtype)
+    fused = None if fused is None else fused.contiguous()
     out = pgc_op(u.contiguous(), *weights, fused, lengths, cu_seqlens, _checks.epsilon(eps), causal)
     return out if apart is None else out + without_padding(apart, lengths)
 

@@ -63,8 +63,8 @@ def s4d_block(
     mask = None if mask is None else mask.detach()
     norm_weight, *tail = _checks.parameters(compute_dtype(u), norm_weight, weight, bias, mask)
     if not u.is_contiguous():
-        plain = norm_weight is None and not add_input
-        u = laid_out("s4d_block", backends.forced(), u) if plain else u.contiguous()
+        plain = norm_weight is None
+        u = laid_out("s4d_block", backends.forced(), u, first=not add_input) if plain else u.contiguous()
     args: list[Any] = [u, norm_weight, *modes[:3], C, modes[4], *tail, lengths, cu_seqlens]
     return as_tuple(s4d_block_op(*args, _checks.epsilon(eps), add_input, saves(args)))[0]
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from .. import backends, reference
+from .. import _torch, backends, reference
 from ..layout import compute_dtype, count_sequences
 from . import _checks, _watch, cost_model, sequence_parallel
 from ._autograd import Arguments, Op, laid_out, needs_graph, saves
@@ -50,6 +50,13 @@ def _limits(u: Tensor) -> backends.Limits:
 def scans_on_gpu(u: Tensor, modes: int) -> bool:
     """Whether "auto" scans on the GPU that u is on, however long it is."""
     return cost_model.choose_on_gpu(MOST, modes, _limits(u))[0] == "scan"
+
+
+def scans_in_one_op(algorithm: str, u: Tensor, modes: int, directions: int, cu_seqlens: Tensor | None) -> bool:
+    """Whether a layer of (B, H, L) on the CPU scans, outside of traces and transforms, which take it apart."""
+    if algorithm not in ("auto", "scan") or torch.jit.is_tracing() or _torch.transforms_active():
+        return False
+    return algorithm == "scan" or decide(u, modes, directions, cu_seqlens, False)[0] == "scan"
 
 
 def decide(

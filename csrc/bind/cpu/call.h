@@ -63,6 +63,14 @@ class CpuCall final : public Call {
   }
 
  private:
+  bool takes_channels_first() const override { return true; }
+  // No view of a tensor that is contiguous: autograd lets nobody change that in place.
+  Tensor output_lying_like(void** pointer, const Tensor& x) override {
+    Tensor t = torch::stable::empty_like(x);
+    *pointer = t.mutable_data_ptr();
+    ask_for_large_pages(*pointer, t.numel() * t.element_size());
+    return t;
+  }
   const void* read(const Tensor& t, const char*) override { return t.const_data_ptr(); }
 };
 

@@ -43,7 +43,7 @@ constexpr const char* kSchemas[] = {
 };
 
 // Ops whose kernel for CPUs is written in Python.
-constexpr char kFftConv[] = "fft_conv", kGatedFftConv[] = "gated_fft_conv", kS4dFft[] = "s4d_fft", kS4dBlock[] = "s4d_block";
+constexpr char kFftConv[] = "fft_conv", kGatedFftConv[] = "gated_fft_conv", kS4dFft[] = "s4d_fft";
 
 template <const char* name>
 void refuse(StableIValue*, uint64_t, uint64_t) {
@@ -65,5 +65,4 @@ STABLE_TORCH_LIBRARY_IMPL(lyra, CPU, m) {
   m.impl(kFftConv, &refuse<kFftConv>);
   m.impl(kGatedFftConv, &refuse<kGatedFftConv>);
   m.impl(kS4dFft, &refuse<kS4dFft>);
-  m.impl(kS4dBlock, &refuse<kS4dBlock>);
 }

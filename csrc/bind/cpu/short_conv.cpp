@@ -5,25 +5,7 @@
 namespace lyra::binding {
 namespace {
 
-// Activations (batch, length, channels), contiguous or the transposed view of (batch, channels, length) memory.
-bool lies_channels_first(const Tensor& x, const char* name) {
-  STD_TORCH_CHECK(x.dim() == 3, name, " must be (batch, length, channels)");
-  return !x.is_contiguous() && torch::stable::transpose(x, 1, 2).is_contiguous();
-}
-
-const void* activations(CpuCall& call, const Tensor& x, const Tensor& like, const char* name) {
-  if (!lies_channels_first(x, name)) return call.activations(x, name, like.size(2));
-  return call.input(torch::stable::transpose(x, 1, 2), name, like.scalar_type(),
-                    {like.size(0), like.size(2), like.size(1)});
-}
-
-// An output that lies as u does. No view of one that is contiguous: autograd lets nobody change that in place.
-Tensor laid_out_like(void** pointer, const Tensor& u) {
-  Tensor found = torch::stable::empty_like(u);
-  *pointer = found.mutable_data_ptr();
-  ask_for_large_pages(*pointer, found.numel() * found.element_size());
-  return found;
-}
+Order order_of(const cpu::ShortConvArgs& a) { return a.channels_first ? Order::channels_first : Order::channels_last; }
 
 cpu::ShortConvArgs arguments(CpuCall& call, const Tensor& u, const Tensor& weight, const OptionalTensor& bias,
                              const OptionalTensor& initial_state, const OptionalTensor& lengths,
@@ -35,8 +17,9 @@ cpu::ShortConvArgs arguments(CpuCall& call, const Tensor& u, const Tensor& weigh
   a.channels = u.size(2);
   a.width = weight.size(1);
   a.silu = silu;
-  a.channels_first = lies_channels_first(u, "u");
-  a.u = activations(call, u, u, "u");
+  Order order = Order::channels_last;
+  a.u = call.activations(u, "u", a.channels, &order);
+  a.channels_first = order == Order::channels_first;
   a.weight = call.parameter(weight, "weight", {a.channels, a.width});
   a.bias = call.parameter(bias, "bias", {a.channels});
   a.initial_state =
@@ -50,7 +33,7 @@ Tensor short_conv(const Tensor& u, const Tensor& weight, const OptionalTensor& b
                   const OptionalTensor& cu_seqlens, bool silu) {
   CpuCall call(u, "u");
   cpu::ShortConvArgs a = arguments(call, u, weight, bias, initial_state, lengths, cu_seqlens, silu);
-  Tensor y = laid_out_like(&a.y, u);
+  Tensor y = call.output_like(&a.y, "y", u, order_of(a));
   cpu::short_conv(a, call.threads());
   return y;
 }
@@ -63,9 +46,10 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> short_conv_backward(const Tensor& gra
   CpuCall call(u, "u");
   cpu::ShortConvBackwardArgs b;
   b.forward = arguments(call, u, weight, bias, initial_state, lengths, cu_seqlens, silu);
-  b.grad_channels_first = lies_channels_first(grad, "grad");
-  b.grad = activations(call, grad, u, "grad");
-  Tensor du = laid_out_like(&b.du, u);
+  Order order = Order::channels_last;
+  b.grad = call.activations(grad, "grad", b.forward.channels, &order);
+  b.grad_channels_first = order == Order::channels_first;
+  Tensor du = call.output_like(&b.du, "du", u, order_of(b.forward));
   Tensor dweight = call.gradient(weight, &b.dweight, "dweight");
   Tensor dbias = call.gradient(bias, &b.dbias, "dbias");
   Tensor dinitial_state = call.gradient(initial_state, &b.dinitial_state, "dinitial_state");

@@ -17,7 +17,9 @@ from . import fft_conv
 _ISA = Scoped("lyra_kernels CPU instruction set")
 
 CHANNELS_FIRST = frozenset(
-    name + suffix for name in ("fft_conv", "gated_fft_conv", "short_conv") for suffix in ("", "_backward")
+    name + suffix
+    for name in ("s4d_scan", "s4d_block", "causal_conv", "fft_conv", "gated_fft_conv", "short_conv", "gelu_glu")
+    for suffix in ("", "_backward")
 )
 """Ops and backward ops whose activations, and gradients of these, may each lie in memory as (B, C, L)."""
 
@@ -30,7 +32,7 @@ def _on_the_cpu(name: str) -> Callable[..., Any]:
         with _torch.below_autograd():
             return op(*args)
 
-    call.takes_channels_first = name in CHANNELS_FIRST  # type: ignore[attr-defined]
+    call.takes_channels_first = call.takes_others_channels_first = name in CHANNELS_FIRST  # type: ignore[attr-defined]
     return call
 
 
@@ -47,7 +49,6 @@ PYTHON: Operations = {
     "gated_fft_conv_backward": fft_conv.gated_fft_conv_backward,
     "s4d_fft": partial(composed.s4d_fft, _on_the_cpu),
     "s4d_fft_backward": partial(composed.s4d_fft_backward, _on_the_cpu),
-    "s4d_block": partial(composed.s4d_block, _on_the_cpu),
     "s4d_block_backward": partial(composed.s4d_block_backward, _on_the_cpu),
 }
 """Ops whose kernel is written in Python."""

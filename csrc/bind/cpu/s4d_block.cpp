@@ -1,0 +1,45 @@
+// A whole S4D block: norm, scan, tail. What the scan gives lies channels last, in whichever order the input and the
+// output lie: only these two are transposed in the kernels' tiles, and what passes between kernels is not.
+#include "bind/cpu/gelu_glu.h"
+#include "bind/cpu/shared_ops.h"
+
+namespace lyra::binding {
+namespace {
+
+Tensor flat(const Tensor& t) { return torch::stable::view(t, {t.numel()}); }
+
+std::tuple<Tensor, Tensor, Tensor, Tensor> s4d_block(
+    const Tensor& x, const OptionalTensor& norm_weight, const Tensor& log_dt, const Tensor& log_A_real,
+    const Tensor& A_imag, const Tensor& C, const OptionalTensor& D, const Tensor& weight, const OptionalTensor& bias,
+    const OptionalTensor& mask, const OptionalTensor& lengths, const OptionalTensor& cu_seqlens, double eps,
+    bool add_input, bool save) {
+  const Tensor u = norm_weight ? rms_norm<Cpu>(x, norm_weight, eps) : x;
+  CpuCall scan(u, "x");
+  cpu::S4dScanArgs a;
+  fill(a, scan, u, log_dt, log_A_real, A_imag, C, D, lengths, cu_seqlens, std::nullopt);
+  a.y_order = Order::channels_last;
+  const Tensor y = scan.output_like(&a.y, "convolved", u);
+  const Tensor checkpoints =
+      scan.output_if(save, &a.checkpoints, "checkpoints",
+                     {a.layout.tiles(kScanChunk), a.directions * a.channels * a.modes * 2});
+  cpu::s4d_scan(a, scan.threads());
+
+  CpuCall tail(y, "y");
+  cpu::GeluGluArgs g = gelu_glu_arguments(tail, y, weight, bias, mask, add_input ? OptionalTensor(x) : std::nullopt,
+                                          lengths, cu_seqlens);
+  g.out_order = a.order;
+  Tensor out = tail.output_like(&g.out, "out", u, g.out_order);
+  cpu::gelu_glu(g, tail.threads());
+
+  // What is not kept is not one tensor twice: outputs of an op may not be each other's aliases.
+  const auto kept = [&](bool keep, const Tensor& t) {
+    void* nowhere;
+    return keep ? flat(t) : tail.output(&nowhere, "nothing", x.scalar_type(), {0});
+  };
+  return {out, kept(save && norm_weight, u), kept(save, y), checkpoints};
+}
+
+}  // namespace
+}  // namespace lyra::binding
+
+STABLE_TORCH_LIBRARY_IMPL(lyra, CPU, m) { m.impl("s4d_block", TORCH_BOX(&lyra::binding::s4d_block)); }
