@@ -103,6 +103,25 @@ def _s4d_layer(case: Case, device: torch.device) -> tuple[list[Tensor], dict[str
     }
 
 
+def _s4d_channels_first(case: Case, device: torch.device) -> tuple[list[Tensor], dict[str, Callable]]:
+    """The layer of (B, H, L), as it is published."""
+    layer = lk.S4D(D_MODEL, D_STATE).to(device)
+    u = torch.randn(case.batch, D_MODEL, case.length, device=device, requires_grad=True)
+    return [u], {
+        "lyra": layer,
+        "eager": opponents.ChannelsFirst(opponents.PublishedS4D(layer)),
+        "compile": opponents.ChannelsFirst(opponents.RealS4D(layer)),
+    }
+
+
+def _s4d_step(case: Case, device: torch.device) -> tuple[list[Tensor], dict[str, Callable]]:
+    """One token of each sequence of the batch, after a state."""
+    layer = lk.S4D(D_MODEL, D_STATE).to(device)
+    u, state = torch.randn(case.batch, D_MODEL, device=device), torch.randn(case.batch, D_MODEL, D_STATE // 2, 2)
+    formula = opponents.S4DStep(layer)
+    return [u, state.to(device)], {"lyra": lambda *x: layer.step(*x)[0], "eager": lambda *x: formula(*x)[0]}
+
+
 class _Alone(nn.Module):
     """What a layer that gives a pair gives first."""
 
@@ -252,6 +271,8 @@ def _gelu_glu(case: Case, device: torch.device) -> tuple[list[Tensor], dict[str,
 
 SUBJECTS: dict[str, Callable[[Case, torch.device], tuple[list[Tensor], dict[str, Callable]]]] = {
     "S4D": _s4d_layer,
+    "S4D (B, H, L)": _s4d_channels_first,
+    "S4D.step": _s4d_step,
     "compat.s4.S4D": _compat_s4d,
     "PGC": _pgc_layer,
     "S4D, bfloat16": partial(_in_bfloat16, layer=partial(lk.S4D, D_MODEL, D_STATE, transposed=False)),
@@ -278,10 +299,11 @@ LONG = 8192  # tokens beyond which the others take minutes on a CPU
 def layer_cases() -> list[Case]:
     """The layers over all lengths: against the published one, torch.compile and attention."""
     found = []
-    for subject in ("S4D", "PGC"):
+    for subject in ("S4D", "S4D (B, H, L)", "PGC"):
         for batch, length in SIZES:
             names = ("eager", "compile", "attention") if length <= LONG else ("eager",)
             found += [Case(subject, batch, length, training, names) for training in (False, True)]
+    found += [Case("S4D.step", batch, 1, False, ("eager",)) for batch in (1, 8, 64)]
     for subject in IN_BFLOAT16:
         for batch, length in ((64, 128), (8, 2048)):
             found += [Case(subject, batch, length, training, ("eager", "float32")) for training in (False, True)]
@@ -300,7 +322,7 @@ def model_cases() -> list[Case]:
 
 def op_cases() -> list[Case]:
     """Each op at a short and at a long length: against its formula, plain and compiled."""
-    layers = ("S4D", "PGC", *IN_BFLOAT16, "Lyra")
+    layers = ("S4D", "S4D (B, H, L)", "S4D.step", "PGC", *IN_BFLOAT16, "Lyra")
     return [
         Case(subject, batch, length, training, ("eager", "compile"))
         for subject in SUBJECTS

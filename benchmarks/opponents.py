@@ -51,6 +51,25 @@ class RealS4D(PublishedS4D):
         return lk.reference.s4d_kernel_real(*_parameters(self.state_space), length)
 
 
+class S4DStep:
+    """One token of an S4D layer in plain PyTorch, with all that can be worked out before the first token."""
+
+    @torch.no_grad()
+    def __init__(self, layer: lk.S4D) -> None:
+        log_dt, log_A_real, A_imag, C = _parameters(layer.kernel)
+        A = torch.complex(-torch.exp(log_A_real), A_imag)
+        self.a = torch.exp(A * torch.exp(log_dt).unsqueeze(-1))
+        self.c = 2 * torch.view_as_complex(C) * (self.a - 1) / A
+        self.D, self.bias = layer.D, layer.output_linear[0].bias
+        self.weight = layer.output_linear[0].weight.squeeze(-1)
+
+    def __call__(self, u: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
+        """``u (B, H)`` and ``state (B, H, M, 2)``."""
+        after = self.a * torch.view_as_complex(state) + u.unsqueeze(-1)
+        y = F.gelu((self.c * after).sum(-1).real + self.D * u)
+        return F.glu(F.linear(y, self.weight, self.bias), dim=-1), torch.view_as_real(after)
+
+
 class ChannelsFirst(nn.Module):
     """A layer of (B, L, H), for (B, H, L)."""
 

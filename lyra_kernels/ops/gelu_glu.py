@@ -49,10 +49,9 @@ def gelu_glu(
     y = _checks.autocast(y)
     fused, apart = _checks.residual(residual, y.dtype)
     weights = _checks.parameters(compute_dtype(y), weight, bias, mask)
-    backend = backends.forced()
-    y = y if y.is_contiguous() else laid_out("gelu_glu", backend, y)
+    y = y if y.is_contiguous() else laid_out("gelu_glu", backends.forced(), y)
     if fused is not None and not fused.is_contiguous():
-        fused = laid_out("gelu_glu", backend, fused, first=False)
+        fused = laid_out("gelu_glu", backends.forced(), fused, first=False)
     out = gelu_glu_op(y, *weights, fused, lengths, cu_seqlens)
     return out if apart is None else out + without_padding(apart, lengths)
 

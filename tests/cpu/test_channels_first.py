@@ -1,4 +1,4 @@
-"""Native ops on activations that lie as (B, C, L), each the one way or the other: the numbers of those that lie as (B, L, C).
+"""Native ops on activations that lie as (B, C, L), each this way or that: the numbers of those that lie as (B, L, C).
 
 What is padding is NaN, and so is what an op leaves unwritten.
 """
