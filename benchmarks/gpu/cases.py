@@ -129,11 +129,11 @@ class Prepared:
             called = tensors(self.step())[0].clone()
             self.inner = max(1, min(10, int(pace.graph_us / (self.once * 1e6))))
             self.replay, output = self.card.capture(self.step, self.inner)
-        first = tensors(output)[0]
-        if all(first.untyped_storage().data_ptr() != t.untyped_storage().data_ptr() for t in self.protected):
-            first.detach().fill_(float("nan"))
-        self.replay()
-        self.card.synchronize()
+            first = tensors(output)[0]
+            if all(first.untyped_storage().data_ptr() != t.untyped_storage().data_ptr() for t in self.protected):
+                first.detach().fill_(float("nan"))
+            self.replay()  # a dry run's is a call, which the block chooses a backend for
+            self.card.synchronize()
         difference = relative(first.detach(), called.double())
         if not difference < GRAPH_AGREEMENT:
             raise ArithmeticError(f"the graph writes something else than the call: relative RMS {difference:.1e}")
