@@ -6,6 +6,7 @@ attention and the transformer, which compute something else, are not compared.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -54,11 +55,12 @@ def build(case: Case, device: torch.device) -> dict[str, Step]:
         chosen["compile"] = sides["eager"]
     steps, outputs = {}, {}
     for name, side in chosen.items():
+        given = side.inputs if isinstance(side, _InFloat32) else inputs
         own = list(side.parameters()) if isinstance(side, nn.Module) else []
-        leaves = [x for x in [*inputs, *own] if x.requires_grad]
+        leaves = [x for x in [*given, *own] if x.requires_grad]
         run = torch.compile(side, dynamic=False, fullgraph=True) if name == "compile" else side
-        steps[name] = _training(run, inputs, leaves) if case.training else _forward(run, inputs)
-        outputs[name] = _forward(run, inputs)()
+        steps[name] = _training(run, given, leaves) if case.training else _forward(run, given)
+        outputs[name] = _forward(run, given)()
     _check(str(case), outputs)
     return steps
 
@@ -147,25 +149,26 @@ def _pgc_layer(case: Case, device: torch.device) -> tuple[list[Tensor], dict[str
     return [u], {"lyra": layer, "eager": opponents.PublishedPGC(layer), "attention": attention}
 
 
-class _Wide(nn.Module):
-    """A float32 layer between activations in bfloat16."""
+class _InFloat32(nn.Module):
+    """A layer on inputs of its own, those of the bfloat16 sides: no conversion is timed."""
 
-    def __init__(self, layer: nn.Module) -> None:
+    def __init__(self, layer: nn.Module, inputs: list[Tensor]) -> None:
         super().__init__()
         self.layer = layer
+        self.inputs = [x.detach().float().requires_grad_() for x in inputs]
 
     def forward(self, u: Tensor) -> Tensor:
-        return self.layer(u.float()).to(u.dtype)
+        return self.layer(u)
 
 
 def _in_bfloat16(
-    case: Case, device: torch.device, *, layer: Callable[[], nn.Module], published: type[nn.Module] | None = None
+    layer: Callable[[Case, torch.device], tuple[list[Tensor], dict[str, Callable]]], case: Case, device: torch.device
 ) -> tuple[list[Tensor], dict[str, Callable]]:
-    mine = layer().to(device, torch.bfloat16)
-    wide = layer().to(device)
-    wide.load_state_dict(mine.state_dict())
-    u = torch.randn(case.batch, case.length, D_MODEL, device=device, dtype=torch.bfloat16, requires_grad=True)
-    return [u], {"lyra": mine, "float32": _Wide(wide), **({} if published is None else {"eager": published(mine)})}
+    """A layer in bfloat16, beside the published one in bfloat16 and itself in float32."""
+    inputs, sides = layer(case, device)
+    inputs = [x.detach().bfloat16().requires_grad_() for x in inputs]
+    lyra, eager = (sides[name].bfloat16() for name in ("lyra", "eager"))
+    return inputs, {"lyra": lyra, "eager": eager, "float32": _InFloat32(copy.deepcopy(lyra).float(), inputs)}
 
 
 def _model(case: Case, device: torch.device) -> tuple[list[Tensor], dict[str, Callable]]:
@@ -275,8 +278,8 @@ SUBJECTS: dict[str, Callable[[Case, torch.device], tuple[list[Tensor], dict[str,
     "S4D.step": _s4d_step,
     "compat.s4.S4D": _compat_s4d,
     "PGC": _pgc_layer,
-    "S4D, bfloat16": partial(_in_bfloat16, layer=partial(lk.S4D, D_MODEL, D_STATE, transposed=False)),
-    "PGC, bfloat16": partial(_in_bfloat16, layer=partial(lk.PGC, D_MODEL), published=opponents.PublishedPGC),
+    "S4D, bfloat16": partial(_in_bfloat16, _s4d_layer),
+    "PGC, bfloat16": partial(_in_bfloat16, _pgc_layer),
     "Lyra": _model,
     "s4d_kernel": _s4d_kernel,
     "s4d_conv": _s4d_conv,

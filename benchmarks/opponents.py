@@ -39,8 +39,8 @@ class PublishedS4D(nn.Module):
         u = u.transpose(-1, -2)
         length = u.shape[-1]
         kernel = self.kernel(length)
-        spectrum = torch.fft.rfft(kernel, n=2 * length) * torch.fft.rfft(u, n=2 * length)
-        y = torch.fft.irfft(spectrum, n=2 * length)[..., :length] + u * self.D.unsqueeze(-1)
+        spectrum = torch.fft.rfft(kernel, n=2 * length) * torch.fft.rfft(u.to(kernel.dtype), n=2 * length)
+        y = torch.fft.irfft(spectrum, n=2 * length)[..., :length].to(u.dtype) + u * self.D.unsqueeze(-1)
         return F.glu(self.output_linear[0](F.gelu(y)), dim=-2).transpose(-1, -2)
 
 

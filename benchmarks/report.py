@@ -40,8 +40,8 @@ def tables(records: list[Record], machine: dict[str, str], peak: float | None) -
     """Everything measured, as Markdown."""
     lines = ["# Measured", "", ", ".join(f"{key} {value}" for key, value in machine.items() if value) + ".", ""]
     lines += [
-        "float32, d_model = d_state = 64. Milliseconds are medians; a ratio is that side's time over ours, the median",
-        "over rounds taken in turn, with its quartiles. `make bench` makes this anew.",
+        "d_model = d_state = 64, float32 where nothing else is said. Milliseconds are medians; a ratio is that side's",
+        "time over ours, the median over rounds taken in turn, with its quartiles. `make bench` makes this anew.",
         "",
     ]
     if peak:

@@ -24,7 +24,7 @@ struct Threads {
 enum class Isa { baseline, avx2, avx512, avx512_bf16, amx };
 
 // The set that a kernel takes that this thread calls now, all its threads: what the function of choose_isa_by() says,
-// else set_isa() or LYRA_CPU_ISA, else the best that was built and that this CPU has.
+// else set_isa() or LYRA_CPU_ISA, else the best that was built and that this CPU has; avx512_bf16 only on AMD's.
 Isa active_isa();
 const char* isa_name(Isa isa);
 bool isa_available(Isa isa);

@@ -70,7 +70,7 @@ def cpu_isa() -> str | None:
 
 
 def available_cpu_isas() -> tuple[str, ...]:
-    """Instruction sets that were built and that this CPU has, slowest first."""
+    """Instruction sets that were built and that this CPU has, in the order in which CPUs got them."""
     return () if native.MODULE is None else tuple(native.MODULE.available_cpu_isas())
 
 
@@ -91,6 +91,10 @@ def use_cpu_isa(name: str) -> Iterator[None]:
     other backward has that of its own time and thread.
 
     The environment variable ``LYRA_CPU_ISA`` chooses one from the start, for the whole process.
+
+    ``"amx"`` and ``"avx512_bf16"`` are ``"avx512"`` but for the matrix products of layers whose activations are
+    bfloat16: their operands, weights among them, are rounded to bfloat16, and their sums are float32. The others
+    multiply such activations in float32. Unasked, a CPU with AMX takes it, and one of AMD's with AVX512-BF16 that.
 
     Raises:
         ValueError: that instruction set is not available; the message lists those that are.
