@@ -42,7 +42,9 @@ def read_state_dict(source: str | Path | Mapping[str, Tensor]) -> tuple[dict[str
     for key in ("state_dict", "model_state_dict"):
         if isinstance(content.get(key), Mapping):
             content = content[key]
-    named = {_ours(key): key for key in content if not _COPIES & set(str(key).split("."))}
+    if not all(isinstance(key, str) for key in content):
+        raise ValueError("expected a state_dict, whose keys are names")
+    named = {_ours(key): key for key in content if not _COPIES & set(key.split("."))}
     scales = {name for name, key in named.items() if key.endswith(".scale")}
     arguments = {}
     for where, argument in _EPS.items() if scales else ():
@@ -77,6 +79,11 @@ def infer_arguments(state: Mapping[str, Tensor]) -> dict[str, Any]:
             found = ", ".join(list(state)[:5]) or "nothing"
             raise ValueError(f"not the state_dict of a Lyra model: {name} is missing, it has {found}, ...")
     d_model, d_input = state["encoder.weight"].shape
+    needed = [f"pgc_layers.{i}.conv.weight" for i in range(_count(state, "pgc_layers"))]
+    needed += ["s4_layers.0.kernel.C"] * bool(_count(state, "s4_layers"))
+    missing = [name for name in needed if name not in state]
+    if missing:
+        raise ValueError(f"not the state_dict of a Lyra model: {missing[0]} is missing")
     convolutions = [state[f"pgc_layers.{i}.conv.weight"] for i in range(_count(state, "pgc_layers"))]
     arguments: dict[str, Any] = {
         "d_input": d_input,

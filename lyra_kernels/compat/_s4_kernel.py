@@ -87,7 +87,7 @@ class SSMKernelDiag(S4DKernel):
     def _translate(self, state: dict[str, Any], prefix: str) -> None:
         """Upstream's entries to ours: eigenvalues are conjugated there, and ``B`` is a factor of ``C``."""
         inv_dt = state.pop(f"{prefix}inv_dt")
-        state[f"{prefix}log_dt"] = inv_dt[:, 0] if inv_dt.shape[1:] == (1,) else inv_dt
+        state[f"{prefix}log_dt"] = inv_dt[:, 0] if self.dt_tie and inv_dt.shape[1:] == (1,) else inv_dt
         if f"{prefix}A_real" in state:
             state[f"{prefix}log_A_real"] = state.pop(f"{prefix}A_real")
         B, C = state.pop(f"{prefix}B", None), state.get(f"{prefix}C")
@@ -104,11 +104,13 @@ class Recurrence(NamedTuple):
     Attributes:
         a: ``(H, M)`` complex. weight: ``(H, 2 M, outputs)``, real and imaginary part of the conjugate of ``c`` in turn.
         parameters: copies of what they were made of. Versions of tensors would not tell of changes by ``.data``.
+        options: those of the kernel at that time.
     """
 
     a: Tensor
     weight: Tensor
     parameters: list[Tensor]
+    options: tuple[Any, ...]
 
     @classmethod
     def of(cls, kernel: SSMKernelDiag, parameters: list[Tensor]) -> Recurrence:
@@ -117,10 +119,13 @@ class Recurrence(NamedTuple):
         dtype = parameters[0].dtype
         weight = torch.view_as_real(c.conj().resolve_conj()).reshape(-1, c.shape[-2], 2 * c.shape[-1])
         weight = weight.permute(1, 2, 0).to(dtype).contiguous()
-        return cls(exponent.exp().to(dtype.to_complex()), weight, [x.detach().clone() for x in parameters])
+        copies = [x.detach().clone() for x in parameters]
+        return cls(exponent.exp().to(dtype.to_complex()), weight, copies, kernel.options())
 
-    def is_of(self, parameters: list[Tensor]) -> bool:
-        return all(x.dtype == y.dtype and torch.equal(x, y) for x, y in zip(self.parameters, parameters, strict=True))
+    def is_of(self, kernel: SSMKernelDiag, parameters: list[Tensor]) -> bool:
+        return self.options == kernel.options() and all(
+            x.dtype == y.dtype and torch.equal(x, y) for x, y in zip(self.parameters, parameters, strict=True)
+        )
 
     def step(self, x: Tensor, state: Tensor, D: Tensor) -> tuple[Tensor, Tensor]:
         """``x (B, H)`` and ``state (B, H, M)`` to ``(B, outputs, H)`` and the state after it."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from .. import _torch
 from ..ops import _checks, short_conv
 from ..ops.short_conv import last_tokens
 
@@ -51,7 +52,8 @@ def causal_conv1d_fn(
     """A causal depthwise convolution along the length, as :func:`lyra_kernels.short_conv` computes it.
 
     Args:
-        x: ``(batch, dim, length)``, contiguous or channels last, which are read as they lie.
+        x: ``(batch, dim, length)``, contiguous or channels last, which are read as they lie; with seq_idx a contiguous
+            one is copied.
         weight: ``(dim, width)``; the last tap multiplies the token itself.
         bias: ``(dim,)`` or None.
         seq_idx: ``(batch, length)`` integers: a token sees those before it up to the first of another index. Where it
@@ -98,7 +100,8 @@ def causal_conv1d_fn(
             cu_seqlens=runs,
             initial_state=initial_states if x.numel() else None,
         )
-        return _or_zero(index.unsqueeze(-1) >= 0, y.view(batch, length, dim)).transpose(1, 2)
+        y = _or_zero(index.unsqueeze(-1) >= 0, y.view(batch, length, dim)).transpose(1, 2)
+        return y.contiguous() if x.is_contiguous() else y
     y = short_conv(tokens, weight, bias, activation=activation, initial_state=initial_states)
     assert isinstance(y, Tensor)
     if not return_final_states:
@@ -115,7 +118,7 @@ def _runs(index: Tensor) -> tuple[Tensor, Tensor]:
     after the last run has no tokens.
     """
     starts = (index != index.roll(1, 1)) | (torch.arange(index.shape[1], device=index.device) == 0)
-    known = index.device.type == "cpu" and not torch.compiler.is_compiling()
+    known = index.device.type == "cpu" and not torch.compiler.is_compiling() and not _torch.transforms_active()
     run = starts.flatten().cumsum(0)
     count = int(starts.sum()) if known else index.numel()
     begins = torch.searchsorted(run, torch.arange(1, count + 2, device=index.device))
@@ -209,5 +212,7 @@ def causal_conv1d_varlen_states(x: Tensor, cu_seqlens: Tensor, state_len: int) -
         ``(batch, dim, state_len)``.
     """
     _checks.activations("x", x, "(tokens, dim)")
+    if state_len < 0:
+        raise ValueError(f"state_len must be 0 or more, not {state_len}")
     _, cu_seqlens_checked = _checks.layout(x.unsqueeze(0), None, cu_seqlens, "x")
     return last_tokens(x.unsqueeze(0), state_len, None, None, cu_seqlens_checked).transpose(1, 2)

@@ -27,8 +27,8 @@ class FlashFFTConv(nn.Module):
 
     def __init__(self, seqlen: int, dtype: torch.dtype = torch.float16, use_32_butterfly: bool = True) -> None:
         super().__init__()
-        if seqlen < 1:
-            raise ValueError(f"seqlen must be at least 1, not {seqlen}")
+        if not isinstance(seqlen, int) or seqlen < 1:
+            raise ValueError(f"seqlen must be an integer of at least 1, not {seqlen!r}")
         self.seqlen, self.dtype, self.use_32_butterfly = seqlen, dtype, use_32_butterfly
 
     def extra_repr(self) -> str:
@@ -53,6 +53,9 @@ class FlashFFTConv(nn.Module):
             raise ValueError(f"u is {length} tokens long and k has {taps} taps; neither may be more than seqlen, "
                              f"{self.seqlen}: make it FlashFFTConv({max(length, taps)}), or twice that for a causal "
                              "convolution")  # fmt: skip
+        for name, gate in {"pregate": pregate, "postgate": postgate}.items():
+            if gate is not None and gate.shape != u.shape:
+                raise ValueError(f"{name} must have u's shape, (B, H, L) = {tuple(u.shape)}, not {tuple(gate.shape)}")
         kernel, reverse = sides(k, length, self.seqlen)
         gates = [g if g is None else g.transpose(1, 2) for g in (pregate, postgate)]
         y = fft_conv(u.transpose(1, 2), kernel, reverse_kernel=reverse, pregate=gates[0], postgate=gates[1])
@@ -72,7 +75,7 @@ class FlashDepthWiseConv1d(nn.Module):
         weights: ``(H, K)``, or ``(K, H)`` where not ``is_bhl``.
 
     Raises:
-        ValueError: the weights are not of H channels and K taps.
+        ValueError: the weights are not of H channels and K taps, the bias is not of H, or padding is negative.
     """
 
     def __init__(
@@ -89,6 +92,10 @@ class FlashDepthWiseConv1d(nn.Module):
         super().__init__()
         if tuple(weights.shape) not in ((channels, 1, kernel_size), (channels, kernel_size)):
             raise ValueError(f"weights must have shape ({channels}, 1, {kernel_size}), not {tuple(weights.shape)}")
+        if tuple(bias.shape) != (channels,):
+            raise ValueError(f"bias must have shape ({channels},), not {tuple(bias.shape)}")
+        if padding < 0:
+            raise ValueError(f"padding must be 0 or more, not {padding}: cut the input instead")
         self.d, self.k, self.padding, self.is_bhl = channels, kernel_size, padding, is_bhl
         rows = weights.detach().reshape(channels, kernel_size).to(device, dtype or weights.dtype)
         self.weights = nn.Parameter((rows if is_bhl else rows.t()).clone(memory_format=torch.contiguous_format))
@@ -112,7 +119,7 @@ class FlashDepthWiseConv1d(nn.Module):
             raise ValueError(f"an input of {length} tokens is too short for {self.k} taps, padding {self.padding}")
         if self.is_bhl:
             weights, bias = self.weights.to(input.dtype).unsqueeze(1), self.bias.to(input.dtype)
-            return F.conv1d(input, weights, bias, padding=self.padding, groups=self.d)
+            return F.conv1d(F.pad(input, (self.padding, self.padding)), weights, bias, groups=self.d)
         # Tap i is lag padding - i. What comes after the last token needs rows of zeros to stand in.
         ends = F.pad(self.weights.t(), (0, max(self.padding + 1 - self.k, 0)))
         kernel, reverse = ends[:, : self.padding + 1].flip(-1), ends[:, self.padding + 1 :]

@@ -37,6 +37,8 @@ def fftconv(
         ValueError: a shape is wrong; the message says which and what would be right.
     """
     check(u, k)
+    if dropout_mask is not None and dropout_mask.shape != u.shape[:2]:
+        raise ValueError(f"dropout_mask must have shape (B, H) = {tuple(u.shape[:2])}, not {tuple(dropout_mask.shape)}")
     length = u.shape[2]
     kernel: Tensor | None
     kernel, reverse = sides(k, length, 2 * length)

@@ -2,7 +2,7 @@
 
 ``S4D`` and ``S4DKernel`` are those of models/s4/s4d.py. ``S4Block``, ``FFTConv`` and ``SSMKernelDiag`` are those of
 models/s4/s4.py, of a diagonal state space (``mode="diag"``); with a low-rank term they are another model and refused.
-What is refused, and what differs, is on the page docs/migration/s4.md.
+Layers give pairs, a kernel gives its taps alone. What is refused, and what differs, is on docs/migration/s4.md.
 
 A state that goes in or comes out is of our recurrence, ``s_t = a s_{t-1} + u_t``: upstream's but for a constant factor
 of each mode, and conjugated. Begin with ``default_state`` or zeros.
@@ -15,21 +15,20 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .. import ops
+from .. import _torch, ops
 from ..layers import S4D as NativeS4D
 from ..layers import S4DKernel
 from ..layers._children import part, plain_tensors
-from ..layers.activations import activation_module
-from ..layers.checks import boolean, floating_dtype, positive_int, probability
+from ..layers.checks import boolean, floating_dtype, layout, positive_int
 from ..layers.dropout import ChannelDropout
 from ..layers.initialisation import reset_descendants, resettable, taken_back_by
 from ..layout import without_padding
 from ..ops._checks import autocast
 from ._s4_kernel import Recurrence, SSMKernelDiag
+from ._s4_modules import activation_of, dropout_of, linear_of, refuse
 
 __all__ = ["S4D", "FFTConv", "S4Block", "S4DKernel", "SSMKernelDiag"]
 
-_ALIASES = {None: "identity", "id": "identity", "linear": "identity", "swish": "silu"}
 _LOW_RANK = ("dplr", "nplr", "s4")
 
 
@@ -67,7 +66,7 @@ class S4D(NativeS4D):
         known = {
             name: kwargs.pop(name) for name in ("lengths", "cu_seqlens", "residual", "group", "rate") if name in kwargs
         }
-        _refuse("S4D.forward", kwargs)
+        refuse("S4D.forward", kwargs)
         result: Any = super().forward(u, initial_state=initial, return_final_state=wanted, **known)
         return result if wanted else (result, None)
 
@@ -133,8 +132,8 @@ class FFTConv(nn.Module):
         self.D = nn.Parameter(torch.empty(self.outputs, self.d_model, **factory))
         self._reset_own()
         self.kernel = SSMKernelDiag(self.d_model, self.outputs, l_max, bidirectional=bidirectional, **kernel_args)
-        self.activation = _activation(activation)
-        self.drop = _dropout(dropout, tie_dropout)
+        self.activation = activation_of("activation", activation)
+        self.drop = dropout_of(dropout, tie_dropout)
         self._prepared: Recurrence | None = None
 
     def _reset_own(self) -> None:
@@ -171,7 +170,7 @@ class FFTConv(nn.Module):
             TypeError: an unknown keyword argument that is not None.
             ValueError: a shape does not fit, or there is a state with ``bidirectional`` or beyond ``l_max``.
         """
-        _refuse("FFTConv.forward", kwargs)
+        refuse("FFTConv.forward", kwargs)
         y, state = self._convolve(x.transpose(1, 2) if self.transposed else x, state, rate, lengths)
         y = self.activation(self.drop(y.transpose(1, 2)).transpose(1, 2))
         return y.transpose(1, 2) if self.transposed else y, state
@@ -190,7 +189,7 @@ class FFTConv(nn.Module):
         if readable:
             *spectrum, C = self.kernel.spectrum(rate)
             C = C.reshape(directions, self.outputs, *C.shape[-3:])
-            initial = torch.view_as_real(state) if state is not None and state.is_complex() else state
+            initial = torch.view_as_real(state.resolve_conj()) if state is not None and state.is_complex() else state
             batch: dict[str, Any] = {"bidirectional": self.bidirectional, "lengths": lengths, "initial_state": initial}
             for i, D in enumerate(self.D):
                 one = C[:, i] if self.bidirectional else C[0, i]
@@ -198,8 +197,9 @@ class FFTConv(nn.Module):
                 y, after = y if isinstance(y, tuple) else (y, None)
                 found.append(y)
         elif state is not None:
-            raise ValueError(f"no state can be carried through {length} tokens: the kernel ends after "
-                             f"l_max={self.kernel.l_max}, or it was replaced, wrapped or has hooks")  # fmt: skip
+            last = getattr(self.kernel, "l_max", None)
+            why = "was replaced, wrapped or has hooks" if last is None else f"ends after l_max={last}"
+            raise ValueError(f"no state can be carried through {length} tokens: the kernel {why}")
         else:
             taps = self.kernel(length, rate)
             taps = taps.view(directions, self.outputs, *taps.shape[-2:])
@@ -218,6 +218,8 @@ class FFTConv(nn.Module):
         There is no dropout. Without gradients, on a CPU, discretized parameters are kept for as long as they do not
         change. A state knows of no ``l_max``: take no more steps than that.
         """
+        if not isinstance(state, Tensor):
+            raise TypeError(f"state must be a tensor, of default_state() or the step before, not {state!r}")
         recurrence = self._recurrence(x, state)
         if recurrence is not None:
             y, after = recurrence.step(x, state, self.D)
@@ -232,6 +234,8 @@ class FFTConv(nn.Module):
         if torch.is_grad_enabled() or torch.compiler.is_compiling() or torch.is_autocast_enabled("cpu"):
             return None
         # complex of x's own size; an op takes the others, with its checks
+        if not isinstance(self.kernel, SSMKernelDiag):
+            return None
         shape = (*x.shape, self.kernel.d_state // 2)
         fits = x.dim() == 2 and x.shape[1] == self.d_model and state.shape == shape and not self.bidirectional
         if not fits or x.device.type != "cpu" or state.device != x.device or x.dtype != self.D.dtype:
@@ -239,9 +243,14 @@ class FFTConv(nn.Module):
         if state.dtype != x.dtype.to_complex() or x.dtype not in (torch.float32, torch.float64):
             return None
         parameters = plain_tensors(self, _KERNEL)
-        if parameters is None or parameters[0].dtype != x.dtype or parameters[0].device != x.device:
+        if (
+            parameters is None
+            or not _torch.plain((x, state, *parameters))
+            or parameters[0].dtype != x.dtype
+            or parameters[0].device != x.device
+        ):
             return None
-        if self._prepared is None or not self._prepared.is_of(parameters):
+        if self._prepared is None or not self._prepared.is_of(self.kernel, parameters):
             self._prepared = Recurrence.of(self.kernel, parameters)
         return self._prepared
 
@@ -300,20 +309,22 @@ class S4Block(nn.Module):
         width = inner * positive_int("gate", 1 if gate is None else gate)
         factory = {"device": layer_args.get("device"), "dtype": layer_args.get("dtype")}
         if bottleneck is not None:
-            self.input_linear = _linear(self.d_model, inner, None, factory)
+            self.input_linear = linear_of(self.d_model, inner, "", None, factory)
         if gate is not None:
-            self.input_gate = _linear(self.d_model, width, gate_act, factory)
+            self.input_gate = linear_of(self.d_model, width, "gate_act", gate_act, factory)
         self.layer = FFTConv(inner, transposed=False, dropout=dropout, tie_dropout=tie_dropout, **layer_args)
         if gate is not None:
             same = self.layer.d_output == width
-            self.output_gate = nn.Identity() if same else _linear(self.layer.d_output, width, None, factory)
+            self.output_gate = nn.Identity() if same else linear_of(self.layer.d_output, width, "", None, factory)
         else:
             width = self.layer.d_output
-        self.mult_activation = _activation(mult_act)
-        self.drop = _dropout(dropout, tie_dropout)
+        self.mult_activation = activation_of("mult_act", mult_act, glu=False)
+        self.drop = dropout_of(dropout, tie_dropout)
         if final_act is None and width != self.d_model:
             raise ValueError(f"final_act=None leaves {width} channels, not d_model={d_model}: project them, with 'id'")
-        self.output_linear = nn.Identity() if final_act is None else _linear(width, self.d_model, final_act, factory)
+        self.output_linear = (
+            nn.Identity() if final_act is None else linear_of(width, self.d_model, "final_act", final_act, factory)
+        )
 
     def reset_parameters(self) -> None:
         """Initial values for all parameters."""
@@ -337,10 +348,12 @@ class S4Block(nn.Module):
         Returns:
             ``y`` like ``x``, and the state after it if one was given, else None.
         """
-        _refuse("S4Block.forward", kwargs)
+        refuse("S4Block.forward", kwargs)
+        if x.dim() != 3:
+            raise ValueError(f"x must be {'(B, H, L)' if self.transposed else '(B, L, H)'}, got {tuple(x.shape)}")
         x = x.transpose(1, 2) if self.transposed else x
         if lengths is not None:
-            lengths = torch.as_tensor(lengths, device=x.device).expand(x.shape[0])
+            lengths = layout(x, [lengths] if isinstance(lengths, int) else lengths, None, "x")[0]
             x = without_padding(x, lengths)
         u = x if self.bottleneck is None else self.input_linear(x)
         y, state = self.layer(u, state, rate, lengths)
@@ -365,25 +378,3 @@ class S4Block(nn.Module):
     def default_state(self, *batch_shape: int, device: torch.device | None = None) -> Tensor:
         """See :meth:`FFTConv.default_state`."""
         return self.layer.default_state(*batch_shape, device=device)
-
-
-def _refuse(where: str, kwargs: dict[str, Any]) -> None:
-    for name, value in kwargs.items():
-        if value is not None:
-            raise TypeError(f"{where}() heeds no {name!r}; padding is told by lengths=, a state by state=")
-
-
-def _activation(name: str | None) -> nn.Module:
-    if name == "glu":
-        return nn.GLU(dim=-1)
-    return activation_module("activation", _ALIASES.get(name, name))
-
-
-def _dropout(p: float, tied: bool) -> nn.Module:
-    p = probability("dropout", p)
-    return ChannelDropout(p) if boolean("tie_dropout", tied) else nn.Dropout(p)
-
-
-def _linear(inputs: int, outputs: int, activation: str | None, factory: dict[str, Any]) -> nn.Module:
-    linear = nn.Linear(inputs, 2 * outputs if activation == "glu" else outputs, **factory)
-    return linear if activation is None else nn.Sequential(linear, _activation(activation))

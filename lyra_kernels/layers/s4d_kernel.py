@@ -110,7 +110,7 @@ class S4DKernel(nn.Module):
     log_A_real: Tensor
     A_imag: Tensor
     C: Tensor
-    transformed = False  # of kernels that were pickled without it
+    transformed: bool
 
     def __init__(
         self,
@@ -161,9 +161,7 @@ class S4DKernel(nn.Module):
         self.imag_transform = choice("imag_transform", imag_transform, TRANSFORMS)
         self.bandlimit = None if bandlimit is None else positive_float("bandlimit", bandlimit)
         self.l_max = None if l_max is None else positive_int("l_max", l_max)
-        # Whether the op must not be given the parameters as they are; layers ask before they read them.
-        plain = self.n_ssm == self.d_model and all(getattr(self, name) == usual for name, usual in _DEFAULTS.items())
-        self.transformed = not plain
+        self.transformed = self._has_options()
 
         modes = self.d_state // 2
         factory: dict[str, Any] = {"device": device, "dtype": widened(floating_dtype("dtype", dtype))}
@@ -175,6 +173,19 @@ class S4DKernel(nn.Module):
         self._mark_parameters()
         self.register_load_state_dict_post_hook(_mark)
         self.reset_parameters()
+
+    def options(self) -> tuple[Any, ...]:
+        """What stands between the parameters and the arguments of the ops."""
+        return tuple(getattr(self, name) for name in _DEFAULTS)
+
+    def _has_options(self) -> bool:
+        """Whether the op must not be given the parameters as they are; layers ask before they read them."""
+        return self.n_ssm != self.d_model or self.options() != tuple(_DEFAULTS.values())
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        super().__setattr__(name, value)
+        if name in _DEFAULTS and "transformed" in self.__dict__:  # an option that is changed later
+            self.transformed = self._has_options()
 
     @torch.no_grad()
     def reset_parameters(self) -> None:
@@ -239,6 +250,10 @@ class S4DKernel(nn.Module):
     # Copying, unpickling, moving and loading may all make new Parameter objects without our attribute.
     def __setstate__(self, state: dict) -> None:
         super().__setstate__(state)
+        options = {**_DEFAULTS, "wd": 0.0, "init": ("lin",), "deterministic": False, "n_ssm": self.d_model}
+        for name, usual in options.items():
+            self.__dict__.setdefault(name, usual)  # of a kernel that was pickled before it had options
+        self.transformed = self._has_options()
         self._mark_parameters()
 
     def _apply(self, fn, recurse: bool = True):

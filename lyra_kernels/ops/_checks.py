@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
+import operator
 from collections.abc import Callable, Sequence
 from numbers import Real
 from typing import Any
@@ -219,19 +220,30 @@ def _integers(name: str, x: Integers, like: Tensor, like_name: str) -> Tensor:
 
 
 def as_tensor(name: str, x: Integers, like: Tensor) -> Tensor:
-    """A list or tuple of integers as a tensor where `like` is; a tensor as it is."""
+    """A list of integers, or an array of numpy's, as a tensor where `like` is; a tensor as it is."""
     if isinstance(x, Tensor):
         return x
-    if not isinstance(x, (list, tuple, range)) or not all(isinstance(n, (int, torch.SymInt)) for n in x):
-        raise TypeError(f"{name} must be an integer tensor or a list of integers, not {x!r}")
+    try:
+        values = [_integer(n) for n in x]
+    except TypeError:
+        raise TypeError(f"{name} must be an integer tensor or a list of integers, not {x!r}") from None
     if not isinstance(like, Tensor):  # which is refused next
-        return torch.tensor(x, dtype=torch.int64)
+        return torch.tensor(values, dtype=torch.int64)
     if like.is_cuda and not torch.compiler.is_compiling() and torch.cuda.is_current_stream_capturing():
         raise ValueError(
             f"{name} must be a tensor on {like.device} while a CUDA graph is captured: a {type(x).__name__} would be "
             "copied there, which a capture cannot do"
         )
-    return torch.tensor(x, dtype=torch.int64, device=like.device)
+    return torch.tensor(values, dtype=torch.int64, device=like.device)
+
+
+def _integer(n: Any) -> Any:
+    """An integer of whatever kind; a bool, as a row of a mask has them, is none."""
+    if isinstance(n, (int, torch.SymInt)) and not isinstance(n, bool):
+        return n
+    if isinstance(n, bool) or str(getattr(n, "dtype", "")).endswith("bool"):
+        raise TypeError
+    return operator.index(n)
 
 
 def as_tensors(x: Tensor, lengths: Integers | None, cu_seqlens: Integers | None) -> tuple[Tensor | None, Tensor | None]:

@@ -85,7 +85,7 @@ def test_refusals():
         FlashFFTConv(40)(u.transpose(1, 2), k)
     with pytest.raises(ValueError, match=r"u must have shape \(B, H, L\), not \(3, 20\)"):
         FlashFFTConv(40)(u[0], k)
-    with pytest.raises(ValueError, match="seqlen must be at least 1, not 0"):
+    with pytest.raises(ValueError, match="seqlen must be an integer of at least 1, not 0"):
         FlashFFTConv(0)
     with pytest.raises(ValueError, match="too short for 5 taps, padding 0"):
         FlashDepthWiseConv1d(3, 5, 0, torch.ones(3, 1, 5), torch.ones(3))(u[..., :4])
@@ -129,3 +129,32 @@ def test_depthwise_of_other_dtypes(is_bhl):
     assert y.dtype == torch.bfloat16
     assert_close(y, F.conv1d(x, weights[:, None], bias, padding=2, groups=3), 1e-2)
     assert FlashDepthWiseConv1d(3, 5, 2, weights, bias, is_bhl, dtype=torch.float64).bias.dtype == torch.float64
+
+
+@pytest.mark.parametrize(
+    "call, message",
+    [
+        (lambda: FlashFFTConv(64.0), "seqlen must be an integer of at least 1, not 64.0"),
+        (
+            lambda: FlashFFTConv(16)(torch.zeros(2, 5, 9), torch.zeros(5, 9), torch.zeros(2, 9, 5)),
+            r"pregate must have u's shape, \(B, H, L\) = \(2, 5, 9\), not \(2, 9, 5\)",
+        ),
+        (
+            lambda: FlashDepthWiseConv1d(5, 3, 1, torch.zeros(5, 1, 3), torch.zeros(1), is_bhl=False),
+            r"bias must have shape \(5,\), not \(1,\)",
+        ),
+        (
+            lambda: FlashDepthWiseConv1d(5, 3, -2, torch.zeros(5, 1, 3), torch.zeros(5), is_bhl=False),
+            "padding must be 0 or more, not -2",
+        ),
+    ],
+)
+def test_what_would_be_broadcast_or_cut_in_silence(call, message):
+    with pytest.raises(ValueError, match=message):
+        call()
+
+
+def test_no_tokens_between_padding():
+    weights, bias = torch.randn(5, 1, 3), torch.randn(5)
+    y = FlashDepthWiseConv1d(5, 3, 2, weights, bias)(torch.zeros(2, 5, 0))
+    assert torch.equal(y, bias[:, None].expand(2, 5, 2))

@@ -68,3 +68,9 @@ def test_refusals():
         fftconv(u.transpose(1, 2), k, None)
     with pytest.raises(ValueError, match=r"k must have shape \(H, taps\) = \(3, any\) to match u, not \(2, 20\)"):
         fftconv(u, k, None, k_rev=k[:2])
+
+
+@pytest.mark.parametrize("shape", [(3, 5), (1, 5, 1), (5,)])
+def test_a_mask_that_would_be_broadcast(shape):
+    with pytest.raises(ValueError, match=r"dropout_mask must have shape \(B, H\) = \(1, 5\), not "):
+        fftconv(torch.zeros(1, 5, 9), torch.zeros(5, 9), None, torch.ones(shape))

@@ -63,6 +63,7 @@ CHANGES = {
     "load_state_dict": lambda conv, other: conv.load_state_dict(other.state_dict()),
     "data": by_data,
     "dtype": lambda conv, other: conv.float(),
+    "option": lambda conv, other: setattr(conv.kernel, "bandlimit", 0.05),
     "hook": lambda conv, other: conv.kernel.register_forward_hook(lambda *_: None),
 }
 
@@ -76,7 +77,10 @@ def test_a_step_after_a_change_is_of_what_is_there_now(change):
         with torch.enable_grad():
             CHANGES[change](conv, other)
         if change == "hook":
-            with pytest.raises(ValueError, match="no state can be carried through 1 tokens: the kernel ends after "):
+            with pytest.raises(
+                ValueError,
+                match="no state can be carried through 1 tokens: the kernel was replaced, wrapped or has hooks",
+            ):
                 conv.step(x, state)
             return
         dtype = conv.D.dtype
@@ -111,3 +115,35 @@ def test_a_step_after_a_change_to_a_wider_dtype_has_it():
     conv.double()  # the numbers stay
     y, state = conv.step(torch.zeros(2, H, dtype=torch.float64), conv.default_state(2))
     assert y.dtype == torch.float64 and state.dtype == torch.complex128
+
+
+def test_steps_inside_of_a_transform_leave_nothing_behind():
+    block = s4.FFTConv(H, mode="diag", d_state=N).double()
+    x, state = torch.randn(3, H, dtype=torch.float64), torch.randn(3, H, M, dtype=torch.complex128)
+    with torch.no_grad():
+        wanted, _ = block.step(x, state)
+        parameters = {name: torch.stack([p, p]) for name, p in block.named_parameters()}
+
+        class Step(torch.nn.Module):
+            def __init__(self):
+                super().__init__()
+                self.block = block
+
+            def forward(self, x):
+                return self.block.step(x, state)[0]
+
+        mapped = {f"block.{name}": p for name, p in parameters.items()}
+        for _ in range(2):
+            found = torch.func.vmap(lambda p: torch.func.functional_call(Step(), p, (x,)))(mapped)
+            torch.testing.assert_close(found, torch.stack([wanted, wanted]))
+        torch.testing.assert_close(block.step(x, state)[0], wanted)
+
+
+def test_states_as_upstream_has_them():
+    """Upstream's are conjugated; what is none is refused."""
+    block = s4.FFTConv(H, mode="diag", d_state=N).double()
+    x, state = torch.randn(3, H, dtype=torch.float64), torch.randn(3, H, M, dtype=torch.complex128)
+    y, _ = block.step(x, state.conj())
+    torch.testing.assert_close(y, block.step(x, state.conj().resolve_conj())[0])
+    with pytest.raises(TypeError, match=r"state must be a tensor, of default_state\(\) or the step before, not None"):
+        block.step(x, None)

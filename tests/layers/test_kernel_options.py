@@ -321,3 +321,31 @@ def test_an_ended_kernel_carries_no_state():
 
 def test_extra_repr_tells_the_options():
     assert "disc='bilinear', bandlimit=0.5" in repr(lk.S4DKernel(H, N, disc="bilinear", bandlimit=0.5))
+
+
+@pytest.mark.parametrize("name, value", [("bandlimit", 0.05), ("l_max", 3), ("disc", "bilinear")])
+def test_an_option_that_is_set_later(name, value):
+    torch.manual_seed(0)
+    layer, given = lk.S4D(4, d_state=16), lk.S4D(4, d_state=16, **{name: value})
+    given.load_state_dict(layer.state_dict())
+    u = torch.randn(2, 4, 30)
+    plain = layer(u)
+    setattr(layer.kernel, name, value)
+    torch.testing.assert_close(layer(u), given(u))
+    assert not torch.allclose(layer(u), plain)
+    setattr(layer.kernel, name, {"disc": "zoh"}.get(name))
+    assert torch.equal(layer(u), plain)
+
+
+def test_kernels_that_were_pickled_before_there_were_options():
+    layer = lk.S4D(4, d_state=8)
+    u = torch.randn(2, 4, 9)
+    wanted, state = layer(u), layer.kernel.__dict__.copy()
+    for name in (*lk.layers.s4d_kernel._DEFAULTS, "wd", "init", "deterministic", "n_ssm", "transformed"):
+        del state[name]
+    again = lk.S4DKernel.__new__(lk.S4DKernel)
+    again.__setstate__(state)
+    layer.kernel = again
+    assert torch.equal(layer(u), wanted)
+    layer.kernel.bandlimit = 0.01
+    assert not torch.equal(layer(u), wanted)

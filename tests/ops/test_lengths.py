@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 
@@ -81,3 +82,17 @@ def test_in_compiled_code():
     compiled = torch.compile(lambda u, n: layer(u, lengths=n), backend="eager", fullgraph=True)
     for lengths in ([4, 9], [5]):
         torch.testing.assert_close(compiled(u, lengths), layer(u, lengths=lengths))
+
+
+@pytest.mark.parametrize(
+    "written", [np.array, lambda n: [np.int64(i) for i in n], lambda n: [torch.tensor(i) for i in n]]
+)
+def test_lengths_of_other_kinds(written):
+    layer, u = lk.PGC(6), torch.randn(2, 9, 6)
+    assert torch.equal(layer(u, lengths=written([4, 9])), layer(u, lengths=[4, 9]))
+
+
+@pytest.mark.parametrize("mask", [[True, False], np.array([True, False]), [torch.tensor(True), torch.tensor(False)]])
+def test_a_mask_is_no_lengths(mask):
+    with pytest.raises(TypeError, match="lengths must be an integer tensor or a list of integers"):
+        lk.PGC(6)(torch.randn(2, 9, 6), lengths=mask)
