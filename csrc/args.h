@@ -50,8 +50,6 @@ constexpr int64_t kScanChunk = 64;  // tokens between two checkpoints
 struct S4dScanArgs {
   DType dtype;                // of u and y; everything else is f64 where this is f64, else f32
   Layout layout;
-  Order order = Order::channels_last;  // of u; the CUDA kernels know no other
-  Order y_order = Order::channels_last;
   int64_t channels, modes, directions;
   const void* u;              // (rows, channels)
   const void* log_dt;         // (channels)
@@ -64,12 +62,13 @@ struct S4dScanArgs {
   void* final_state;          // (sequences, channels, modes, 2); null with two directions
   void* checkpoints;          // (layout.tiles(kScanChunk), directions * channels * modes * 2), in an order of the
                               // kernel's own: the state that enters each chunk; or null
+  Order order = Order::channels_last;  // of u; the CUDA kernels know no other
+  Order y_order = Order::channels_last;
 };
 
 template <class Forward>
 struct S4dScanGradients {
   Forward forward;               // y and final_state are not used; checkpoints are read
-  Order grad_order = Order::channels_last;
   const void* grad_y;            // (rows, channels), dtype
   const void* grad_final_state;  // like final_state, or null
   void* du;                      // (rows, channels), dtype, in the order of u
@@ -79,6 +78,7 @@ struct S4dScanGradients {
   void* dC;
   void* dD;                      // or null
   void* dinitial_state;          // or null
+  Order grad_order = Order::channels_last;
 };
 
 struct S4dKernelArgs {

@@ -9,23 +9,23 @@ namespace lyra::cpu {
 struct CausalConvArgs {
   DType dtype;                 // of u and y; everything else is f64 where this is f64, else f32
   Layout layout;
-  Order order = Order::channels_last;  // of u and y
   int64_t channels, taps, reverse_taps;
   const void* u;               // (rows, channels)
   const void* kernel;          // (channels, taps)
   const void* reverse_kernel;  // (channels, reverse_taps), or null with reverse_taps = 0
   const void* D;               // (channels), or null
   void* y;                     // (rows, channels)
+  Order order = Order::channels_last;  // of u and y
 };
 
 struct CausalConvBackwardArgs {
   CausalConvArgs forward;      // y is not read
-  Order grad_order = Order::channels_last;
   const void* grad;            // (rows, channels), dtype
   void* du;                    // (rows, channels), dtype, in the order of u
   void* dkernel;               // the gradients of the parameters, shaped like them
   void* dreverse_kernel;       // or null
   void* dD;                    // or null
+  Order grad_order = Order::channels_last;
 };
 
 }  // namespace lyra::cpu

@@ -8,9 +8,6 @@ namespace lyra::cpu {
 struct GeluGluArgs {
   DType dtype;           // of y, residual, out; parameters are f64 where this is f64, else f32
   Layout layout;
-  Order order = Order::channels_last;  // of y
-  Order out_order = Order::channels_last;
-  Order residual_order = Order::channels_last;
   int64_t channels;      // H
   const void* y;         // (rows, H)
   const void* weight;    // (2 H, H)
@@ -18,15 +15,18 @@ struct GeluGluArgs {
   const void* mask;      // (sequences, H), compute dtype; or null
   const void* residual;  // (rows, H), or null
   void* out;             // (rows, H); padded rows are written as zeros
+  Order order = Order::channels_last;  // of y
+  Order out_order = Order::channels_last;
+  Order residual_order = Order::channels_last;
 };
 
 struct GeluGluBackwardArgs {
   GeluGluArgs forward;   // residual and out are not read
-  Order grad_order = Order::channels_last;
   const void* grad;      // (rows, H), dtype
   void* dy;              // (rows, H), dtype, in the order of y; padded rows are written as zeros
   void* dweight;         // (2 H, H), compute dtype
   void* dbias;           // (2 H), or null
+  Order grad_order = Order::channels_last;
 };
 
 }  // namespace lyra::cpu

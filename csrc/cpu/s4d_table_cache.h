@@ -1,7 +1,7 @@
 // The tables of single tokens, kept from one call to the next.
 //
-// A sequence that is made token by token makes a call for each, and all that such a call would do is exponentials and
-// sines: of 2048 modes they take three quarters of the time of a step of 64 channels. So a call whose sequences fill no
+// A sequence that is made token by token makes a call for each, and most of what such a call would do is exponentials and
+// sines: of 2048 modes they took 40 of the 100 us of a layer's step, Python included. So a call whose sequences fill no
 // block, and that no backward follows, looks here first. Tables are found by the values of all parameters, compared in
 // full, so that whatever has changed one, an optimizer, a state_dict or a write past autograd, is seen. Comparing them is a
 // small part of the time of making the tables. Each thread has its own.

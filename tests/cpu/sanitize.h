@@ -39,6 +39,8 @@ inline void describe(const char* format, ...) {
   std::fflush(stdout);
 }
 
+inline cpu::Order random_order() { return coin() ? cpu::Order::channels_last : cpu::Order::channels_first; }
+
 inline int64_t size_of(cpu::DType dtype) {
   return dtype == cpu::DType::f64 ? 8 : dtype == cpu::DType::f32 ? 4 : 2;
 }

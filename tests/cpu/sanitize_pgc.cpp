@@ -136,6 +136,10 @@ void gelu_glu_case() {
   GeluGluBackwardArgs b;
   b.forward = {dtype,       layout, H, y.data(), weight.data(), bias.data(), dropout ? mask.data() : nullptr,
                residual ? added.data() : nullptr, out.data()};
+  b.forward.order = random_order();
+  b.forward.out_order = random_order();
+  b.forward.residual_order = random_order();
+  b.grad_order = random_order();
   gelu_glu(b.forward, random_threads());
   out.check("out");
   b.grad = grad.data();

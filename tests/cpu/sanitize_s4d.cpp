@@ -46,6 +46,9 @@ void scan_case() {
   a.channels = channels;
   a.modes = modes;
   a.directions = directions;
+  a.order = random_order();
+  a.y_order = random_order();
+  b.grad_order = random_order();
   a.u = u.data();
   a.log_dt = p.log_dt.data();
   a.log_A_real = p.log_A_real.data();
@@ -128,6 +131,8 @@ void conv_case() {
   CausalConvBackwardArgs b;
   b.forward = {dtype, layout, channels, taps, reverse_taps, u.data(), kernel.data(),
                reverse ? reverse_kernel.data() : nullptr, skip ? D.data() : nullptr, y.data()};
+  b.forward.order = random_order();
+  b.grad_order = random_order();
   causal_conv(b.forward, random_threads());
   y.check("y");
   b.grad = grad.data();
