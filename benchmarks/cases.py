@@ -17,8 +17,9 @@ from torch import Tensor, nn
 
 import lyra_kernels as lk
 from lyra import Lyra
-from lyra_kernels.compat import s4
+from lyra_kernels.compat import hyena, s4
 from lyra_kernels.compat.causal_conv1d import causal_conv1d_fn
+from lyra_kernels.compat.flashfftconv import FlashFFTConv
 
 from . import opponents
 
@@ -231,6 +232,21 @@ def _channels_first(
     return [x, kernel, D, *both], {"lyra": lyra, "eager": formula}
 
 
+def _flashfftconv(case: Case, device: torch.device) -> tuple[list[Tensor], dict[str, Callable]]:
+    (x, kernel, _, *gates), _ = _channels_first(case, device, gates=True)
+    nothing = torch.zeros(D_MODEL, device=device)
+    return [x, kernel, *gates], {
+        "lyra": FlashFFTConv(2 * case.length),
+        "eager": lambda x, kernel, *gates: opponents.gated_fft_conv(x, kernel, nothing, *gates),
+    }
+
+
+def _hyena(case: Case, device: torch.device) -> tuple[list[Tensor], dict[str, Callable]]:
+    inputs, sides = _channels_first(case, device)
+    formula = sides["eager"]
+    return inputs, {"lyra": hyena.fftconv, "eager": lambda *inputs: F.gelu(formula(*inputs))}
+
+
 def _rms_norm(case: Case, device: torch.device) -> tuple[list[Tensor], dict[str, Callable]]:
     layer = lk.RMSNorm(D_MODEL).to(device)
     x = torch.randn(case.batch, case.length, D_MODEL, device=device, requires_grad=True)
@@ -287,6 +303,8 @@ SUBJECTS: dict[str, Callable[[Case, torch.device], tuple[list[Tensor], dict[str,
     "fft_conv (B, H, L)": _channels_first,
     "fft_conv, 4 taps": partial(_channels_first, taps=4),
     "gated fft_conv": partial(_channels_first, gates=True),
+    "FlashFFTConv": _flashfftconv,
+    "hyena.fftconv": _hyena,
     "rms_norm": _rms_norm,
     "gated_conv": _gated_conv,
     "gelu_glu": _gelu_glu,
