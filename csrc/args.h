@@ -62,8 +62,6 @@ struct S4dScanArgs {
   void* final_state;          // (sequences, channels, modes, 2); null with two directions
   void* checkpoints;          // (layout.tiles(kScanChunk), directions * channels * modes * 2), in an order of the
                               // kernel's own: the state that enters each chunk; or null
-  Order order = Order::channels_last;  // of u; the CUDA kernels know no other
-  Order y_order = Order::channels_last;
 };
 
 template <class Forward>
@@ -71,14 +69,13 @@ struct S4dScanGradients {
   Forward forward;               // y and final_state are not used; checkpoints are read
   const void* grad_y;            // (rows, channels), dtype
   const void* grad_final_state;  // like final_state, or null
-  void* du;                      // (rows, channels), dtype, in the order of u
+  void* du;                      // (rows, channels), dtype
   void* dlog_dt;                 // the gradients of the parameters, shaped like them
   void* dlog_A_real;
   void* dA_imag;
   void* dC;
   void* dD;                      // or null
   void* dinitial_state;          // or null
-  Order grad_order = Order::channels_last;
 };
 
 struct S4dKernelArgs {

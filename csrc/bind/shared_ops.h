@@ -6,6 +6,8 @@
 //   static void run(Call&, OpArgs&), run(Call&, OpBackwardArgs&)
 #pragma once
 
+#include <type_traits>
+
 #include "args.h"
 #include "bind/call.h"
 
@@ -91,7 +93,20 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> gated_conv_backward(
   return {dxv, dconv_weight, dconv_bias, dnorm_weight};
 }
 
-inline void fill(S4dScanArgs& a, Call& call, const Tensor& u, const Tensor& log_dt, const Tensor& log_A_real,
+// Whether a backend's scan takes activations in either order of memory.
+template <class Args, class = void>
+struct TakesOrders : std::false_type {};
+template <class Args>
+struct TakesOrders<Args, std::void_t<decltype(Args::order)>> : std::true_type {};
+
+template <class Args>
+Order order_of(const Args& a) {
+  if constexpr (TakesOrders<Args>::value) return a.order;
+  return Order::channels_last;
+}
+
+template <class ScanArgs>
+void fill(ScanArgs& a, Call& call, const Tensor& u, const Tensor& log_dt, const Tensor& log_A_real,
                  const Tensor& A_imag, const Tensor& C, const OptionalTensor& D, const OptionalTensor& lengths,
                  const OptionalTensor& cu_seqlens, const OptionalTensor& initial_state) {
   a.layout = call.layout(lengths, cu_seqlens);
@@ -101,7 +116,9 @@ inline void fill(S4dScanArgs& a, Call& call, const Tensor& u, const Tensor& log_
   a.channels = u.size(2);
   a.modes = A_imag.size(1);
   a.directions = C.size(0);
-  a.u = call.activations(u, "u", a.channels, &a.order);
+  Order order = Order::channels_last;
+  a.u = call.activations(u, "u", a.channels, &order);
+  if constexpr (TakesOrders<ScanArgs>::value) a.order = a.y_order = order;
   a.log_dt = call.parameter(log_dt, "log_dt", {a.channels});
   a.log_A_real = call.parameter(log_A_real, "log_A_real", {a.channels, a.modes});
   a.A_imag = call.parameter(A_imag, "A_imag", {a.channels, a.modes});
@@ -122,8 +139,7 @@ std::tuple<Tensor, Tensor, Tensor> s4d_scan(const Tensor& u, const Tensor& log_d
   typename Backend::Call call(u, "u");
   typename Backend::S4dScanArgs a;
   fill(a, call, u, log_dt, log_A_real, A_imag, C, D, lengths, cu_seqlens, initial_state);
-  a.y_order = a.order;
-  Tensor y = call.output_like(&a.y, "y", u, a.y_order);
+  Tensor y = call.output_like(&a.y, "y", u, order_of(a));
   Tensor final_state = call.output_if(a.directions == 1, &a.final_state, "final_state",
                                       {a.layout.sequences, a.channels, a.modes, 2});
   Tensor checkpoints = call.output_if(save, &a.checkpoints, "checkpoints",
@@ -145,11 +161,13 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor> s4d_scan_back
   a.checkpoints = const_cast<void*>(call.parameter(
       checkpoints, "checkpoints",
       {a.layout.tiles(kScanChunk), a.directions * a.channels * a.modes * 2}));  // only read
-  b.grad_y = call.activations(grad_y, "grad_y", a.channels, &b.grad_order);
+  Order grad_order = Order::channels_last;
+  b.grad_y = call.activations(grad_y, "grad_y", a.channels, &grad_order);
+  if constexpr (TakesOrders<std::decay_t<decltype(a)>>::value) b.grad_order = grad_order;
   STD_TORCH_CHECK(!grad_final_state || a.directions == 1, "grad_final_state needs a single direction");
   b.grad_final_state =
       call.parameter(grad_final_state, "grad_final_state", {a.layout.sequences, a.channels, a.modes, 2});
-  Tensor du = call.output_like(&b.du, "du", u, a.order);
+  Tensor du = call.output_like(&b.du, "du", u, order_of(a));
   Tensor dlog_dt = call.gradient(log_dt, &b.dlog_dt, "dlog_dt");
   Tensor dlog_A_real = call.gradient(log_A_real, &b.dlog_A_real, "dlog_A_real");
   Tensor dA_imag = call.gradient(A_imag, &b.dA_imag, "dA_imag");

@@ -8,8 +8,15 @@
 namespace lyra::cpu {
 
 using lyra::kScanChunk;
-using lyra::S4dScanArgs;  // checkpoints (slots, directions, modes, 2, channels)
-using S4dScanBackwardArgs = S4dScanGradients<S4dScanArgs>;
+
+struct S4dScanArgs : lyra::S4dScanArgs {  // checkpoints (slots, directions, modes, 2, channels)
+  Order order = Order::channels_last;     // of u
+  Order y_order = Order::channels_last;
+};
+
+struct S4dScanBackwardArgs : S4dScanGradients<S4dScanArgs> {  // du lies as u
+  Order grad_order = Order::channels_last;
+};
 
 }  // namespace lyra::cpu
 
