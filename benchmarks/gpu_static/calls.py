@@ -177,7 +177,7 @@ def run_convolution(name: str) -> Callable[..., None]:
         getattr(lk, name)(
             t.activations(t.batch(sequences), points, channels),
             t.weight(channels, count),
-            t.optional(skip, channels),
+            D=t.optional(skip, channels),
             reverse_kernel=t.optional(reverse, channels, count),
             **t.lay(sequences),
         )
