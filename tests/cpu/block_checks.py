@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 
 import pytest
 import torch
@@ -28,21 +28,31 @@ LAYOUTS = ["dense", "padded", "packed"]
 @pytest.fixture(params=native.available_cpu_isas())
 def isa(request: pytest.FixtureRequest) -> Iterator[str]:
     """Runs the test on every instruction set that was built and that this machine has."""
-    before = native.cpu_isa()
-    assert native.set_cpu_isa(request.param)
-    yield request.param
-    native.set_cpu_isa(before)
+    with on_isa(request.param):
+        yield request.param
 
 
 @contextmanager
-def unrounded() -> Iterator[None]:
-    """Runs on an instruction set that multiplies in float32."""
+def on_isa(name: str) -> Iterator[None]:
+    """Runs on one instruction set."""
     before = native.cpu_isa()
-    native.set_cpu_isa("avx512" if before in ROUNDING else before)
+    assert native.set_cpu_isa(name)
     try:
         yield
     finally:
         native.set_cpu_isa(before)
+
+
+def on_some_isa(index: int) -> AbstractContextManager[None]:
+    """Runs on one of the instruction sets, which a drawn number says."""
+    names = native.available_cpu_isas()
+    return on_isa(names[index % len(names)])
+
+
+def unrounded() -> AbstractContextManager[None]:
+    """Runs on an instruction set that multiplies in float32."""
+    now = native.cpu_isa()
+    return on_isa("avx512" if now in ROUNDING else now)
 
 
 @contextmanager

@@ -15,7 +15,7 @@ from .block_checks import (  # noqa: F401
     compute_dtype,
     isa,
     layout,
-    native,
+    on_some_isa,
 )
 
 
@@ -77,14 +77,9 @@ def test_nothing(kind, batch, length):
     isa_index=st.integers(0, 7),
 )
 def test_odd_shapes(kind, batch, length, channels, taps, reverse_taps, skip, isa_index):
-    names = native.available_cpu_isas()
-    before = native.cpu_isa()
-    assert native.set_cpu_isa(names[isa_index % len(names)])
-    try:
+    with on_some_isa(isa_index):
         inputs, rest, lengths = arguments(torch.float32, kind, batch, length, channels, taps, reverse_taps, skip)
         check_op("causal_conv", inputs, rest, lengths)
-    finally:
-        native.set_cpu_isa(before)
 
 
 def test_more_sequences_than_shares():

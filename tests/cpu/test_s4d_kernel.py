@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from lyra_kernels import reference
 
-from .block_checks import SUMMED, error, isa, native, poisoned_outputs  # noqa: F401
+from .block_checks import SUMMED, error, isa, on_some_isa, poisoned_outputs  # noqa: F401
 from .s4d_checks import parameters
 
 DTYPES = [torch.float32, torch.float64]
@@ -65,13 +65,8 @@ def test_lengths_around_ranges_and_segments(length):
     isa_index=st.integers(0, 7),
 )
 def test_odd_shapes(channels, modes, length, isa_index):
-    names = native.available_cpu_isas()
-    before = native.cpu_isa()
-    assert native.set_cpu_isa(names[isa_index % len(names)])
-    try:
+    with on_some_isa(isa_index):
         check_kernel(kernel_arguments(torch.float32, channels, modes), length)
-    finally:
-        native.set_cpu_isa(before)
 
 
 @pytest.mark.parametrize("log_A_real", [-6.0, -0.7, 3.0])

@@ -7,7 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from .block_checks import DTYPES, LAYOUTS, error, isa, layout, native  # noqa: F401
+from .block_checks import DTYPES, LAYOUTS, error, isa, layout, on_some_isa  # noqa: F401
 from .s4d_checks import check_scan, scan, scan_arguments, scan_backward
 
 ENDS = [(1e-4, 1.1e-4), (1e-3, 1e-1), (0.3, 1.0)]  # of the step dt
@@ -71,18 +71,13 @@ def test_no_channels_and_no_modes(channels, modes, directions):
     isa_index=st.integers(0, 7),
 )
 def test_odd_shapes(kind, batch, length, channels, modes, directions, state, skip, isa_index):
-    names = native.available_cpu_isas()
-    before = native.cpu_isa()
-    assert native.set_cpu_isa(names[isa_index % len(names)])
-    try:
+    with on_some_isa(isa_index):
         shape = layout(kind, batch, length)
         check_scan(
             scan_arguments(
                 torch.float32, shape, channels, modes, directions, skip=skip, state=state and directions == 1
             )
         )
-    finally:
-        native.set_cpu_isa(before)
 
 
 @pytest.mark.parametrize("log_A_real", [-6.0, -0.7, 3.0])

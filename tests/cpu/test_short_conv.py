@@ -17,7 +17,7 @@ from .block_checks import (  # noqa: F401
     error,
     isa,
     layout,
-    native,
+    on_some_isa,
 )
 
 
@@ -119,15 +119,10 @@ def test_nothing(kind, batch, length, channels):
     isa_index=st.integers(0, 7),
 )
 def test_odd_shapes(kind, batch, length, channels, width, bias, state, silu, isa_index):
-    names = native.available_cpu_isas()
-    before = native.cpu_isa()
-    assert native.set_cpu_isa(names[isa_index % len(names)])
-    try:
+    with on_some_isa(isa_index):
         inputs, rest, lengths = arguments(torch.float32, kind, batch, length, channels, width, bias, state, silu)
         check_op("short_conv", inputs, rest, lengths, slack=4.0)
         check_channels_first(inputs, rest)
-    finally:
-        native.set_cpu_isa(before)
 
 
 @pytest.mark.parametrize("lie", [torch.clone, first], ids=["contiguous", "channels first"])
