@@ -11,6 +11,7 @@
 #include <type_traits>
 #include <utility>
 
+#include "prefetch.h"
 #include "rows.h"
 
 namespace lyra::cpu::LYRA_ISA {
@@ -135,9 +136,12 @@ class Activations {
     E* p = at(first_row, step > 0 ? token : token - (n - 1), group.first);
     store_across<S>(p, channel_step_, n, group.lanes, step > 0 ? tile : tile + (n - 1) * W, step * W);
   }
-  void prefetch(int64_t first_row, int64_t token, int64_t step, int64_t n, const Group<T>& group) const {
-    if (!across_) return LYRA_ISA::prefetch_rows(at(first_row, token, group.first), step * channels_, n);
-    prefetch_lines(at(first_row, step > 0 ? token : token - (n - 1), group.first), n, group.lanes);
+  // The lines of these, to be asked for in so many calls.
+  LinesAhead lines(int64_t first_row, int64_t token, int64_t step, int64_t n, const Group<T>& group,
+                   int64_t calls) const {
+    const E* p = at(first_row, across_ && step < 0 ? token - (n - 1) : token, group.first);
+    return across_ ? LinesAhead(p, channel_step_ * kBytes, n * kBytes, group.lanes, calls)
+                   : LinesAhead(p, step * channels_ * kBytes, group.lanes * kBytes, n, calls);
   }
 
   // Whole rows of activations that lie channels first, a `stride` apart in the tile.
@@ -168,10 +172,10 @@ class Activations {
     });
   }
 
-  // Has whole rows come to L2 that will be read or written: of channels that are pages apart, the hardware does not see
-  // which lines are next.
-  void prefetch_rows(int64_t first_row, int64_t token, int64_t rows) const {
-    prefetch_lines(at(first_row, token, 0), rows, channels_);
+  // The lines of whole rows; none where rows are one after the other, which the hardware sees.
+  LinesAhead lines(int64_t first_row, int64_t token, int64_t rows, int64_t calls) const {
+    if (!across_) return LinesAhead();
+    return LinesAhead(at(first_row, token, 0), channel_step_ * kBytes, rows * kBytes, channels_, calls);
   }
 
   // Zeros where rows belong to no sequence.
@@ -182,11 +186,8 @@ class Activations {
   }
 
  private:
-  void prefetch_lines(const E* p, int64_t n, int64_t channels) const {
-    constexpr int64_t kLine = 64 / static_cast<int64_t>(sizeof(S));
-    for (int64_t i = 0; i < channels; ++i, p += channel_step_)
-      for (int64_t t = 0; t < n + kLine - 1; t += kLine) __builtin_prefetch(p + std::min(t, n - 1), 0, 2);
-  }
+  static constexpr int64_t kBytes = sizeof(S);
+
   template <class F>
   void for_groups(F&& f) const {
     for (int64_t index = 0; index < groups_of<T>(channels_); ++index) f(Group<T>(index, channels_));

@@ -21,6 +21,12 @@ LYRA_INLINE void load_mask(const GeluGluArgs& args, int64_t sequence, T* mask) {
     for (int64_t c = 0; c < H; ++c) mask[c] = T(1);
 }
 
+// The cache lines of a tile, to be asked for in so many calls.
+template <class E>
+LYRA_INLINE LinesAhead tile_lines(const Activations<E>& x, const Tile& tile, int64_t calls) {
+  return x.lines(tile.first_row, tile.begin, tile.rows(), calls);
+}
+
 // f(t, count): some rows at a time, which stay in L1 from being transposed to being used, as a tile beside z would not.
 constexpr int64_t kSomeRows = 32;
 template <class F>
@@ -29,12 +35,13 @@ LYRA_INLINE void over_rows(int64_t rows, F&& f) {
 }
 
 // a <- gelu(y) mask and, kSlope, slope <- mask gelu'(y), for rows of y, which may be those of a; the padding up to whole
-// panels is zero.
-template <bool kSlope, class S, class T>
+// panels is zero. ask() is called at each row (see LinesAhead).
+template <bool kSlope, class S, class T, class Ask>
 LYRA_INLINE void activate(const S* y, int64_t y_stride, int64_t rows, int64_t channels, const T* mask, T* a, T* slope,
-                          int64_t stride) {
+                          int64_t stride, Ask&& ask) {
   const int64_t width = padded<T>(channels);
   for (int64_t t = 0; t < rows; ++t, y += y_stride, a += stride, slope += kSlope ? stride : 0) {
+    ask();
     const auto apply = [&](int64_t c, Vec<T> x) {
       const Vec<T> m = load(mask + c);
       const Normal<T> n = normal<T>(x);
@@ -47,17 +54,18 @@ LYRA_INLINE void activate(const S* y, int64_t y_stride, int64_t rows, int64_t ch
 }
 
 // The same for a tile of y in either order of memory.
-template <bool kSlope, class S, class T>
+template <bool kSlope, class S, class T, class Ask>
 LYRA_INLINE void activate(const Activations<const S>& y, const Tile& tile, int64_t channels, const T* mask, T* a,
-                          T* slope, int64_t stride) {
+                          T* slope, int64_t stride, Ask&& ask) {
   if (!y.channels_first()) {
-    activate<kSlope, S, T>(y.at(tile.first_row, tile.begin, 0), channels, tile.rows(), channels, mask, a, slope, stride);
+    activate<kSlope, S, T>(y.at(tile.first_row, tile.begin, 0), channels, tile.rows(), channels, mask, a, slope, stride,
+                          ask);
     return;
   }
   over_rows(tile.rows(), [&](int64_t t, int64_t rows) {
     T *to = a + t * stride, *to_slope = kSlope ? slope + t * stride : nullptr;
     y.load_rows(tile.first_row, tile.begin + t, rows, to, stride);
-    activate<kSlope, T, T>(to, stride, rows, channels, mask, to, to_slope, stride);
+    activate<kSlope, T, T>(to, stride, rows, channels, mask, to, to_slope, stride, ask);
   });
 }
 
@@ -114,7 +122,7 @@ void forward_few(const GeluGluArgs& args) {
     load_mask<T>(args, s, mask);
     const int64_t first = args.layout.begin(s), length = args.layout.length(s);
     for (int64_t t = 0; t < length; ++t) {
-      activate<false, S, T>(y, Tile{s, first, length, t, t + 1}, H, mask, a, nullptr, stride);
+      activate<false, S, T>(y, Tile{s, first, length, t, t + 1}, H, mask, a, nullptr, stride, [] {});
       multiply_one<T>(args, a, half, z);
       if (args.residual) residual.load_row(first, t, added);
       gate<T, T, T>(z, 2 * half, half, 1, H, args.residual ? static_cast<T*>(added) : nullptr, 0, a, 0);
@@ -141,10 +149,14 @@ void forward(const GeluGluArgs& args, const Threads& threads) {
       const Tile& tile = tiles[i];
       const int64_t rows = tile.rows();
       load_mask<T>(args, tile.sequence, mask);
-      activate<false, S, T>(y, tile, H, mask, a, nullptr, a_stride);
-      if (out.channels_first()) out.prefetch_rows(tile.first_row, tile.begin, rows);
-      if (y.channels_first() && i + 1 < end)
-        y.prefetch_rows(tiles[i + 1].first_row, tiles[i + 1].begin, tiles[i + 1].rows());
+      LinesAhead result = tile_lines(out, tile, rows), added;
+      if (args.residual) added = tile_lines(residual, tile, rows);
+      LinesAhead next = i + 1 < end ? tile_lines(y, tiles[i + 1], rows) : LinesAhead();
+      activate<false, S, T>(y, tile, H, mask, a, nullptr, a_stride, [&] {
+        result.ask();
+        added.ask();
+        next.ask();
+      });
       linear.multiply(rows, a, a_stride, z, z_stride);
       over_rows(rows, [&](int64_t t, int64_t some) {
         // From here on the tile of a is free for what has to be transposed.
@@ -191,7 +203,13 @@ void backward(const GeluGluBackwardArgs& b, const Threads& threads) {
         const Tile& tile = tiles[i];
         const int64_t rows = tile.rows();
         load_mask<T>(args, tile.sequence, mask);
-        activate<true, S, T>(y, tile, H, mask, a, slope, a_stride);
+        LinesAhead given = tile_lines(grad, tile, rows), result = tile_lines(dy, tile, rows);
+        LinesAhead next = i + 1 < tiles.size() ? tile_lines(y, tiles[i + 1], rows) : LinesAhead();
+        activate<true, S, T>(y, tile, H, mask, a, slope, a_stride, [&] {
+          given.ask();
+          result.ask();
+          next.ask();
+        });
         linear.multiply(rows, a, a_stride, z, z_stride);
         if (grad.channels_first())
           over_rows(rows, [&](int64_t t, int64_t some) {

@@ -118,9 +118,4 @@ inline void add_group(const T* p, int64_t stride, int64_t n, const Group<T>& gro
   for (int64_t t = 0; t < n; ++t)
     store(tile + t * kLanes<T>, load(tile + t * kLanes<T>) + load_lanes(p + t * stride, group.lanes));
 }
-template <class T>
-inline void prefetch_rows(const T* p, int64_t stride, int64_t n) {
-  for (int64_t t = 0; t < n; ++t) __builtin_prefetch(p + t * stride, 0, 2);
-}
-
 }  // namespace lyra::cpu::LYRA_ISA

@@ -8,17 +8,23 @@
 namespace lyra::cpu::LYRA_ISA {
 namespace {
 
-// y (a tile) from u (a tile of n tokens); carries the states over the chunk.
-template <class T>
-void scan_chunk(const T* table, int64_t modes, int64_t n, const T* u, T* state, T* states, T* y) {
+// Calls of ask() in scan_chunk.
+int64_t asking(int64_t modes) { return 1 + 2 * ((modes + kModeGroup - 1) / kModeGroup); }
+
+// y (a tile) from u (a tile of n tokens); carries the states over the chunk. ask() is called between computations.
+template <class T, class Ask>
+void scan_chunk(const T* table, int64_t modes, int64_t n, const T* u, T* state, T* states, T* y, Ask&& ask) {
   constexpr int W = kLanes<T>;
+  ask();
   const int blocks = static_cast<int>(n / kBlock);
   convolve_blocks<T, false>(table + modes * kEntries * kPair<T>, u, (blocks + kColumns - 1) / kColumns * kColumns, y);
   for (int64_t m = 0; m < modes; m += kModeGroup) {
     const int64_t some = modes - m < kModeGroup ? modes - m : kModeGroup;
     const T* entries = table + m * kEntries * kPair<T>;
     carry<T, false>(entries, some, u, blocks, state + m * kPair<T>, states);
+    ask();
     decode<T, false>(entries, some, states, blocks, y);
+    ask();
   }
   for (int64_t t = blocks * kBlock; t < n; ++t) token_forward(table, modes, u + t * W, state, y + t * W);
 }
@@ -29,6 +35,7 @@ void forward(const S4dScanArgs& a, const Threads& threads) {
   constexpr int W = kLanes<T>;
   const Tables<T> tables(a, threads);
   const int64_t sequences = a.layout.sequences, state_size = a.channels * a.modes * 2;
+  const int64_t calls = asking(a.modes);
   const Bands<T> bands(a.channels, sequences, longest_sequence(a.layout) >= kBlock, threads);
   const Activations<const S> input(a.u, a.order, a.layout, a.channels);
   const Activations<S> result(a.y, a.y_order, a.layout, a.channels);
@@ -53,8 +60,13 @@ void forward(const S4dScanArgs& a, const Threads& threads) {
             if (a.checkpoints)
               store_group(checkpoint<T>(a, walk.first_slot + chunk, direction, group), a.channels, 2 * a.modes, group,
                          state_of(slot));
-            load_chunk<S, 1>(input, walk, chunk, group, u);
-            scan_chunk<T>(tables.of(direction, index), a.modes, walk.tokens(chunk), u, state_of(slot), states, y);
+            load_chunk<S>(input, walk, chunk, group, u);
+            LinesAhead next = chunk_lines(input, walk, chunk + 1, group, calls);
+            LinesAhead here = output.lines(walk, chunk, group, calls);
+            scan_chunk<T>(tables.of(direction, index), a.modes, walk.tokens(chunk), u, state_of(slot), states, y, [&] {
+              next.ask();
+              here.ask();
+            });
             output.write(walk, chunk, direction, group, slot, y);
           }
       }

@@ -74,9 +74,14 @@ void backward_tail(const T* table, int64_t done, int64_t n, Workspace<T>& x) {
   }
 }
 
-// du of one chunk of n tokens; `state` holds the states before it, `adjoint` is carried from its end to its start.
-template <class T>
-void backward_chunk(const T* table, int64_t n, Workspace<T>& x) {
+// Calls of ask() in backward_chunk.
+int64_t asking(int64_t modes) { return 1 + 3 * ((modes + kModeGroup - 1) / kModeGroup); }
+
+// du of one chunk of n tokens; `state` holds the states before it, `adjoint` is carried from its end to its start. ask()
+// is called between computations.
+template <class T, class Ask>
+void backward_chunk(const T* table, int64_t n, Workspace<T>& x, Ask&& ask) {
+  ask();
   const int blocks = static_cast<int>(n / kBlock);
   const int64_t done = blocks * kBlock, modes = x.modes;
   const T *u = x.u, *g = x.g, *local = table + modes * kEntries * kPair<T>;
@@ -89,11 +94,14 @@ void backward_chunk(const T* table, int64_t n, Workspace<T>& x) {
     const T* entries = table + m * kEntries * kPair<T>;
     T *states = x.states, *adjoints = x.adjoints;
     carry<T, false>(entries, some, u, blocks, x.state + m * kPair<T>, states);
+    ask();
     carry<T, true>(entries, some, g, blocks, x.adjoint + m * kPair<T>, adjoints);
+    ask();
     for (int64_t i = 0; i < some; ++i)
       add_block_sums(states + i * kStates<T>, adjoints + i * kStates<T>, u, g, blocks,
                      x.sums + (m + i) * kSums * kPair<T>);
     decode<T, true>(entries, some, adjoints, blocks, x.du);
+    ask();
   }
 }
 
@@ -105,7 +113,7 @@ void backward_sequence(const S4dScanBackwardArgs& b, const Tables<Compute<S>>& t
   const S4dScanArgs& a = b.forward;
   const Activations<const S> u(a.u, a.order, a.layout, a.channels);
   const Activations<const S> grad_y(b.grad_y, b.grad_order, a.layout, a.channels);
-  const int64_t state_size = a.channels * a.modes * 2;
+  const int64_t state_size = a.channels * a.modes * 2, calls = asking(a.modes);
   for (int64_t direction = 0; direction < a.directions; ++direction) {
     const T* final_state = static_cast<const T*>(b.grad_final_state);
     if (final_state) final_state += sequence * state_size;
@@ -121,11 +129,23 @@ void backward_sequence(const S4dScanBackwardArgs& b, const Tables<Compute<S>>& t
         x.select(slot, direction);
         const T* states = checkpoint<T>(a, walk.first_slot + chunk, direction, group);
         load_group(states, a.channels, 2 * a.modes, group, x.state);
-        if (chunk > 0)
-          prefetch_rows(states - a.directions * a.modes * 2 * a.channels, a.channels, 2 * a.modes);
-        load_chunk<S, -1>(u, walk, chunk, group, x.u);
-        load_chunk<S, -1>(grad_y, walk, chunk, group, x.g);
-        backward_chunk(tables.of(direction, index), walk.tokens(chunk), x);
+        load_chunk<S>(u, walk, chunk, group, x.u);
+        load_chunk<S>(grad_y, walk, chunk, group, x.g);
+        LinesAhead next_u = chunk_lines(u, walk, chunk - 1, group, calls);
+        LinesAhead next_g = chunk_lines(grad_y, walk, chunk - 1, group, calls);
+        LinesAhead next_states;
+        if (chunk > 0) {
+          constexpr int64_t kBytes = sizeof(T);
+          next_states = LinesAhead(checkpoint<T>(a, walk.first_slot + chunk - 1, direction, group), a.channels * kBytes,
+                              group.lanes * kBytes, 2 * a.modes, calls);
+        }
+        LinesAhead here = output.lines(walk, chunk, group, calls);
+        backward_chunk(tables.of(direction, index), walk.tokens(chunk), x, [&] {
+          next_u.ask();
+          next_g.ask();
+          next_states.ask();
+          here.ask();
+        });
         output.write(walk, chunk, direction, group, slot, x.du);
       }
       if (++x.pending[direction] == kFlushEvery) x.flush(direction, last - first, sums, stride);

@@ -48,17 +48,23 @@ struct Walk {
   int64_t token(int64_t chunk) const { return first_token + step * chunk * kChunk; }  // the first that is visited
 };
 
-// Rows of a chunk that encode() may touch beyond the real ones are zero. Asks for the rows of chunk + Ahead (1 or -1),
-// which are a stride apart, so that they come while this chunk is computed.
-template <class S, int Ahead>
+// Rows of a chunk that encode() may touch beyond the real ones are zero.
+template <class S>
 inline void load_chunk(const Activations<const S>& x, const Walk& walk, int64_t chunk, const Group<Compute<S>>& group,
                        Compute<S>* tile) {
   constexpr int W = kLanes<Compute<S>>;
-  const int64_t n = walk.tokens(chunk), next = chunk + Ahead;
+  const int64_t n = walk.tokens(chunk);
   x.load(walk.first_row, walk.token(chunk), walk.step, n, group, tile);
   zero(tile + n * W, (kChunk - n) * W);
-  if (next >= 0 && next < walk.chunks())
-    x.prefetch(walk.first_row, walk.token(next), walk.step, walk.tokens(next), group);
+}
+// The lines of a chunk, so that they come while another is computed; none where there is no such chunk. Of a band's rows
+// most come unasked, and more calls than one cost more than waiting for the others.
+template <class E>
+inline LinesAhead chunk_lines(const Activations<E>& x, const Walk& walk, int64_t chunk,
+                         const Group<Compute<std::remove_const_t<E>>>& group, int64_t calls) {
+  if (chunk < 0 || chunk >= walk.chunks()) return LinesAhead();
+  return x.lines(walk.first_row, walk.token(chunk), walk.step, walk.tokens(chunk), group,
+                 x.channels_first() ? calls : 1);
 }
 
 // Where a direction leaves its result, and where the second finds that of the first: the output itself, or for
@@ -91,6 +97,11 @@ class Output {
       else
         out_.store(walk.first_row, token, walk.step, n, group, tile);
     }
+  }
+
+  // What write() will touch, to be asked for in so many calls; none where the hardware sees it coming.
+  LinesAhead lines(const Walk& walk, int64_t chunk, const Group<T>& group, int64_t calls) const {
+    return out_.channels_first() ? chunk_lines(out_, walk, chunk, group, calls) : LinesAhead();
   }
 
  private:
