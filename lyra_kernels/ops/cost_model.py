@@ -7,12 +7,15 @@ modes, in multiply-adds:
 way    per sequence                                           once per call
 ====== =====================================================  ==========================
 direct ``H L^2 / 2``                                          the kernel: ``6 H M L``
-scan   ``6 H M L``
-fft    ``H L log2(2 L)``, with a rate of its own              the kernel: ``6 H M L``
+scan   ``H L (6 M + 64)``, whose 64 is what moving a token
+       costs
+fft    ``H L log2(2 L)``, with a rate of its own, up to       the kernel: ``6 H M L``
+       twice as much where its tiles leave the cache
 ====== =====================================================  ==========================
 
-A training step multiplies all of them by nearly the same factor, so that one choice serves both. With a kernel of
-fewer taps the direct way takes a multiply-add for each token and tap in its reach.
+They are a training step's, whose scan takes four to five times as long as a forward pass and whose other ways three to
+four times, so that where a forward pass alone is about as fast either way a layer does not scan. With a kernel of fewer
+taps the direct way takes a multiply-add for each token and tap in its reach.
 
 On GPUs a rule that an H200 gave: the scan. At the shapes that were measured, 64 x 128 to 1 x 131,072 tokens, forward
 and training, fp32 and bf16, it was as fast as the fastest of the others, or up to five times faster (but CUDA C++ in
@@ -46,7 +49,7 @@ class Why(enum.Enum):
 
 @dataclass(frozen=True)
 class Constants:
-    """Nanoseconds per unit of the table above, one thread, float32; only their ratios matter."""
+    """Nanoseconds per unit of the table above, of a training step on one thread in float32; only their ratios matter."""
 
     direct: float
     scan: float
@@ -54,15 +57,19 @@ class Constants:
     kernel: float
 
 
-CPU = Constants(direct=0.0247, scan=0.04, fft=0.91, kernel=0.072)
+CPU = Constants(direct=0.106, scan=0.08, fft=1.1, kernel=0.173)
+
+
+UNCACHED = 1 << 14
+"""Tokens of a sequence whose transform is too large for a second-level cache."""
 
 
 def units(batch: int, length: int, modes: int, directions: int = 1) -> dict[str, float]:
     """Multiply-adds per channel of each part, as in the table above."""
     return {
         "direct": batch * length * (length + 1) / 2 * directions,
-        "scan": batch * length * 6 * modes * directions,
-        "fft": batch * length * math.log2(2 * max(length, 1)),
+        "scan": batch * length * (6 * modes + 64) * directions,
+        "fft": batch * length * math.log2(2 * max(length, 1)) * (1 + (min(length, UNCACHED) / UNCACHED) ** 2),
         "kernel": 6 * modes * length * directions,
     }
 
@@ -85,7 +92,7 @@ def choose(batch: int, length: int, modes: int, directions: int = 1, constants: 
     return min(predicted, key=lambda name: predicted[name])
 
 
-FEW_TAPS = 256
+FEW_TAPS = 64
 """Up to which a direct convolution is cheaper than transforms on a CPU, whatever the length, of both kernels together:
 ``direct`` of so many a token is less than ``fft`` already where sequences are no longer than that."""
 

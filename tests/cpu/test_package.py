@@ -88,7 +88,7 @@ def test_decomposed(tmp_path, run):
 
 
 @pytest.mark.full
-def test_an_op_without_a_kernel_in_cpp(tmp_path, run):
-    _, package = compiled(tmp_path, plain=False, algorithm="fft")
-    said = run(package, native.MODULE.__file__)
-    assert said.returncode == 1 and "lyra::fft_conv has no kernel in C++: export the model with" in said.stderr
+@pytest.mark.parametrize("algorithm", ["fft", "direct"])
+def test_other_algorithms(tmp_path, run, algorithm):
+    model, package = compiled(tmp_path, plain=False, algorithm=algorithm)
+    assert_same(model, run(package, native.MODULE.__file__))

@@ -42,8 +42,8 @@ def test_nothing_to_do_is_no_trouble(batch, length):
 @pytest.mark.parametrize("modes", [1, 8, 32, 512])
 @pytest.mark.parametrize("batch", [2, 64])
 def test_direct_gives_way_to_the_scan_where_their_costs_meet(batch, modes):
-    # batch L (L + 1) / 2 + 6 M L = 6 batch M L  at  L + 1 = 12 M (batch - 1) / batch
-    meeting = 12 * modes * (batch - 1) / batch - 1
+    # batch L (L + 1) / 2 + 6 M L = batch L (6 M + 64)  at  L + 1 = 12 M (batch - 1) / batch + 128
+    meeting = 12 * modes * (batch - 1) / batch + 127
     below, above = math.floor(meeting - 1e-9), math.floor(meeting) + 1
     cheap_fft = cost_model.Constants(direct=1.0, scan=1.0, fft=1e9, kernel=1.0)
     if below >= 1:
@@ -52,13 +52,20 @@ def test_direct_gives_way_to_the_scan_where_their_costs_meet(batch, modes):
 
 
 def test_the_transform_wins_where_modes_outnumber_its_stages():
-    # 6 batch M L against batch L log2(2 L) + 6 M L
+    # batch L (6 M + 64) against 10 batch L log2(2 L) (1 + (L / 2^14)^2) + 6 M L
     batch, length = 4, 4096
-    stages = math.log2(2 * length)
-    meeting = batch * stages / (6 * (batch - 1))
-    never = cost_model.Constants(direct=1e9, scan=1.0, fft=1.0, kernel=1.0)
+    stages = math.log2(2 * length) * (1 + 1 / 16)
+    meeting = batch * (10 * stages - 64) / (6 * (batch - 1))
+    never = cost_model.Constants(direct=1e9, scan=1.0, fft=10.0, kernel=1.0)
     assert cost_model.choose(batch, length, math.floor(meeting), constants=never) == "scan"
     assert cost_model.choose(batch, length, math.floor(meeting) + 1, constants=never) == "fft"
+
+
+def test_a_stage_of_a_large_transform_costs_twice_as_much():
+    def stage(length):
+        return cost_model.units(1, length, 7)["fft"] / length / math.log2(2 * length)
+
+    assert stage(16) == pytest.approx(1, rel=1e-5) and stage(2**14) == stage(2**20) == 2
 
 
 def test_a_second_direction_doubles_all_but_the_transform():
@@ -103,7 +110,8 @@ def test_a_card_is_asked_about_as_a_card(monkeypatch):
 @pytest.mark.parametrize(
     ("tokens", "sequences", "expected"),
     [
-        (2048, 8, ("direct", Why.COSTS, (8, 256))),
+        (1024, 8, ("direct", Why.COSTS, (8, 128))),
+        (2048, 8, ("fft", Why.COSTS, (8, 256))),
         (2056, 8, ("scan", Why.LONG_PACKED, None)),
         (250, 1, ("scan", Why.COSTS, (1, 250))),
         (0, 0, ("direct", Why.COSTS, (1, 0))),

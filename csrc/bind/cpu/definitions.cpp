@@ -2,18 +2,11 @@
 //
 // In Python lyra_kernels/schemas.py defines them, compiled library or not; a test compares the two. Backward ops are left
 // out, since no package holds one.
-#include <dlfcn.h>
-
 #include "bind/call.h"
+#include "bind/in_python.h"
 
 namespace lyra::binding {
 namespace {
-
-bool in_python() {
-  using IsInitialized = int (*)();
-  const auto initialized = reinterpret_cast<IsInitialized>(dlsym(RTLD_DEFAULT, "Py_IsInitialized"));
-  return initialized && initialized();
-}
 
 constexpr const char* kSchemas[] = {
     "rms_norm(Tensor x, Tensor? weight, float eps) -> Tensor",
@@ -42,27 +35,10 @@ constexpr const char* kSchemas[] = {
     "bool add_input, bool save) -> (Tensor, Tensor, Tensor, Tensor)",
 };
 
-// Ops whose kernel for CPUs is written in Python.
-constexpr char kFftConv[] = "fft_conv", kGatedFftConv[] = "gated_fft_conv", kS4dFft[] = "s4d_fft";
-
-template <const char* name>
-void refuse(StableIValue*, uint64_t, uint64_t) {
-  STD_TORCH_CHECK(false, "lyra::", name, " has no kernel in C++: export the model with algorithm=\"scan\", or compile ",
-                  "program.run_decompositions(lk.decompositions())");
-}
-
 }  // namespace
 }  // namespace lyra::binding
 
 STABLE_TORCH_LIBRARY_FRAGMENT(lyra, m) {
   if (lyra::binding::in_python()) return;
   for (const char* schema : lyra::binding::kSchemas) m.def(schema);
-}
-
-STABLE_TORCH_LIBRARY_IMPL(lyra, CPU, m) {
-  using namespace lyra::binding;
-  if (in_python()) return;
-  m.impl(kFftConv, &refuse<kFftConv>);
-  m.impl(kGatedFftConv, &refuse<kGatedFftConv>);
-  m.impl(kS4dFft, &refuse<kS4dFft>);
 }

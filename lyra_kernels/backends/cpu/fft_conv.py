@@ -1,10 +1,10 @@
-"""``fft_conv``, ``gated_fft_conv`` and their backwards on CPUs: torch's real transforms, in cache what is between.
+"""``fft_conv``, ``gated_fft_conv`` and their backwards on CPUs: in C++, or by PyTorch's transforms of few channels.
 
-Per sequence and channel: y = irfft(rfft(u) rfft(k)), with k the kernel by lags, the reverse kernel at its far end and D
-added at lag 0. What makes it faster than the plain formula, its backward about twice:
+The C++ kernels transform as many channels at once as a vector has lanes (csrc/cpu/fft.h). One to three channels would
+leave most lanes empty, and take up to four times as long as PyTorch's real transforms of one row after the other. How
+those are used here:
 
-* work goes slab by slab, a few sequences or channels that fit in the second-level cache, so that spectra never travel
-  to memory;
+* work goes slab by slab, a few sequences that fit in the second-level cache, so that spectra never travel to memory;
 * a slab is filled as (channels, points) straight from the activations, which lie as (B, L, H) or as (B, H, L), each
   for itself; padding is left out, and products with gates are made on the way in and out;
 * transforms have the next length with small factors that no lag wraps around in, never a prime times two;
@@ -23,6 +23,9 @@ from torch import Tensor
 
 from ...layout import compute_dtype
 from ...schemas import absent
+
+FEW_CHANNELS = 3
+"""Up to which PyTorch's transforms are taken."""
 
 _SLAB = 1 << 18  # points of all rows of a slab: 1 MB of float32
 _ROWS = 64  # of a slab at least, as MKL prepares transforms anew for each, which takes as long as 15 of them,
@@ -77,21 +80,20 @@ def _spans(u: Tensor, lengths: Tensor | None, cu_seqlens: Tensor | None) -> list
 
 @dataclass
 class _Slab:
-    """Some sequences, whole neighbouring rows of the batch where `together`, and a range of channels."""
+    """Some sequences, whole neighbouring rows of the batch where `together`."""
 
     spans: list[_Span]
-    channels: slice
     together: bool
 
     def _rows(self, x: Tensor) -> Iterator[tuple[slice, Tensor]]:
         """(place in the slab, (sequences, channels, length) view of activations), the same for all activations."""
         if self.together:
             first = self.spans[0].row
-            yield slice(None), x[first : first + len(self.spans), :, self.channels].transpose(1, 2)
+            yield slice(None), x[first : first + len(self.spans)].transpose(1, 2)
             return
         for i, span in enumerate(self.spans):
             tokens = slice(span.first, span.first + span.length)
-            yield slice(i, i + 1), x[span.row, tokens, self.channels].t().unsqueeze(0)
+            yield slice(i, i + 1), x[span.row, tokens].t().unsqueeze(0)
 
     def spectrum(self, x: Tensor, gate: Tensor | None, tile: Tensor) -> Tensor:
         """rfft of the slab's rows of x, times the gate's, (sequences, channels, points // 2 + 1).
@@ -99,7 +101,7 @@ class _Slab:
         Args:
             tile: ``(sequences, channels, points)`` or more; zero beyond the longest sequence, and left so.
         """
-        tile = tile[: len(self.spans), : self.channels.stop - self.channels.start]
+        tile = tile[: len(self.spans)]
         if not self.together:
             tile.zero_()
         gates = _none() if gate is None else self._rows(gate)
@@ -179,13 +181,10 @@ class _Plan:
         channels = u.shape[2]
         rows = max(_SLAB, min(_ROWS * self.points, _LARGEST)) // self.points
         at_once = min(max(rows // channels, 1), max(len(spans), 1))
-        width = channels if at_once > 1 else max(min(rows, channels), min(channels, 16))
-        tile = u.new_empty((at_once, width, self.points), dtype=compute_dtype(u))
+        tile = u.new_empty((at_once, channels, self.points), dtype=compute_dtype(u))
         tile[..., self.longest :] = 0.0
-        for first_channel in range(0, channels, width):
-            for first in range(0, len(spans), at_once):
-                some = slice(first_channel, min(first_channel + width, channels))
-                yield _Slab(spans[first : first + at_once], some, self.dense), tile
+        for first in range(0, len(spans), at_once):
+            yield _Slab(spans[first : first + at_once], self.dense), tile
 
 
 def gated_fft_conv(
@@ -199,13 +198,17 @@ def gated_fft_conv(
     cu_seqlens: Tensor | None,
 ) -> Tensor:
     """The dispatcher op ``lyra::gated_fft_conv``; arguments as in :func:`lyra_kernels.reference.gated_fft_conv`."""
+    if u.shape[2] > FEW_CHANNELS:
+        return torch.ops.lyra_cpu.gated_fft_conv.default(
+            u, kernel, reverse_kernel, D, pregate, postgate, lengths, cu_seqlens
+        )
     y = torch.empty_like(u) if lengths is None else torch.zeros_like(u)
     plan = _Plan.of(u, kernel, reverse_kernel, lengths, cu_seqlens)
     if u.numel() == 0:
         return y
     factor = plan.kernel_spectrum(kernel, reverse_kernel, D)
     for slab, tile in plan.slabs(u):
-        spectrum = slab.spectrum(u, pregate, tile).mul_(factor[slab.channels])
+        spectrum = slab.spectrum(u, pregate, tile).mul_(factor)
         slab.write(torch.fft.irfft(spectrum, n=plan.points), postgate, y)
     return y
 
@@ -227,6 +230,10 @@ def gated_fft_conv_backward(
     correlation of g with the kernel, and that of lag l is ``sum_t g_{t+l} (u pregate)_t``: conjugate products of
     spectra, the second summed over the batch before its one inverse. What the postgate was multiplied by is made again.
     """
+    if u.shape[2] > FEW_CHANNELS:
+        return torch.ops.lyra_cpu.gated_fft_conv_backward.default(
+            grad, u, kernel, reverse_kernel, D, pregate, postgate, lengths, cu_seqlens
+        )
     new = torch.empty_like if lengths is None else torch.zeros_like
     du = new(u)
     dpre, dpost = (absent(u) if gate is None else new(gate) for gate in (pregate, postgate))
@@ -241,11 +248,11 @@ def gated_fft_conv_backward(
     for slab, tile in plan.slabs(u):
         spectrum = slab.spectrum(u, pregate, tile)
         if postgate is not None:
-            convolved = torch.fft.irfft(spectrum * factor[slab.channels], n=plan.points)
+            convolved = torch.fft.irfft(spectrum * factor, n=plan.points)
             slab.write(convolved, grad, dpost)
         grad_spectrum = slab.spectrum(grad, postgate, tile)
-        total[slab.channels] += spectrum.conj_physical_().mul_(grad_spectrum).sum(0)
-        correlated = torch.fft.irfft(grad_spectrum.mul_(conjugate[slab.channels]), n=plan.points)
+        total += spectrum.conj_physical_().mul_(grad_spectrum).sum(0)
+        correlated = torch.fft.irfft(grad_spectrum.mul_(conjugate), n=plan.points)
         if pregate is not None:
             slab.write(correlated, u, dpre)
         slab.write(correlated, pregate, du)
