@@ -49,7 +49,7 @@ class Why(enum.Enum):
 
 @dataclass(frozen=True)
 class Constants:
-    """Nanoseconds per unit of the table above, of a training step on one thread in float32; only their ratios matter."""
+    """Nanoseconds per unit of the table above: a training step's, one thread, float32; only their ratios matter."""
 
     direct: float
     scan: float
