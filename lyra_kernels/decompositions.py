@@ -194,7 +194,7 @@ def _s4d_fft(u, log_dt, log_A_real, A_imag, C, D, lengths, cu_seqlens):
 
 
 def _s4d_block(
-    x, norm_weight, log_dt, log_A_real, A_imag, C, D, weight, bias, mask, lengths, cu_seqlens, eps, add_input
+    x, log_dt, log_A_real, A_imag, C, D, weight, bias, norm_weight, mask, lengths, cu_seqlens, eps, add_input
 ):
     x = without_padding(x, lengths)
     z = x if norm_weight is None else _rms_norm(x, norm_weight, eps)

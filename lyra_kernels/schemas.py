@@ -230,13 +230,13 @@ def _fake_s4d_scan(u, log_dt, log_A_real, A_imag, C, D, lengths, cu_seqlens, ini
     return torch.empty_like(u), u.new_empty(state, dtype=dtype), u.new_empty(kept, dtype=dtype)
 
 
-def _fake_s4d_block(x, norm_weight, log_dt, log_A_real, A_imag, C, D, weight, bias, mask, lengths, cu_seqlens, *rest):
+def _fake_s4d_block(u, log_dt, log_A_real, A_imag, C, D, weight, bias, norm_weight, mask, lengths, cu_seqlens, *rest):
     save = rest[-1]
     states = C.shape[0] * log_A_real.numel() * 2
-    kept = (_checkpoints(x, cu_seqlens), states) if save else (0,)
-    flat = x.new_empty((x.numel() if save else 0,))
-    normalized = flat if norm_weight is not None else x.new_empty((0,))
-    return torch.empty_like(x), normalized, torch.empty_like(flat), x.new_empty(kept, dtype=compute_dtype(x))
+    kept = (_checkpoints(u, cu_seqlens), states) if save else (0,)
+    flat = u.new_empty((u.numel() if save else 0,))
+    normalized = flat if norm_weight is not None else u.new_empty((0,))
+    return torch.empty_like(u), normalized, torch.empty_like(flat), u.new_empty(kept, dtype=compute_dtype(u))
 
 
 CONTRACTS = {
@@ -285,7 +285,7 @@ CONTRACTS = {
         ),
         Contract(
             "s4d_block",
-            [*_activation("x"), *_parameters("norm_weight?"), *_MODES, *_parameters("D?", "weight", "bias?"),
+            [*_activation("u"), *_MODES, *_parameters("D?", "weight", "bias?", "norm_weight?"),
              *_of(Role.MASK)("mask?"), *_ROWS, *_EPS, Argument("bool", "add_input", Role.OPTION),
              Argument("bool", "save", Role.SAVE)],
             _fake_s4d_block,

@@ -120,8 +120,7 @@ def s4d_fft_backward(
 
 def s4d_block(
     ops: Lookup,
-    x: Tensor,
-    norm_weight: Tensor | None,
+    u: Tensor,
     log_dt: Tensor,
     log_A_real: Tensor,
     A_imag: Tensor,
@@ -129,6 +128,7 @@ def s4d_block(
     D: Tensor | None,
     weight: Tensor,
     bias: Tensor | None,
+    norm_weight: Tensor | None,
     mask: Tensor | None,
     lengths: Tensor | None,
     cu_seqlens: Tensor | None,
@@ -137,19 +137,18 @@ def s4d_block(
     save: bool,
 ) -> tuple[Tensor, ...]:
     """The dispatcher op ``lyra::s4d_block``; arguments as in :func:`lyra_kernels.reference.s4d_block`."""
-    z = x if norm_weight is None else ops("rms_norm")(x, norm_weight, eps)
+    z = u if norm_weight is None else ops("rms_norm")(u, norm_weight, eps)
     y, _, checkpoints = ops("s4d_scan")(z, log_dt, log_A_real, A_imag, C, D, lengths, cu_seqlens, None, save)
-    out = ops("gelu_glu")(y, weight, bias, mask, x if add_input else None, lengths, cu_seqlens)
+    out = ops("gelu_glu")(y, weight, bias, mask, u if add_input else None, lengths, cu_seqlens)
     if not save:
-        return out, x.new_empty(0), x.new_empty(0), checkpoints
-    return out, x.new_empty(0) if norm_weight is None else z.view(-1), y.reshape(-1), checkpoints
+        return out, u.new_empty(0), u.new_empty(0), checkpoints
+    return out, u.new_empty(0) if norm_weight is None else z.view(-1), y.reshape(-1), checkpoints
 
 
 def s4d_block_backward(
     ops: Lookup,
     grad: Tensor,
-    x: Tensor,
-    norm_weight: Tensor | None,
+    u: Tensor,
     log_dt: Tensor,
     log_A_real: Tensor,
     A_imag: Tensor,
@@ -157,6 +156,7 @@ def s4d_block_backward(
     D: Tensor | None,
     weight: Tensor,
     bias: Tensor | None,
+    norm_weight: Tensor | None,
     mask: Tensor | None,
     lengths: Tensor | None,
     cu_seqlens: Tensor | None,
@@ -166,16 +166,16 @@ def s4d_block_backward(
     convolved: Tensor,
     checkpoints: Tensor,
 ) -> tuple[Tensor, ...]:
-    """The dispatcher op ``lyra::s4d_block_backward``: gradients of x, the norm, the modes, C, D, weight and bias."""
-    z = x if norm_weight is None else normalized.view(x.shape)
-    y = convolved.view(x.shape)
+    """The dispatcher op ``lyra::s4d_block_backward``: gradients of u, the modes, C, D, weight, bias and the norm."""
+    z = u if norm_weight is None else normalized.view(u.shape)
+    y = convolved.view(u.shape)
     dy, d_weight, d_bias = ops("gelu_glu_backward")(grad, y, weight, bias, mask, lengths, cu_seqlens)
     modes = (log_dt, log_A_real, A_imag, C)
     dz, *d_modes, d_D, _ = ops("s4d_scan_backward")(dy, None, z, *modes, D, lengths, cu_seqlens, None, checkpoints)
     if norm_weight is None:
-        dx, d_norm = dz, absent(x)
+        du, d_norm = dz, absent(u)
     else:
-        dx, d_norm = ops("rms_norm_backward")(dz, without_padding(x, lengths, 1.0), norm_weight, eps)
+        du, d_norm = ops("rms_norm_backward")(dz, without_padding(u, lengths, 1.0), norm_weight, eps)
     if add_input:
-        dx = dx + without_padding(grad, lengths)
-    return dx, d_norm, *d_modes, d_D, d_weight, d_bias
+        du = du + without_padding(grad, lengths)
+    return du, *d_modes, d_D, d_weight, d_bias, d_norm

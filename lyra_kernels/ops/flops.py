@@ -125,7 +125,7 @@ def _s4d_fft_backward(
 
 
 def _s4d_block(
-    x: Shape, norm: Any, log_dt: Shape, log_A_real: Shape, A_imag: Shape, C: Shape, D: Any, weight: Shape, *rest: Any
+    x: Shape, log_dt: Shape, log_A_real: Shape, A_imag: Shape, C: Shape, D: Any, weight: Shape, *rest: Any
 ) -> int:
     return _s4d_scan(x, log_dt, log_A_real, A_imag, C) + _gelu_glu(x, weight)
 

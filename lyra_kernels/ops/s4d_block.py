@@ -61,11 +61,11 @@ def s4d_block(
     modes = _checks.parameters(compute_dtype(u), log_dt, log_A_real, A_imag, C, D)
     C = modes[3] if bidirectional else modes[3].unsqueeze(0)
     mask = None if mask is None else mask.detach()
-    norm_weight, *tail = _checks.parameters(compute_dtype(u), norm_weight, weight, bias, mask)
+    tail = _checks.parameters(compute_dtype(u), weight, bias, norm_weight, mask)
     if not u.is_contiguous():
         plain = norm_weight is None
         u = laid_out("s4d_block", backends.forced(), u, first=not add_input) if plain else u.contiguous()
-    args: list[Any] = [u, norm_weight, *modes[:3], C, modes[4], *tail, lengths, cu_seqlens]
+    args: list[Any] = [u, *modes[:3], C, modes[4], *tail, lengths, cu_seqlens]
     return as_tuple(s4d_block_op(*args, _checks.epsilon(eps), add_input, saves(args)))[0]
 
 

@@ -11,8 +11,7 @@ from .s4d import s4d_scan
 
 
 def s4d_block(
-    x: Tensor,
-    norm_weight: Tensor | None,
+    u: Tensor,
     log_dt: Tensor,
     log_A_real: Tensor,
     A_imag: Tensor,
@@ -20,27 +19,28 @@ def s4d_block(
     D: Tensor | None,
     weight: Tensor,
     bias: Tensor | None,
+    norm_weight: Tensor | None,
     mask: Tensor | None,
     lengths: Tensor | None,
     cu_seqlens: Tensor | None,
     eps: float,
     add_input: bool,
 ) -> Tensor:
-    """``tail(S4D(norm(x)))``, plus ``x`` where ``add_input``.
+    """``tail(S4D(norm(u)))``, plus ``u`` where ``add_input``.
 
     Args:
-        x: ``(B, L, H)``, or ``(1, T, H)`` with ``cu_seqlens``.
-        norm_weight: ``(H,)`` of the RMS norm; None for no norm.
+        u: ``(B, L, H)``, or ``(1, T, H)`` with ``cu_seqlens``.
         log_dt, log_A_real, A_imag, C, D: see :func:`s4d_scan`.
         weight, bias, mask: see :func:`gelu_glu`.
+        norm_weight: ``(H,)`` of the RMS norm; None for no norm.
         lengths: ``(B,)`` or None.
         cu_seqlens: ``(S + 1,)`` or None.
         eps: of the norm.
 
     Returns:
-        Like ``x``, zero at padded positions.
+        Like ``u``, zero at padded positions.
     """
-    x = without_padding(x, lengths)
-    z = x if norm_weight is None else rms_norm(x, norm_weight, eps)
+    u = without_padding(u, lengths)
+    z = u if norm_weight is None else rms_norm(u, norm_weight, eps)
     y, _ = s4d_scan(z, log_dt, log_A_real, A_imag, C, D, lengths, cu_seqlens, None)
-    return gelu_glu(y, weight, bias, mask, x if add_input else None, lengths, cu_seqlens)
+    return gelu_glu(y, weight, bias, mask, u if add_input else None, lengths, cu_seqlens)

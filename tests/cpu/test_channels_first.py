@@ -82,7 +82,7 @@ def block(u, grad, batch, directions):
     dtype, channels = torch.promote_types(u.dtype, torch.float32), u.shape[2]
     spectrum = modes(channels, directions, dtype)
     weights = [(torch.randn(*shape) / 4).to(dtype) for shape in ((2 * channels, channels), (2 * channels,))]
-    args = [None, *spectrum, *weights, None, *batch, 1e-6, directions == 2]
+    args = [*spectrum, *weights, None, None, *batch, 1e-6, directions == 2]
 
     def run(u, grad, other, way):
         out, *kept = OPS.s4d_block(u, *args, True)

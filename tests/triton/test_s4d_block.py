@@ -38,11 +38,11 @@ def check(device, batch, length, channels, modes=3, *, dtype=torch.float32, norm
     sequences = batch if cu_seqlens is None else len(cu_seqlens) - 1
     args = [
         torch.randn(batch, length, channels).to(dtype) * 2,
-        torch.rand(channels) + 0.5 if norm else None,
         *parameters(channels, modes, directions=directions),
         torch.randn(channels) if D else None,
         torch.randn(2 * channels, channels) / channels**0.5,
         torch.randn(2 * channels) if bias else None,
+        torch.rand(channels) + 0.5 if norm else None,
         (torch.rand(sequences, channels) > 0.3).float() / 0.7 if mask else None,
         lengths,
         cu_seqlens,
@@ -77,7 +77,7 @@ def check(device, batch, length, channels, modes=3, *, dtype=torch.float32, norm
         assert gradient.dtype == args[i].dtype and (gradient.is_contiguous() or (channels_first and i == 0))
         terms = None
         if CONTRACT.arguments[i].name == "log_dt":
-            terms = terms_of_log_dt(exact[4], *(expected[j] for j in (2, 3, 4)))
+            terms = terms_of_log_dt(exact[3], *(expected[j] for j in (1, 2, 3)))
         error = relative_error(gradient, expected[i], terms)
         assert error <= limit(other, expected[i], terms), f"gradient {i}: {error}"
     if lengths is not None:

@@ -30,8 +30,8 @@ constexpr const char* kSchemas[] = {
     "Tensor? cu_seqlens) -> Tensor",
     "s4d_scan(Tensor u, Tensor log_dt, Tensor log_A_real, Tensor A_imag, Tensor C, Tensor? D, Tensor? lengths, "
     "Tensor? cu_seqlens, Tensor? initial_state, bool save) -> (Tensor, Tensor, Tensor)",
-    "s4d_block(Tensor x, Tensor? norm_weight, Tensor log_dt, Tensor log_A_real, Tensor A_imag, Tensor C, "
-    "Tensor? D, Tensor weight, Tensor? bias, Tensor? mask, Tensor? lengths, Tensor? cu_seqlens, float eps, "
+    "s4d_block(Tensor u, Tensor log_dt, Tensor log_A_real, Tensor A_imag, Tensor C, Tensor? D, Tensor weight, "
+    "Tensor? bias, Tensor? norm_weight, Tensor? mask, Tensor? lengths, Tensor? cu_seqlens, float eps, "
     "bool add_input, bool save) -> (Tensor, Tensor, Tensor, Tensor)",
 };
 

@@ -9,9 +9,9 @@ namespace {
 Tensor flat(const Tensor& t) { return torch::stable::view(t, {t.numel()}); }
 
 std::tuple<Tensor, Tensor, Tensor, Tensor> s4d_block(
-    const Tensor& x, const OptionalTensor& norm_weight, const Tensor& log_dt, const Tensor& log_A_real,
+    const Tensor& x, const Tensor& log_dt, const Tensor& log_A_real,
     const Tensor& A_imag, const Tensor& C, const OptionalTensor& D, const Tensor& weight, const OptionalTensor& bias,
-    const OptionalTensor& mask, const OptionalTensor& lengths, const OptionalTensor& cu_seqlens, double eps,
+    const OptionalTensor& norm_weight, const OptionalTensor& mask, const OptionalTensor& lengths, const OptionalTensor& cu_seqlens, double eps,
     bool add_input, bool save) {
   const Tensor u = norm_weight ? rms_norm<Cpu>(x, norm_weight, eps) : x;
   CpuCall scan(u, "x");

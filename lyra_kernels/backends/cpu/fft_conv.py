@@ -44,7 +44,7 @@ def good_length(least: int) -> int:
 
 
 def _goes_row_by_row(u: Tensor, cu_seqlens: Tensor | None) -> bool:
-    return cu_seqlens is None and u.shape[0] * u.shape[2] <= FEW and u.shape[1] > LONG
+    return cu_seqlens is None and 0 < u.shape[0] * u.shape[2] <= FEW and u.shape[1] > LONG
 
 
 def _is_folded(u: Tensor, cu_seqlens: Tensor | None) -> bool:
@@ -62,7 +62,7 @@ def _fold(x: Tensor | None, lengths: Tensor | None) -> Tensor | None:
     """``(B, L, H)`` to ``(1, L, B H)``, the rows one after the other in memory, zero in the padding."""
     if x is None:
         return None
-    rows = without_padding(x, lengths).transpose(1, 2).reshape(1, -1, x.shape[1])
+    rows = without_padding(x, lengths).transpose(1, 2).reshape(1, x.shape[0] * x.shape[2], x.shape[1])
     return rows.transpose(1, 2)
 
 

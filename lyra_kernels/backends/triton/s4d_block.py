@@ -171,46 +171,60 @@ def _why_not(x: Tensor, A_imag: Tensor, cu_seqlens: Tensor | None) -> str | None
     return why_not(x, A_imag, cu_seqlens)
 
 
-@refusing(lambda x, *rest: _why_not(x, rest[3], rest[10]), instead=composed.s4d_block)
+@refusing(lambda u, *rest: _why_not(u, rest[2], rest[10]), instead=composed.s4d_block)
 @takes_channels_first
 def s4d_block(
-    x, norm_weight, log_dt, log_A_real, A_imag, C, D, weight, bias, mask, lengths, cu_seqlens, eps, add_input, save
+    u, log_dt, log_A_real, A_imag, C, D, weight, bias, norm_weight, mask, lengths, cu_seqlens, eps, add_input, save
 ) -> tuple[Tensor, ...]:
-    """``torch.ops.lyra.s4d_block``; x may lie channels first where it is not normalised or added; so does out then."""
+    """``torch.ops.lyra.s4d_block``; u may lie channels first where it is not normalised or added; so does out then."""
     modes, tail, layout = (log_dt, log_A_real, A_imag, C), (weight, bias, mask), (lengths, cu_seqlens)
-    if _why_not(x, A_imag, cu_seqlens):
-        args = (x, norm_weight, *modes, D, *tail, *layout, eps, add_input, save)
+    if _why_not(u, A_imag, cu_seqlens):
+        args = (u, *modes, D, weight, bias, norm_weight, mask, *layout, eps, add_input, save)
         return composed.s4d_block(IMPLEMENTATIONS.__getitem__, *args)
-    z = channels_first(x) if norm_weight is None else _norm(x, norm_weight, eps)
+    z = channels_first(u) if norm_weight is None else _norm(u, norm_weight, eps)
     y, _, checkpoints = s4d_scan(z.transpose(1, 2), *modes, D, *layout, None, save)
-    out = glu_tail(y, *tail, x if add_input else None, *layout, transposed(x))
+    out = glu_tail(y, *tail, u if add_input else None, *layout, transposed(u))
     if not save:
-        return out, x.new_empty(0), x.new_empty(0), checkpoints
-    kept = x.new_empty(0) if norm_weight is None else z.view(-1)
+        return out, u.new_empty(0), u.new_empty(0), checkpoints
+    kept = u.new_empty(0) if norm_weight is None else z.view(-1)
     return out, kept, channels_first(y).view(-1), checkpoints
 
 
 @takes_channels_first
 def s4d_block_backward(
-    grad, x, norm_weight, log_dt, log_A_real, A_imag, C, D, weight, bias, mask, lengths, cu_seqlens, eps, add_input,
+    grad, u, log_dt, log_A_real, A_imag, C, D, weight, bias, norm_weight, mask, lengths, cu_seqlens, eps, add_input,
     normalized, convolved, checkpoints,
 ) -> tuple[Tensor, ...]:  # fmt: skip
     """``torch.ops.lyra.s4d_block_backward``."""
     modes, tail, layout = (log_dt, log_A_real, A_imag, C), (weight, bias, mask), (lengths, cu_seqlens)
-    if _why_not(x, A_imag, cu_seqlens):
-        args = (x, norm_weight, *modes, D, *tail, *layout, eps, add_input, normalized, convolved, checkpoints)
+    if _why_not(u, A_imag, cu_seqlens):
+        args = (
+            u,
+            *modes,
+            D,
+            weight,
+            bias,
+            norm_weight,
+            mask,
+            *layout,
+            eps,
+            add_input,
+            normalized,
+            convolved,
+            checkpoints,
+        )
         return composed.s4d_block_backward(IMPLEMENTATIONS.__getitem__, grad, *args)
-    batch, length, channels = x.shape
+    batch, length, channels = u.shape
     y = convolved.view(batch, channels, length).transpose(1, 2)
-    z = channels_first(x) if norm_weight is None else normalized.view(batch, channels, length)
+    z = channels_first(u) if norm_weight is None else normalized.view(batch, channels, length)
     dy, d_weight, d_bias = gelu_glu_backward(grad, y, *tail, *layout)
     dz, *d_modes, d_D, _ = s4d_scan_backward(dy, None, z.transpose(1, 2), *modes, D, *layout, None, checkpoints)
     if norm_weight is not None:
-        dx, d_norm = _norm_backward(
-            channels_first(dz), x, norm_weight, grad.contiguous() if add_input else None, lengths, eps
+        du, d_norm = _norm_backward(
+            channels_first(dz), u, norm_weight, grad.contiguous() if add_input else None, lengths, eps
         )
     else:
-        dx, d_norm = lying_as(dz, x), absent(x)
+        du, d_norm = lying_as(dz, u), absent(u)
         if add_input:
-            dx += without_padding(grad, lengths)
-    return dx, d_norm, *d_modes, d_D, d_weight, d_bias
+            du += without_padding(grad, lengths)
+    return du, *d_modes, d_D, d_weight, d_bias, d_norm
