@@ -127,7 +127,7 @@ def test_each_activation_may_lie_either_way(kind, dtype, channels):
 def test_few_long_rows(monkeypatch, kind, dtype, batch):
     monkeypatch.setattr(cpu_fft, "LONG", 50)
     for reverse_taps, gates in itertools.product((None, 5, 70), GATES):
-        # The gradient of one channel's D is one number, which may cancel: in float64 its error is relative to the terms.
+        # The gradient of one D is one number, which may cancel: in float64 its error is relative to its terms.
         skip = dtype == torch.float64
         inputs, rest, lengths = gated(dtype, kind, batch, 70, 1, 70, reverse_taps, gates=gates, skip=skip)
         check_op("gated_fft_conv", inputs, rest, lengths, activations=(0, 4, 5), slack=2.0, bilinear=True)
