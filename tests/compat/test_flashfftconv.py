@@ -97,7 +97,7 @@ def test_refusals():
 
 @pytest.mark.parametrize("is_bhl", [True, False])
 @pytest.mark.parametrize(
-    ("taps", "padding"), [(3, 1), (4, 3), (4, 2), (4, 1), (5, 0), (1, 0), (2, 4), (3, 2), (1, 2), (8, 1)]
+    ("taps", "padding"), [(3, 1), (4, 3), (4, 2), (4, 1), (5, 0), (1, 0), (2, 4), (3, 2), (1, 2), (8, 1), (12, 5)]
 )
 def test_depthwise(taps, padding, is_bhl):
     weights, bias, x = torch.randn(3, 1, taps), torch.randn(3), torch.randn(2, 3, 23)
