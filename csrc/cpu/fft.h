@@ -1,8 +1,10 @@
 // Complex Fourier transforms of a tile in place, one in each lane.
 //
 // A vector holds the same point of as many channels as it has lanes, so that butterflies know nothing of lanes: no
-// shuffles, no strides, and the twiddle factors are scalars. A library's transforms of one row after the other reach some
-// 10 flops a cycle at 2000 points where these reach 25, and prepare themselves anew at every call.
+// shuffles, no strides, and the twiddle factors are scalars. PyTorch's transforms of one row after the other prepare
+// themselves anew at every call, which takes as long as fifteen rows, and make some 10 flops a cycle at 2000 points.
+// Predicted for a convolution of 8 x 1000 x 64 floats with AVX-512: 0.75 ms; measured 1.3 to 1.5 (before 3.4 to 5): loads
+// and stores of activations take 30 % of it. Asking for their lines at the butterflies changed nothing.
 //
 // Forward goes from points in order to frequencies in the order that decimation in frequency leaves them in, inverse back
 // from there (unnormalised), so that nothing is ever put in order; what is multiplied in between knows that order (see

@@ -137,7 +137,7 @@ void backward_sequence(const S4dScanBackwardArgs& b, const Tables<Compute<S>>& t
         if (chunk > 0) {
           constexpr int64_t kBytes = sizeof(T);
           next_states = LinesAhead(checkpoint<T>(a, walk.first_slot + chunk - 1, direction, group), a.channels * kBytes,
-                              group.lanes * kBytes, 2 * a.modes, calls);
+                                   group.lanes * kBytes, 2 * a.modes, calls);
         }
         LinesAhead here = output.lines(walk, chunk, group, calls);
         backward_chunk(tables.of(direction, index), walk.tokens(chunk), x, [&] {

@@ -61,7 +61,7 @@ inline void load_chunk(const Activations<const S>& x, const Walk& walk, int64_t 
 // most come unasked, and more calls than one cost more than waiting for the others.
 template <class E>
 inline LinesAhead chunk_lines(const Activations<E>& x, const Walk& walk, int64_t chunk,
-                         const Group<Compute<std::remove_const_t<E>>>& group, int64_t calls) {
+                              const Group<Compute<std::remove_const_t<E>>>& group, int64_t calls) {
   if (chunk < 0 || chunk >= walk.chunks()) return LinesAhead();
   return x.lines(walk.first_row, walk.token(chunk), walk.step, walk.tokens(chunk), group,
                  x.channels_first() ? calls : 1);

@@ -198,21 +198,8 @@ def s4d_block_backward(
     """``torch.ops.lyra.s4d_block_backward``."""
     modes, tail, layout = (log_dt, log_A_real, A_imag, C), (weight, bias, mask), (lengths, cu_seqlens)
     if _why_not(u, A_imag, cu_seqlens):
-        args = (
-            u,
-            *modes,
-            D,
-            weight,
-            bias,
-            norm_weight,
-            mask,
-            *layout,
-            eps,
-            add_input,
-            normalized,
-            convolved,
-            checkpoints,
-        )
+        kept = (normalized, convolved, checkpoints)
+        args = (u, *modes, D, weight, bias, norm_weight, mask, *layout, eps, add_input, *kept)
         return composed.s4d_block_backward(IMPLEMENTATIONS.__getitem__, grad, *args)
     batch, length, channels = u.shape
     y = convolved.view(batch, channels, length).transpose(1, 2)
