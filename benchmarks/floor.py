@@ -9,13 +9,17 @@ PGC          products: 3 H H                      three times that: both product
 S4D's tail   product: 2 H H                       three times that
 scan         (4.5 M + 4.5) H                      (86 / 8 M + 9) H, see csrc/cpu/s4d_tile.h
 direct       (L + 1) / 2 H, and the kernel        twice that
+fft          (5 log2 L + 10) H, and the kernel    (7.5 log2 L + 20) H, and the kernel's
 ============ ==================================== ========================================================
 
-Norms, convolutions of a few taps, GELU, the logistic function and all loads and stores are left out: they are what the
-rest of the time goes to.
+A transform of 2 L real points is one of L complex ones, 2.5 log2 L a point; a convolution takes two forward and three
+backward, and one of the kernel each. Norms, convolutions of a few taps, GELU, the logistic function and all loads and
+stores are left out: they are what the rest of the time goes to.
 """
 
 from __future__ import annotations
+
+import math
 
 from lyra_kernels.ops import cost_model
 
@@ -28,7 +32,13 @@ def _convolution(batch: int, length: int, training: bool) -> float:
     way = cost_model.choose(batch, length, M)
     if way == "scan":
         return tokens * H * ((4.5 * M + 4.5) + (86 / 8 * M + 9 if training else 0))
-    return (tokens * (length + 1) / 2 * H + 2 * H * M * length) * (3 if training else 1)
+    kernel = 2 * H * M * length
+    if way == "direct":
+        return (tokens * (length + 1) / 2 * H + kernel) * (3 if training else 1)
+    stages = math.log2(length)
+    forward, backward = tokens * (5 * stages + 10) * H, tokens * (7.5 * stages + 20) * H
+    kernel += 2.5 * stages * H * length
+    return forward + kernel + (backward + 2 * kernel if training else 0)
 
 
 def multiply_adds(subject: str, batch: int, length: int, training: bool) -> float | None:

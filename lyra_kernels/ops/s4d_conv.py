@@ -121,7 +121,8 @@ def s4d_conv(
         bidirectional: add ``sum_{s>t} K1_{s-t-1} u_s``, K1 the kernel of ``C[1]``; both directions share dt and A.
         initial_state: ``(sequences, H, M, 2)``, the state before the first token; zeros if None.
         return_final_state: also return the state after the last token.
-        algorithm: "scan", "fft", "direct", or "auto" for the cheapest by ``cost_model``.
+        algorithm: "scan", "fft", "direct", or "auto" for the cheapest by ``cost_model``. By "fft" a token's rounding
+            error, or NaN, is in all tokens of its sequence and channel; by the others only in those behind it.
         group: a ``torch.distributed`` process group over whose ranks the sequences are split: ``u`` holds this
             rank's tokens, which follow those of the rank before. Ranks may hold different numbers of tokens, also
             none. See below.
