@@ -6,7 +6,6 @@ import torch
 from torch import Tensor
 
 from .. import _torch, backends
-from ..schemas import OPS
 from . import _watch
 from ._autograd import needs_graph
 
@@ -52,7 +51,4 @@ def s4d_step(
     if state.shape != (u.shape[0], *log_A_real.shape, 2):
         return None
     with _torch.below_autograd():
-        y, after, _ = OPS["s4d_scan"](
-            u.unsqueeze(1), log_dt, log_A_real, A_imag, C.unsqueeze(0), D, None, None, state, False
-        )
-        return OPS["gelu_glu"](y, weight.squeeze(-1), bias, None, None, None, None).squeeze(1), after
+        return torch.ops.lyra_cpu.s4d_step.default(u, state, log_dt, log_A_real, A_imag, C, D, weight, bias)

@@ -39,7 +39,32 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> s4d_block(
   return {out, kept(save && norm_weight, u), kept(save, y), checkpoints};
 }
 
+// One token (B, H) of a layer without norm and residual, and the state behind it: what S4D.step asks for.
+std::tuple<Tensor, Tensor> s4d_step(const Tensor& u, const Tensor& state, const Tensor& log_dt,
+                                    const Tensor& log_A_real, const Tensor& A_imag, const Tensor& C, const Tensor& D,
+                                    const Tensor& weight, const OptionalTensor& bias) {
+  STD_TORCH_CHECK(u.dim() == 2 && C.dim() == 3 && weight.dim() == 3, "u must be (batch, channels), C (channels, modes, 2) "
+                  "and weight (2 channels, channels, 1)");
+  const Tensor token = torch::stable::view(u, {u.size(0), 1, u.size(1)});
+  const auto [y, after, checkpoints] =
+      s4d_scan<Cpu>(token, log_dt, log_A_real, A_imag, torch::stable::view(C, {1, C.size(0), C.size(1), C.size(2)}), D,
+                    std::nullopt, std::nullopt, state, false);
+  CpuCall tail(y, "y");
+  cpu::GeluGluArgs g =
+      gelu_glu_arguments(tail, y, torch::stable::view(weight, {weight.size(0), weight.size(1)}), bias, std::nullopt,
+                         std::nullopt, std::nullopt, std::nullopt);
+  const Tensor out = tail.output_like(&g.out, "out", y);
+  cpu::gelu_glu(g, tail.threads());
+  return {torch::stable::view(out, {u.size(0), u.size(1)}), after};
+}
+
 }  // namespace
 }  // namespace lyra::binding
 
+STABLE_TORCH_LIBRARY_FRAGMENT(lyra_cpu, m) {
+  m.def(
+      "s4d_step(Tensor u, Tensor state, Tensor log_dt, Tensor log_A_real, Tensor A_imag, Tensor C, Tensor D, Tensor weight, "
+      "Tensor? bias) -> (Tensor, Tensor)");
+}
+STABLE_TORCH_LIBRARY_IMPL(lyra_cpu, CPU, m) { m.impl("s4d_step", TORCH_BOX(&lyra::binding::s4d_step)); }
 STABLE_TORCH_LIBRARY_IMPL(lyra, CPU, m) { m.impl("s4d_block", TORCH_BOX(&lyra::binding::s4d_block)); }
