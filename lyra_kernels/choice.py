@@ -195,8 +195,12 @@ def _algorithm(asked: str, taken: str, question: _watch.Question) -> Choice:
             why_not = "it carries no state"
         elif asked != "auto":
             why_not = f"{asked!r} was asked for" + (f"; 'auto' would take it: {reason.value}" if name == auto else "")
+        elif shape is None:
+            why_not = "'auto' prefers the other"
+        elif name == "fft" and cu_seqlens is not None and shape[0] > 1:
+            why_not = "it takes every sequence of a packed batch for as long as the longest"
         else:
-            why_not = "'auto' prefers the other" if shape is None else _dearer(name, taken, shape, modes, directions)
+            why_not = _dearer(name, taken, shape, modes, directions)
         others.append(Alternative(name, why_not + _limit(name, u, modes) + _measured(name, taken, u, cu_seqlens)))
     why = reason.value if asked == "auto" else f"algorithm={asked!r} was asked for"
     return Choice(taken, why, tuple(others))

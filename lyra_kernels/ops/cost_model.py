@@ -86,9 +86,17 @@ def costs(batch: int, length: int, modes: int, directions: int = 1, constants: C
 
 
 @functools.lru_cache(maxsize=1024)
-def choose(batch: int, length: int, modes: int, directions: int = 1, constants: Constants = CPU) -> str:
-    """The algorithm with the smallest predicted cost."""
+def choose(
+    batch: int, length: int, modes: int, directions: int = 1, constants: Constants = CPU, packed: bool = False
+) -> str:
+    """The algorithm with the smallest predicted cost.
+
+    Args:
+        packed: whether the length is a mean: no transforms then, which take every sequence for as long as the longest.
+    """
     predicted = costs(batch, length, modes, directions, constants)
+    if packed:
+        del predicted["fft"]
     return min(predicted, key=lambda name: predicted[name])
 
 

@@ -87,7 +87,8 @@ def decide(
         if length > 256:
             return "scan", Why.LONG_PACKED, None
         length = u.shape[1] if batch == 1 else length
-    return cost_model.choose(int(batch), length, modes, directions), Why.COSTS, (int(batch), length)
+    chosen = cost_model.choose(int(batch), length, modes, directions, packed=cu_seqlens is not None and batch > 1)
+    return chosen, Why.COSTS, (int(batch), length)
 
 
 def s4d_conv(

@@ -212,3 +212,13 @@ def test_what_is_refused():
         with pytest.raises(RuntimeError, match="backend 'cuda' has no op 'rms_norm'"):
             lk.explain_choice(lk.rms_norm, torch.zeros(2, 3, 4), None)
     assert lk.rms_norm(torch.ones(2, 3, 4), None).sum() == 24  # nobody watches any more
+
+
+def test_a_packed_batch_is_not_transformed_as_its_mean_is():
+    """Of the same sequences padded a transform is cheapest, but one that is long would make all as long."""
+    space = lk.S4DKernel(3, 64)
+    spectrum = space.log_dt, space.log_A_real, space.A_imag, space.C
+    padded = lk.explain_choice(lk.s4d_conv, torch.randn(8, 250, 3), *spectrum)
+    packed = lk.explain_choice(lk.s4d_conv, torch.randn(1, 2000, 3), *spectrum, cu_seqlens=torch.arange(0, 2001, 250))
+    assert padded.ops[-1].op == "fft_conv" and packed.ops[-1].op == "causal_conv"
+    assert "not fft: it takes every sequence of a packed batch for as long as the longest" in str(packed)
