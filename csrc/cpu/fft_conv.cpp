@@ -41,10 +41,12 @@ Transform<T> transform_of(const Lags& lags) {
   return Transform<T>(Fourier<T>::good((lags.points() + 1) / 2));
 }
 
-// The lags of a group, those ahead of the kernel's first at the far end.
+// The spectrum of a group's kernels by way of a tile of lags, those ahead of the kernel's first at the far end.
 template <class T>
-void load_lags(const FftConvArgs& a, const Lags& lags, const Group<T>& group, int64_t size, T* tile) {
+void make_spectrum(const FftConvArgs& a, const Lags& lags, const Group<T>& group, const Transform<T>& transform, T* tile,
+                   T* spectrum) {
   constexpr int W = kLanes<T>;
+  const int64_t size = transform.tile_size();
   zero(tile, size);
   if (lags.taps)
     load_across(static_cast<const T*>(a.kernel) + group.first * a.taps, a.taps, lags.taps, group.lanes, tile, W);
@@ -52,6 +54,8 @@ void load_lags(const FftConvArgs& a, const Lags& lags, const Group<T>& group, in
     load_across(static_cast<const T*>(a.reverse_kernel) + group.first * a.reverse_taps, a.reverse_taps,
                 lags.reverse_taps, group.lanes, tile + size - W, -W);
   if (a.D) store(tile, load(tile) + load_lanes(static_cast<const T*>(a.D) + group.first, group.lanes));
+  transform.fourier.forward(tile);
+  transform.spectrum_of(tile, spectrum);
 }
 template <class T>
 void store_lags(const FftConvBackwardArgs& b, const Lags& lags, const Group<T>& group, int64_t size, const T* tile) {
@@ -123,11 +127,7 @@ void forward(const FftConvArgs& a, const Threads& threads) {
     for (int64_t item = begin; item < end; ++item) {
       const int64_t sequence = item % sequences;
       const Group<T> group(item / sequences, a.channels);
-      if (item == begin || sequence == 0) {
-        load_lags<T>(a, lags, group, size, tile);
-        transform.fourier.forward(tile);
-        transform.spectrum_of(tile, spectrum);
-      }
+      if (item == begin || sequence == 0) make_spectrum<T>(a, lags, group, transform, tile, spectrum);
       if (a.layout.length(sequence) == 0) continue;
       batch.load_gated(batch.u, a.pregate, batch.pregate, sequence, group, size, gate, tile);
       transform.fourier.forward(tile);
@@ -165,11 +165,7 @@ void backward(const FftConvBackwardArgs& b, const Threads& threads) {
     for (int64_t item = begin; item < end; ++item) {
       const int64_t share = item % shares;
       const Group<T> group(item / shares, a.channels);
-      if (item == begin || share == 0) {
-        load_lags<T>(a, lags, group, size, x);
-        transform.fourier.forward(x);
-        transform.spectrum_of(x, spectrum);
-      }
+      if (item == begin || share == 0) make_spectrum<T>(a, lags, group, transform, x, spectrum);
       zero(sums + item * sums_size, sums_size);
       for (int64_t s = sequences * share / shares; s < sequences * (share + 1) / shares; ++s) {
         if (a.layout.length(s) == 0) continue;
@@ -194,7 +190,7 @@ void backward(const FftConvBackwardArgs& b, const Threads& threads) {
       }
     }
   });
-  for_ranges<Denormals::flush>(threads, groups, [&](int64_t begin, int64_t end) {
+  for_items(a, threads, groups, size * static_cast<int64_t>(sizeof(T)), [&](int64_t begin, int64_t end) {
     Buffer<T> tile(size);
     for (int64_t index = begin; index < end; ++index) {
       T* total = sums + index * shares * sums_size;

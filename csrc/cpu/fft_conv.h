@@ -2,23 +2,14 @@
 // y = postgate conv(u pregate),  conv as in causal_conv.h.
 #pragma once
 
-#include "dispatch.h"
+#include "causal_conv.h"
 
 namespace lyra::cpu {
 
 // The order of memory is that of each activation for itself; what belongs to one lies as it does.
-struct FftConvArgs {
-  DType dtype;                 // of activations; everything else is f64 where this is f64, else f32
-  Layout layout;
-  int64_t channels, taps, reverse_taps;
-  const void* u;               // (rows, channels)
-  const void* kernel;          // (channels, taps)
-  const void* reverse_kernel;  // (channels, reverse_taps), or null with reverse_taps = 0
-  const void* D;               // (channels), or null
-  const void* pregate;         // (rows, channels), or null
-  const void* postgate;        // (rows, channels), or null
-  void* y;                     // (rows, channels)
-  Order order = Order::channels_last;  // of u and y
+struct FftConvArgs : CausalConvArgs {
+  const void* pregate = nullptr;   // (rows, channels), or null
+  const void* postgate = nullptr;  // (rows, channels), or null
   Order pregate_order = Order::channels_last, postgate_order = Order::channels_last;
 };
 

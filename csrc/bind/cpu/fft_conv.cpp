@@ -1,5 +1,6 @@
 #include "cpu/fft_conv.h"
 
+#include "bind/cpu/causal_conv.h"
 #include "bind/cpu/shared_ops.h"
 #include "bind/in_python.h"
 
@@ -10,20 +11,9 @@ cpu::FftConvArgs arguments(CpuCall& call, const Tensor& u, const Tensor& kernel,
                            const OptionalTensor& D, const OptionalTensor& pregate, const OptionalTensor& postgate,
                            const OptionalTensor& lengths, const OptionalTensor& cu_seqlens) {
   cpu::FftConvArgs a;
-  a.layout = call.layout(lengths, cu_seqlens);
-  STD_TORCH_CHECK(kernel.dim() == 2, "kernel must be (channels, taps)");
-  STD_TORCH_CHECK(!reverse_kernel || reverse_kernel->dim() == 2, "reverse_kernel must be (channels, taps)");
-  a.dtype = call.dtype();
-  a.channels = u.size(2);
-  a.taps = kernel.size(1);
-  a.reverse_taps = reverse_kernel ? reverse_kernel->size(1) : 0;
-  a.u = call.activations(u, "u", a.channels, &a.order);
-  a.kernel = call.parameter(kernel, "kernel", {a.channels, a.taps});
-  a.reverse_kernel = call.parameter(reverse_kernel, "reverse_kernel", {a.channels, a.reverse_taps});
-  a.D = call.parameter(D, "D", {a.channels});
+  fill(a, call, u, kernel, reverse_kernel, D, lengths, cu_seqlens);
   a.pregate = call.activations(pregate, "pregate", a.channels, &a.pregate_order);
   a.postgate = call.activations(postgate, "postgate", a.channels, &a.postgate_order);
-  a.y = nullptr;
   return a;
 }
 

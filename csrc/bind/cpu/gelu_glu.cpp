@@ -5,11 +5,7 @@ namespace {
 
 Tensor gelu_glu(const Tensor& y, const Tensor& weight, const OptionalTensor& bias, const OptionalTensor& mask,
                 const OptionalTensor& residual, const OptionalTensor& lengths, const OptionalTensor& cu_seqlens) {
-  CpuCall call(y, "y");
-  cpu::GeluGluArgs args = gelu_glu_arguments(call, y, weight, bias, mask, residual, lengths, cu_seqlens);
-  Tensor out = call.output_like(&args.out, "out", y, args.out_order);
-  cpu::gelu_glu(args, call.threads());
-  return out;
+  return tail_of(y, weight, bias, mask, residual, lengths, cu_seqlens);
 }
 
 std::tuple<Tensor, Tensor, Tensor> gelu_glu_backward(const Tensor& grad, const Tensor& y, const Tensor& weight,

@@ -24,4 +24,16 @@ inline cpu::GeluGluArgs gelu_glu_arguments(CpuCall& call, const Tensor& y, const
   return args;
 }
 
+// S4D's tail of y. The result lies in memory as `like` does, whose order that is, or as y.
+inline Tensor tail_of(const Tensor& y, const Tensor& weight, const OptionalTensor& bias, const OptionalTensor& mask,
+                      const OptionalTensor& residual, const OptionalTensor& lengths, const OptionalTensor& cu_seqlens,
+                      const OptionalTensor& like = std::nullopt, Order order = Order::channels_last) {
+  CpuCall call(y, "y");
+  cpu::GeluGluArgs args = gelu_glu_arguments(call, y, weight, bias, mask, residual, lengths, cu_seqlens);
+  if (like) args.out_order = order;
+  Tensor out = call.output_like(&args.out, "out", like ? *like : y, args.out_order);
+  cpu::gelu_glu(args, call.threads());
+  return out;
+}
+
 }  // namespace lyra::binding

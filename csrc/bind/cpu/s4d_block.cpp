@@ -24,17 +24,13 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> s4d_block(
                      {a.layout.tiles(kScanChunk), a.directions * a.channels * a.modes * 2});
   cpu::s4d_scan(a, scan.threads());
 
-  CpuCall tail(y, "y");
-  cpu::GeluGluArgs g = gelu_glu_arguments(tail, y, weight, bias, mask, add_input ? OptionalTensor(x) : std::nullopt,
-                                          lengths, cu_seqlens);
-  g.out_order = a.order;
-  Tensor out = tail.output_like(&g.out, "out", u, g.out_order);
-  cpu::gelu_glu(g, tail.threads());
+  const Tensor out = tail_of(y, weight, bias, mask, add_input ? OptionalTensor(x) : std::nullopt, lengths, cu_seqlens,
+                             u, a.order);
 
   // What is not kept is not one tensor twice: outputs of an op may not be each other's aliases.
   const auto kept = [&](bool keep, const Tensor& t) {
     void* nowhere;
-    return keep ? flat(t) : tail.output(&nowhere, "nothing", x.scalar_type(), {0});
+    return keep ? flat(t) : scan.output(&nowhere, "nothing", x.scalar_type(), {0});
   };
   return {out, kept(save && norm_weight, u), kept(save, y), checkpoints};
 }
@@ -49,12 +45,8 @@ std::tuple<Tensor, Tensor> s4d_step(const Tensor& u, const Tensor& state, const 
   const auto [y, after, checkpoints] =
       s4d_scan<Cpu>(token, log_dt, log_A_real, A_imag, torch::stable::view(C, {1, C.size(0), C.size(1), C.size(2)}), D,
                     std::nullopt, std::nullopt, state, false);
-  CpuCall tail(y, "y");
-  cpu::GeluGluArgs g =
-      gelu_glu_arguments(tail, y, torch::stable::view(weight, {weight.size(0), weight.size(1)}), bias, std::nullopt,
-                         std::nullopt, std::nullopt, std::nullopt);
-  const Tensor out = tail.output_like(&g.out, "out", y);
-  cpu::gelu_glu(g, tail.threads());
+  const Tensor out = tail_of(y, torch::stable::view(weight, {weight.size(0), weight.size(1)}), bias, std::nullopt,
+                             std::nullopt, std::nullopt, std::nullopt);
   return {torch::stable::view(out, {u.size(0), u.size(1)}), after};
 }
 
