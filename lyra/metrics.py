@@ -15,8 +15,8 @@ METRICS = {
 }
 MONITORED = {
     "regression": "r2",
-    "classification": "mcc",
-    "token": "mcc",
+    "classification": "auroc",
+    "token": "auroc",
 }  # what early stopping watches; more is better
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,20 @@ NAMES = {
 }  # fmt: skip
 
 
+@dataclass(frozen=True)
+class NetworkFacts:
+    """One network's training: how many epochs were run, which one is kept, by what it was chosen, seconds spent."""
+
+    name: str
+    epochs: int
+    best_epoch: int
+    chosen: str
+    seconds: float
+
+    def __str__(self) -> str:
+        return f"{self.epochs} epochs in {self.seconds:.0f} s, epoch {self.best_epoch} kept, chosen {self.chosen}"
+
+
 @dataclass
 class Results:
     """Scores of a run.
@@ -21,8 +35,8 @@ class Results:
         scores: {"validation": {metric: value}, "test": {...}}; "test" is absent without a test part.
         baselines: scores of the models of `lyra.baselines` on the same parts, {model: {part: {metric: value}}}, for
             a regression on sequences of one length; else empty.
-        seconds: spent in training.
-        epochs, best_epoch: how many were run, and which one is kept; chosen: by what.
+        networks: how each was trained.
+        shares: of the kinds of models in a mix, their weights; empty where nothing is mixed.
         positive: of two classes, the one whose F1 and AUPRC these are.
         one_class: {part: class} where the model predicts nothing else.
     """
@@ -30,24 +44,32 @@ class Results:
     out: Path
     scores: dict[str, dict[str, float | None]]
     baselines: dict[str, dict[str, dict[str, float | None]]] = field(default_factory=dict)
-    seconds: float = 0.0
-    epochs: int = 0
-    best_epoch: int = 0
-    chosen: str = ""
+    networks: list[NetworkFacts] = field(default_factory=list)
+    shares: dict[str, float] = field(default_factory=dict)
     positive: str | None = None
     one_class: dict[str, str] = field(default_factory=dict)
     parameters: int = 0
 
+    def training(self) -> str:
+        """The training in a line, for people."""
+        if len(self.networks) == 1:
+            text = str(self.networks[0])
+        else:
+            epochs = [network.epochs for network in self.networks]
+            seconds = sum(network.seconds for network in self.networks)
+            text = f"{len(epochs)} networks of {min(epochs)} to {max(epochs)} epochs in {seconds:.0f} s"
+        if self.shares:
+            text += "; mixed: " + ", ".join(f"{weight:.2f} {kind}" for kind, weight in self.shares.items())
+        return text
+
     def to_json(self) -> dict[str, Any]:
-        values = {
-            "best_epoch": self.best_epoch, "chosen": self.chosen, "epochs": self.epochs,
-            "seconds": round(self.seconds, 1), "positive": self.positive,
-        }  # fmt: skip
         return {
             **self.scores,
             "baselines": self.baselines,
             "parameters": self.parameters,
-            **values,
+            "networks": [asdict(network) | {"seconds": round(network.seconds, 1)} for network in self.networks],
+            "mix": self.shares,
+            "positive": self.positive,
         }
 
 

@@ -41,8 +41,7 @@ def print_scores(results: Results) -> None:
         table.add_row(part, model, *(number(name, scores.get(name)) for name in metrics))
     console.print(table)
     console.print(
-        f"{results.parameters:,} parameters; {results.epochs} epochs in {results.seconds:.0f} s, "
-        f"epoch {results.best_epoch} kept, chosen {heading(results.chosen, console)}; everything is in {results.out}",
+        f"{results.parameters:,} parameters; {heading(results.training(), console)}; everything is in {results.out}",
         soft_wrap=True,
     )  # fmt: skip
 

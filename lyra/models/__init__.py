@@ -1,6 +1,8 @@
 """The models, and what training and saving them needs."""
 
+from .ensemble import Ensemble
 from .lyra import Lyra, LyraForTokenClassification
 from .optim import parameter_groups
+from .positions import LyraByPosition
 
-__all__ = ["Lyra", "LyraForTokenClassification", "parameter_groups"]
+__all__ = ["Ensemble", "Lyra", "LyraByPosition", "LyraForTokenClassification", "parameter_groups"]

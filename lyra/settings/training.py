@@ -11,6 +11,8 @@ from ..errors import InputError, argument, check_choice
 MODELS = ("paper", "layered")
 POOLS = ("mean", "max", "first")
 OUTPUTS = ("sigmoid", "linear")
+READOUTS = ("pool", "positions")
+MIXES = ("none", "validation", "folds")
 CLASS_WEIGHTS = ("none", "balanced")
 STEPS = 4000  # optimizer steps that the automatic number of epochs aims at
 EPOCHS = (10, 200)  # and its bounds
@@ -22,7 +24,9 @@ class Recipe:
 
     Attributes:
         model: "paper", the published 47,000-parameter model, or "layered" with the numbers of layers below.
-        d_model, d_state, dropout, pool, bidirectional: of either model.
+        d_model, d_state, dropout, pool, bidirectional: of either model; dropout None goes by the number of sequences.
+        readout: "pool" alone, or "positions" beside it, weights of its own for each position of sequences of one length;
+            None takes that for a regression on such sequences.
         pgc_layers, s4_layers: of the layered one.
         output: "linear", or "sigmoid", which learns a saturating scale for a regression target.
         class_weights: "balanced" weighs classes by the inverse of their frequency.
@@ -31,16 +35,24 @@ class Recipe:
         lr, weight_decay: of AdamW, under a one-cycle schedule that warms up for the share `warmup` of the steps.
         s4_lr: learning rate of the state spaces' dynamics (log_dt, log_A_real, A_imag).
         patience: epochs without a better validation score after which training stops.
+        average: the weights that are kept are an exponential average over the steps, of this decay; 0 keeps the last
+            ones, None goes by the number of rows.
+        ensemble: networks, of a seed each, whose mean the model predicts.
+        mix: for a regression on sequences of one length, whether the networks are mixed with simpler models (ridge,
+            additive and pairwise through a sigmoid): "validation", with weights by the validation part; "folds", each
+            of five networks and of the simpler models on four fifths of the rows, with weights by the predictions for
+            the fifth left out; or "none". None goes by the number of rows.
         seed: of the initial weights, the order of the batches and dropout.
     """
 
     model: str = "paper"
     d_model: int = 64
     d_state: int = 64
-    dropout: float = 0.0
+    dropout: float | None = None
     pgc_layers: int = 2
     s4_layers: int = 4
     pool: str = "max"
+    readout: str | None = None
     bidirectional: bool = True
     output: str = "sigmoid"
     class_weights: str = "none"
@@ -52,6 +64,9 @@ class Recipe:
     warmup: float = 0.15
     gradient_clip: float = 1.0
     patience: int = 15
+    average: float | None = None
+    ensemble: int = 1
+    mix: str | None = None
     seed: int = 0
 
     def check(self) -> None:
@@ -63,14 +78,19 @@ class Recipe:
             ("class_weights", CLASS_WEIGHTS),
         ):
             check_choice(name, getattr(self, name), allowed)
-        for name in ("d_model", "d_state", "epochs", "batch_size", "patience", "lr", "s4_lr"):
+        for name, allowed in (("readout", READOUTS), ("mix", MIXES)):
+            if getattr(self, name) is not None:
+                check_choice(name, getattr(self, name), allowed)
+        for name in ("d_model", "d_state", "epochs", "batch_size", "patience", "lr", "s4_lr", "ensemble"):
             value = getattr(self, name)
             if value is not None and not (math.isfinite(value) and value > 0):
                 raise InputError(f"{argument(name)} {value}: must be above 0")
         if self.d_state % 2:
             raise InputError(f"{argument('d_state')} {self.d_state}: must be even, since modes come in conjugate pairs")
-        if not 0 <= self.dropout < 1:
-            raise InputError(f"{argument('dropout')} {self.dropout}: must be at least 0 and below 1")
+        for name in ("dropout", "average"):
+            value = getattr(self, name)
+            if value is not None and not 0 <= value < 1:
+                raise InputError(f"{argument(name)} {value}: must be at least 0 and below 1")
         if not (math.isfinite(self.weight_decay) and self.weight_decay >= 0):
             raise InputError(
                 f"{argument('weight_decay')} {self.weight_decay}: must not be negative, and a finite number"

@@ -20,6 +20,7 @@ from ..prediction import converter
 from ..settings.data import BATCH_SIZE
 from ..settings.training import Recipe
 from . import selection
+from .averaging import WeightAverages, put
 
 MONITOR = "best"  # grows with each epoch that is better than all before, and is 0 for the others
 
@@ -30,6 +31,7 @@ class LyraModule(lightning.LightningModule):
     Attributes:
         model: the network.
         output: the learned output scale of a regression, else None.
+        averages: of the weights, which are validated and kept in their place; None keeps the weights themselves.
         scores: the latest validation scores.
     """
 
@@ -40,11 +42,13 @@ class LyraModule(lightning.LightningModule):
         recipe: Recipe,
         output: RegressionOutput | None,
         class_weights: Tensor | None = None,
+        averages: WeightAverages | None = None,
     ) -> None:
         super().__init__()
         self.model, self.targets, self.recipe, self.output = model, targets, recipe, output
         self.class_weights: Tensor | None
         self.register_buffer("class_weights", class_weights, persistent=False)
+        self.averages = averages
         self.scores: dict[str, float | None] = {}
         self._best: list[selection.Key] = []  # each epoch that was better than all before
         self._validation: list[tuple[Tensor, Tensor, Tensor]] = []
@@ -79,6 +83,22 @@ class LyraModule(lightning.LightningModule):
         self.log("train_loss", loss, on_step=False, on_epoch=True, sync_dist=True, batch_size=len(batch))
         return loss
 
+    def on_train_batch_end(self, *_: Any) -> None:
+        self.after_step()
+
+    def after_step(self) -> None:
+        """To be called after each step of the optimizer."""
+        if self.averages is not None:
+            self.averages.update(self)
+
+    def on_validation_start(self) -> None:
+        if self.averages is not None:
+            self.averages.swap_in(self)
+
+    def on_validation_end(self) -> None:
+        if self.averages is not None:
+            self.averages.swap_out(self)
+
     def validation_step(self, batch: Batch, index: int) -> None:
         raw = self.outputs(batch)
         loss = self.loss(raw, batch.targets)
@@ -111,9 +131,18 @@ class LyraModule(lightning.LightningModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint["best"] = [list(key) for key in self._best]
+        checkpoint["averages"] = None if self.averages is None else self.averages.state_dict()
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         self._best = [(score, loss) for score, loss in checkpoint["best"]]
+        if self.averages is not None:
+            self.averages.load_state_dict(checkpoint["averages"])
+
+    def take(self, checkpoint: dict[str, Any]) -> None:
+        """The weights that were validated when the checkpoint was written."""
+        self.load_state_dict(checkpoint["state_dict"])
+        if checkpoint["averages"] is not None:
+            put(self, checkpoint["averages"]["averages"])
 
     def total_steps(self) -> int:
         """Of the optimizer, in all epochs together."""

@@ -22,8 +22,7 @@ def write_report(
         "task": f"{data.targets.task} of {data.source.target}",
         "alphabet": data.alphabet.name,
         "parameters": f"{results.parameters:,}",
-        "training": f"{results.epochs} epochs in {results.seconds:.0f} s; epoch {results.best_epoch} is kept, chosen "
-        f"{results.chosen}",
+        "training": results.training(),
         "rows": str(data.rows_read),
     }
     if data.guesses:

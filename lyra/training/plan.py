@@ -1,0 +1,80 @@
+"""What is trained where the user does not say: the recipe by the kind and the number of the data.
+
+The numbers behind it are in benchmarks/results/recipe.md.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+
+from ..baselines import MAX_FEATURES
+from ..data.loading import LabelledData
+from ..errors import InputError, argument
+from ..settings.training import Recipe
+
+FEW_ROWS = 1000  # rows to learn from up to which a validation part is too dear
+FEW_SEQUENCES = 1000  # of labelled residues: so few sequences are learned by heart in some twenty epochs
+AVERAGED_ROWS = 3000  # rows from which on averaged weights help
+FOLDS = 5
+
+
+def plan(recipe: Recipe, data: LabelledData, learning: int) -> tuple[Recipe, str]:
+    """The recipe with everything said, for `learning` rows in the training and validation parts together.
+
+    Returns:
+        the recipe, and what was chosen because nobody said it, in words; "" if nothing.
+
+    Raises:
+        InputError: what was asked for cannot be done with these data.
+    """
+    task, chosen = data.targets.task, []
+    length = common_length(data)
+    by_position = task == "regression" and length is not None and length * len(data.alphabet) <= MAX_FEATURES
+    check_possible(recipe, task, length)
+    changes: dict[str, object] = {}
+    if recipe.readout is None:
+        changes["readout"] = "positions" if by_position else "pool"
+        if by_position:
+            chosen.append(f"a readout by position, since all sequences have {length} letters")
+    if recipe.mix is None:
+        changes["mix"] = "none" if not by_position else "folds" if learning < FEW_ROWS else "validation"
+        if changes["mix"] == "folds":
+            chosen.append(
+                f"{learning:,} rows are few, so {FOLDS} networks of four fifths of them each, mixed with simpler models "
+                "by how they predict the fifth left out"
+            )
+        elif changes["mix"] == "validation":
+            chosen.append("mixed with simpler models by the validation part")
+    if recipe.dropout is None:
+        few = task == "token" and learning < FEW_SEQUENCES
+        changes["dropout"] = 0.3 if few else 0.0
+        if few:
+            chosen.append(f"dropout .3 for {learning:,} sequences")
+    if recipe.epochs is None and task == "token" and learning < FEW_SEQUENCES:
+        changes["epochs"] = 25
+        chosen.append("25 epochs")
+    if recipe.average is None:
+        averaged = task != "regression" or learning >= AVERAGED_ROWS
+        changes["average"] = 0.998 if averaged else 0.0
+    return replace(recipe, **changes), "; ".join(chosen)  # type: ignore[arg-type]
+
+
+def common_length(data: LabelledData) -> int | None:
+    """Letters of every sequence, if all have as many and there are any."""
+    lengths = np.diff(data.offsets)
+    return int(lengths[0]) if len(lengths) and lengths[0] > 0 and lengths.min() == lengths.max() else None
+
+
+def check_possible(recipe: Recipe, task: str, length: int | None) -> None:
+    """Raises InputError for a readout or a mix that these data do not allow."""
+    for name, value in (("readout", recipe.readout), ("mix", recipe.mix)):
+        if value in (None, "none", "pool"):
+            continue
+        if name == "mix" and task != "regression":
+            raise InputError(f"{argument(name, value)}: is for a regression, and the task is {task}; leave it out")
+        if task == "token":
+            raise InputError(f"{argument(name, value)}: every residue has its own prediction already; leave it out")
+        if length is None:
+            raise InputError(f"{argument(name, value)}: needs sequences of one length; leave it out")
