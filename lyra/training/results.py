@@ -13,7 +13,7 @@ from .. import baselines, plots
 from ..data.batches import IGNORED, SequenceDataset
 from ..data.loading import LabelledData
 from ..files import atomic_text, write_json
-from ..metrics import METRICS, MONITORED, evaluate
+from ..metrics import METRICS, MONITORED, epistasis_scores, evaluate
 from ..model_folder import ModelDescription, save_model
 from ..prediction import Predictor
 from ..scores import Results, score_name
@@ -90,7 +90,7 @@ def compare_with_baselines(results: Results, data: LabelledData, predictions: di
     values = np.array(data.values, dtype=np.float64)
     train, val = data.rows("train"), data.rows("val")
     fitted = (tokens[train], values[train], tokens[val], values[val], letters)
-    models: dict[str, baselines.Ridge | baselines.SigmoidAdditive] = {
+    models: dict[str, baselines.Ridge | baselines.AdditiveSigmoid] = {
         "one-hot ridge": baselines.fit_ridge(*fitted),
         "one-hot sigmoid": baselines.fit_sigmoid_additive(*fitted),
     }
@@ -107,7 +107,7 @@ def compare_with_baselines(results: Results, data: LabelledData, predictions: di
         rivals = [(results.scores[name], predictions[part])]
         rivals += [(results.baselines[model][name], found[model]) for model in found if model != "one-hot ridge"]
         for scores, predicted in rivals:
-            new = baselines.epistasis_scores(values[rows], additive, predicted)
+            new = epistasis_scores(values[rows], additive, predicted)
             scores |= {key: value if np.isfinite(value) else None for key, value in new.items()}
     return additive
 
