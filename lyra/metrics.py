@@ -129,3 +129,23 @@ def _average_precision(scores: np.ndarray, true: np.ndarray) -> float:
     hits = np.cumsum(true[order])[ends]
     precision = hits / (ends + 1)
     return float(np.sum(np.diff(hits, prepend=0) * precision) / positives)
+
+
+def epistasis_scores(measured: np.ndarray, additive: np.ndarray, predicted: np.ndarray) -> dict[str, float]:
+    """How well a model predicts what an additive one leaves over.
+
+    Args:
+        measured: (N,) targets; additive: the additive model's predictions; predicted: the model's.
+
+    Returns:
+        epistasis_r2: share of the residual's variance that the model explains; epistasis_pearson: correlation
+        between the residual and the model's own deviation from additivity.
+    """
+    residual, deviation = measured - additive, predicted - additive
+    variance = float(np.var(residual))
+    if variance == 0 or np.ptp(deviation) == 0:
+        return {"epistasis_r2": float("nan"), "epistasis_pearson": float("nan")}
+    return {
+        "epistasis_r2": 1 - float(np.mean((residual - deviation) ** 2)) / variance,
+        "epistasis_pearson": float(np.corrcoef(residual, deviation)[0, 1]),
+    }
