@@ -184,21 +184,27 @@ class Predictor:
             InputError: the model is no ensemble, or predicts no number.
         """
         if self.calibration is None:
-            what = "predicts no number" if self.output is None else "is a single one, whose errors were not measured on rows held out"
-            raise InputError(f"{argument('interval')}: the model {what}; leave it out"
-                             + ("" if self.output is None else f", or train with {argument('ensemble', 3)}"))  # fmt: skip
+            if self.output is None:
+                raise InputError(f"{argument('interval')}: the model predicts no number; leave it out")
+            raise InputError(
+                f"{argument('interval')}: the model is a single one, whose errors on other rows are not known; leave "
+                f"it out, or train with {argument('ensemble', 3)}"
+            )
         half = self.calibration.half_width(coverage, spread)
         return np.stack([predictions - half, predictions + half], axis=1)
 
     def check_lengths(self, lengths: np.ndarray, rows: Sequence[int] | None = None, where: str = "sequences") -> None:
-        """Raises InputError for a sequence of another length than the model reads, if it reads one alone; `rows` are
-        their numbers in `where`."""
+        """Raises InputError for a sequence of another length than the model reads, if it reads one alone.
+
+        Args:
+            lengths: (N,) of the sequences; rows: their numbers in `where`, from 0 if there are none.
+        """
         wanted = getattr(self.model, "length", None)
         if wanted is not None and (other := np.flatnonzero(lengths != wanted)).size:
             row = int(other[0]) if rows is None else rows[int(other[0])]
             raise InputError(
-                f"{where}, row {row}: has {int(lengths[other[0]]):,} letters, and the model reads sequences of {wanted:,} "
-                f"alone; give such, or train with {argument('readout', 'pool')} {argument('mix', 'none')}"
+                f"{where}, row {row}: has {int(lengths[other[0]]):,} letters, and the model reads sequences of "
+                f"{wanted:,} alone; give such, or train with {argument('positions', False)} {argument('mix', 'none')}"
             )
 
     def predict_dataset(self, dataset: SequenceDataset, batch_size: int = BATCH_SIZE) -> list[np.ndarray] | np.ndarray:

@@ -36,8 +36,11 @@ class Calibration:
     def of(cls, errors: np.ndarray, spread: np.ndarray | None = None) -> Calibration:
         """From the errors (N,) of held-out predictions and the replicates' spread there (N,)."""
         errors = np.abs(np.asarray(errors, np.float64))
-        floor = None if spread is None else max(float(np.sqrt(np.mean(errors**2))), np.finfo(np.float64).tiny)
-        scores = np.sort(errors if floor is None else errors / np.hypot(floor, spread))
+        floor = None
+        if spread is not None:
+            floor = max(float(np.sqrt(np.mean(errors**2))), float(np.finfo(np.float64).tiny))
+            errors = errors / np.hypot(floor, spread)
+        scores = np.sort(errors)
         if len(scores) > MOST:  # the upper end of each of so many equal parts
             scores = scores[np.ceil(np.arange(1, MOST + 1) * len(scores) / MOST).astype(int) - 1]
         return cls([float(f"{score:.6g}") for score in scores], len(errors), floor)
@@ -52,9 +55,10 @@ class Calibration:
             raise InputError(f"{argument('interval')} {coverage}: must be above 0 and below 1, such as 0.9")
         share = math.ceil((self.rows + 1) * coverage) / self.rows
         if share > 1:
+            needed = math.ceil(coverage / (1 - coverage))
             raise InputError(
-                f"{argument('interval')} {coverage}: needs at least {math.ceil(coverage / (1 - coverage))} rows held out in "
-                f"training, and there were {self.rows}; ask for less"
+                f"{argument('interval')} {coverage}: needs at least {needed:,} rows held out in training, and there "
+                f"were {self.rows:,}; ask for less"
             )
         score = self.scores[min(math.ceil(share * len(self.scores)), len(self.scores)) - 1]
         return np.full(len(spread), score) if self.floor is None else score * np.hypot(self.floor, spread)

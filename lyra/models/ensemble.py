@@ -24,7 +24,7 @@ KINDS: dict[str, type[nn.Module]] = {
 SHARED = -1  # the replicate of a member that stands in all of them
 
 
-def describe(model: nn.Module, weight: float, replicate: int, output: RegressionOutput | None = None) -> dict[str, Any]:
+def describe(model: Any, weight: float, replicate: int, output: RegressionOutput | None = None) -> dict[str, Any]:
     """The entry of a model in `Ensemble`'s list of members."""
     entry = {"kind": type(model).__name__, "config": dict(model.config), "weight": weight, "replicate": replicate}
     return entry | ({} if output is None else {"output": output.to_json()})
@@ -87,7 +87,8 @@ class Ensemble(nn.Module, PretrainedMixin, library_name="lyra-bio"):
     @property
     def length(self) -> int | None:
         """Letters of every sequence that the model can read; None reads any."""
-        return next((member.length for member in self.members if getattr(member, "length", None)), None)
+        lengths = (getattr(member, "length", None) for member in self.members)
+        return next((int(length) for length in lengths if isinstance(length, int)), None)
 
     def each(self, x: Tensor, lengths: Tensor | Sequence[int] | None = None) -> Tensor:
         """What every member predicts: numbers in the target's units ``(M, B)``, or probabilities ``(M, B, ...)``, in
@@ -99,7 +100,11 @@ class Ensemble(nn.Module, PretrainedMixin, library_name="lyra-bio"):
             if self.classes:
                 found.append(torch.softmax(raw.double(), dim=-1))
             else:
-                found.append(output.predict(raw.float()[..., 0]) if isinstance(output, RegressionOutput) else raw.double()[..., 0])
+                found.append(
+                    output.predict(raw.float()[..., 0])
+                    if isinstance(output, RegressionOutput)
+                    else raw.double()[..., 0]
+                )
         return torch.stack(found)
 
     def replicated(self, x: Tensor, lengths: Tensor | Sequence[int] | None = None) -> Tensor:
@@ -124,7 +129,11 @@ class Ensemble(nn.Module, PretrainedMixin, library_name="lyra-bio"):
 
     def _apply(self, fn, recurse: bool = True):
         # Moved, but each member stays in its own dtype: those fitted in closed form are in float64.
-        return super()._apply(lambda tensor: fn(tensor).to(tensor.dtype), recurse)
+        def move(tensor: Tensor) -> Tensor:
+            like = fn(tensor.new_empty(0))
+            return fn(tensor) if like.dtype == tensor.dtype else tensor.to(like.device)
+
+        return super()._apply(move, recurse)
 
     def raw(self, predicted: Tensor) -> Tensor:
         """What ``forward`` returns for predictions: numbers in the target's units, or probabilities."""

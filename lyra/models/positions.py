@@ -1,4 +1,4 @@
-"""A model for sequences of one length, in which every position has weights of its own at the end."""
+"""A model for sequences of one length, which knows where in the sequence a letter stands."""
 
 from __future__ import annotations
 
@@ -11,20 +11,22 @@ from torch import Tensor, nn
 from lyra_kernels.layers import checks
 from lyra_kernels.layers.initialisation import reset_descendants
 
-from .lyra import Lyra, _fill_padding, _layout
-from .pooling import pool
+from .lyra import Lyra
 from .streaming import LyraState
+
+SPREAD = 0.02  # standard deviation of the embeddings of positions at first, as in GPT-2 and BERT
 
 
 class LyraByPosition(Lyra):
-    """One prediction per sequence of ``length`` tokens: :class:`Lyra`, and beside its pooling a readout by position.
+    """One prediction per sequence of ``length`` tokens: :class:`Lyra` with a learned embedding of each position.
 
-    Pooling forgets where in the sequence a feature was found. Where all sequences are variants of one, as in a deep
-    mutational scan, or are aligned, as splice sites are, that is what matters most: the readout is a linear map of all
-    tokens' embeddings together, ``length * d_model`` weights for each output, which is added to the pooled prediction.
+    Convolutions, state spaces and pooling treat all positions alike, but for what is at a sequence's ends. Where all
+    sequences are variants of one, as in a deep mutational scan, or are aligned, as splice sites are, the same letter
+    means something else at each position: ``length * d_model`` more parameters, added to the letters' embeddings, say
+    where each one stands.
 
     Args:
-        d_input, options: as for :class:`Lyra`, but that there is no state: the model is not causal.
+        d_input, options: as for :class:`Lyra`; the model cannot be causal.
         length: tokens of every sequence.
 
     Raises:
@@ -37,25 +39,27 @@ class LyraByPosition(Lyra):
 
     def __init__(self, d_input: int, *args: Any, length: int, **options: Any) -> None:
         if options.get("causal"):
-            raise ValueError("causal must be False: the readout needs the whole sequence")
-        device, dtype = options.get("device"), options.get("dtype")
+            raise ValueError("causal must be False: a model of sequences of one length has no use for a state")
         super().__init__(d_input, *args, **options)
         self.length = checks.positive_int("length", length)
         self.config["length"] = self.length
-        self.readout = nn.Linear(self.length * self.d_model, self.d_output, bias=False, device=device, dtype=dtype)
-        self._start_at_nothing()
+        self.positions = nn.Embedding(
+            self.length, self.d_model, device=options.get("device"), dtype=options.get("dtype")
+        )
+        self._narrow()
 
-    def _start_at_nothing(self) -> None:
-        nn.init.zeros_(self.readout.weight)  # at first the pooled prediction alone, as without it
+    def _narrow(self) -> None:
+        with torch.no_grad():
+            self.positions.weight.mul_(SPREAD)
 
     def reset_parameters(self) -> None:
         """Initial values for all parameters: those that the constructor gives with the same seed."""
         reset_descendants(self)
-        self._start_at_nothing()
+        self._narrow()
 
     def initial_state(self, batch_size: int) -> LyraState:
-        """Raises ValueError: there is no prediction before the sequence is whole."""
-        raise ValueError("a model with a readout by position has no state: it needs the whole sequence")
+        """Raises ValueError: the model has no state."""
+        raise ValueError("a model of sequences of one length has no state; give it the whole sequence")
 
     def forward(
         self,
@@ -70,17 +74,19 @@ class LyraByPosition(Lyra):
         """Predict; arguments and errors are those of :meth:`Lyra.forward`.
 
         Raises:
-            ValueError: the tokens are not ``length`` a sequence, or come packed.
+            ValueError: the tokens are not ``length`` a sequence, come packed, or a state is asked for.
         """
-        lengths, cu_seqlens = _layout(x, lengths, cu_seqlens)
-        if initial_state is not None or return_final_state:
-            self.initial_state(x.shape[0])
         if cu_seqlens is not None:
             raise ValueError("cu_seqlens: sequences of one length need no packing; give x as (B, L)")
-        if x.shape[1] != self.length:
-            raise ValueError(f"x must have {self.length} tokens a sequence, as the model was built for, got {x.shape[1]}")
-        embeddings = self.embed(x, lengths, None)
-        if lengths is not None:
-            embeddings = _fill_padding(embeddings, lengths)
-        out = self.head(pool(embeddings, self.pool, lengths)) + self.readout(embeddings.flatten(1))
-        return (out, embeddings) if return_embeddings else out
+        if initial_state is not None or return_final_state:
+            self.initial_state(x.shape[0])
+        return super().forward(x, return_embeddings, lengths=lengths)
+
+    def encode(self, x: Tensor) -> Tensor:
+        """The letters' embeddings and those of their positions; see :meth:`Lyra.encode`."""
+        letters = super().encode(x)
+        if letters.shape[1] != self.length:
+            raise ValueError(
+                f"x must have {self.length} tokens a sequence, as the model was built for, not {letters.shape[1]}"
+            )
+        return letters + self.positions.weight

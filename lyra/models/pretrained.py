@@ -115,8 +115,8 @@ class PretrainedMixin(PyTorchModelHubMixin):
                 local_files_only=local_files_only,
                 token=token,
             )
-        # The mixin hands on those of config.json's entries that `cls` has for arguments, which are not the subclass's, so
-        # that dtype may be the one of the folder.
+        # The mixin hands on those of config.json's entries that `cls` has for arguments, which may not be all of the
+        # subclass's; dtype among them may be the one of the folder.
         saved = config.get("dtype", "float32")
         wanted = _dtype("dtype", saved if dtype in (None, "auto") else dtype)
         if torch_dtype is not None:

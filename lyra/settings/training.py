@@ -11,7 +11,6 @@ from ..errors import InputError, argument, check_choice
 MODELS = ("paper", "layered")
 POOLS = ("mean", "max", "first")
 OUTPUTS = ("sigmoid", "linear")
-READOUTS = ("pool", "positions")
 MIXES = ("none", "validation", "folds")
 CLASS_WEIGHTS = ("none", "balanced")
 STEPS = 4000  # optimizer steps that the automatic number of epochs aims at
@@ -25,8 +24,8 @@ class Recipe:
     Attributes:
         model: "paper", the published 47,000-parameter model, or "layered" with the numbers of layers below.
         d_model, d_state, dropout, pool, bidirectional: of either model; dropout None goes by the number of sequences.
-        readout: "pool" alone, or "positions" beside it, weights of its own for each position of sequences of one length;
-            None takes that for a regression on such sequences.
+        positions: whether the model learns where in the sequence a letter stands, for sequences of one length; None
+            says yes for a regression on such.
         pgc_layers, s4_layers: of the layered one.
         output: "linear", or "sigmoid", which learns a saturating scale for a regression target.
         class_weights: "balanced" weighs classes by the inverse of their frequency.
@@ -52,7 +51,7 @@ class Recipe:
     pgc_layers: int = 2
     s4_layers: int = 4
     pool: str = "max"
-    readout: str | None = None
+    positions: bool | None = None
     bidirectional: bool = True
     output: str = "sigmoid"
     class_weights: str = "none"
@@ -78,9 +77,8 @@ class Recipe:
             ("class_weights", CLASS_WEIGHTS),
         ):
             check_choice(name, getattr(self, name), allowed)
-        for name, allowed in (("readout", READOUTS), ("mix", MIXES)):
-            if getattr(self, name) is not None:
-                check_choice(name, getattr(self, name), allowed)
+        if self.mix is not None:
+            check_choice("mix", self.mix, MIXES)
         for name in ("d_model", "d_state", "epochs", "batch_size", "patience", "lr", "s4_lr", "ensemble"):
             value = getattr(self, name)
             if value is not None and not (math.isfinite(value) and value > 0):

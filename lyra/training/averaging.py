@@ -16,7 +16,7 @@ class WeightAverages:
     initial weights do not linger.
     """
 
-    # Not Lightning's WeightAveraging, which came with 2.6, keeps a second module, and looks at every buffer in each step.
+    # Not Lightning's WeightAveraging, which came with 2.6, keeps a second module, and knows no steps of CUDA graphs.
 
     def __init__(self, decay: float) -> None:
         self.decay, self.steps = decay, 0

@@ -53,7 +53,8 @@ class History(Callback):
 
     Args:
         path: of the file.
-        facts: what stands before the epoch in each row; earlier: rows of networks before this one, which the file keeps.
+        facts: what stands before the epoch in each row.
+        earlier: rows of networks before this one, which the file keeps.
     """
 
     # Not Lightning's CSVLogger: its file is called metrics.csv, with a column for the step and all columns in the order

@@ -13,7 +13,7 @@ from torch import nn
 from ..baselines import fit_pairwise, fit_ridge, fit_sigmoid_additive
 from ..data.batches import SequenceDataset
 from ..data.loading import LabelledData
-from ..models import Ensemble
+from ..models import Ensemble, Lyra
 from ..models.ensemble import SHARED
 from ..outputs import RegressionOutput
 from ..prediction import converter, predict_encoded, predict_replicates
@@ -59,7 +59,7 @@ class Fitted:
         calibration: the errors of those, where there are replicates.
     """
 
-    model: nn.Module
+    model: Lyra | Ensemble
     output: RegressionOutput | None
     networks: dict[str, Network]
     shares: dict[str, float] = field(default_factory=dict)
@@ -96,7 +96,8 @@ def fit(workshop: Workshop, train: np.ndarray, val: np.ndarray, prefix: str = ""
         if recipe.mix != "none":
             candidates += simpler_models(data, rows, fold, fold if len(splits) > 1 else SHARED)
     if len(candidates) == 1:
-        return Fitted(candidates[0].model, candidates[0].output, networks)
+        (alone,) = networks.values()
+        return Fitted(alone.model, alone.output, networks)
     return combine(data, recipe, splits, candidates, networks)
 
 
@@ -133,7 +134,13 @@ def combine(
     # (rows, kinds): the mean of a kind's models that did not see the row.
     predicted = np.concatenate(
         [
-            np.stack([mean_of(data, rows.val, [c for c in candidates if (c.kind, c.fold) == (kind, fold)]) for kind in kinds], 1)
+            np.stack(
+                [
+                    mean_of(data, rows.val, [c for c in candidates if (c.kind, c.fold) == (kind, fold)])
+                    for kind in kinds
+                ],
+                1,
+            )
             for fold, rows in enumerate(splits)
         ]
     )
@@ -173,7 +180,7 @@ def mean_of(data: LabelledData, rows: np.ndarray, models: list[Candidate]) -> np
 def spread_of(model: Ensemble, data: LabelledData, rows: np.ndarray) -> np.ndarray:
     """The standard deviation of the replicates' predictions of some rows."""
     dataset = SequenceDataset(data.tokens, data.offsets, rows)
-    return predict_replicates(model, dataset, per_token=False).std(1)
+    return np.asarray(predict_replicates(model, dataset, per_token=False)).std(1)
 
 
 def mixing_weights(predicted: np.ndarray, values: np.ndarray) -> tuple[np.ndarray, float]:

@@ -142,12 +142,12 @@ def build_module(data: LabelledData, recipe: Recipe, rows: Rows) -> tuple[LyraMo
 
 
 def build_model(recipe: Recipe, d_input: int, targets: Targets, length: int | None) -> Lyra:
-    """An untrained model for the task; `length` is that of all sequences, for a readout by position."""
+    """An untrained model for the task; `length` is that of all sequences, where the model is to know positions."""
     kind: Any = LyraForTokenClassification if targets.task == "token" else Lyra
     options: dict[str, Any] = {
         name: getattr(recipe, name) for name in ("d_model", "d_state", "dropout", "s4_lr", "pool", "bidirectional")
     }
-    if recipe.readout == "positions":
+    if recipe.positions:
         kind = LyraByPosition
         options["length"] = length
     if recipe.model == "paper":

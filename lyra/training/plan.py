@@ -31,19 +31,20 @@ def plan(recipe: Recipe, data: LabelledData, learning: int) -> tuple[Recipe, str
     """
     task, chosen = data.targets.task, []
     length = common_length(data)
-    by_position = task == "regression" and length is not None and length * len(data.alphabet) <= MAX_FEATURES
+    uniform = task == "regression" and length is not None and length * len(data.alphabet) <= MAX_FEATURES
+    by_position = uniform and recipe.bidirectional
     check_possible(recipe, task, length)
     changes: dict[str, object] = {}
-    if recipe.readout is None:
-        changes["readout"] = "positions" if by_position else "pool"
+    if recipe.positions is None:
+        changes["positions"] = by_position
         if by_position:
-            chosen.append(f"a readout by position, since all sequences have {length} letters")
+            chosen.append(f"embeddings of positions, since all sequences have {length} letters")
     if recipe.mix is None:
-        changes["mix"] = "none" if not by_position else "folds" if learning < FEW_ROWS else "validation"
+        changes["mix"] = "none" if not uniform else "folds" if learning < FEW_ROWS else "validation"
         if changes["mix"] == "folds":
             chosen.append(
-                f"{learning:,} rows are few, so {FOLDS} networks of four fifths of them each, mixed with simpler models "
-                "by how they predict the fifth left out"
+                f"{learning:,} rows are few, so {FOLDS} networks on four fifths of them each, mixed with simpler "
+                "models by how all predict the fifth left out"
             )
         elif changes["mix"] == "validation":
             chosen.append("mixed with simpler models by the validation part")
@@ -68,13 +69,17 @@ def common_length(data: LabelledData) -> int | None:
 
 
 def check_possible(recipe: Recipe, task: str, length: int | None) -> None:
-    """Raises InputError for a readout or a mix that these data do not allow."""
-    for name, value in (("readout", recipe.readout), ("mix", recipe.mix)):
-        if value in (None, "none", "pool"):
-            continue
-        if name == "mix" and task != "regression":
-            raise InputError(f"{argument(name, value)}: is for a regression, and the task is {task}; leave it out")
-        if task == "token":
-            raise InputError(f"{argument(name, value)}: every residue has its own prediction already; leave it out")
-        if length is None:
+    """Raises InputError for a mix, or embeddings of positions, that these data do not allow."""
+    mixed = recipe.mix not in (None, "none")
+    if mixed and task != "regression":
+        raise InputError(f"{argument('mix', recipe.mix)}: is for a regression, and the task is {task}; leave it out")
+    if recipe.positions and task == "token":
+        raise InputError(f"{argument('positions', True)}: a class per residue has none yet; leave it out")
+    for name, value in (("mix", recipe.mix if mixed else None), ("positions", recipe.positions or None)):
+        if value is not None and length is None:
             raise InputError(f"{argument(name, value)}: needs sequences of one length; leave it out")
+    if recipe.positions and not recipe.bidirectional:
+        raise InputError(
+            f"{argument('positions', True)} {argument('bidirectional', False)}: a model that knows positions has no "
+            "state, which is what one way is for; leave one out"
+        )

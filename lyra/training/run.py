@@ -126,7 +126,9 @@ def train(
             raise InputError(f"{source}: can be read by one process only; give a file, or {argument('devices', 1)}")
         graphs = use_graphs(hardware.graphs, machine)
         after_first_epoch: list[Callback] = []
-        workshop = Workshop(data, recipe, hardware, out, console, warn, resume=resume, first_callbacks=after_first_epoch)
+        workshop = Workshop(
+            data, recipe, hardware, out, console, warn, resume=resume, first_callbacks=after_first_epoch
+        )
         if quiet or resume:
             if not quiet:
                 remove_unfinished(out)
