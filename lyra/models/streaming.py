@@ -98,8 +98,8 @@ class StreamingMixin:
         """Predictions for sequences of any length, piece by piece, in memory for one piece; without gradients.
 
         Args:
-            pieces: consecutive pieces of B sequences, each as ``forward`` takes it, of any lengths, 0 included; read one
-                at a time, as the predictions are taken. Or one tensor with all tokens, which is cut.
+            pieces: consecutive pieces of B sequences, each as ``forward`` takes it, of any lengths, 0 included; each is
+                read when its predictions are asked for. Or one tensor with all tokens, which is cut.
             piece_length: tokens in each piece of one tensor but the last; None is 16,384.
             last_only: of one prediction per sequence, whether to give only that for all tokens, at the end.
 
@@ -134,9 +134,10 @@ class StreamingMixin:
 
     @torch.no_grad()
     def _stream(self, pieces: Iterable[Tensor], last_only: bool) -> Iterator[Tensor]:
+        model: Any = self
         state, y = None, None
         for piece in pieces:
-            y, state = self(piece, initial_state=state, return_final_state=True)
+            y, state = model(piece, initial_state=state, return_final_state=True)
             if not last_only:
                 yield y
         if last_only and y is not None:

@@ -22,7 +22,8 @@ class Recipe:
 
     Attributes:
         model: "paper", the published 47,000-parameter model, or "layered" with the numbers of layers below.
-        d_model, d_state, dropout, pool, bidirectional: of either model.
+        d_model, d_state, dropout, pool: of either model.
+        bidirectional: whether outputs depend on both sides of a residue; where not, the model is causal, all layers.
         pgc_layers, s4_layers: of the layered one.
         output: "linear", or "sigmoid", which learns a saturating scale for a regression target.
         class_weights: "balanced" weighs classes by the inverse of their frequency.

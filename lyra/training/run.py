@@ -229,6 +229,7 @@ def build_model(recipe: Recipe, d_input: int, targets: Targets) -> Lyra:
     options: dict[str, Any] = {
         name: getattr(recipe, name) for name in ("d_model", "d_state", "dropout", "s4_lr", "pool", "bidirectional")
     }
+    options["causal"] = not recipe.bidirectional  # so that what is trained one way can stream
     if recipe.model == "paper":
         return kind.paper(d_input, targets.d_output, **options)
     layers: dict[str, Any] = {"num_pgc_layers": recipe.pgc_layers, "num_s4_layers": recipe.s4_layers}

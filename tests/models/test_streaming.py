@@ -174,7 +174,7 @@ def test_a_stream_reads_a_piece_when_its_prediction_is_taken():
 
 def test_streams_that_are_refused():
     ids = torch.randint(5, (2, 9))
-    with pytest.raises(ValueError, match="a model that is not causal has no state: .* build it with causal=True"):
+    with pytest.raises(ValueError, match=r"a model that is not causal has no state: .* build it with causal=True"):
         make(causal=False).stream(ids)  # at once, not with the first piece
     with pytest.raises(ValueError, match="last_only must be False: a token classifier"):
         make(LyraForTokenClassification).stream(ids, last_only=True)
