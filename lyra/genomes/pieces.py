@@ -57,7 +57,7 @@ def iterate_pieces(source: Source, length: int) -> Iterator[Piece]:
 def _lines(source: Source) -> Iterator[tuple[bool, str]]:
     """(True, a record's name), or (False, some letters of the record before), without white space and comments."""
     with source.reading(), source.open() as file:
-        row, begins, comment, named = 1, True, False, False
+        row, begins, blank, comment, named = 1, True, True, False, False
         while chunk := file.readline(LINE):
             ends = chunk[-1] in "\r\n"
             if begins and chunk.startswith(">"):
@@ -67,7 +67,8 @@ def _lines(source: Source) -> Iterator[tuple[bool, str]]:
                 yield True, (chunk[1:].split() or [""])[0]
             else:
                 text = "".join(chunk.split())
-                comment = comment or (begins and text.startswith(";"))
+                comment = comment or (blank and text.startswith(";"))
+                blank = blank and not text
                 if text and not comment:
                     if not named:
                         raise InputError(f"{source}, row {row}: {shorten(text)} stands before the first '>' line; "
@@ -75,4 +76,4 @@ def _lines(source: Source) -> Iterator[tuple[bool, str]]:
                     yield False, text
             begins = ends
             if ends:
-                row, comment = row + 1, False
+                row, blank, comment = row + 1, True, False

@@ -65,6 +65,8 @@ def write_bigwig(out: str | Path, sizes: dict[str, int], intervals: Iterable[Int
             for interval in intervals:
                 covered += interval[2] - interval[1]
                 yield interval
+        except GeneratorExit:  # the library has had enough
+            raise
         except BaseException as error:
             failure = error
 

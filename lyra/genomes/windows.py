@@ -100,7 +100,7 @@ def predict_windows(
     source = Source(path)
     source.check_output(out)
     with indexed(source) as genome:
-        where, regions = _regions(genome, options, say)
+        where, regions = _regions(genome, options)
         windows = _Windows(predictor, genome, options)
         if bigwig:
             per_base = predictor.targets.task == "token"
@@ -118,6 +118,8 @@ def predict_windows(
                 for region, found in windows.predicted(regions, progress):
                     (cells,) = predictor.cells([found])
                     writer.writerow([*region[1:], *cells.values()])
+    if count := _short(genome, options):
+        say(f"the last window of {count:,} records is shorter than {options.window:,} bases")
     for text in windows.strangers.warnings():
         say(f"warning: {where}: {text}")
     say(f"windows: {windows.count}")
@@ -137,18 +139,22 @@ def _separator(out: str | Path) -> str:
         raise InputError(str(error).replace("must end in", "must end in .bed, .bw,")) from None
 
 
-def _regions(genome: Genome, options: WindowOptions, say: Callable[[str], None]) -> tuple[str, Iterable[Region]]:
+def _regions(genome: Genome, options: WindowOptions) -> tuple[str, Iterable[Region]]:
     """What messages call them, and the windows."""
     if options.regions is not None:
         regions = read_regions(options.regions, genome.name, genome.sizes)
         name = "standard input" if str(options.regions) == "-" else str(options.regions)
         return name, regions
     assert options.window is not None
-    step = options.window if options.step is None else options.step
-    ends = (size for size in genome.sizes.values() if size < options.window or (size - options.window) % step)
-    if count := sum(1 for size in ends if size):
-        say(f"the last window of {count:,} records is shorter than {options.window:,} bases")
-    return f"windows of {genome.name}", tile(genome.sizes, options.window, step)
+    return f"windows of {genome.name}", tile(genome.sizes, options.window, options.step or options.window)
+
+
+def _short(genome: Genome, options: WindowOptions) -> int:
+    """How many records end within a window."""
+    if options.window is None:
+        return 0
+    tiles = tile(genome.sizes, options.window, options.step or options.window)
+    return sum(region.end - region.start < options.window for region in tiles)
 
 
 class _Windows:
