@@ -27,11 +27,6 @@ WITHOUT_EFFECT = [
     ("numbers", ("--s4-layers", "4"), "--s4-layers: has no effect, the paper's model has its own number of layers"),
     ("numbers", ("--pgc-layers", "2", "--model", "paper"), "--pgc-layers: has no effect"),
     ("numbers", ("--model", "layered", "--s4-layers", "0", "--s4-lr", "0.1"), "--d-state: has no effect, there are no"),
-    (
-        "numbers",
-        ("--model", "layered", "--s4-layers", "0", "--pgc-layers", "0", "--one-way"),
-        "--bidirectional: has no effect, there are no layers that look at other residues",
-    ),
     ("numbers", ("--class-weights", "balanced"), "--class-weights: has no effect, the target is a number"),
     ("numbers", ("--class-weights", "none"), "--class-weights: has no effect"),
     ("numbers", ("--positive", "high"), "--positive 'high': has no effect with a number for a target"),
@@ -71,7 +66,6 @@ def test_an_option_without_effect_is_an_error(lyra, tmp_path, table, options, sa
 
 
 WITH_EFFECT = [
-    ("numbers", ("--model", "layered", "--s4-layers", "0", "--one-way")),
     ("numbers", ("--model", "layered", "--s4-layers", "1", "--pgc-layers", "1")),
     ("numbers", ("--output", "linear", "--deduplicate", "--on-missing", "skip", "--on-invalid", "skip")),
     ("classes", ("--class-weights", "balanced", "--positive", "high", "--pool", "mean")),
