@@ -97,10 +97,18 @@ def check_model(predictor: Predictor) -> None:
     """Raises InputError for a model that cannot go through a sequence piece by piece."""
     if predictor.alphabet.name == "protein":
         raise InputError("the model reads proteins, and only DNA and RNA are read piece by piece; predict them whole")
-    if getattr(predictor.model, "looks_ahead", True):
+    model: Any = predictor.model
+    if getattr(model, "looks_ahead", True):
+        one_way = argument("bidirectional", False)
+        known = hasattr(model, "config") and not model.config["bidirectional"]
+        remedy = (
+            f"train it anew, as {one_way} of earlier versions left some layers so"
+            if known
+            else (f"train one with {one_way}")
+        )
         raise InputError(
-            "the model looks at letters yet to come, so it cannot go through a sequence piece by piece; train one with "
-            f"{argument('bidirectional', False)}, or cut the sequence with {argument('window')}"
+            "the model looks at letters yet to come, so it cannot go through a sequence piece by piece; "
+            f"{remedy}, or cut the sequence with {argument('window')}"
         )
 
 

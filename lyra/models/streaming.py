@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from lyra_kernels.layers import PGC, S4D, checks
 
-PIECE = 16_384  # tokens at a time of a sequence in one tensor
+PIECE = 8_192  # tokens at a time of a sequence in one tensor
 
 
 class LyraState(NamedTuple):
@@ -100,7 +100,7 @@ class StreamingMixin:
         Args:
             pieces: consecutive pieces of B sequences, each as ``forward`` takes it, of any lengths, 0 included; each is
                 read when its predictions are asked for. Or one tensor with all tokens, which is cut.
-            piece_length: tokens in each piece of one tensor but the last; None is 16,384.
+            piece_length: tokens in each piece of one tensor but the last; None is 8,192.
             last_only: of one prediction per sequence, whether to give only that for all tokens, at the end.
 
         Returns:

@@ -103,6 +103,14 @@ def test_one_way_is_causal_in_every_layer(kind, task):
         assert torch.equal(before, after) != bidirectional and model.looks_ahead == bidirectional
 
 
+def test_a_model_that_an_earlier_version_trained_one_way(tmp_path, genome, models):
+    """Its gated convolutions look ahead."""
+    predictor = Predictor.from_pretrained(models["token"], "cpu")
+    predictor.model.config["causal"] = False
+    with pytest.raises(InputError, match="train it anew, as bidirectional=False of earlier versions"):
+        predict_stream(predictor, genome, tmp_path / "o.csv")
+
+
 def test_one_way_has_an_effect_where_a_layer_looks_at_other_residues():
     for layers in ((0, 1), (1, 0)):
         recipe = Recipe(model="layered", pgc_layers=layers[0], s4_layers=layers[1], bidirectional=False)
