@@ -15,12 +15,14 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
+from lyra import datasets
 from lyra.alphabets import DNA
 from lyra.data.targets import Targets
 from lyra.genomes import predict_stream
@@ -44,9 +46,9 @@ TEXT = """# Genomes as streams, measured
 Written by `{command}` at commit {commit} ({machine}).
 
 From a FASTA file to a packed table of a class per base, through a causal `LyraForTokenClassification.paper`
-({parameters:,} parameters, float32, random weights), each in a process of its own with {threads} thread(s). Bases a second
-are of the whole way, reading and writing included, the loading of libraries left out. Memory is the most that the process
-ever held, libraries included ({empty:,.0f} MiB of it before the genome was opened).
+({parameters:,} parameters, float32, random weights), each in a process of its own with {threads} thread(s). Bases a
+second are of the whole way, reading and writing included, the loading of libraries left out. Memory is the most that
+the process ever held, libraries included ({empty:,.0f} MiB of it before the genome was opened).
 
 {table}
 """
@@ -93,15 +95,14 @@ def in_child(path: Path, how: str, threads: int) -> dict[str, Any]:
     return found
 
 
-def table(lengths: tuple[int, ...], threads: int) -> tuple[list[dict[str, Any]], str]:
+def table(lengths: Sequence[int], threads: int, shipped: bool = True) -> tuple[list[dict[str, Any]], str]:
     """What was measured, and its rows in Markdown."""
     rows = []
     with tempfile.TemporaryDirectory() as folder:
         genomes = {}
-        shipped = ROOT / "lyra" / "datasets" / "lambda.fa.gz"
-        if shipped.exists():
+        if shipped:
             genomes["phage lambda"] = Path(folder) / "lambda.fa"
-            genomes["phage lambda"].write_bytes(gzip.decompress(shipped.read_bytes()))
+            genomes["phage lambda"].write_bytes(gzip.decompress(datasets.path("lambda").read_bytes()))
         for length in lengths:
             genomes[f"made up, {length}"] = Path(folder) / f"{length}.fa"
             genome(genomes[f"made up, {length}"], length)
@@ -120,6 +121,7 @@ def table(lengths: tuple[int, ...], threads: int) -> tuple[list[dict[str, Any]],
 def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--lengths", type=int, nargs="+", default=LENGTHS, help="bases of the genomes made up")
+    parser.add_argument("--no-lambda", action="store_true", help="leave the genome of phage lambda out")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--out", type=Path, default=RESULTS)
     parser.add_argument("--child", nargs=2, metavar=("FASTA", "HOW"), help=argparse.SUPPRESS)
@@ -127,7 +129,7 @@ def main(arguments: list[str] | None = None) -> None:
     if given.child:
         print(json.dumps(measure(*given.child, given.threads)))
         return
-    rows, text = table(tuple(given.lengths), given.threads)
+    rows, text = table(given.lengths, given.threads, not given.no_lambda)
     what = machine.describe()
     commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, capture_output=True, text=True).stdout
     given.out.write_text(
