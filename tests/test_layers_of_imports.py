@@ -33,7 +33,7 @@ LAYERS = {
         ("data",),
         ("model_folder", "graphs"),
         ("prediction",),
-        ("prediction_files", "training", "explain"),
+        ("prediction_files", "training", "explain", "genomes"),
         ("cli",),
     ),
 }

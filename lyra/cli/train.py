@@ -71,7 +71,10 @@ def train(
     ] = Recipe.positions,
     bidirectional: Annotated[
         bool,
-        MODEL("Whether state spaces look both ways.", "--bidirectional/--one-way"),
+        MODEL(
+            "Whether a residue sees both sides of it, or only what came before, as `lyra predict --stream` needs.",
+            "--bidirectional/--one-way",
+        ),
     ] = Recipe.bidirectional,
     output: Annotated[str, MODEL("Regression: linear, or sigmoid, which learns a saturating scale.")] = Recipe.output,
     epochs: Annotated[int | None, FIT("At most so many \\[as many as make about 4,000 steps].")] = None,

@@ -23,9 +23,10 @@ class Recipe:
 
     Attributes:
         model: "paper", the published 47,000-parameter model, or "layered" with the numbers of layers below.
-        d_model, d_state, dropout, pool, bidirectional: of either model; dropout None goes by the number of sequences.
         positions: whether the model learns where in the sequence a letter stands, for sequences of one length; None
             says yes for a regression on such.
+        d_model, d_state, dropout, pool: of either model; dropout None goes by the number of sequences.
+        bidirectional: whether outputs depend on both sides of a residue; where not, the model is causal, all layers.
         pgc_layers, s4_layers: of the layered one.
         output: "linear", or "sigmoid", which learns a saturating scale for a regression target.
         class_weights: "balanced" weighs classes by the inverse of their frequency.

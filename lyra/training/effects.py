@@ -18,7 +18,9 @@ def check_before_reading(given: Collection[str], recipe: Recipe) -> None:
             given, LAYERS, f"the paper's model has its own number of layers ({argument('model', 'layered')} has them)"
         )
     elif recipe.s4_layers == 0:
-        refuse_without_effect(given, ("d_state", "s4_lr", "bidirectional"), "there are no state space layers")
+        refuse_without_effect(given, ("d_state", "s4_lr"), "there are no state space layers")
+        if recipe.pgc_layers == 0:
+            refuse_without_effect(given, ("bidirectional",), "there are no layers that look at other residues")
 
 
 def check_with_data(given: Collection[str], data: LabelledData, unlabelled: str) -> None:

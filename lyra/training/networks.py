@@ -147,6 +147,7 @@ def build_model(recipe: Recipe, d_input: int, targets: Targets, length: int | No
     options: dict[str, Any] = {
         name: getattr(recipe, name) for name in ("d_model", "d_state", "dropout", "s4_lr", "pool", "bidirectional")
     }
+    options["causal"] = not recipe.bidirectional  # so that what is trained one way can stream
     if recipe.positions:
         kind = LyraByPosition
         options["length"] = length
