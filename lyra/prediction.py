@@ -158,6 +158,15 @@ class Predictor:
         tokens, offsets, _ = encode_checked(list(sequences), rows, self.alphabet, on_invalid, "sequences", "0")
         return self.predict_dataset(SequenceDataset(tokens, offsets, np.arange(len(sequences))), batch_size)
 
+    @property
+    def members(self) -> int:
+        """How many models predict together."""
+        return 1
+
+    def predict_members(self, sequences: Sequence[str]) -> np.ndarray:
+        """What each member predicts: (N, members) in the target's units, or (N, members, classes) probabilities."""
+        return np.asarray(self.predict(sequences))[:, None]
+
     def cells(self, predictions: Iterable[np.ndarray]) -> Iterator[dict[str, str]]:
         """Predictions as the columns of a table: `prediction`, and for classes one `p_CLASS` each."""
         classes = self.targets.classes

@@ -28,12 +28,13 @@ LAYERS = {
     ),
     "lyra": (
         ("errors", "version", "alphabets", "metrics", "baselines", "datasets"),
-        ("files", "settings", "scores"),
+        ("files", "settings", "scores", "packages"),
         ("outputs", "html", "plots", "models"),
         ("data",),
         ("model_folder", "graphs"),
         ("prediction",),
-        ("prediction_files", "training", "explain"),
+        ("references", "member_scores"),
+        ("prediction_files", "training", "explain", "design", "variants"),
         ("cli",),
     ),
 }

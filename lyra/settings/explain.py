@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Collection, Sequence
+from collections.abc import Collection
 from dataclasses import dataclass
 
 import numpy as np
 
-from ..errors import InputError, argument, check_choice, refuse_without_effect, shorten
+from ..errors import InputError, argument, check_choice, refuse_without_effect
 from .data import BATCH_SIZE
+from .positions import Positions, ranges, site, sites
 
 SCALES = {"regression": ("target", "latent"), "classification": ("log-odds", "probability")}
 SCALES["token"] = SCALES["classification"]
 BASELINES = ("average", "unknown")
-RANGE = re.compile(r"\s*(-?\d+)(?:\s*-\s*(-?\d+))?\s*")
 
 
 @dataclass
@@ -36,7 +35,7 @@ class ExplainOptions:
         batch_size: sequences a batch, at most.
     """
 
-    positions: str | Sequence[int] | None = None
+    positions: Positions = None
     offset: int = 1
     class_name: str | None = None
     at: int | None = None
@@ -55,55 +54,19 @@ class ExplainOptions:
                 raise InputError(f"{argument(name)} {getattr(self, name)}: must be above 0")
         if self.seed < 0:
             raise InputError(f"{argument('seed')} {self.seed}: must not be negative")
-        self.ranges()
-
-    def ranges(self) -> list[tuple[int, int]] | None:
-        """`positions` as (first, last) pairs in the caller's numbering.
-
-        Raises:
-            InputError: they are not written like 10-60,72.
-        """
-        if self.positions is None:
-            return None
-        if not isinstance(self.positions, str):
-            return [(int(number), int(number)) for number in self.positions]
-        ranges = []
-        for piece in self.positions.split(","):
-            match = RANGE.fullmatch(piece)
-            if match is None:
-                raise InputError(f"{argument('positions')} {shorten(self.positions)}: {shorten(piece)} is no position "
-                                 "and no "
-                                 "range; write it like 10-60,72")  # fmt: skip
-            first, last = int(match[1]), int(match[2] or match[1])
-            if last < first:
-                raise InputError(f"{argument('positions')} {shorten(self.positions)}: {first}-{last} runs backwards; "
-                                 f"write {last}-{first}")  # fmt: skip
-            ranges.append((first, last))
-        return ranges
+        ranges("positions", self.positions)
 
     def sites(self, length: int, where: str) -> np.ndarray:
-        """Indices, from 0, of the positions asked for in a sequence; sorted, each once.
+        """Indices, from 0, of the positions asked for in a sequence, `where` in messages; sorted, each once.
 
         Raises:
-            InputError: a position that the sequence, `where` in the message, does not have.
+            InputError: a position that the sequence does not have.
         """
-        ranges = self.ranges()
-        if ranges is None:
-            return np.arange(length)
-        for first, last in ranges:
-            self.index("positions", first, length, where)
-            self.index("positions", last, length, where)
-        spans = [np.arange(first, last + 1) - self.offset for first, last in ranges]
-        return np.unique(np.concatenate(spans)) if spans else np.arange(0)
+        return sites("positions", self.positions, self.offset, length, where)
 
     def index(self, name: str, position: int, length: int, where: str) -> int:
         """The index, from 0, of a position; an InputError that names the argument if there is none."""
-        if not 0 <= position - self.offset < length:
-            raise InputError(f"{argument(name)} {position}: {where} has positions {self.offset} to "
-                             f"{self.offset + length - 1}; choose among them, or give {argument('offset')}, the "
-                             "number of the "
-                             "first")  # fmt: skip
-        return position - self.offset
+        return site(name, position, self.offset, length, where)
 
 
 @dataclass(kw_only=True)
