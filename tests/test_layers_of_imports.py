@@ -27,8 +27,8 @@ LAYERS = {
         ("compat",),
     ),
     "lyra": (
-        ("errors", "version", "alphabets", "metrics", "baselines", "datasets"),
-        ("files", "settings", "scores", "packages"),
+        ("errors", "version", "alphabets", "metrics", "baselines"),
+        ("files", "settings", "scores", "datasets", "packages"),
         ("outputs", "html", "plots", "models"),
         ("data",),
         ("model_folder", "graphs"),

@@ -15,6 +15,7 @@ from typing import Any, NoReturn
 import typer
 
 from ..errors import InputError, arguments_spelled
+from .data import data
 from .demo import demo
 from .design import design
 from .env import env
@@ -35,8 +36,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
 )
-for command in (train, predict, explain, variants, design, env, demo):
-    app.command(no_args_is_help=command not in (env, demo), cls=Command)(command)
+for command in (train, predict, explain, variants, design, data, env, demo):
+    app.command(no_args_is_help=command not in (data, env, demo), cls=Command)(command)
 
 
 def main() -> None:

@@ -114,7 +114,7 @@ def score_file(
 
 
 def scored(block: list[Pair], score: MemberScore) -> Iterator[list[float] | None]:
-    """Reference, alternative and change of each pair, of an ensemble the change's spread, too; None without sequences."""
+    """Reference, alternative and change of each pair, and with an ensemble the change's spread; None without any."""
     texts = list(
         dict.fromkeys(text for pair in block if not pair.reason for text in (pair.reference, pair.alternative))
     )
@@ -190,8 +190,8 @@ def table_job(predictor: Predictor, source: Source, options: VariantOptions, say
     """The wild type with the changes of each row."""
     if options.hgvs is None:
         raise InputError(
-            f"{source}: is no VCF, which begins with ##fileformat=VCF; of a table, name the column of HGVS strings with "
-            f"{argument('hgvs')}"
+            f"{source}: is no VCF, which begins with ##fileformat=VCF; of a table, name the column of HGVS "
+            f"strings with {argument('hgvs')}"
         )
     refuse_without_effect(options.given, ("genome", "window"), f"{source} is no VCF")
     optional("mavehgvs", argument("hgvs"))
@@ -235,8 +235,8 @@ def as_known(predictor: Predictor, changed: str, wild_type: str) -> str:
             raise ValueError(f"it puts in a letter that the {alphabet.name} alphabet lacks, {alphabet.describe()}")
         if not letter.isalpha() and (known is None or letter not in known.letters):
             raise ValueError(
-                f"it puts in {shorten(letter)}, a {'stop' if letter == '*' else 'gap'} that no training sequence had, of "
-                "which the model knows nothing"
+                f"it puts in {shorten(letter)}, a {'stop' if letter == '*' else 'gap'} that no training sequence had, so "
+                "that the model knows nothing of it"
             )
     return read
 
