@@ -234,9 +234,9 @@ def as_known(predictor: Predictor, changed: str, wild_type: str) -> str:
         if letter == alphabet.unknown:
             raise ValueError(f"it puts in a letter that the {alphabet.name} alphabet lacks, {alphabet.describe()}")
         if not letter.isalpha() and (known is None or letter not in known.letters):
+            what = "stop" if letter == "*" else "gap"
             raise ValueError(
-                f"it puts in {shorten(letter)}, a {'stop' if letter == '*' else 'gap'} that no training sequence had, so "
-                "that the model knows nothing of it"
+                f"it puts in {shorten(letter)}; no training sequence had a {what}, so the model knows nothing of it"
             )
     return read
 
