@@ -11,9 +11,9 @@ looks for the places where the model is too hopeful: an ensemble's spread is the
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -21,7 +21,7 @@ import pandas as pd
 from .data.tables import listed
 from .errors import InputError, argument, shorten
 from .files import atomic_text, table_separator
-from .member_scores import CHUNK, MemberScore, spread
+from .member_scores import MemberScore
 from .prediction import Predictor
 from .references import as_read, choose_wild_type, own_offset
 from .settings.design import DesignOptions
@@ -29,6 +29,7 @@ from .settings.positions import sites
 
 __all__ = ["DesignOptions", "design", "design_file"]
 
+CHUNK = 4096  # designs predicted at once
 Change = tuple[int, str]  # index of the position, new letter
 Progress = Callable[[int, int], None]  # predictions made, and to be made at most
 
@@ -106,13 +107,13 @@ def read_letters(name: str, text: str, predictor: Predictor, residues: list[str]
     return found
 
 
-@dataclass
-class Design:
-    """Substitutions, in order of position, with what the members predict."""
+class Design(NamedTuple):
+    """Substitutions, in order of position, what is predicted, its spread over the members, and what it is worth."""
 
     changes: tuple[Change, ...]
-    members: np.ndarray
-    merit: float
+    predicted: float = 0.0
+    spread: float = 0.0
+    merit: float = 0.0
 
 
 def search(score: MemberScore, space: Space, options: DesignOptions, progress: Progress) -> list[Design]:
@@ -128,20 +129,16 @@ def search(score: MemberScore, space: Space, options: DesignOptions, progress: P
     total = len(space.changes) * (1 + (depth - 1) * options.beam)
     done = 0
 
-    def merit(members: np.ndarray) -> np.ndarray:
-        mean = sign * members.mean(-1)
-        return mean if score.members == 1 else mean - caution * spread(members)
-
     best: list[Design] = []
-    parents = [Design((), np.zeros(0), 0.0)]
+    parents = [Design(())]
     for _ in range(depth):
         level: list[Design] = []
         candidates = children(parents, space)
         while part := list(islice(candidates, CHUNK)):
-            members = score([space.sequence(changes) for changes in part])
-            merits = merit(members)
-            order = np.argsort(-merits, kind="stable")[: max(options.beam, options.top)]
-            level += [Design(part[i], members[i], float(merits[i])) for i in order]
+            found = score([space.sequence(changes) for changes in part])
+            merit = sign * found.predicted - caution * found.spread
+            order = np.argsort(-merit, kind="stable")[: max(options.beam, options.top)]
+            level += [Design(part[i], *map(float, (found.predicted[i], found.spread[i], merit[i]))) for i in order]
             done += len(part)
             progress(min(done, total), total)
         level.sort(key=lambda found: -found.merit)
@@ -184,7 +181,7 @@ def design(
 
     Returns:
         one row a design, best first: mutant (such as A24G:D40N), mutations (how many), sequence, prediction (the
-        target, or a class's log-odds), change (from the wild type's), and with an ensemble uncertainty (the standard
+        target, or a class's log-odds), change (from the wild type's), and with an ensemble spread (the standard
         deviation of the prediction over its members). `attrs` holds unit and wild_type, its prediction.
 
     Raises:
@@ -202,9 +199,9 @@ def design(
     space = Space(predictor, sequence, offset, options)
     for note in space.notes:
         warn(note)
-    own = float(score([sequence])[0].mean())
+    own = float(score([sequence]).predicted[0])
     found = search(score, space, options, progress)
-    predicted = np.array([one.members.mean() for one in found])
+    predicted = np.array([one.predicted for one in found])
     table: dict[str, object] = {
         "mutant": [space.name(one.changes) for one in found],
         "mutations": [len(one.changes) for one in found],
@@ -213,7 +210,7 @@ def design(
         "change": predicted - own,
     }
     if score.members > 1:
-        table["uncertainty"] = spread(np.stack([one.members for one in found]))
+        table["spread"] = [one.spread for one in found]
     frame = pd.DataFrame(table)
     frame.attrs |= {"unit": score.unit, "wild_type": own}
     return frame

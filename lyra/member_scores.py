@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 
 from .errors import InputError, argument, shorten
 from .prediction import Predictor
 
-CHUNK = 4096  # sequences whose texts are made at once
 TINY = np.finfo(np.float64).tiny
 
 
@@ -22,9 +22,20 @@ def log_odds(probabilities: np.ndarray, index: int) -> np.ndarray:
     return np.log(np.maximum(probabilities[..., index], TINY)) - np.log(np.maximum(others, TINY))
 
 
-def spread(values: np.ndarray) -> np.ndarray:
-    """The standard deviation over members (N, members), as of a sample of all models that training might give."""
-    return values.std(axis=-1, ddof=1)
+class Scores(NamedTuple):
+    """Numbers of sequences.
+
+    Attributes:
+        predicted: (N,) what the model as a whole predicts; members: (N, members) what each of its members does.
+    """
+
+    predicted: np.ndarray
+    members: np.ndarray
+
+    @property
+    def spread(self) -> np.ndarray:
+        """(N,) the standard deviation over the members; 0 for a single model."""
+        return self.members.std(axis=-1)
 
 
 class MemberScore:
@@ -62,23 +73,17 @@ class MemberScore:
             raise InputError(f"{argument('class_name')} {shorten(class_name)}: must be one of {', '.join(classes)}")
         self.unit = f"log-odds of {self.class_name}"
 
-    def __call__(self, sequences: Sequence[str], progress: Callable[[int], None] = lambda done: None) -> np.ndarray:
-        """(N, members) float64.
-
-        Args:
-            progress: called with the number of sequences since the last call.
+    def __call__(self, sequences: Sequence[str]) -> Scores:
+        """The numbers of sequences. An ensemble's log-odds are those of its mean probability.
 
         Raises:
             InputError: a prediction is no finite number.
         """
-        found = [np.zeros((0, self.members))]
-        for start in range(0, len(sequences), CHUNK):
-            part = sequences[start : start + CHUNK]
-            values = np.asarray(self.predictor.predict_members(part), dtype=np.float64)
-            if self.class_name is not None:
-                values = log_odds(values, self.predictor.targets.classes.index(self.class_name))
-            if not np.isfinite(values).all():
-                raise InputError("the model predicts something that is not a finite number; train it again")
-            found.append(values)
-            progress(len(part))
-        return np.concatenate(found)
+        members = np.asarray(self.predictor.predict_members(list(sequences)), dtype=np.float64)
+        predicted = members.mean(1)
+        if self.class_name is not None:
+            index = self.predictor.targets.classes.index(self.class_name)
+            predicted, members = log_odds(predicted, index), log_odds(members, index)
+        if not np.isfinite(members).all():
+            raise InputError("the model predicts something that is not a finite number; train it again")
+        return Scores(predicted, members)

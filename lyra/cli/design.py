@@ -77,6 +77,6 @@ def design(
     digits = predictor.digits - 3
     console.print(f"wild type: {frame.attrs['unit']} {frame.attrs['wild_type']:.{digits}g}", soft_wrap=True)
     for row in frame.head(SHOWN).to_dict("records"):
-        doubt = f" ± {row['uncertainty']:.2g}" if "uncertainty" in row else ""
+        doubt = f" ± {row['spread']:.2g}" if "spread" in row else ""
         console.print(f"{row['mutant']}: {row['prediction']:.{digits}g}{doubt} ({row['change']:+.3g})", soft_wrap=True)
     console.print(f"{len(frame):,} designs: {out}", soft_wrap=True)

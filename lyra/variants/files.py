@@ -13,7 +13,7 @@ from ..data.sources import Source
 from ..data.tables import TableFile, listed
 from ..errors import InputError, argument, refuse_without_effect, shorten
 from ..files import atomic_text, is_stream, table_separator
-from ..member_scores import MemberScore, spread
+from ..member_scores import MemberScore
 from ..packages import optional
 from ..prediction import Predictor
 from ..references import choose_wild_type
@@ -115,18 +115,16 @@ def score_file(
 
 def scored(block: list[Pair], score: MemberScore) -> Iterator[list[float] | None]:
     """Reference, alternative and change of each pair, and with an ensemble the change's spread; None without any."""
-    texts = list(
-        dict.fromkeys(text for pair in block if not pair.reason for text in (pair.reference, pair.alternative))
-    )
-    places, values = {text: place for place, text in enumerate(texts)}, score(texts)
+    texts = dict.fromkeys(text for pair in block if not pair.reason for text in (pair.reference, pair.alternative))
+    places, found = {text: place for place, text in enumerate(texts)}, score(list(texts)) if texts else None
     for pair in block:
-        if pair.reason:
+        if pair.reason or found is None:
             yield None
             continue
-        without, having = values[places[pair.reference]], values[places[pair.alternative]]
-        change = having - without
-        more = [float(spread(change))] if score.members > 1 else []
-        yield [float(without.mean()), float(having.mean()), float(change.mean()), *more]
+        without, having = places[pair.reference], places[pair.alternative]
+        change = found.predicted[having] - found.predicted[without]
+        spread = [float((found.members[having] - found.members[without]).std())] if score.members > 1 else []
+        yield [float(found.predicted[without]), float(found.predicted[having]), float(change), *spread]
 
 
 def vcf_job(predictor: Predictor, source: Source, options: VariantOptions, say: Callable[[str], None]) -> Job:

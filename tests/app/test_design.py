@@ -80,7 +80,7 @@ def test_a_wide_beam_finds_what_trying_everything_finds(seed, minimise):
         assert row.mutations == len(differing)
         assert row.mutant == ":".join(f"{SEQUENCE[place]}{place + 1}{row.sequence[place]}" for place in differing)
         assert row.change == pytest.approx(row.prediction - predictor.predict([SEQUENCE])[0], abs=ROUNDING)
-    assert frame["sequence"].is_unique and "uncertainty" not in frame
+    assert frame["sequence"].is_unique and "spread" not in frame
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -137,11 +137,11 @@ def test_what_an_ensemble_disagrees_on_is_worth_less(caution, minimise):
     frame = design(ensemble, SEQUENCE, options)
     everything = every_design(SEQUENCE, 2)
     members = np.stack([one.predict(everything) for one in ensemble.predictors])
-    mean, deviation = members.mean(0), members.std(0, ddof=1)
+    mean, deviation = members.mean(0), members.std(0)
     merit = (-mean if minimise else mean) - (1.0 if caution is None else caution) * deviation
     order = np.argsort(-merit)
     np.testing.assert_allclose(frame["prediction"], mean[order], atol=1e-4)
-    np.testing.assert_allclose(frame["uncertainty"], deviation[order], atol=1e-4)
+    np.testing.assert_allclose(frame["spread"], deviation[order], atol=1e-4)
 
 
 def test_a_classifier_is_designed_by_log_odds(predictors):
