@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+import re
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from ..errors import InputError, argument, check_choice, refuse_without_effect
+from ..errors import InputError, argument, check_choice, refuse_without_effect, shorten
 from .data import BATCH_SIZE
 from .positions import Positions, ranges, site, sites
 
 SCALES = {"regression": ("target", "latent"), "classification": ("log-odds", "probability")}
 SCALES["token"] = SCALES["classification"]
+PAIR = re.compile(r"\s*(-?\d+)\s*,\s*(-?\d+)\s*")
 BASELINES = ("average", "unknown")
 
 
@@ -69,18 +71,52 @@ class ExplainOptions:
         return site(name, position, self.offset, length, where)
 
 
+def parse_maps(texts: Iterable[str]) -> list[tuple[int, int]]:
+    """Pairs of positions from texts like 39,54 or 39,54;7,9; each once, the lower position first.
+
+    Raises:
+        InputError: one is not written like that, or names one position twice.
+    """
+    found: dict[tuple[int, int], None] = {}
+    for text in texts:
+        for piece in text.split(";"):
+            match = PAIR.fullmatch(piece)
+            if match is None:
+                raise InputError(
+                    f"{argument('maps')} {shorten(text)}: {shorten(piece)} is no pair of positions; write it like 39,54"
+                )
+            first, second = sorted((int(match[1]), int(match[2])))
+            if first == second:
+                raise InputError(f"{argument('maps')} {shorten(text)}: {first} is there twice; give two positions")
+            found[first, second] = None
+    return list(found)
+
+
 @dataclass(kw_only=True)
 class Contents:
     """What the folder is to hold.
 
     Attributes:
+        maps: pairs of positions of which every pair of letters is tried.
+        logo: whether sequence logos are drawn, too.
+        measured: a table of single and double mutants, whose measured epistasis is compared; target: its column of
+            measurements; wild_type_value: of the sequence itself, where no row has it.
         pictures: for how many sequences, the first ones, pictures are drawn; the tables have all.
     """
 
     mutagenesis: bool = True
     attributions: bool = True
     pairs: bool = False
+    maps: Sequence[tuple[int, int]] = ()
+    logo: bool = False
+    measured: str | None = None
+    target: str | None = None
+    wild_type_value: float | None = None
     pictures: int = 10
+
+    def any(self) -> bool:
+        """Whether there is something to write."""
+        return self.mutagenesis or self.attributions or self.pairs or bool(self.maps) or self.measured is not None
 
     def check_effects(self, given: Collection[str]) -> None:
         """Raises InputError for one of the settings `given` that makes no difference to what is written."""
@@ -88,3 +124,8 @@ class Contents:
             refuse_without_effect(given, ("steps", "baseline"), "without attributions")
         if not self.pairs:
             refuse_without_effect(given, ("pair_samples", "seed"), f"without {argument('pairs', True)}")
+        if self.measured is None:
+            refuse_without_effect(given, ("target", "wild_type_value"), f"without {argument('measured')}")
+        if not (self.mutagenesis or self.attributions) or self.pictures == 0:
+            without = "pictures" if self.pictures == 0 else "substitutions and attributions"
+            refuse_without_effect(given, ("logo",), f"without {without}")
