@@ -54,8 +54,9 @@ def design(
 
     Example: [bold]lyra design splicing/model --wild-type exon.fasta --class high -o designs.csv[/bold]
 
-    A beam search: from the best designs with one mutation all with two are tried, and so on. With an ensemble, what
-    its members disagree on is worth less. A prediction far from the training data is a guess: measure before you trust.
+    A beam search: from the best designs with one mutation all with two are tried, and so on.
+
+    With an ensemble, what its members disagree on is worth less. A prediction far from the training data is a guess.
     """
     from ..design import design_file
     from ..prediction import Predictor

@@ -44,8 +44,9 @@ def variants(
 
     Example: [bold]lyra variants dms/model clinvar.csv --hgvs hgvs_pro -o scores.csv[/bold]
 
-    Of a VCF, each alternative allele is a row, SNV or short indel, read in a window of the genome's plus strand. A
-    REF that the genome does not have is an error. HGVS strings are applied to the wild type.
+    Of a VCF, each alternative allele (SNV or short indel) is a row, read in a window of the genome's plus strand.
+
+    A REF that the genome does not have is an error. HGVS strings are applied to the wild type.
     """
     from ..prediction import Predictor
     from ..variants import score_file

@@ -157,6 +157,21 @@ def test_a_classifier_is_designed_by_log_odds(predictors):
     assert own.attrs["unit"] == f"log-odds of {predictor.targets.positive}"
 
 
+def test_an_ensemble_of_classifiers_has_the_log_odds_of_its_mean(predictors):
+    """The spread is that of the members' own log-odds."""
+    one, sequence, odds = predictors["classification"], "GATTGC", lambda p: np.log(p) - np.log1p(-p)
+
+    class Shifted(Ensemble):
+        def predict_members(self, sequences):
+            p = one.predict(sequences).astype(np.float64)
+            return np.stack([p, np.square(p) / np.square(p).sum(-1, keepdims=True)], axis=1)
+
+    frame = design(Shifted([one, one]), sequence, DesignOptions(max_mutations=1, class_name="low", top=99))
+    p = Shifted([one, one]).predict_members(frame["sequence"])[..., one.targets.classes.index("low")]
+    np.testing.assert_allclose(frame["prediction"], odds(p.mean(1)), rtol=1e-5)
+    np.testing.assert_allclose(frame["spread"], odds(p).std(1), rtol=1e-5)
+
+
 def test_log_odds_of_near_certainty():
     """Three classes; 1 - p of the first is 3e-20, which is lost where it is taken from p."""
     probabilities = np.array([[1.0, 1e-20, 2e-20], [0.2, 0.5, 0.3], [0.0, 1.0, 0.0]])
