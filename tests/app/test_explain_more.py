@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from itertools import combinations
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from scipy import stats
 
 from lyra.alphabets import DNA, PROTEIN
@@ -14,6 +16,7 @@ from lyra.errors import InputError
 from lyra.explain import ExplainOptions, epistasis, mutagenesis, pair_map
 from lyra.explain.folder import explain_file
 from lyra.explain.page import with_certainty
+from lyra.explain.spreads import scores
 from lyra.settings import Contents, InputOptions
 from lyra.settings.explain import parse_maps
 
@@ -21,8 +24,6 @@ from .conftest import random_sequences, write_table
 from .test_bad_input import check
 from .test_design import Ensemble, pairwise_predictor
 from .test_explain import SEQUENCE, Additive, mutants, predictor_of
-
-TOLERANCE = {"rtol": 1e-4, "atol": 1e-5}
 
 
 def changed(sequence: str, changes: dict[int, str]) -> str:
@@ -270,6 +271,18 @@ def test_spreads_of_classes(predictors, task, scale):
                 a, b = shape(q.astype(np.float64))[index], shape(before.astype(np.float64))[index]
                 values.append(np.log(a / (1 - a)) - np.log(b / (1 - b)) if scale == "log-odds" else a - b)
             assert row.spread == pytest.approx(np.std(values), rel=1e-3, abs=1e-5)
+
+
+def test_spreads_of_three_classes_are_each_of_its_own():
+    """Of two classes the log-odds differ in sign alone, so that a mistake would not show."""
+    rng = np.random.default_rng(4)
+    values, explained = rng.dirichlet(np.ones(3), (5, 8, 2)), torch.tensor([2, 0, 1, 1, 2, 0, 0, 1])
+    score = SimpleNamespace(by_class=True, per_position=True, scale="probability")
+    score.predictor = SimpleNamespace(targets=SimpleNamespace(task="token"))
+    sites = np.array([3, 0, 7, 4, 1])
+    found = scores(SimpleNamespace(score_of=score, at=None, classes=explained), list(values), sites)
+    expected = [values[row, site, :, explained[site]] for row, site in enumerate(sites)]
+    np.testing.assert_array_equal(found, expected)
 
 
 def test_progress_of_an_ensemble_reaches_its_end(ensemble, tmp_path):

@@ -220,12 +220,13 @@ PROTEINS = {
     "p.(=)": PROTEIN_WT, "p.Ala27=": PROTEIN_WT, "_sy": PROTEIN_WT, "p.Ala27del": "MKTYIAW",
     "p.Lys25_Ala27del": "MYIAW", "p.Ala27_Tyr28insProSer": "MKTAPSYIAW", "p.Ala27_Tyr28delinsPro": "MKTPIAW",
     "p.Ala27delinsProTrp": "MKTPWYIAW", "p.Lys25dup": "MKKTAYIAW", "p.Lys25_Thr26dup": "MKTKTAYIAW",
+    "p.[Lys25dup;Ala27_Ile29del;Trp31Cys]": "MKKTAC",
     "p.[Lys25Arg;Ala27del]": "MRTYIAW", "p.[Ala27del;Lys25Arg]": "MRTYIAW", "p.Trp31Ter": "MKTAYIA*",
 }  # fmt: skip
 BASES = {
     "n.3G>T": "ACTTAC", "c.3G>T": "ACTTAC", "g.[1A>C;6C>G]": "CCGTAG", "n.2_4del": "AAC", "n.=": "ACGTAC",
     "n.3_4insGG": "ACGGGTAC", "n.3delinsTT": "ACTTTAC", "n.2_3dup": "ACGCGTAC", "c.[1A>C;5del]": "CCGTC",
-    "r.3g>u": "ACTTAC", "G3T": "ACTTAC", "NM_1:c.4T>A": "ACGAAC",
+    "r.3g>u": "ACTTAC", "n.[1_2del;5del]": "GTC", "G3T": "ACTTAC", "NM_1:c.4T>A": "ACGAAC",
 }  # fmt: skip
 
 
