@@ -43,7 +43,8 @@ def plain(text: str) -> str:
     return text.replace("$", r"\$")
 
 
-def _cloud(axes: Any, x: np.ndarray, y: np.ndarray) -> None:
+def cloud(axes: Any, x: np.ndarray, y: np.ndarray) -> None:
+    """Points, or where they are many their density."""
     if len(x) >= DENSE:
         axes.hexbin(x, y, gridsize=80, bins="log", mincnt=1, cmap="viridis", linewidths=0.1)
     else:
@@ -75,7 +76,7 @@ class Comparison:
     part: str
 
     def draw(self, axes: Any) -> None:
-        _cloud(axes, self.measured, self.predicted)
+        cloud(axes, self.measured, self.predicted)
         _diagonal(axes, self.measured, self.predicted)
         axes.set(xlabel=f"measured {plain(self.target)}", ylabel=f"predicted {plain(self.target)}")
         axes.set_title(f"{self.part}: " + _scores(self.scores, {"r2": "R²", "spearman": "Spearman"}), fontsize=10)
@@ -104,7 +105,7 @@ def epistasis(
     """What remains of the measurement after the additive model (x) against the model's share of it (y)."""
     figure = new_figure(5.2, 4.8)
     axes = figure.add_subplot()
-    _cloud(axes, residual, deviation)
+    cloud(axes, residual, deviation)
     _diagonal(axes, residual, deviation)
     axes.set(xlabel="measured minus additive (one-hot ridge)", ylabel="predicted minus additive")
     names = {"epistasis_r2": "R²", "epistasis_pearson": "Pearson"}

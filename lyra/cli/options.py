@@ -45,7 +45,7 @@ class Command(TyperCommand):
         return super().parse_args(ctx, args)
 
 
-OTHER_NAMES = {"class_name": "class"}  # arguments whose option has another name
+OTHER_NAMES = {"class_name": "class", "maps": "map"}  # arguments whose option has another name
 WHERE_FALSE = {"bidirectional": "--one-way"}  # options for False that are not called --no-NAME
 
 

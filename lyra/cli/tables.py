@@ -69,6 +69,13 @@ def print_explanation(explanations: Sequence[Explanation], out: Path) -> None:
                 for pair in explanation.pairs.head(5).itertuples()
             )
             console.print(f"most epistasis between positions {strongest}", soft_wrap=True)
+        if "measured_doubles" in facts:
+            both = [f"{name.capitalize()} {facts[f'measured_{name}']:.3f}" for name in ("pearson", "spearman")
+                    if facts[f"measured_{name}"] is not None]  # fmt: skip
+            console.print(
+                f"measured and predicted epistasis of {facts['measured_doubles']:,} double mutants: {', '.join(both)}",
+                soft_wrap=True,
+            )  # fmt: skip
         if "completeness_error" in facts:
             console.print(
                 f"attributions sum to {facts['predicted'] - facts['baseline_predicted']:.4g}, the difference from the "
@@ -81,7 +88,11 @@ def print_explanation(explanations: Sequence[Explanation], out: Path) -> None:
 
 def _changes(frame: pd.DataFrame | None) -> str:
     assert frame is not None
-    return ", ".join(f"{row.mutant} {row.change:+.3g}" for row in frame.itertuples())
+    spreads = frame["spread"] if "spread" in frame else [None] * len(frame)
+    return ", ".join(
+        f"{row.mutant} {row.change:+.3g}" + ("" if spread is None else f" ± {spread:.2g}")
+        for row, spread in zip(frame.itertuples(), spreads, strict=True)
+    )
 
 
 def _sensitive_table(explanation: Explanation) -> Table:
