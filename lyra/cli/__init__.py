@@ -21,6 +21,7 @@ from .env import env
 from .explain import explain
 from .options import Command, option
 from .predict import predict
+from .split import split
 from .train import train
 
 EXIT_FAILED = 1
@@ -34,8 +35,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
 )
-for command in (train, predict, explain, data, env, demo):
-    app.command(no_args_is_help=command in (train, predict, explain), cls=Command)(command)
+for command in (train, predict, explain, split, data, env, demo):
+    app.command(no_args_is_help=command in (train, predict, explain, split), cls=Command)(command)
 
 
 def main() -> None:

@@ -124,7 +124,7 @@ def train(
         if not quiet and resume:
             check_resumable(out, settings)
         data = load_with_wild_type(source, data_options, wild_type, warn)
-        effects.check_with_data(given, data, data_options.unlabelled)
+        effects.check_with_data(given, data, data_options)
         describe(data, say)
 
         lightning.seed_everything(recipe.seed, verbose=False)
