@@ -53,7 +53,7 @@ def print_scores(results: Results) -> None:
 def print_split(data: LabelledData, console: Console) -> None:
     """How many rows stand in each part or fold, and how the target is distributed there."""
     if data.folds:
-        groups = [(f"fold {name}", data.fold_of == i) for i, name in enumerate(data.fold_names)]
+        groups = [(f"fold {name}", parts == "test") for name, parts in zip(data.fold_names, data.folds, strict=True)]
     else:
         groups = [(part, data.parts == part) for part in ("train", "val", "test")]
     table = Table(box=box.SIMPLE, pad_edge=False)
