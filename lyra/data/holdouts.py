@@ -98,8 +98,8 @@ def by_position(mutated: np.ndarray, material: Material, options: DataOptions) -
     for part, share in shares.items():
         if share and not (parts == part).any():
             raise InputError(
-                f"{material.where}: no row has all of its mutations at the {(part_of_site == part).sum()} positions of "
-                f"the {part} part; give a larger {argument(f'{part}_fraction')}"
+                f"{material.where}: no row has all of its mutations at the positions of the {part} part "
+                f"({(part_of_site == part).sum()} of {len(sites)}); give a larger {argument(f'{part}_fraction')}"
             )
     numbers = [f"{(part_of_site[sites] == part).sum()} {part}" for part in PARTS]
     return parts, [f"positions: {', '.join(numbers)}"]
@@ -145,8 +145,8 @@ def folds_by_position(mutated: np.ndarray, material: Material, options: DataOpti
         part_of_site[rest] = draw_parts(rest, options.val_fraction, 0.0, options.seed + number)
         folds.append(parts_by_site(mutated, part_of_site))
         fold_of[folds[-1] == "test"] = number
-    never = int(((fold_of < 0) & mutated.any(1)).sum())
-    said = [f"{len(sites)} positions in {count} folds"]
-    if never:
-        said.append(f"{never:,} rows with mutations in several folds are in no test part")
-    return Split(folds[0], folds, fold_of, [str(number + 1) for number in range(count)], said=said)
+    split = Split(folds[0], folds, fold_of, [str(number + 1) for number in range(count)])
+    split.said = [f"{len(sites)} positions in {count} folds"]
+    if never := int((split.used & (fold_of < 0) & mutated.any(1)).sum()):
+        split.said.append(f"{never:,} rows with mutations in several folds are in no test part")
+    return split

@@ -27,7 +27,7 @@ def no_mmseqs(monkeypatch, tmp_path):
 
 
 def families(count: int, members: int, length: int, identity: float, letters: int = 20, seed: int = 0):
-    """Founders, and members that differ from theirs at exactly (1 - identity) of the positions; and each one's family."""
+    """Founders, members that differ from theirs at exactly (1 - identity) of the positions, and the family of each."""
     rng = np.random.default_rng(seed)
     sequences, family = [], []
     for number in range(count):
