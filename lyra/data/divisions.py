@@ -48,9 +48,13 @@ class Material:
 
     @cached_property
     def labels(self) -> np.ndarray:
-        """(N,) one number a row to divide evenly by: the class, the most frequent one of residues, or the target."""
+        """(N,) one number a row to divide evenly by: the class, the most frequent one of residues, or the target.
+
+        Of several targets it is the first; a row without that one counts as one in the middle.
+        """
         if not self.classes:
-            return np.array([np.ravel(value)[0] for value in self.values], dtype=float)
+            values = np.array([np.ravel(value)[0] for value in self.values], dtype=float)
+            return np.where(np.isnan(values), np.nanmedian(values), values) if np.isnan(values).any() else values
         counts = (np.bincount(np.ravel(value)[np.ravel(value) != IGNORED]) for value in self.values)
         return np.array([count.argmax() for count in counts], dtype=np.int64)
 

@@ -79,7 +79,7 @@ def by_degree(mutated: np.ndarray, material: Material, options: DataOptions) -> 
         has = f"no row has more than {most}" if most <= limit else f"every mutant has at least {least}"
         fits = f"give at least {least} and less than {most}" if least < most else "there is no other degree to test on"
         raise InputError(f"{material.where}: {argument('max_degree', limit)} mutations: {has}; {fits}")
-    parts = np.where(degree > limit, "test", "train").astype(object)
+    parts = np.where(degree > limit, "test", "train").astype(object)  # of which some are for validation
     rest = np.flatnonzero((degree > 0) & (degree <= limit))
     strata, said = find_strata(material, options, [options.val_fraction])
     grouping = Grouping(material.keys, None, material.where).of(rest)

@@ -133,6 +133,7 @@ def test_folds_of_positions(tmp_path, seed):
         mutated = {part: set().union(*(kept[i] for i in np.flatnonzero(parts == part))) for part in PARTS}
         assert not any(mutated[a] & mutated[b] for a, b in (("train", "val"), ("train", "test"), ("val", "test")))
         held += sorted(mutated["test"])
+        assert len(mutated["val"]) == round(0.2 * (17 - len(mutated["test"])))
         assert all(parts[i] == "train" for i, places in enumerate(kept) if not places)
         assert ((parts == "test") == (data.fold_of == number)).all()
         aside = [kept[i] for i in np.flatnonzero(parts == "aside")]
