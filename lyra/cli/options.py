@@ -11,6 +11,15 @@ from typer.models import OptionInfo
 
 MODEL_FOLDER = "Model folder that `lyra train` wrote."
 HELP = {  # of the options that several commands have
+    "group": "Column whose equal values always stand in one part, such as a protein family.",
+    "cluster": "Cluster sequences from this identity on (0 to 1) and keep each cluster in one part; by mmseqs if it is "
+    "on PATH, else by shared k-mers.",
+    "stratify": "Draw parts alike in classes, or in tenths of a numeric target \\[where every class has enough rows, "
+    "or the target is skewed].",
+    "holdout": "What sets the test part apart: random (nothing), position (mutations at other positions) or degree "
+    "(more mutations than --max-degree).",
+    "max_degree": "Mutations of training rows, at most, with --holdout degree.",
+    "folds": "Cross-validation: a number of folds to draw, or the column that says the fold of each row.",
     "sequence": "Sequence column \\[found].",
     "mutant": "Column of mutations \\[the one of the training table].",
     "separator": "Between cells: comma, tab, semicolon, space, pipe \\[found].",

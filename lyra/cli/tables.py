@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
 from rich import box
 from rich.table import Table
 
@@ -15,10 +16,13 @@ from .consoles import heading
 
 if TYPE_CHECKING:
     import pandas as pd
+    from rich.console import Console
 
+    from ..data.loading import LabelledData
     from ..explain.page import Explanation
 
 
+MOST_CLASSES = 6  # of which each has a column
 LEFT_OUT = ("pearson",)  # so that the table fits 80 columns; metrics.json and the report have it
 
 
@@ -44,6 +48,30 @@ def print_scores(results: Results) -> None:
         f"{results.parameters:,} parameters; {heading(results.training(), console)}; everything is in {results.out}",
         soft_wrap=True,
     )  # fmt: skip
+
+
+def print_split(data: LabelledData, console: Console) -> None:
+    """How many rows stand in each part or fold, and how the target is distributed there."""
+    if data.folds:
+        groups = [(f"fold {name}", parts == "test") for name, parts in zip(data.fold_names, data.folds, strict=True)]
+    else:
+        groups = [(part, data.parts == part) for part in ("train", "val", "test")]
+    table = Table(box=box.SIMPLE, pad_edge=False)
+    classes = data.targets.classes
+    shown = classes if 0 < len(classes) <= MOST_CLASSES else []
+    heads = [f"% {name}" for name in shown] or ([] if classes else ["mean", "sd", "lowest", "highest"])
+    for title in ("part", "rows", "share", *heads):
+        table.add_column(title, justify="left" if title == "part" else "right", no_wrap=title == "part")
+    for name, rows in groups:
+        labels = data.labels_of(np.flatnonzero(rows))
+        if shown:
+            facts = [f"{(labels == i).mean():.1%}" if len(labels) else "" for i in range(len(classes))]
+        elif heads and len(labels):
+            facts = [f"{value:.3g}" for value in (labels.mean(), labels.std(), labels.min(), labels.max())]
+        else:
+            facts = ["" for _ in heads]
+        table.add_row(name, f"{rows.sum():,}", f"{rows.mean():.1%}", *facts)
+    console.print(table)
 
 
 SHOWN = 3  # sequences that the terminal tells about

@@ -52,6 +52,12 @@ def train(
     ] = DataOptions.on_invalid,
     val_fraction: Annotated[float, DATA("Validation share, where no column says.")] = DataOptions.val_fraction,
     test_fraction: Annotated[float, DATA("Test share, where no column says.")] = DataOptions.test_fraction,
+    group: Annotated[str | None, DATA(HELP["group"])] = None,
+    cluster: Annotated[float | None, DATA(HELP["cluster"])] = None,
+    stratify: Annotated[bool | None, DATA(HELP["stratify"], "--stratify/--no-stratify")] = None,
+    holdout: Annotated[str, DATA(HELP["holdout"])] = DataOptions.holdout,
+    max_degree: Annotated[int, DATA(HELP["max_degree"])] = DataOptions.max_degree,
+    folds: Annotated[str | None, DATA(HELP["folds"])] = None,
     deduplicate: Annotated[bool, DATA("Keep one copy of each sequence.", "--deduplicate")] = DataOptions.deduplicate,
     model: Annotated[str, MODEL("paper (the published 47,000 parameters) or layered.")] = Recipe.model,
     d_model: Annotated[int, MODEL("Channels.")] = Recipe.d_model,
@@ -126,7 +132,8 @@ def train(
         sequence=sequence, target=target, split=split, mutant=mutant, wild_type=wild_type, offset=offset,
         separator=separator, decimal=decimal, alphabet=alphabet, task=task, positive=positive, na=na,
         on_missing=on_missing, unlabelled=unlabelled, on_invalid=on_invalid, val_fraction=val_fraction,
-        test_fraction=test_fraction, seed=seed, deduplicate=deduplicate,
+        test_fraction=test_fraction, seed=seed, group=group, cluster=cluster, stratify=stratify, holdout=holdout,
+        max_degree=max_degree, folds=folds, deduplicate=deduplicate,
     )  # fmt: skip
     recipe = Recipe(
         model=model, d_model=d_model, d_state=d_state, dropout=dropout, pgc_layers=pgc_layers, s4_layers=s4_layers,

@@ -116,7 +116,7 @@ def train(
         if not quiet and resume:
             check_resumable(out, settings)
         data = load_with_wild_type(source, data_options, wild_type, warn)
-        effects.check_with_data(given, data, data_options.unlabelled)
+        effects.check_with_data(given, data, data_options)
         describe(data, say)
         recipe, chosen = plan(recipe, data, len(data.rows("train")) + len(data.rows("val")))
         if chosen:
