@@ -2,5 +2,9 @@
 
 from .lyra import Lyra, LyraForTokenClassification
 from .optim import parameter_groups
+from .strands import LyraBothStrands, LyraBothStrandsForTokenClassification
 
-__all__ = ["Lyra", "LyraForTokenClassification", "parameter_groups"]
+__all__ = [
+    "Lyra", "LyraBothStrands", "LyraBothStrandsForTokenClassification", "LyraForTokenClassification",
+    "parameter_groups",
+]  # fmt: skip

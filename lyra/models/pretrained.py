@@ -119,7 +119,9 @@ class PretrainedMixin(PyTorchModelHubMixin):
         wanted = _dtype("dtype", saved if dtype in (None, "auto") else dtype)
         if torch_dtype is not None:
             wanted = _dtype("torch_dtype", saved if torch_dtype == "auto" else torch_dtype)
-        model = chosen(**arguments).to(wanted)
+        known = inspect.signature(cls.__init__).parameters
+        more = [name for name in inspect.signature(chosen.__init__).parameters if name not in known and name in config]
+        model = chosen(**arguments, **{name: config[name] for name in more}).to(wanted)
         try:
             state = load_file(weights)
         except SafetensorError as error:
@@ -139,7 +141,9 @@ def _dtype(name: str, value: str | torch.dtype) -> torch.dtype:
 def _subclass_named(cls: type, config: Mapping[str, Any], model_id: str) -> type:
     """``cls`` or the subclass of it that the folder was saved from."""
     name = (config.get("architectures") or [cls.__name__])[0]
-    classes: list[type] = [cls, *cls.__subclasses__()]
+    classes: list[type] = [cls]
+    for each in classes:
+        classes += each.__subclasses__()
     known = {each.__name__: each for each in classes}
     if name not in known:
         raise ValueError(f"{model_id} holds a {name}, which {cls.__name__} cannot load")
