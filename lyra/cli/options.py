@@ -46,13 +46,14 @@ class Command(TyperCommand):
 
 
 OTHER_NAMES = {"class_name": "class"}  # arguments whose option has another name
+OFF = {"bidirectional": "--one-way"}  # and those that are switched off by a name of its own
 
 
 def option(name: str, value: object = None) -> str:
     """An argument of the library as it is written here: --val-fraction, --split none, --pairs, --no-mutagenesis."""
     words = OTHER_NAMES.get(name, name).replace("_", "-")
     if value is False:
-        return f"--no-{words}"
+        return OFF.get(name, f"--no-{words}")
     if value is None or value is True:
         return f"--{words}"
     return f"--{words} {value}" if value != "" else f"--{words} ''"

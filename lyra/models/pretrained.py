@@ -120,7 +120,7 @@ class PretrainedMixin(PyTorchModelHubMixin):
         if torch_dtype is not None:
             wanted = _dtype("torch_dtype", saved if torch_dtype == "auto" else torch_dtype)
         known = inspect.signature(cls.__init__).parameters
-        more = [name for name in inspect.signature(chosen.__init__).parameters if name not in known and name in config]
+        more = [name for name in inspect.signature(chosen).parameters if name not in known and name in config]
         model = chosen(**arguments, **{name: config[name] for name in more}).to(wanted)
         try:
             state = load_file(weights)

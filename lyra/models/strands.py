@@ -7,9 +7,8 @@ from collections.abc import Sequence
 from typing import Any, cast
 
 import torch
-from torch import nn
 
-from lyra_kernels.layers import PGC, S4D, RMSNorm, checks
+from lyra_kernels.layers import PGC, S4D, RMSNorm
 
 from .lyra import Lyra, LyraForTokenClassification
 from .tied import TiedRMSNorm, TiedS4DKernel, tie, tie_ends, tie_pgc, tie_s4d

@@ -47,10 +47,13 @@ class Tied(nn.Module):
     halved: ClassVar[dict[str, int]] = {"weight": 0, "bias": 0}
     stands_for: ClassVar[type[nn.Module]]
     blocks = 1
+    half_weight: Tensor
+    half_bias: Tensor
 
     def reset_parameters(self) -> None:
         """Initial values as `torch.nn` gives them to the module with parameters of its own."""
-        bound = self.weight[0].numel() ** -0.5
+        weight: Any = self.weight
+        bound = weight[0].numel() ** -0.5
         for parameter in self.parameters(recurse=False):
             nn.init.uniform_(parameter, -bound, bound)
 
@@ -162,6 +165,8 @@ class TiedS4DKernel(S4DKernel):
 class TiedS4D(Tied, S4D):
     stands_for = S4D
     halved = {"D": 0}
+    half_D: Tensor
+    kernel: TiedS4DKernel
     reset_parameters = S4D.reset_parameters
 
     @property

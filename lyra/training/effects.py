@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection
 
 from ..data.loading import LabelledData
-from ..errors import argument, refuse_without_effect, shorten
+from ..errors import InputError, argument, refuse_without_effect, shorten
 from ..settings.training import Recipe
 
 LAYERS = ("pgc_layers", "s4_layers")
@@ -19,6 +19,15 @@ def check_before_reading(given: Collection[str], recipe: Recipe) -> None:
         )
     elif recipe.s4_layers == 0:
         refuse_without_effect(given, ("d_state", "s4_lr", "bidirectional"), "there are no state space layers")
+
+
+def check_strand(given: Collection[str], recipe: Recipe, data: LabelledData) -> None:
+    """Raises InputError for a choice of strands of what has one only."""
+    if data.alphabet.complement is None:
+        reason = f"the sequences are {data.alphabet.name}, which has one strand"
+        refuse_without_effect(given, ("strand",), reason)
+        if recipe.strand != "one":
+            raise InputError(f"{argument('strand', recipe.strand)}: {reason}; leave it out")
 
 
 def check_with_data(given: Collection[str], data: LabelledData, unlabelled: str) -> None:

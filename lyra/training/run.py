@@ -36,7 +36,7 @@ from ..files import (
     replaced_content,
     write_json,
 )
-from ..models import Lyra, LyraForTokenClassification
+from ..models import Lyra, LyraBothStrands, LyraBothStrandsForTokenClassification, LyraForTokenClassification
 from ..outputs import RegressionOutput
 from ..scores import Results
 from ..settings.data import DataOptions
@@ -46,6 +46,7 @@ from .callbacks import AfterFirstEpoch, AtomicCheckpointIO, EpochProgress, Finit
 from .graphed import GraphedDataModule, GraphedLyraModule, use_graphs
 from .module import MONITOR, LyraDataModule, LyraModule
 from .results import REPORT, write_results
+from .strands import other_letters
 
 OWN = re.compile(  # all that a run leaves in its folder, and what is in there while it goes on
     r"model/(config\.json|model\.safetensors|README\.md|\.gitattributes)|checkpoints/[^/]+\.ckpt|(run|metrics)\.json|"
@@ -125,6 +126,7 @@ def train(
             check_resumable(out, settings)
         data = load_with_wild_type(source, data_options, wild_type, warn)
         effects.check_with_data(given, data, data_options.unlabelled)
+        effects.check_strand(given, recipe, data)
         describe(data, say)
 
         lightning.seed_everything(recipe.seed, verbose=False)
@@ -220,12 +222,16 @@ def build_module(data: LabelledData, recipe: Recipe) -> tuple[LyraModule, LyraDa
     model = build_model(recipe, len(data.alphabet), data.targets)
     batch_size = recipe.resolved_batch_size(len(parts["train"]))
     loaders = LyraDataModule(parts["train"], parts["val"], batch_size, recipe.seed)
-    return LyraModule(model, data.targets, recipe, output, weights), loaders
+    complement = other_letters(data.alphabet) if recipe.strand == "augment" else None
+    return LyraModule(model, data.targets, recipe, output, weights, complement), loaders
 
 
 def build_model(recipe: Recipe, d_input: int, targets: Targets) -> Lyra:
     """An untrained model for the task."""
-    kind = LyraForTokenClassification if targets.task == "token" else Lyra
+    token, both = targets.task == "token", recipe.strand == "both"
+    kind: type[Lyra] = LyraForTokenClassification if token else Lyra
+    if both:
+        kind = LyraBothStrandsForTokenClassification if token else LyraBothStrands
     options: dict[str, Any] = {
         name: getattr(recipe, name) for name in ("d_model", "d_state", "dropout", "s4_lr", "pool", "bidirectional")
     }
