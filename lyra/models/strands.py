@@ -116,8 +116,12 @@ class LyraBothStrands(BothStrands):
     A :class:`Lyra` in which half of the channels read the sequence and half of them its reverse complement, with tied
     parameters, about half as many as of :class:`Lyra`: one pass of the usual cost is a pass over both strands. Hidden
     states are those of the reverse complement with positions reversed and halves of the channels swapped, also those
-    of ``return_embeddings``. Features ``(B, L, d_input)`` and unknown letters are complemented by ``complement``; with
-    ``lengths`` a sequence is reversed within its length.
+    of ``return_embeddings``. Features ``(B, L, d_input)`` are complemented by ``complement``, an unknown letter stays
+    unknown; with ``lengths`` a sequence is reversed within its length.
+
+    Dropout draws for each channel, so that training on a sequence and on its reverse complement is the same on average.
+    What changes a layer's output from outside, such as an adapter for fine-tuning or a hook, has to keep the halves
+    alike itself.
 
     Example:
         >>> model = LyraBothStrands(d_input=4, d_model=64).eval()

@@ -18,6 +18,7 @@ from lyra.training.strands import other_letters, turn_at_random
 
 from .conftest import SMALL, classification_rows, random_sequences, read_csv, regression_rows, token_rows, write_table
 from .test_graphs import numbers, recorder  # noqa: F401
+from .test_interrupts import interrupt_after
 
 TABLES = {"regression": regression_rows(90, 6, 14), "classification": classification_rows(90), "token": token_rows()}
 
@@ -117,6 +118,18 @@ def test_strands_are_drawn_by_graphs_as_in_plain_steps(lyra, tmp_path, recorder)
         assert outcome.code == 0, outcome.err
     assert recorder.replayed > 0
     np.testing.assert_allclose(numbers(tmp_path / "graphs"), numbers(tmp_path / "plain"), rtol=2e-3, atol=2e-4)
+
+
+@pytest.mark.parametrize("strand", ["augment", "both"])
+def test_a_resumed_run_draws_what_the_whole_run_draws(lyra, tmp_path, table, strand):
+    command = ("train", table("token"), *SMALL, "--strand", strand, "--out")
+    assert lyra(*command, tmp_path / "whole").code == 0
+    with pytest.MonkeyPatch.context() as patch:
+        interrupt_after(patch, 12)
+        assert lyra(*command, tmp_path / "halves").code == 130
+    outcome = lyra(*command, tmp_path / "halves", "--resume")
+    assert outcome.code == 0, outcome.err
+    np.testing.assert_array_equal(numbers(tmp_path / "halves"), numbers(tmp_path / "whole"))
 
 
 def test_training_on_either_strand_makes_the_two_alike(lyra, tmp_path):
