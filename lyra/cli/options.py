@@ -61,10 +61,8 @@ WHERE_FALSE = {"bidirectional": "--one-way"}  # options for False that are not c
 def option(name: str, value: object = None) -> str:
     """An argument of the library as it is written here: --val-fraction, --split none, --pairs, --no-mutagenesis."""
     words = OTHER_NAMES.get(name, name).replace("_", "-")
-    if value is False and name in WHERE_FALSE:
-        return WHERE_FALSE[name]
     if value is False:
-        return f"--no-{words}"
+        return WHERE_FALSE.get(name, f"--no-{words}")
     if value is None or value is True:
         return f"--{words}"
     return f"--{words} {value}" if value != "" else f"--{words} ''"

@@ -82,6 +82,13 @@ def train(
             "--bidirectional/--one-way",
         ),
     ] = Recipe.bidirectional,
+    strand: Annotated[
+        str,
+        MODEL(
+            "DNA and RNA: one, as written; both, a model with one answer for a sequence and its reverse complement; "
+            "augment, which trains on the reverse complement of a random half of the sequences in each epoch."
+        ),
+    ] = Recipe.strand,
     output: Annotated[str, MODEL("Regression: linear, or sigmoid, which learns a saturating scale.")] = Recipe.output,
     epochs: Annotated[int | None, FIT("At most so many \\[as many as make about 4,000 steps].")] = None,
     batch_size: Annotated[int | None, FIT("Sequences a batch \\[128, less for few sequences].")] = None,
@@ -137,9 +144,9 @@ def train(
     )  # fmt: skip
     recipe = Recipe(
         model=model, d_model=d_model, d_state=d_state, dropout=dropout, pgc_layers=pgc_layers, s4_layers=s4_layers,
-        pool=pool, bidirectional=bidirectional, output=output, class_weights=class_weights, epochs=epochs,
-        batch_size=batch_size, lr=lr, weight_decay=weight_decay, s4_lr=s4_lr, patience=patience, seed=seed,
-        positions=positions, average=average, ensemble=ensemble, mix=mix,
+        pool=pool, bidirectional=bidirectional, strand=strand, output=output, class_weights=class_weights,
+        epochs=epochs, batch_size=batch_size, lr=lr, weight_decay=weight_decay, s4_lr=s4_lr, patience=patience,
+        seed=seed, positions=positions, average=average, ensemble=ensemble, mix=mix,
     )  # fmt: skip
     hardware = Hardware(
         accelerator=accelerator, devices=devices, strategy=strategy, precision=precision, graphs=graphs

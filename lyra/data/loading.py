@@ -30,6 +30,7 @@ from .sequences import (
     encode_checked,
     find_origin,
     missing_sequences,
+    read_keys,
     read_sequences,
     select,
     without_stops,

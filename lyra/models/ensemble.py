@@ -13,11 +13,12 @@ from ..outputs import RegressionOutput
 from .lyra import Lyra, LyraForTokenClassification
 from .positions import LyraByPosition
 from .pretrained import PretrainedMixin
+from .strands import LyraBothStrands, LyraBothStrandsForTokenClassification
 
 KINDS: dict[str, type[nn.Module]] = {
     kind.__name__: kind
     for kind in (
-        Lyra, LyraForTokenClassification, LyraByPosition,
+        Lyra, LyraForTokenClassification, LyraByPosition, LyraBothStrands, LyraBothStrandsForTokenClassification,
         baselines.Ridge, baselines.AdditiveSigmoid, baselines.PairwiseSigmoid,
     )
 }  # fmt: skip

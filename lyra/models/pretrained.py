@@ -143,7 +143,9 @@ def _dtype(name: str, value: str | torch.dtype) -> torch.dtype:
 def _subclass_named(cls: type, config: Mapping[str, Any], model_id: str) -> type:
     """``cls`` or the subclass of it that the folder was saved from."""
     name = (config.get("architectures") or [cls.__name__])[0]
-    classes: list[type] = [cls, *cls.__subclasses__()]
+    classes: list[type] = [cls]
+    for each in classes:
+        classes += each.__subclasses__()
     known = {each.__name__: each for each in classes}
     if name not in known:
         raise ValueError(f"{model_id} holds a {name}, which {cls.__name__} cannot load")

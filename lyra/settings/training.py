@@ -10,6 +10,7 @@ from ..errors import InputError, argument, check_choice
 
 MODELS = ("paper", "layered")
 POOLS = ("mean", "max", "first")
+STRANDS = ("one", "both", "augment")
 OUTPUTS = ("sigmoid", "linear")
 MIXES = ("none", "validation", "folds")
 CLASS_WEIGHTS = ("none", "balanced")
@@ -28,6 +29,9 @@ class Recipe:
         d_model, d_state, dropout, pool: of either model; dropout None goes by the number of sequences.
         bidirectional: whether outputs depend on both sides of a residue; where not, the model is causal, all layers.
         pgc_layers, s4_layers: of the layered one.
+        strand: of DNA and RNA, "one", as sequences are written; "both", a model that has the same answer for a sequence
+            and its reverse complement; or "augment", by which in each epoch a random half of the training sequences
+            are their reverse complements.
         output: "linear", or "sigmoid", which learns a saturating scale for a regression target.
         class_weights: "balanced" weighs classes by the inverse of their frequency.
         epochs: None takes as many as make about `STEPS` steps.
@@ -54,6 +58,7 @@ class Recipe:
     pool: str = "max"
     positions: bool | None = None
     bidirectional: bool = True
+    strand: str = "one"
     output: str = "sigmoid"
     class_weights: str = "none"
     epochs: int | None = None
@@ -74,6 +79,7 @@ class Recipe:
         for name, allowed in (
             ("model", MODELS),
             ("pool", POOLS),
+            ("strand", STRANDS),
             ("output", OUTPUTS),
             ("class_weights", CLASS_WEIGHTS),
         ):
@@ -99,6 +105,29 @@ class Recipe:
         if min(self.pgc_layers, self.s4_layers) < 0 or self.seed < 0:
             raise InputError(
                 f"{argument('pgc_layers')}, {argument('s4_layers')} and {argument('seed')} must not be negative"
+            )
+
+        if self.strand == "both":
+            self._check_both_strands()
+
+    def _check_both_strands(self) -> None:
+        """Raises InputError for a setting with which a model cannot be the same for both strands."""
+        both = argument("strand", "both")
+        if not self.bidirectional and (self.model == "paper" or self.s4_layers):
+            raise InputError(
+                f"{argument('bidirectional', False)}: the other strand is read from the other end; leave it out, or "
+                f"{both}"
+            )
+        if self.pool == "first":
+            raise InputError(
+                f"{argument('pool', 'first')}: the first residue is the last one of the other strand; give mean or "
+                f"max, or leave {both} out"
+            )
+        step = 8 if self.model == "paper" else 2  # the paper's first layer is a quarter as wide
+        if self.d_model % step:
+            raise InputError(
+                f"{argument('d_model')} {self.d_model}: must be a multiple of {step} with {both}, which gives each "
+                f"strand half of the channels of each layer"
             )
 
     def resolved_batch_size(self, n_train: int) -> int:

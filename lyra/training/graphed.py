@@ -60,7 +60,13 @@ class GraphedLyraModule(LyraModule):
 
     def __init__(self, module: LyraModule, warn: Callable[[str], None]) -> None:
         super().__init__(
-            module.model, module.targets, module.recipe, module.output, module.class_weights, module.averages
+            module.model,
+            module.targets,
+            module.recipe,
+            module.output,
+            module.class_weights,
+            module.complement,
+            module.averages,
         )
         self.automatic_optimization = False  # Lightning's word for: training_step does it all
         self.warn = warn

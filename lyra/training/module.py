@@ -21,12 +21,16 @@ from ..settings.data import BATCH_SIZE
 from ..settings.training import Recipe
 from . import selection
 from .averaging import WeightAverages, put
+from .strands import turn_at_random
 
 MONITOR = "best"  # grows with each epoch that is better than all before, and is 0 for the others
 
 
 class LyraModule(lightning.LightningModule):
     """Trains a Lyra model.
+
+    Args:
+        complement: `other_letters` of the alphabet, to train on either strand at random; None for one strand.
 
     Attributes:
         model: the network.
@@ -42,13 +46,16 @@ class LyraModule(lightning.LightningModule):
         recipe: Recipe,
         output: RegressionOutput | None,
         class_weights: Tensor | None = None,
+        complement: Tensor | None = None,
         averages: WeightAverages | None = None,
     ) -> None:
         super().__init__()
         self.model, self.targets, self.recipe, self.output = model, targets, recipe, output
         self.class_weights: Tensor | None
+        self.complement: Tensor | None
         self.register_buffer("class_weights", class_weights, persistent=False)
         self.averages = averages
+        self.register_buffer("complement", complement, persistent=False)
         self.scores: dict[str, float | None] = {}
         self._best: list[selection.Key] = []  # each epoch that was better than all before
         self._validation: list[tuple[Tensor, Tensor, Tensor]] = []
@@ -66,10 +73,13 @@ class LyraModule(lightning.LightningModule):
         return self.model(batch.tokens, lengths=batch.lengths)
 
     def batch_loss(self, batch: Batch) -> Tensor:
+        """Of a training batch."""
+        if self.complement is not None:
+            batch = turn_at_random(batch, self.complement)
         return self.loss(self.model(batch.tokens, lengths=batch.lengths), batch.targets)
 
     def seed_epoch(self) -> None:
-        """Each epoch draws its dropout from its own seed, so that a run resumed between epochs is the same run.
+        """Each epoch draws dropout and strands from its own seed, so that a run resumed between epochs is the same run.
 
         In an epoch's first step, not in on_train_epoch_start: Lightning leaves that out after a resume.
         """

@@ -20,7 +20,13 @@ from ..data.batches import SequenceDataset
 from ..data.loading import LabelledData
 from ..data.targets import Targets
 from ..errors import InputError, argument
-from ..models import Lyra, LyraByPosition, LyraForTokenClassification
+from ..models import (
+    Lyra,
+    LyraBothStrands,
+    LyraBothStrandsForTokenClassification,
+    LyraByPosition,
+    LyraForTokenClassification,
+)
 from ..outputs import RegressionOutput
 from ..settings.training import Hardware, Recipe
 from .averaging import WeightAverages
@@ -28,6 +34,7 @@ from .callbacks import AtomicCheckpointIO, EpochProgress, FiniteLoss, History
 from .graphed import GraphedDataModule, GraphedLyraModule, use_graphs
 from .module import MONITOR, LyraDataModule, LyraModule
 from .plan import common_length
+from .strands import other_letters
 
 CHECKPOINTS = "checkpoints"
 FINISHED = "finished"  # an empty file beside the checkpoints of a network that needs no more training
@@ -137,13 +144,17 @@ def build_module(data: LabelledData, recipe: Recipe, rows: Rows) -> tuple[LyraMo
     train, val = (SequenceDataset(data.tokens, data.offsets, part, values) for part in (rows.train, rows.val))
     model = build_model(recipe, len(data.alphabet), data.targets, common_length(data))
     loaders = LyraDataModule(train, val, recipe.resolved_batch_size(len(train)), recipe.seed)
+    complement = other_letters(data.alphabet) if recipe.strand == "augment" else None
     averages = WeightAverages(recipe.average) if recipe.average else None
-    return LyraModule(model, data.targets, recipe, output, weights, averages), loaders
+    return LyraModule(model, data.targets, recipe, output, weights, complement, averages), loaders
 
 
 def build_model(recipe: Recipe, d_input: int, targets: Targets, length: int | None) -> Lyra:
     """An untrained model for the task; `length` is that of all sequences, where the model is to know positions."""
-    kind: Any = LyraForTokenClassification if targets.task == "token" else Lyra
+    token, both = targets.task == "token", recipe.strand == "both"
+    kind: Any = LyraForTokenClassification if token else Lyra
+    if both:
+        kind = LyraBothStrandsForTokenClassification if token else LyraBothStrands
     options: dict[str, Any] = {
         name: getattr(recipe, name) for name in ("d_model", "d_state", "dropout", "s4_lr", "pool", "bidirectional")
     }

@@ -32,6 +32,8 @@ def plan(recipe: Recipe, data: LabelledData, learning: int) -> tuple[Recipe, str
     task, chosen = data.targets.task, []
     length = common_length(data)
     uniform = task == "regression" and length is not None and length * len(data.alphabet) <= MAX_FEATURES
+    one_strand = recipe.strand == "one"  # the other is read from the other end, where positions are others
+    uniform = uniform and one_strand
     by_position = uniform and recipe.bidirectional
     check_possible(recipe, task, length)
     changes: dict[str, object] = {}
@@ -78,6 +80,12 @@ def check_possible(recipe: Recipe, task: str, length: int | None) -> None:
     for name, value in (("mix", recipe.mix if mixed else None), ("positions", recipe.positions or None)):
         if value is not None and length is None:
             raise InputError(f"{argument(name, value)}: needs sequences of one length; leave it out")
+    if recipe.strand != "one" and (mixed or recipe.positions):
+        name, value = ("mix", recipe.mix) if mixed else ("positions", True)
+        raise InputError(
+            f"{argument(name, value)} {argument('strand', recipe.strand)}: a position of one strand is another of the "
+            "other; leave one out"
+        )
     if recipe.positions and not recipe.bidirectional:
         raise InputError(
             f"{argument('positions', True)} {argument('bidirectional', False)}: a model that knows positions has no "

@@ -41,7 +41,8 @@ from .plan import plan
 from .results import REPORT, write_results
 
 OWN = re.compile(  # all that a run leaves in its folder, and what is in there while it goes on
-    r"model/(config\.json|model\.safetensors|README\.md|\.gitattributes)|checkpoints/[^/]+/([^/]+\.ckpt|finished)|(run|metrics)\.json|"
+    r"model/(config\.json|model\.safetensors|README\.md|\.gitattributes)|"
+    r"checkpoints/[^/]+/([^/]+\.ckpt|finished)|(run|metrics)\.json|"
     r"(history|predictions)\.csv|report\.html|(learning_curve|confusion|epistasis|summary|predicted_vs_measured)\.png"
 )
 SETTINGS = "run.json"
@@ -117,6 +118,7 @@ def train(
             check_resumable(out, settings)
         data = load_with_wild_type(source, data_options, wild_type, warn)
         effects.check_with_data(given, data, data_options)
+        effects.check_strand(given, recipe, data)
         describe(data, say)
         recipe, chosen = plan(recipe, data, len(data.rows("train")) + len(data.rows("val")))
         if chosen:
