@@ -107,18 +107,31 @@ def test_a_pairwise_model_is_found():
     assert not torch.equal(pairs.vectors, other.vectors)
 
 
-@pytest.mark.parametrize("fit", [baselines.fit_ridge, baselines.fit_sigmoid_additive, baselines.fit_pairwise])
-def test_a_weight_of_two_is_a_row_twice(fit):
+def test_a_weight_of_two_is_a_row_twice(monkeypatch):
     """And a weight of none is no row, in the fit and in the choice of penalties; the weights' unit does not matter."""
     tokens, values = additive_data(90, 3)
     values = values + np.random.default_rng(6).normal(size=90)
     twice = np.arange(90) % 3
     rows = np.repeat(np.arange(90), twice)
     one, other = rows[rows < 60], rows[rows >= 60]
-    weighted = fit(tokens[:60], values[:60], tokens[60:], values[60:], 4, 7.0 * twice[:60], 0.1 * twice[60:])
-    repeated = fit(tokens[one], values[one], tokens[other], values[other], 4)
-    assert weighted.penalty == repeated.penalty
-    np.testing.assert_allclose(weighted.predict(tokens), repeated.predict(tokens), rtol=0.02, atol=0.02)
+    weighted = (tokens[:60], values[:60], tokens[60:], values[60:], 4, 7.0 * twice[:60], 0.1 * twice[60:])
+    repeated = (tokens[one], values[one], tokens[other], values[other], 4)
+    first, second = baselines.fit_ridge(*weighted), baselines.fit_ridge(*repeated)
+    assert first.penalty == second.penalty
+    np.testing.assert_allclose(first.predict(tokens), second.predict(tokens), rtol=1e-8)
+    monkeypatch.setattr(additive, "LATENT_PENALTIES", (0.1,))  # strong enough for an optimum that L-BFGS gets to
+    found = [baselines.fit_sigmoid_additive(*given).predict(tokens) for given in (weighted, repeated)]
+    np.testing.assert_allclose(found[0], found[1], rtol=1e-3, atol=1e-3)
+    units = [latent.Units.of(values[:60], 7.0 * twice[:60]), latent.Units.of(values[one], np.ones(len(one)))]
+    assert (units[0].mean, units[0].std) == pytest.approx((units[1].mean, units[1].std))
+    problems = [
+        latent.Problem(tokens[:60], values[:60], latent.row_weights(7.0 * twice[:60], 60), 4, units[0], 2),
+        latent.Problem(tokens[one], values[one], latent.row_weights(None, len(one)), 4, units[1], 2),
+    ]
+    parameters = np.random.default_rng(7).normal(size=3 * problems[0].size + 3)
+    (value, gradient), (other_value, other_gradient) = (each.objective(parameters, 0.1, 0.2) for each in problems)
+    assert value == pytest.approx(other_value)
+    np.testing.assert_allclose(gradient, other_gradient, rtol=1e-9, atol=1e-12)
 
 
 @pytest.mark.parametrize("rank", [0, 1, 3])
