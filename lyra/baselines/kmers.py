@@ -10,6 +10,8 @@ from typing import Any
 import numpy as np
 from scipy import sparse
 
+from .latent import Units
+
 LONGEST = 6
 MAX_COLUMNS = 20_000  # k-mers that there may be: k up to 3 for proteins, 6 for nucleotides
 ALPHAS = (0.01, 0.1, 1.0, 10.0, 100.0)  # penalties of the ridge regression
@@ -54,7 +56,7 @@ def kmer_counts(tokens: np.ndarray, lengths: np.ndarray, letters: int, k: int) -
     shape = (len(lengths), letters**k)
     if len(tokens) < k:
         return sparse.csr_matrix(shape)
-    starts = len(tokens) - k + 1
+    starts, tokens = len(tokens) - k + 1, tokens.astype(np.int64)
     codes, known = np.zeros(starts, np.int64), np.ones(starts, bool)
     for place in range(k):
         letter = tokens[place : place + starts]
@@ -71,17 +73,18 @@ class Linear:
 
     Attributes:
         steps: of scikit-learn, from features to predictions; chosen: what the validation part decided.
-        rows: that it was fitted on.
+        rows: that it was fitted on; units: of a number, those of the fit.
     """
 
     steps: Any
     chosen: dict[str, float]
     rows: int
+    units: Units | None = None
 
     def predict(self, features: Any) -> np.ndarray:
         """(N,) numbers or (N, classes) probabilities."""
-        if not hasattr(self.steps, "predict_proba"):
-            return np.asarray(self.steps.predict(features)).reshape(-1)
+        if self.units is not None:
+            return np.asarray(self.steps.predict(features)).reshape(-1) * self.units.std + self.units.mean
         return probabilities(self.steps, features)
 
 
@@ -123,6 +126,8 @@ def fit_kmers(train: Part, validation: Part, letters: int, classes: int = 0) -> 
     train = train.fewer(MAX_ROWS, MAX_RESIDUES)
     best: tuple[float, KmerModel] | None = None
     for k in lengths_of_kmers(letters):
+        if k > 1 and int(train.lengths.max(initial=0)) < k:
+            break
         features = [kmer_counts(part.tokens, part.lengths, letters, k) for part in (train, validation)]
         fit = fit_logistic if classes else fit_linear
         loss, linear = fit(features[0], train.values, features[1], validation.values, classes)
@@ -134,18 +139,18 @@ def fit_kmers(train: Part, validation: Part, letters: int, classes: int = 0) -> 
 
 def fit_linear(x: Any, y: np.ndarray, val_x: Any, val_y: np.ndarray, classes: int = 0) -> tuple[float, Linear]:
     """Ridge regression of sparse features, each divided by its largest; the validation error, and the model."""
-    from sklearn.compose import TransformedTargetRegressor
     from sklearn.linear_model import Ridge
     from sklearn.pipeline import make_pipeline
-    from sklearn.preprocessing import MaxAbsScaler, StandardScaler
+    from sklearn.preprocessing import MaxAbsScaler
 
+    units = Units.of(y, np.ones(len(y)))
     best: tuple[float, Linear] | None = None
     for alpha in ALPHAS:
-        ridge = TransformedTargetRegressor(Ridge(alpha, solver="sparse_cg", tol=1e-6), transformer=StandardScaler())
-        steps = make_pipeline(MaxAbsScaler(), ridge).fit(x, y)
-        loss = float(np.mean((steps.predict(val_x) - val_y) ** 2))
+        ridge = Ridge(alpha, solver="sparse_cg", tol=1e-6)
+        steps = make_pipeline(MaxAbsScaler(), ridge).fit(x, (y - units.mean) / units.std)
+        loss = float(np.mean((steps.predict(val_x) - (val_y - units.mean) / units.std) ** 2))
         if best is None or loss < best[0]:
-            best = (loss, Linear(steps, {"penalty": alpha}, len(y)))
+            best = (loss, Linear(steps, {"penalty": alpha}, len(y), units))
     assert best is not None
     return best
 
@@ -155,6 +160,7 @@ def fit_logistic(
     candidates: Sequence[float] = CS, iterations: int = 200,
 ) -> tuple[float, Linear]:  # fmt: skip
     """Logistic regression of sparse features by L-BFGS; the validation log loss, and the model."""
+    from sklearn.dummy import DummyClassifier
     from sklearn.exceptions import ConvergenceWarning
     from sklearn.feature_extraction.text import TfidfTransformer
     from sklearn.linear_model import LogisticRegression
@@ -163,6 +169,7 @@ def fit_logistic(
     best: tuple[float, Linear] | None = None
     for c in candidates:
         logistic = LogisticRegression(C=c, max_iter=iterations)
+        logistic = logistic if len(np.unique(y)) > 1 else DummyClassifier()  # of drawn rows, all may be of one class
         steps = make_pipeline(TfidfTransformer(sublinear_tf=True), logistic) if tf_idf else make_pipeline(logistic)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", ConvergenceWarning)  # a fit that is nearly done is a baseline as well

@@ -19,6 +19,7 @@ def windows(tokens: np.ndarray, lengths: np.ndarray, letters: int, width: int = 
         tokens: (sum L,) of all sequences end to end, -1 for unknown; lengths: (N,).
     """
     half, rows = width // 2, len(tokens)
+    tokens = tokens.astype(np.int64)  # numbers of columns do not fit into a token's eight bits
     sequence = np.repeat(np.arange(len(lengths)), lengths)
     pad = np.full(half, -1)
     padded, owner = (np.concatenate([pad, values, pad]) for values in (tokens, sequence))

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from rich import box
 from rich.table import Table
 
-from ..scores import Results, number, score_name, score_rows
+from ..scores import Results, cell, score_name, score_rows
 from . import consoles
 from .consoles import heading
 
@@ -19,7 +19,12 @@ if TYPE_CHECKING:
     from ..explain.page import Explanation
 
 
-LEFT_OUT = ("pearson",)  # so that the table fits 80 columns; metrics.json and the report have it
+LEFT_OUT = (
+    "pearson",
+    "ndcg",
+    "top_recall",
+    "epistasis_pearson",
+)  # so that the table fits 80 columns; metrics.json and the report have it
 
 
 def print_scores(results: Results) -> None:
@@ -38,8 +43,10 @@ def print_scores(results: Results) -> None:
         if part != previous:
             table.add_section()
         previous = part
-        table.add_row(part, model, *(number(name, scores.get(name)) for name in metrics))
+        table.add_row(part, model, *(cell(results, part, model, name, scores.get(name)) for name in metrics))
     console.print(table)
+    if results.verdict is not None:
+        console.print(results.verdict, soft_wrap=True)
     console.print(
         f"{results.parameters:,} parameters; {results.epochs} epochs in {results.seconds:.0f} s, "
         f"epoch {results.best_epoch} kept, chosen {heading(results.chosen, console)}; everything is in {results.out}",
