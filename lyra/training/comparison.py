@@ -101,6 +101,6 @@ def _judge(results: Results, compared: str, draws: dict[str, Draws]) -> None:
     low, high = results.differences[rival]["interval"]
     results.verdict = (
         f"the model is not better than {rival} on the test part ({score_name(compared, results.positive)} "
-        f"{number(compared, own)} against {number(compared, score)}; 95 % interval of the difference {low:+.3f} to "
-        f"{high:+.3f})"
+        f"{number(compared, own)} against {number(compared, score)}; 95 % interval of the difference "
+        f"{number(compared, low)} to {number(compared, high)})"
     )

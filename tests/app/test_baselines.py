@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from lyra import baselines
-from lyra.baselines import additive, latent
+from lyra.baselines import additive, kmers, latent, windows
 from lyra.metrics import evaluate
 
 
@@ -154,3 +154,89 @@ def test_derivatives_of_the_fit(rank):
     weights, vectors, _ = problem.split(parameters)
     penalties = 0.1 * (weights**2).sum() + 0.2 * (vectors**2).sum()
     assert value == pytest.approx(problem.error(parameters) + penalties)
+
+
+def parts_of(sequences: list[np.ndarray], values: np.ndarray) -> baselines.Part:
+    return baselines.Part(np.concatenate(sequences), np.array([len(s) for s in sequences]), values)
+
+
+def some_sequences(rng: np.random.Generator, count: int, letters: int) -> list[np.ndarray]:
+    return [rng.integers(-1, letters, rng.integers(1, 25)).astype(np.int8) for _ in range(count)]
+
+
+@pytest.mark.parametrize("k", [1, 2, 5])
+@pytest.mark.parametrize("seed", range(3))
+def test_kmers_are_counted(k, seed):
+    """Against a loop: none runs from a sequence into the next, none has an unknown residue."""
+    rng = np.random.default_rng(seed)
+    letters = int(rng.integers(2, 22 if k < 5 else 5))
+    sequences = some_sequences(rng, 20, letters)
+    expected = np.zeros((20, letters**k))
+    for row, sequence in enumerate(sequences):
+        for start in range(len(sequence) - k + 1):
+            if (word := sequence[start : start + k].astype(int)).min() >= 0:
+                expected[row, int(word @ letters ** np.arange(k)[::-1])] += 1
+    part = parts_of(sequences, np.zeros(20))
+    np.testing.assert_array_equal(kmers.kmer_counts(part.tokens, part.lengths, letters, k).toarray(), expected)
+
+
+@pytest.mark.parametrize("width", [1, 3, 21])
+@pytest.mark.parametrize("seed", range(3))
+def test_windows_are_cut(width, seed):
+    rng = np.random.default_rng(seed)
+    letters = int(rng.integers(2, 23))
+    sequences = some_sequences(rng, 12, letters)
+    expected = []
+    for sequence in sequences:
+        for centre in range(len(sequence)):
+            around = np.zeros((width, letters))
+            for place, position in enumerate(range(centre - width // 2, centre + width // 2 + 1)):
+                if 0 <= position < len(sequence) and sequence[position] >= 0:
+                    around[place, sequence[position]] = 1
+            expected.append(around.ravel())
+    part = parts_of(sequences, np.zeros(12))
+    np.testing.assert_array_equal(windows.windows(part.tokens, part.lengths, letters, width).toarray(), expected)
+
+
+def test_a_part_of_fewer_rows():
+    """Sequences stay with their targets, and residues within the limit."""
+    rng = np.random.default_rng(0)
+    sequences = some_sequences(rng, 200, 4)
+    part = parts_of(sequences, np.arange(200))
+    for rows, residues in ((50, 10**6), (200, 300), (200, 1)):
+        few = part.fewer(rows, residues)
+        assert 0 < len(few.lengths) <= rows and (few.lengths.sum() <= residues or len(few.lengths) == 1)
+        expected = np.concatenate([sequences[i] for i in few.values])
+        np.testing.assert_array_equal(few.tokens, expected)
+    assert part.fewer(200, 10**6) is part
+
+
+@pytest.mark.parametrize("scale", [1e-9, 1.0, 1e9])
+def test_a_count_of_pairs_is_found(scale):
+    """A target made of dinucleotides, on sequences of several lengths: k of 2, whatever the unit."""
+    rng = np.random.default_rng(1)
+    sequences = [rng.integers(0, 4, rng.integers(10, 60)) for _ in range(400)]
+    hits = np.array([((s[:-1] == 1) & (s[1:] == 2)).sum() for s in sequences])
+    values = scale * (hits + 0.01 * rng.normal(size=400) + 7)
+    train, rest = parts_of(sequences[:200], values[:200]), parts_of(sequences[200:], values[200:])
+    model = baselines.fit_kmers(train, rest, 5)
+    assert model.chosen["k"] == 2
+    assert evaluate("regression", model.predict(rest), rest.values)["r2"] > 0.99
+    words = parts_of(sequences, (hits > np.median(hits)).astype(int))
+    model = baselines.fit_kmers(words.take(np.arange(200)), words.take(np.arange(200, 400)), 5, classes=3)
+    predicted = model.predict(words)
+    assert predicted.shape == (400, 3) and (predicted[:, 2] == 0).all(), "a class that training never saw"
+    np.testing.assert_allclose(predicted.sum(1), 1)
+    assert evaluate("classification", predicted[200:, :2], words.values[200:])["auroc"] > 0.9
+
+
+def test_a_window_is_found():
+    """The class of a residue is the letter two before it; residues without a label take no part."""
+    rng = np.random.default_rng(2)
+    sequences = [rng.integers(0, 4, rng.integers(5, 60)) for _ in range(60)]
+    labels = [np.where(rng.random(len(s)) < 0.2, -100, np.append([0, 0], s[:-2] % 2)) for s in sequences]
+    train, rest = (parts_of(sequences[a:b], np.concatenate(labels[a:b])) for a, b in ((0, 40), (40, 60)))
+    model = baselines.fit_windows(train, rest, 4, 2, ignored=-100)
+    known = rest.values >= 0
+    assert model.rows == (train.values >= 0).sum()
+    assert evaluate("token", model.predict(rest)[known], rest.values[known])["auroc"] > 0.97
