@@ -16,6 +16,13 @@ NAMES = {
     "epistasis_r2": "Epistasis R²", "epistasis_pearson": "Epistasis Pearson",
 }  # fmt: skip
 
+DETAILS = (
+    "pearson",
+    "ndcg",
+    "top_recall",
+    "epistasis_pearson",
+)  # no room in a terminal; the report has it
+
 
 @dataclass
 class Results:
@@ -80,9 +87,10 @@ def score_rows(results: Results) -> list[tuple[str, str, dict[str, float | None]
     return rows
 
 
-def cell(results: Results, part: str, model: str, name: str, value: float | None) -> str:
-    """A score of a line of `score_rows`, with its interval where there is one: .938 (.934-.942)."""
-    bounds = results.intervals.get(model, {}).get(name) if part == "test" and value is not None else None
+def cell(results: Results | None, part: str, model: str, name: str, value: float | None) -> str:
+    """A score of a line of `score_rows`, with its interval if the results have one: .938 (.934-.942)."""
+    intervals = {} if results is None or part != "test" or value is None else results.intervals
+    bounds = intervals.get(model, {}).get(name)
     shown = number(name, value)
     return shown if bounds is None else f"{shown} ({number(name, bounds[0])}-{number(name, bounds[1])})"
 

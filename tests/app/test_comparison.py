@@ -93,7 +93,7 @@ def test_better_within_the_error_is_not_better():
 
 def test_classes_of_one_length_and_three_of_them(lyra, tmp_path):
     """Sequences of one length have both logistic regressions; three classes have scores each."""
-    rows = [(s, "abcc"["ACGT".index(s[4])]) for s in random_sequences(150, 9, 9)]
+    rows = [(s, "abcc"["ACGT".index(s[4])]) for s in random_sequences(300, 9, 9)]
     table = write_table(tmp_path / "t.csv", ["seq", "label"], rows)
     outcome = lyra("train", table, "--out", tmp_path / "run", *SMALL)
     assert outcome.code == 0, outcome.err
