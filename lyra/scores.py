@@ -6,11 +6,22 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from .metrics import Calibration
+
+MODEL = "Lyra"  # what the trained model is called beside others
 NAMES = {
     "r2": "R²", "spearman": "Spearman", "pearson": "Pearson", "rmse": "RMSE",
+    "ndcg": "NDCG", "top_recall": "Top-10 % recall",
     "accuracy": "Accuracy", "mcc": "MCC", "auroc": "AUROC", "auprc": "AUPRC", "f1": "F1",
     "epistasis_r2": "Epistasis R²", "epistasis_pearson": "Epistasis Pearson",
 }  # fmt: skip
+
+DETAILS = (
+    "pearson",
+    "ndcg",
+    "top_recall",
+    "epistasis_pearson",
+)  # no room in a terminal; the report has it
 
 
 @dataclass(frozen=True)
@@ -33,10 +44,15 @@ class Results:
 
     Attributes:
         scores: {"validation": {metric: value}, "test": {...}}; "test" is absent without a test part.
-        baselines: scores of the models of `lyra.baselines` on the same parts, {model: {part: {metric: value}}}, for
-            a regression on sequences of one length; else empty.
         networks: how each was trained.
         shares: of the kinds of models in a mix, their weights; empty where nothing is mixed.
+        baselines: scores of the models of `lyra.baselines` on the same parts, {model: {part: {metric: value}}}.
+        fits: of each baseline what the validation part chose for it and how many rows it was fitted to.
+        intervals: {model: {metric: (low, high)}} of scores of the test part, by `interval_method`.
+        differences: {baseline: by how much the model's score on the test part is above it, with an interval}.
+        verdict: a line that says that the model is not better than a baseline; None where it is better than all.
+        calibration: {part: of the predicted probabilities}; per_class: {part: {class: scores}} of more than two
+            classes; per_sequence: {part: means over sequences} of a class per residue.
         positive: of two classes, the one whose F1 and AUPRC these are.
         one_class: {part: class} where the model predicts nothing else.
     """
@@ -46,6 +62,14 @@ class Results:
     baselines: dict[str, dict[str, dict[str, float | None]]] = field(default_factory=dict)
     networks: list[NetworkFacts] = field(default_factory=list)
     shares: dict[str, float] = field(default_factory=dict)
+    fits: dict[str, dict[str, Any]] = field(default_factory=dict)
+    intervals: dict[str, dict[str, tuple[float, float]]] = field(default_factory=dict)
+    interval_method: str = ""
+    differences: dict[str, dict[str, Any]] = field(default_factory=dict)
+    verdict: str | None = None
+    calibration: dict[str, Calibration] = field(default_factory=dict)
+    per_class: dict[str, dict[str, dict[str, Any]]] = field(default_factory=dict)
+    per_sequence: dict[str, dict[str, float | int | None]] = field(default_factory=dict)
     positive: str | None = None
     one_class: dict[str, str] = field(default_factory=dict)
     parameters: int = 0
@@ -63,24 +87,36 @@ class Results:
         return text
 
     def to_json(self) -> dict[str, Any]:
-        return {
-            **self.scores,
-            "baselines": self.baselines,
-            "parameters": self.parameters,
+        values: dict[str, Any] = {
+            "baselines": self.baselines, "baseline_fits": self.fits, "intervals": self.intervals,
+            "interval_method": self.interval_method, "differences": self.differences, "verdict": self.verdict,
+            "parameters": self.parameters, "mix": self.shares, "positive": self.positive,
             "networks": [asdict(network) | {"seconds": round(network.seconds, 1)} for network in self.networks],
-            "mix": self.shares,
-            "positive": self.positive,
+        }  # fmt: skip
+        details: dict[str, Any] = {
+            "calibration": {part: each.to_json() for part, each in self.calibration.items()},
+            "per_class": self.per_class,
+            "per_sequence": self.per_sequence,
         }
+        return {**self.scores, **values, **{name: each for name, each in details.items() if each}}
 
 
 def score_rows(results: Results) -> list[tuple[str, str, dict[str, float | None]]]:
-    """(part, model, scores) for each line of the table that compares this model with the baseline."""
+    """(part, model, scores) for each line of the table that compares this model with the baselines."""
     rows: list[tuple[str, str, dict[str, float | None]]] = []
     for part in ("test", "validation"):
         if part in results.scores:
-            rows.append((part, "Lyra", results.scores[part]))
+            rows.append((part, MODEL, results.scores[part]))
         rows += [(part, model, scores[part]) for model, scores in results.baselines.items() if part in scores]
     return rows
+
+
+def cell(results: Results | None, part: str, model: str, name: str, value: float | None) -> str:
+    """A score of a line of `score_rows`, with its interval if the results have one: .938 (.934-.942)."""
+    intervals = {} if results is None or part != "test" or value is None else results.intervals
+    bounds = intervals.get(model, {}).get(name)
+    shown = number(name, value)
+    return shown if bounds is None else f"{shown} ({number(name, bounds[0])}-{number(name, bounds[1])})"
 
 
 def score_name(name: str, positive: str | None) -> str:
@@ -93,4 +129,7 @@ def number(name: str, value: float | None) -> str:
     """A score as it is shown: to three digits behind the point, or, with the target's units, to four in all."""
     if value is None:
         return ""
-    return f"{value:.4g}" if name == "rmse" else f"{value:.3f}"
+    if name == "rmse":
+        return f"{value:.4g}"
+    shown = f"{value:.3f}"
+    return shown.replace("0.", ".", 1) if abs(value) < 0.9995 else shown

@@ -12,7 +12,13 @@ from .latent import Problem, Units, fill, row_weights, squared_error
 from .positions import PositionModel, Saturating
 
 PENALTIES = tuple(10.0**power for power in range(-2, 5))
-LATENT_PENALTIES = (1e-6, 1e-5, 1e-4)  # of the squared weights, beside the mean squared error in units of variance
+LATENT_PENALTIES = (
+    1e-6,
+    1e-5,
+    1e-4,
+    1e-3,
+    1e-2,
+)  # of the squared weights, beside the mean squared error in units of variance
 MAX_FEATURES = 8192  # position-letter pairs: the normal equations are a dense matrix of this size
 
 

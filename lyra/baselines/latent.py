@@ -14,6 +14,7 @@ from .positions import Saturating
 
 # At scipy's own limits the fit of 20,000 double mutants is not done, and R² .001 lower.
 OPTIONS = {"maxiter": 1000, "maxcor": 20}
+MARGIN = 0.5  # how far the sigmoid's ends may lie outside of the targets, by their range: from few rows they run away
 
 
 def row_weights(weights: np.ndarray | None, rows: int) -> np.ndarray:
@@ -54,6 +55,8 @@ class Problem:
         self.y = (values - units.mean) / units.std
         self.shape = (tokens.shape[1], letters, rank)
         self.size = tokens.shape[1] * letters
+        low, high = float(self.y.min(initial=0)), float(self.y.max(initial=0))
+        self.ends = (low - MARGIN * (high - low), high + MARGIN * (high - low))
 
     def split(self, parameters: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Weights (L, letters, 1), vectors (L, letters, rank), and (intercept, low, high)."""
@@ -94,9 +97,11 @@ class Problem:
         self, start: np.ndarray, penalty: float, pairs: float = 0.0, seen: Callable[[np.ndarray], None] | None = None
     ) -> np.ndarray:
         """The parameters that L-BFGS finds from `start`; `seen` is shown each iteration's, may raise StopIteration."""
+        bounds = [(None, None)] * (len(start) - 2) + [self.ends] * 2
         found = optimize.minimize(
-            self.objective, start, args=(penalty, pairs), jac=True, method="L-BFGS-B", options=OPTIONS, callback=seen
-        )
+            self.objective, start, args=(penalty, pairs), jac=True, method="L-BFGS-B", bounds=bounds, options=OPTIONS,
+            callback=seen,
+        )  # fmt: skip
         return found.x
 
 

@@ -17,8 +17,8 @@ from .latent import Problem, Units, fill, row_weights
 from .positions import Saturating, parameter
 
 RANK = 8
-PAIR_PENALTIES = (1e-3, 1e-4, 1e-5)  # of the squared vectors
-START = 0.1  # standard deviation of the vectors at first: small, so that the fit begins at the additive model
+PAIR_PENALTIES = (1e-3, 2e-4, 5e-5)  # of the squared vectors
+START = 0.03  # standard deviation of the vectors at first: small, so that the fit begins at the additive model
 PATIENCE = 100  # iterations without a smaller validation error, which is looked at after every `CHECKED`
 CHECKED = 5
 

@@ -10,7 +10,8 @@ import numpy as np
 from rich import box
 from rich.table import Table
 
-from ..scores import Results, number, score_name, score_rows
+from ..metrics import COMPARED
+from ..scores import DETAILS, Results, cell, score_name, score_rows
 from . import consoles
 from .consoles import heading
 
@@ -23,27 +24,34 @@ if TYPE_CHECKING:
 
 
 MOST_CLASSES = 6  # of which each has a column
-LEFT_OUT = ("pearson",)  # so that the table fits 80 columns; metrics.json and the report have it
+WIDE = 105  # characters, from which a terminal has room for the intervals of all scores
 
 
 def print_scores(results: Results) -> None:
     """The scores of a run beside the baseline's, one line per model, on standard output."""
     rows = score_rows(results)
-    metrics = [name for name in dict.fromkeys(name for _, _, scores in rows for name in scores) if name not in LEFT_OUT]
+    metrics = [name for name in dict.fromkeys(name for _, _, scores in rows for name in scores) if name not in DETAILS]
     console = consoles.results()
-    table = Table(box=box.SIMPLE, pad_edge=False)
+    table = Table(box=box.SIMPLE, pad_edge=False, collapse_padding=console.width < WIDE)
     for title in ("part", "model"):
         table.add_column(title, no_wrap=True)
-    for name in metrics:
+    exact = metrics if console.width >= WIDE else COMPARED.values()  # the scores whose intervals are shown
+    cells = [
+        [cell(results if name in exact else None, part, model, name, scores.get(name)) for name in metrics]
+        for part, model, scores in rows
+    ]
+    for name, column in zip(metrics, zip(*cells, strict=True), strict=True):
         shown = heading(score_name(name, results.positive), console)
-        table.add_column(shown, justify="right", min_width=max(map(len, shown.split())))
+        table.add_column(shown, justify="right", min_width=max(map(len, [*shown.split(), *" ".join(column).split()])))
     previous = rows[0][0]
-    for part, model, scores in rows:
+    for (part, model, _), line in zip(rows, cells, strict=True):
         if part != previous:
             table.add_section()
         previous = part
-        table.add_row(part, model, *(number(name, scores.get(name)) for name in metrics))
+        table.add_row(part, model, *line)
     console.print(table)
+    if results.verdict is not None:
+        console.print(heading(results.verdict, console), soft_wrap=True)
     console.print(
         f"{results.parameters:,} parameters; {heading(results.training(), console)}; everything is in {results.out}",
         soft_wrap=True,

@@ -27,7 +27,7 @@ from rich.progress import (
 from ..errors import argument
 from ..files import atomic_path, atomic_text
 from ..metrics import METRICS
-from ..scores import number
+from ..scores import DETAILS, number
 from .module import LyraModule
 
 
@@ -134,7 +134,9 @@ class EpochProgress(Callback):
     def on_train_epoch_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         assert isinstance(pl_module, LyraModule)
         scores = "  ".join(
-            f"{name} {number(name, value)}" for name, value in pl_module.scores.items() if value is not None
+            f"{name} {number(name, value)}"
+            for name, value in pl_module.scores.items()
+            if value is not None and name not in DETAILS
         )
         epoch = f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}"
         if self.progress is not None:

@@ -9,21 +9,22 @@ from typing import Any
 
 import numpy as np
 
-from .. import baselines, plots
-from ..data.batches import IGNORED, SequenceDataset
+from .. import plots
+from ..data.batches import SequenceDataset
 from ..data.loading import LabelledData
 from ..files import atomic_text, write_json
-from ..metrics import METRICS, MONITORED, epistasis_scores, evaluate
+from ..metrics import METRICS, MONITORED, calibration, class_scores, evaluate, mean_of_sequences
 from ..model_folder import ModelDescription, save_model
 from ..prediction import Predictor
 from ..scores import NetworkFacts, Results, score_name
 from ..settings.training import Recipe
 from . import report, selection
+from .comparison import compare
 from .fitting import Fitted
 from .networks import Network
+from .parts import PARTS, scored, sequence_of_each
 
 REPORT = "report.html"  # written last: a run that has it is finished
-PARTS = {"val": "validation", "test": "test"}  # the parts that are scored, and how they are called
 
 
 def write_results(
@@ -55,7 +56,9 @@ def write_results(
         results.scores[name] = evaluate(task, predicted, true, data.targets.positive_index)
         if data.targets.classes and len(only := np.unique(predicted.argmax(-1))) == 1:
             results.one_class[name] = data.targets.classes[only[0]]
-    additive = compare_with_baselines(results, data, predictions, part_rows)
+        if data.targets.classes:
+            add_class_details(results, data, name, predicted, true, sequence_of_each(data, rows))
+    additive = compare(results, data, predictions)
     write_json(out / "metrics.json", results.to_json())
     shown = "test" if "test" in predictions else "val"
     write_predictions(out / "predictions.csv", data, predictor, part_rows[shown], predictions[shown])
@@ -74,57 +77,19 @@ def network_facts(task: str, name: str, network: Network) -> NetworkFacts:
     )  # fmt: skip
 
 
-def flat(values: Any) -> np.ndarray:
-    """Predictions or targets of all sequences as one array; residues of all sequences end to end."""
-    if isinstance(values, np.ndarray):
-        return values
-    return np.concatenate(values) if values[0].ndim else np.stack(values)
-
-
-def scored(data: LabelledData, predictions: Any, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Predictions and targets of a part as they are scored: residues end to end, those without a label left out."""
-    predicted, true = flat(predictions), flat([data.values[i] for i in rows])
-    if data.targets.task == "token":
-        real = true != IGNORED
-        return predicted[real], true[real]
-    return predicted, true
-
-
-def compare_with_baselines(
-    results: Results, data: LabelledData, predictions: dict[str, Any], part_rows: dict[str, np.ndarray]
-) -> np.ndarray | None:
-    """Adds the baselines' scores and every model's epistasis scores; returns ridge's predictions of the last part.
-
-    Only for a regression on sequences of one length, short enough for the closed form.
-    """
-    lengths, letters = np.diff(data.offsets), len(data.alphabet)
-    same = lengths.min() == lengths.max() and 0 < lengths[0] * letters <= baselines.MAX_FEATURES
-    if data.targets.task != "regression" or not same:
-        return None
-    tokens = data.tokens.reshape(len(lengths), lengths[0])
-    values = np.array(data.values, dtype=np.float64)
-    train, val = data.rows("train"), data.rows("val")
-    fitted = (tokens[train], values[train], tokens[val], values[val], letters)
-    models: dict[str, baselines.Ridge | baselines.AdditiveSigmoid] = {
-        "one-hot ridge": baselines.fit_ridge(*fitted),
-        "one-hot sigmoid": baselines.fit_sigmoid_additive(*fitted),
-    }
-    results.baselines = {name: {} for name in models}
-    additive = None
-    for part, name in PARTS.items():
-        if part not in predictions:
-            continue
-        rows = part_rows[part]
-        found = {model: fit.predict(tokens[rows]) for model, fit in models.items()}
-        additive = found["one-hot ridge"]
-        for model, predicted in found.items():
-            results.baselines[model][name] = evaluate("regression", predicted, values[rows])
-        rivals = [(results.scores[name], predictions[part])]
-        rivals += [(results.baselines[model][name], found[model]) for model in found if model != "one-hot ridge"]
-        for scores, predicted in rivals:
-            new = epistasis_scores(values[rows], additive, predicted)
-            scores |= {key: value if np.isfinite(value) else None for key, value in new.items()}
-    return additive
+def add_class_details(
+    results: Results, data: LabelledData, name: str, predicted: np.ndarray, true: np.ndarray,
+    sequences: np.ndarray | None,
+) -> None:  # fmt: skip
+    """Calibration; of more than two classes the scores of each; of a class per residue the means over sequences."""
+    positive = data.targets.positive_index
+    if np.isfinite(predicted).all():
+        results.calibration[name] = calibration(predicted, true, positive)
+    if len(data.targets.classes) > 2:
+        results.per_class[name] = class_scores(predicted, true, data.targets.classes)
+    if sequences is not None:
+        starts = np.flatnonzero(np.diff(sequences)) + 1
+        results.per_sequence[name] = mean_of_sequences(np.split(predicted, starts), np.split(true, starts), positive)
 
 
 def write_predictions(path: Path, data: LabelledData, predictor: Predictor, rows: np.ndarray, predictions: Any) -> None:
@@ -168,6 +133,10 @@ def draw(
         path = out / "confusion.png"
         plots.confusion(path, predicted.argmax(-1), values, data.targets.classes, name)
         pictures[f"Predicted against true class, {len(values):,} of the {name} part"] = path
+        if name in results.calibration:
+            path, which = out / "calibration.png", results.positive or "the predicted class"
+            plots.reliability(path, results.calibration[name], which, name)
+            pictures[f"Calibration: probability of {which} against how often it was right, {name} part"] = path
     path = out / "learning_curve.png"
     plots.learning_curve(path, history, METRICS[data.targets.task][:2], best_epoch)
     pictures["Learning curve"] = path

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from lyra import baselines
-from lyra.baselines import additive, latent
+from lyra.baselines import additive, kmers, latent, windows
 from lyra.metrics import evaluate
 
 
@@ -107,18 +107,31 @@ def test_a_pairwise_model_is_found():
     assert not torch.equal(pairs.vectors, other.vectors)
 
 
-@pytest.mark.parametrize("fit", [baselines.fit_ridge, baselines.fit_sigmoid_additive, baselines.fit_pairwise])
-def test_a_weight_of_two_is_a_row_twice(fit):
+def test_a_weight_of_two_is_a_row_twice(monkeypatch):
     """And a weight of none is no row, in the fit and in the choice of penalties; the weights' unit does not matter."""
     tokens, values = additive_data(90, 3)
     values = values + np.random.default_rng(6).normal(size=90)
     twice = np.arange(90) % 3
     rows = np.repeat(np.arange(90), twice)
     one, other = rows[rows < 60], rows[rows >= 60]
-    weighted = fit(tokens[:60], values[:60], tokens[60:], values[60:], 4, 7.0 * twice[:60], 0.1 * twice[60:])
-    repeated = fit(tokens[one], values[one], tokens[other], values[other], 4)
-    assert weighted.penalty == repeated.penalty
-    np.testing.assert_allclose(weighted.predict(tokens), repeated.predict(tokens), rtol=0.02, atol=0.02)
+    weighted = (tokens[:60], values[:60], tokens[60:], values[60:], 4, 7.0 * twice[:60], 0.1 * twice[60:])
+    repeated = (tokens[one], values[one], tokens[other], values[other], 4)
+    first, second = baselines.fit_ridge(*weighted), baselines.fit_ridge(*repeated)
+    assert first.penalty == second.penalty
+    np.testing.assert_allclose(first.predict(tokens), second.predict(tokens), rtol=1e-8)
+    monkeypatch.setattr(additive, "LATENT_PENALTIES", (0.1,))  # strong enough for an optimum that L-BFGS gets to
+    found = [baselines.fit_sigmoid_additive(*given).predict(tokens) for given in (weighted, repeated)]
+    np.testing.assert_allclose(found[0], found[1], rtol=1e-3, atol=1e-3)
+    units = [latent.Units.of(values[:60], 7.0 * twice[:60]), latent.Units.of(values[one], np.ones(len(one)))]
+    assert (units[0].mean, units[0].std) == pytest.approx((units[1].mean, units[1].std))
+    problems = [
+        latent.Problem(tokens[:60], values[:60], latent.row_weights(7.0 * twice[:60], 60), 4, units[0], 2),
+        latent.Problem(tokens[one], values[one], latent.row_weights(None, len(one)), 4, units[1], 2),
+    ]
+    parameters = np.random.default_rng(7).normal(size=3 * problems[0].size + 3)
+    (value, gradient), (other_value, other_gradient) = (each.objective(parameters, 0.1, 0.2) for each in problems)
+    assert value == pytest.approx(other_value)
+    np.testing.assert_allclose(gradient, other_gradient, rtol=1e-9, atol=1e-12)
 
 
 @pytest.mark.parametrize("rank", [0, 1, 3])
@@ -141,3 +154,89 @@ def test_derivatives_of_the_fit(rank):
     weights, vectors, _ = problem.split(parameters)
     penalties = 0.1 * (weights**2).sum() + 0.2 * (vectors**2).sum()
     assert value == pytest.approx(problem.error(parameters) + penalties)
+
+
+def parts_of(sequences: list[np.ndarray], values: np.ndarray) -> baselines.Part:
+    return baselines.Part(np.concatenate(sequences), np.array([len(s) for s in sequences]), values)
+
+
+def some_sequences(rng: np.random.Generator, count: int, letters: int) -> list[np.ndarray]:
+    return [rng.integers(-1, letters, rng.integers(1, 25)).astype(np.int8) for _ in range(count)]
+
+
+@pytest.mark.parametrize("k", [1, 2, 5])
+@pytest.mark.parametrize("seed", range(3))
+def test_kmers_are_counted(k, seed):
+    """Against a loop: none runs from a sequence into the next, none has an unknown residue."""
+    rng = np.random.default_rng(seed)
+    letters = int(rng.integers(2, 22 if k < 5 else 5))
+    sequences = some_sequences(rng, 20, letters)
+    expected = np.zeros((20, letters**k))
+    for row, sequence in enumerate(sequences):
+        for start in range(len(sequence) - k + 1):
+            if (word := sequence[start : start + k].astype(int)).min() >= 0:
+                expected[row, int(word @ letters ** np.arange(k)[::-1])] += 1
+    part = parts_of(sequences, np.zeros(20))
+    np.testing.assert_array_equal(kmers.kmer_counts(part.tokens, part.lengths, letters, k).toarray(), expected)
+
+
+@pytest.mark.parametrize("width", [1, 3, 21])
+@pytest.mark.parametrize("seed", range(3))
+def test_windows_are_cut(width, seed):
+    rng = np.random.default_rng(seed)
+    letters = int(rng.integers(2, 23))
+    sequences = some_sequences(rng, 12, letters)
+    expected = []
+    for sequence in sequences:
+        for centre in range(len(sequence)):
+            around = np.zeros((width, letters))
+            for place, position in enumerate(range(centre - width // 2, centre + width // 2 + 1)):
+                if 0 <= position < len(sequence) and sequence[position] >= 0:
+                    around[place, sequence[position]] = 1
+            expected.append(around.ravel())
+    part = parts_of(sequences, np.zeros(12))
+    np.testing.assert_array_equal(windows.windows(part.tokens, part.lengths, letters, width).toarray(), expected)
+
+
+def test_a_part_of_fewer_rows():
+    """Sequences stay with their targets, and residues within the limit."""
+    rng = np.random.default_rng(0)
+    sequences = some_sequences(rng, 200, 4)
+    part = parts_of(sequences, np.arange(200))
+    for rows, residues in ((50, 10**6), (200, 300), (200, 1)):
+        few = part.fewer(rows, residues)
+        assert 0 < len(few.lengths) <= rows and (few.lengths.sum() <= residues or len(few.lengths) == 1)
+        expected = np.concatenate([sequences[i] for i in few.values])
+        np.testing.assert_array_equal(few.tokens, expected)
+    assert part.fewer(200, 10**6) is part
+
+
+@pytest.mark.parametrize("scale", [1e-9, 1.0, 1e9])
+def test_a_count_of_pairs_is_found(scale):
+    """A target made of dinucleotides, on sequences of several lengths: k of 2, whatever the unit."""
+    rng = np.random.default_rng(1)
+    sequences = [rng.integers(0, 4, rng.integers(10, 60)) for _ in range(400)]
+    hits = np.array([((s[:-1] == 1) & (s[1:] == 2)).sum() for s in sequences])
+    values = scale * (hits + 0.01 * rng.normal(size=400) + 7)
+    train, rest = parts_of(sequences[:200], values[:200]), parts_of(sequences[200:], values[200:])
+    model = baselines.fit_kmers(train, rest, 5)
+    assert model.chosen["k"] == 2
+    assert evaluate("regression", model.predict(rest), rest.values)["r2"] > 0.99
+    words = parts_of(sequences, (hits > np.median(hits)).astype(int))
+    model = baselines.fit_kmers(words.take(np.arange(200)), words.take(np.arange(200, 400)), 5, classes=3)
+    predicted = model.predict(words)
+    assert predicted.shape == (400, 3) and (predicted[:, 2] == 0).all(), "a class that training never saw"
+    np.testing.assert_allclose(predicted.sum(1), 1)
+    assert evaluate("classification", predicted[200:, :2], words.values[200:])["auroc"] > 0.9
+
+
+def test_a_window_is_found():
+    """The class of a residue is the letter two before it; residues without a label take no part."""
+    rng = np.random.default_rng(2)
+    sequences = [rng.integers(0, 4, rng.integers(5, 60)) for _ in range(60)]
+    labels = [np.where(rng.random(len(s)) < 0.2, -100, np.append([0, 0], s[:-2] % 2)) for s in sequences]
+    train, rest = (parts_of(sequences[a:b], np.concatenate(labels[a:b])) for a, b in ((0, 40), (40, 60)))
+    model = baselines.fit_windows(train, rest, 4, 2, ignored=-100)
+    known = rest.values >= 0
+    assert model.rows == (train.values >= 0).sum()
+    assert evaluate("token", model.predict(rest)[known], rest.values[known])["auroc"] > 0.97

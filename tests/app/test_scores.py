@@ -21,6 +21,7 @@ from lyra.training import selection
 
 from .conftest import SMALL, read_csv, regression_rows, write_table
 
+TOPS = {"ndcg", "top_recall"}
 SCALES = (1e-12, 1e-9, 1.0, 1e12)
 
 
@@ -141,12 +142,14 @@ def test_a_model_that_learned_nothing_has_no_correlation():
 @pytest.mark.parametrize(
     ("task", "predictions", "targets", "undefined"),
     [
-        ("regression", np.ones(5), np.arange(5.0), {"spearman", "pearson"}),
-        ("regression", np.arange(5.0), np.ones(5), {"r2", "spearman", "pearson"}),
-        ("regression", np.arange(5.0), np.full(5, 0.1), {"r2", "spearman", "pearson"}),
-        ("regression", np.ones(1), np.ones(1), {"r2", "spearman", "pearson"}),
-        ("regression", np.full(4, np.nan), np.arange(4.0), {"r2", "spearman", "pearson", "rmse"}),
-        ("regression", np.ones(0), np.ones(0), {"r2", "spearman", "pearson", "rmse"}),
+        ("regression", np.ones(5), np.arange(5.0), {"spearman", "pearson", *TOPS}),
+        ("regression", np.ones(20), np.arange(20.0), {"spearman", "pearson", "top_recall"}),
+        ("regression", np.arange(9.0), np.arange(9.0), TOPS),
+        ("regression", np.arange(5.0), np.ones(5), {"r2", "spearman", "pearson", *TOPS}),
+        ("regression", np.arange(5.0), np.full(5, 0.1), {"r2", "spearman", "pearson", *TOPS}),
+        ("regression", np.ones(1), np.ones(1), {"r2", "spearman", "pearson", *TOPS}),
+        ("regression", np.full(4, np.nan), np.arange(4.0), {"r2", "spearman", "pearson", "rmse", *TOPS}),
+        ("regression", np.ones(0), np.ones(0), {"r2", "spearman", "pearson", "rmse", *TOPS}),
         ("classification", np.full((3, 2), 0.5), np.zeros(3, dtype=int), {"auroc", "auprc", "mcc", "f1"}),
         ("classification", np.full((3, 2), 0.5), np.ones(3, dtype=int), {"auroc", "auprc", "mcc"}),
         ("token", np.zeros((0, 2)), np.zeros(0, dtype=int), {"accuracy", "mcc", "auroc", "auprc", "f1"}),
@@ -183,6 +186,22 @@ def test_no_probabilities_no_scores():
 
 def test_of_one_row_the_error_is_the_score():
     assert evaluate("regression", np.array([2.5]), np.array([1.0]))["rmse"] == 1.5
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_scores_of_the_top(seed):
+    """NDCG against scikit-learn's, of gains from 0 to 1 and with ties; top recall against counts of rows."""
+    sklearn = pytest.importorskip("sklearn.metrics")
+    rng = np.random.default_rng(seed)
+    rows = int(rng.integers(10, 200))
+    measured = rng.normal(size=rows) if seed % 2 else rng.integers(0, 6, rows) * 3.0
+    predicted = measured + rng.normal(size=rows)
+    predicted = np.round(predicted) if seed % 4 > 1 else predicted
+    scores = evaluate("regression", predicted, measured)
+    gains = (measured - measured.min()) / np.ptp(measured)
+    assert scores["ndcg"] == pytest.approx(sklearn.ndcg_score([gains], [predicted], k=rows // 10))
+    best, chosen = ({i for i, y in enumerate(v) if y >= np.percentile(v, 90)} for v in (measured, predicted))
+    assert scores["top_recall"] == pytest.approx(len(best & chosen) / len(best))
 
 
 ROWS = [  # val_r2, val_loss; the epoch kept, and why
