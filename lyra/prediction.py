@@ -193,6 +193,12 @@ class Predictor:
         half = self.calibration.half_width(coverage, spread)
         return np.stack([predictions - half, predictions + half], axis=1)
 
+    def novelty(self, dataset: SequenceDataset) -> list[str]:
+        """What each row of a dataset has that training never had; see `Coverage.novelty`."""
+        assert self.coverage is not None, "a model that keeps what it was trained on"
+        first = self.source.offset if self.source is not None and self.source.mutant else 1
+        return self.coverage.novelty(dataset.tokens, dataset.starts, dataset.lengths, self.alphabet, first)
+
     def check_lengths(self, lengths: np.ndarray, rows: Sequence[int] | None = None, where: str = "sequences") -> None:
         """Raises InputError for a sequence of another length than the model reads, if it reads one alone.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import statistics
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,8 @@ NAMES = {
     "accuracy": "Accuracy", "mcc": "MCC", "auroc": "AUROC", "auprc": "AUPRC", "f1": "F1",
     "epistasis_r2": "Epistasis R²", "epistasis_pearson": "Epistasis Pearson",
 }  # fmt: skip
+
+OUT_OF_FOLD = "out of fold"  # the part that training rows make, each predicted by models that had not seen it
 
 DETAILS = (
     "pearson",
@@ -43,6 +46,7 @@ class Results:
     """Scores of a run.
 
     Attributes:
+        task: of the model.
         scores: {"validation": {metric: value}, "test": {...}}; "test" is absent without a test part.
         networks: how each was trained.
         shares: of the kinds of models in a mix, their weights; empty where nothing is mixed.
@@ -53,11 +57,13 @@ class Results:
         verdict: a line that says that the model is not better than a baseline; None where it is better than all.
         calibration: {part: of the predicted probabilities}; per_class: {part: {class: scores}} of more than two
             classes; per_sequence: {part: means over sequences} of a class per residue.
+        folds: {model: scores of each fold's test rows}, where there are folds; `scores` are of all of them together.
         positive: of two classes, the one whose F1 and AUPRC these are.
         one_class: {part: class} where the model predicts nothing else.
     """
 
     out: Path
+    task: str
     scores: dict[str, dict[str, float | None]]
     baselines: dict[str, dict[str, dict[str, float | None]]] = field(default_factory=dict)
     networks: list[NetworkFacts] = field(default_factory=list)
@@ -70,6 +76,7 @@ class Results:
     calibration: dict[str, Calibration] = field(default_factory=dict)
     per_class: dict[str, dict[str, dict[str, Any]]] = field(default_factory=dict)
     per_sequence: dict[str, dict[str, float | int | None]] = field(default_factory=dict)
+    folds: dict[str, list[dict[str, float | None]]] = field(default_factory=dict)
     positive: str | None = None
     one_class: dict[str, str] = field(default_factory=dict)
     parameters: int = 0
@@ -97,14 +104,26 @@ class Results:
             "calibration": {part: each.to_json() for part, each in self.calibration.items()},
             "per_class": self.per_class,
             "per_sequence": self.per_sequence,
+            "folds": self.folds,
         }
         return {**self.scores, **values, **{name: each for name, each in details.items() if each}}
+
+
+def fold_lines(results: Results, metric: str) -> list[str]:
+    """For each model the mean and standard deviation over the folds of a score, for people; empty without folds."""
+    lines = []
+    for model, folds in results.folds.items():
+        values = [value for scores in folds if (value := scores.get(metric)) is not None]
+        if len(values) > 1:
+            mean, sd = statistics.mean(values), statistics.stdev(values)
+            lines.append(f"{model} {number(metric, mean)} ± {number(metric, sd)}")
+    return lines
 
 
 def score_rows(results: Results) -> list[tuple[str, str, dict[str, float | None]]]:
     """(part, model, scores) for each line of the table that compares this model with the baselines."""
     rows: list[tuple[str, str, dict[str, float | None]]] = []
-    for part in ("test", "validation"):
+    for part in ("test", "validation", OUT_OF_FOLD):
         if part in results.scores:
             rows.append((part, MODEL, results.scores[part]))
         rows += [(part, model, scores[part]) for model, scores in results.baselines.items() if part in scores]

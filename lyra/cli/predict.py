@@ -36,6 +36,10 @@ def predict(
     offset: Annotated[int | None, PLAIN("Number of the wild type's first residue \\[the model's].")] = None,
     separator: Annotated[str | None, PLAIN(HELP["separator"])] = None,
     on_invalid: Annotated[str, PLAIN(HELP["on_invalid"])] = InputOptions.on_invalid,
+    interval: Annotated[
+        float | None,
+        PLAIN("Ensembles of numbers: share of measurements between the columns lower and upper \\[0.9]."),
+    ] = None,
     batch_size: Annotated[int, PLAIN(HELP["batch_size"])] = InputOptions.batch_size,
     device: Annotated[str, PLAIN(HELP["device"])] = DEVICE,
     graphs: Annotated[bool | None, PLAIN(HELP["graphs"], "--graphs/--no-graphs")] = None,
@@ -65,7 +69,8 @@ def predict(
     Example: [bold]lyra predict genes/model genome.fa --stream --class exon -o exons.bw[/bold]
 
     A table keeps its columns and gets `prediction` (and `p_CLASS` for each class of a classifier). The file is read
-    in blocks, so it may be of any size.
+    in blocks, so it may be of any size. An ensemble adds `sd`, the spread of its members, for numbers `lower` and
+    `upper`, the ends of an interval, and `novel`, what about the sequence training never had.
 
     Windows of a genome give columns chrom, start, end, name, score and strand, and the prediction's. A .bw (BigWig)
     holds a number for each window or, from a class per residue, for each base, the mean where windows overlap.
@@ -84,6 +89,7 @@ def predict(
         )
     if stream or windows is not None:
         refuse_without_effect(names, TABLE_OPTIONS, "a genome is FASTA, which has no columns")
+        refuse_without_effect(names, ("interval",), "predictions along a genome carry none")
     else:
         refuse_without_effect(names, ("class_name",), "only the .bw of a genome is of one class")
     if stream:
@@ -115,7 +121,7 @@ def predict(
         else:
             inputs = InputOptions(
                 sequence=sequence, mutant=mutant, wild_type=wild_type, offset=offset, separator=separator,
-                on_invalid=on_invalid, batch_size=batch_size,
+                on_invalid=on_invalid, batch_size=batch_size, interval=interval,
             )  # fmt: skip
             count, _ = predict_file(
                 predictor, data, out, inputs, say=say,

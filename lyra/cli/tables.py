@@ -11,7 +11,7 @@ from rich import box
 from rich.table import Table
 
 from ..metrics import COMPARED
-from ..scores import DETAILS, Results, cell, score_name, score_rows
+from ..scores import DETAILS, MODEL, Results, cell, fold_lines, score_name, score_rows
 from . import consoles
 from .consoles import heading
 
@@ -50,6 +50,10 @@ def print_scores(results: Results) -> None:
         previous = part
         table.add_row(part, model, *line)
     console.print(table)
+    compared = COMPARED[results.task]
+    if lines := fold_lines(results, compared):
+        what = f"{score_name(compared, results.positive)} over {len(results.folds[MODEL])} folds: {'; '.join(lines)}"
+        console.print(heading(what, console), soft_wrap=True)
     if results.verdict is not None:
         console.print(heading(results.verdict, console), soft_wrap=True)
     console.print(

@@ -10,6 +10,7 @@ import numpy as np
 from ..alphabets import PROTEIN, Alphabet
 from .guesses import count_letters, judge_letters
 
+MAPPED = 2000  # letters of a sequence up to which each position is looked at
 FAR = 2  # times shorter or longer than any training sequence is far outside
 ENOUGH = 20  # letters that tell nucleotides from amino acids
 NUCLEOTIDES = re.compile(rf"[ACGTUNacgtun.-]{{{ENOUGH},}}")
@@ -22,15 +23,45 @@ class Coverage:
     Attributes:
         letters: those that occurred, the unknown letter included.
         shortest, longest: their lengths.
+        positions: of sequences of one length, not longer than `MAPPED`, the letters that occurred at each position.
     """
 
     letters: str
     shortest: int
     longest: int
+    positions: list[str] | None = None
 
     @classmethod
     def of(cls, tokens: np.ndarray, lengths: np.ndarray, alphabet: Alphabet) -> Coverage:
-        return cls(alphabet.decode(np.unique(tokens)), int(lengths.min()), int(lengths.max()))
+        """That of sequences: their tokens end to end, and their lengths (N,)."""
+        if 0 < lengths.min() == lengths.max() <= MAPPED:
+            columns = tokens.reshape(len(lengths), -1).T
+            positions = [alphabet.decode(np.unique(column)) for column in columns]
+        else:
+            positions = None
+        return cls(alphabet.decode(np.unique(tokens)), int(lengths.min()), int(lengths.max()), positions)
+
+    def novelty(self, tokens: np.ndarray, starts: np.ndarray, lengths: np.ndarray, alphabet: Alphabet,
+                first: int = 1) -> list[str]:  # fmt: skip
+        """What each sequence has that training never had, such as "length 54" and "W39"; "" if nothing.
+
+        Args:
+            tokens, starts, lengths: of the sequences, which lie in `tokens` from `starts` (N,) on.
+            first: the number of the first position.
+        """
+        found: list[list[str]] = [[] for _ in starts]
+        for row in np.flatnonzero((lengths < self.shortest) | (lengths > self.longest)):
+            found[row].append(f"length {lengths[row]}")
+        known = np.array([letter in self.letters for letter in [*alphabet.letters, alphabet.unknown]])
+        seen: np.ndarray | None = None
+        if self.positions is not None:
+            letters = [*alphabet.letters, alphabet.unknown]
+            seen = np.array([[letter in here for letter in letters] for here in self.positions])
+        for row, (start, length) in enumerate(zip(starts.tolist(), lengths.tolist(), strict=True)):
+            own = tokens[start : start + length].astype(np.int64)  # an unknown letter, -1, is the last column
+            here = known[own] if seen is None or length != len(seen) else seen[np.arange(length), own]
+            found[row] += [f"{alphabet.decode([own[i]])}{i + first}" for i in np.flatnonzero(~here)]
+        return ["; ".join(reasons) for reasons in found]
 
 
 class Strangers:

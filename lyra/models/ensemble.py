@@ -44,7 +44,7 @@ class Ensemble(nn.Module, PretrainedMixin, library_name="lyra-bio"):
             ``weight``, ``replicate`` (from 0; -1 is shared) and, of a network that predicts a number, ``output``, the
             arguments of its :class:`RegressionOutput`.
         classes: whether the models predict classes.
-        intercept: of numbers, what is added.
+        intercept: of numbers, what is added; one for each replicate, or one for all.
         mean, std: of numbers, the centre and unit of what ``forward`` returns, those of the training targets.
         metadata: a dict that JSON can hold, saved and loaded with the model and otherwise left alone.
 
@@ -59,7 +59,7 @@ class Ensemble(nn.Module, PretrainedMixin, library_name="lyra-bio"):
         members: Sequence[Mapping[str, Any]],
         *,
         classes: bool = False,
-        intercept: float = 0.0,
+        intercept: float | Sequence[float] = 0.0,
         mean: float = 0.0,
         std: float = 1.0,
         metadata: Mapping[str, Any] | None = None,
@@ -70,10 +70,11 @@ class Ensemble(nn.Module, PretrainedMixin, library_name="lyra-bio"):
         unknown = {member["kind"] for member in members} - KINDS.keys()
         if unknown:
             raise ValueError(f"members hold a {min(unknown)}; known are {', '.join(KINDS)}")
-        self.config = {"members": [dict(member) for member in members], "classes": classes, "intercept": intercept,
+        intercepts = list(intercept) if isinstance(intercept, Sequence) else intercept
+        self.config = {"members": [dict(member) for member in members], "classes": classes, "intercept": intercepts,
                        "mean": mean, "std": std}  # fmt: skip
         self.metadata = dict(metadata or {})
-        self.classes, self.intercept, self.mean, self.std = classes, float(intercept), float(mean), float(std)
+        self.classes, self.mean, self.std = classes, float(mean), float(std)
         self.members = nn.ModuleList(KINDS[member["kind"]](**member["config"]) for member in members)
         self.outputs = nn.ModuleList(
             RegressionOutput(**member["output"]) if "output" in member else nn.Identity() for member in members
@@ -82,6 +83,9 @@ class Ensemble(nn.Module, PretrainedMixin, library_name="lyra-bio"):
         self.count = max(self.replicates) + 1
         if set(self.replicates) - {SHARED} != set(range(self.count)):
             raise ValueError(f"replicates must be numbered from 0, got {sorted(set(self.replicates))}")
+        self.intercepts = intercepts if isinstance(intercepts, list) else [intercepts] * max(self.count, 1)
+        if len(self.intercepts) != max(self.count, 1):
+            raise ValueError(f"intercept must be one number or {self.count}, one for each replicate")
         weights = torch.tensor([float(member["weight"]) for member in members], dtype=torch.float64)
         self.register_buffer("weights", weights, persistent=False)
 
@@ -113,11 +117,13 @@ class Ensemble(nn.Module, PretrainedMixin, library_name="lyra-bio"):
         each = self.each(x, lengths)
         weighted = self.weights.view(-1, *(1,) * (each.dim() - 1)) * each
         shared = torch.tensor([replicate == SHARED for replicate in self.replicates], device=each.device)
-        base = weighted[shared].sum(0) + self.intercept
+        base = weighted[shared].sum(0)
         if self.count == 0:
-            return base.unsqueeze(0)
+            return base.unsqueeze(0) + self.intercepts[0]
         own = [[i for i, replicate in enumerate(self.replicates) if replicate == r] for r in range(self.count)]
-        return torch.stack([base + self.count * weighted[rows].sum(0) for rows in own])
+        return torch.stack(
+            [base + self.count * weighted[rows].sum(0) + more for rows, more in zip(own, self.intercepts, strict=True)]
+        )
 
     def forward(self, x: Tensor, *, lengths: Tensor | Sequence[int] | None = None) -> Tensor:
         """Predict; arguments as for :meth:`Lyra.forward`.

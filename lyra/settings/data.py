@@ -143,7 +143,11 @@ class DataOptions:
 
 @dataclass(kw_only=True)
 class InputOptions:
-    """How the file is read; None takes what the model was trained with. See `DataOptions`."""
+    """How the file is read; None takes what the model was trained with. See `DataOptions`.
+
+    Attributes:
+        interval: of an ensemble of numbers, the share of measurements that the intervals are to cover; None takes .9.
+    """
 
     sequence: str | None = None
     mutant: str | None = None
@@ -152,6 +156,7 @@ class InputOptions:
     separator: str | None = None
     on_invalid: str = "error"
     batch_size: int = BATCH_SIZE
+    interval: float | None = None
 
     def check(self) -> None:
         check_choice("on_invalid", self.on_invalid, ON_INVALID)

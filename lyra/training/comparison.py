@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -29,25 +30,55 @@ def compare(results: Results, data: LabelledData, predictions: dict[str, Any]) -
     Returns:
         the additive model's predictions of the last part, where the task has one.
     """
-    task, positive = data.targets.task, data.targets.positive_index
     rivals = fit_rivals(data)
     results.fits = {name: rival.to_json() for name, rival in rivals.items()}
-    results.baselines = {name: {} for name in rivals}
     additive = None
     for part, name in PARTS.items():
-        if part not in predictions:
-            continue
-        rows = data.rows(part)
-        predicted = {MODEL: scored(data, predictions[part], rows)[0]} | _predicted(data, rivals, rows)
-        true = scored(data, predictions[part], rows)[1]
-        for rival in rivals:
-            results.baselines[rival][name] = evaluate(task, predicted[rival], true, positive)
-        if ADDITIVE in rivals:
-            additive = predicted[ADDITIVE]
-            _add_epistasis(results, name, predicted, true)
-        if part == "test":
-            _add_intervals(results, data, predicted, true)
+        if part in predictions:
+            rows = data.rows(part)
+            additive = _add_part(results, data, name, rows, predictions[part], _predicted(data, rivals, rows))
     return additive
+
+
+def compare_folds(results: Results, data: LabelledData, rows: np.ndarray, predictions: Any) -> np.ndarray | None:
+    """`compare` for rows that were left out fold by fold, by baselines fitted to the other rows of each fold.
+
+    Args:
+        rows: the folds' test rows, end to end; predictions: the model's for these.
+    """
+    found: dict[str, list[np.ndarray]] = {}
+    own, tests, start = [], [], 0
+    for name, parts in zip(data.fold_names, data.folds, strict=True):
+        fold = replace(data, parts=parts)
+        test, rivals = fold.rows("test"), fit_rivals(fold)
+        tests.append(test)
+        own.append(predictions[start : start + len(test)])
+        start += len(test)
+        results.fits |= {f"{rival}, fold {name}": each.to_json() for rival, each in rivals.items()}
+        for rival, values in _predicted(data, rivals, test).items():
+            found.setdefault(rival, []).append(values)
+    task, positive = data.targets.task, data.targets.positive_index
+    for model, each in {MODEL: [scored(data, *pair)[0] for pair in zip(own, tests, strict=True)], **found}.items():
+        truths = [scored(data, *pair)[1] for pair in zip(own, tests, strict=True)]
+        results.folds[model] = [evaluate(task, p, true, positive) for p, true in zip(each, truths, strict=True)]
+    pooled = {rival: np.concatenate(values) for rival, values in found.items()}
+    return _add_part(results, data, "test", rows, predictions, pooled)
+
+
+def _add_part(
+    results: Results, data: LabelledData, name: str, rows: np.ndarray, own: Any, rivals: dict[str, np.ndarray]
+) -> np.ndarray | None:
+    """The scores of a part; returns the additive model's predictions, if there is one."""
+    predicted = {MODEL: scored(data, own, rows)[0]} | rivals
+    true = scored(data, own, rows)[1]
+    for rival, values in rivals.items():
+        scores = evaluate(data.targets.task, values, true, data.targets.positive_index)
+        results.baselines.setdefault(rival, {})[name] = scores
+    if ADDITIVE in rivals:
+        _add_epistasis(results, name, predicted, true)
+    if name == "test":
+        _add_intervals(results, data, rows, predicted, true)
+    return rivals.get(ADDITIVE)
 
 
 def _predicted(data: LabelledData, rivals: dict[str, Rival], rows: np.ndarray) -> dict[str, np.ndarray]:
@@ -63,14 +94,16 @@ def _add_epistasis(results: Results, name: str, predicted: dict[str, np.ndarray]
             scores[name] |= {key: value if np.isfinite(value) else None for key, value in new.items()}
 
 
-def _add_intervals(results: Results, data: LabelledData, predicted: dict[str, np.ndarray], true: np.ndarray) -> None:
+def _add_intervals(
+    results: Results, data: LabelledData, rows: np.ndarray, predicted: dict[str, np.ndarray], true: np.ndarray
+) -> None:
     """Intervals of the test part's scores, all those of the model and of the baselines the one that is compared."""
     task = data.targets.task
     compared = COMPARED[task]
     if len(true) < 2 or not all(np.isfinite(values).all() for values in predicted.values()):
         return
     wanted = [WITH_INTERVALS[task] if model == MODEL else (compared,) for model in predicted]
-    sequences = sequence_of_each(data, data.rows("test"))
+    sequences = sequence_of_each(data, rows)
     drawn = draw(task, list(predicted.values()), true, wanted, data.targets.positive_index, sequences)
     draws = dict(zip(predicted, drawn, strict=True))
     for model, values in draws.items():

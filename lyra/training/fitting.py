@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -68,11 +69,11 @@ class Fitted:
     calibration: Calibration | None = None
 
 
-def fit(workshop: Workshop, train: np.ndarray, val: np.ndarray, prefix: str = "") -> Fitted:
+def fit(workshop: Workshop, train: np.ndarray, val: np.ndarray, prefix: str = "", seeds: int = 0) -> Fitted:
     """Trains what the recipe asks for on rows to learn from and rows to choose by.
 
     Args:
-        prefix: of the networks' names, where there are several fits in a run.
+        prefix: of the networks' names, and seeds: how many seeds were used before, where a run has several fits.
 
     Raises:
         InputError: anything that a user can put right.
@@ -90,7 +91,7 @@ def fit(workshop: Workshop, train: np.ndarray, val: np.ndarray, prefix: str = ""
             index = fold * recipe.ensemble + seed
             name = f"{prefix}{index + 1}"
             several = bool(prefix) or len(splits) * recipe.ensemble > 1
-            networks[name] = workshop.train(name, rows, index, several)
+            networks[name] = workshop.train(name, rows, seeds + index, several)
             replicate = fold if len(splits) > 1 else seed
             candidates.append(Candidate(LYRA, networks[name].model, networks[name].output, fold, replicate))
         if recipe.mix != "none":
@@ -99,6 +100,66 @@ def fit(workshop: Workshop, train: np.ndarray, val: np.ndarray, prefix: str = ""
         (alone,) = networks.values()
         return Fitted(alone.model, alone.output, networks)
     return combine(data, recipe, splits, candidates, networks)
+
+
+def fit_folds(workshop: Workshop) -> Fitted:
+    """A model for each of the data's folds, together an ensemble; what they predict for the folds left out is kept.
+
+    Raises:
+        InputError: anything that a user can put right.
+        KeyboardInterrupt: on interrupt.
+    """
+    data, fits, tested, predicted = workshop.data, [], [], []
+    for number, (name, parts) in enumerate(zip(data.fold_names, data.folds, strict=True)):
+        train, val, test = (np.flatnonzero(parts == part) for part in ("train", "val", "test"))
+        fits.append(fit(workshop, train, val, f"fold {name}, network ", number * workshop.networks_a_fit))
+        tested.append(test)
+        predicted.append(predictions_of(data, fits[-1], test))
+    rows = np.concatenate(tested)
+    whole = isinstance(predicted[0], np.ndarray)
+    found: Any = np.concatenate(predicted) if whole else list(chain.from_iterable(predicted))
+    model, output = together(data, fits, np.sort(rows))
+    networks = {name: network for each in fits for name, network in each.networks.items()}
+    fitted = Fitted(model, output, networks, mean_shares(fits), rows, found)
+    if output is not None:
+        fitted.calibration = Calibration.of(np.array(data.values, dtype=np.float64)[rows] - found)
+    return fitted
+
+
+def predictions_of(data: LabelledData, fitted: Fitted, rows: np.ndarray) -> Any:
+    """What a fit predicts for some rows."""
+    dataset = SequenceDataset(data.tokens, data.offsets, rows)
+    return predict_encoded(fitted.model, converter(data.targets, fitted.output), dataset, data.targets.task == "token")
+
+
+def together(data: LabelledData, fits: list[Fitted], rows: np.ndarray) -> tuple[Ensemble, RegressionOutput | None]:
+    """One ensemble of the models of several fits, each a replicate, and its scaling."""
+    models: list[nn.Module] = []
+    outputs: list[RegressionOutput | None] = []
+    weights: list[float] = []
+    replicates: list[int] = []
+    intercepts: list[float] = []
+    for number, each in enumerate(fits):
+        if isinstance(each.model, Ensemble):
+            models += each.model.members
+            outputs += [out if isinstance(out, RegressionOutput) else None for out in each.model.outputs]
+            weights += [weight / len(fits) for weight in each.model.weights.tolist()]
+            intercepts.append(float(np.mean(each.model.intercepts)))
+        else:
+            models, outputs, weights = [*models, each.model], [*outputs, each.output], [*weights, 1 / len(fits)]
+            intercepts.append(0.0)
+        replicates += [number] * (len(models) - len(replicates))
+    if data.targets.task != "regression":
+        return Ensemble.of(models, outputs, weights, replicates, classes=True), None
+    scaling = RegressionOutput.fit("linear", np.array(data.values, dtype=np.float64)[rows])
+    model = Ensemble.of(models, outputs, weights, replicates, intercept=intercepts, mean=scaling.mean, std=scaling.std)
+    return model, scaling
+
+
+def mean_shares(fits: list[Fitted]) -> dict[str, float]:
+    """The mean of the fits' weights of each kind of model."""
+    kinds = list(dict.fromkeys(kind for each in fits for kind in each.shares))
+    return {kind: float(np.mean([each.shares.get(kind, 0.0) for each in fits])) for kind in kinds}
 
 
 def inner_folds(data: LabelledData, rows: np.ndarray, seed: int) -> list[Rows]:

@@ -33,7 +33,7 @@ from .averaging import WeightAverages
 from .callbacks import AtomicCheckpointIO, EpochProgress, FiniteLoss, History
 from .graphed import GraphedDataModule, GraphedLyraModule, use_graphs
 from .module import MONITOR, LyraDataModule, LyraModule
-from .plan import common_length
+from .plan import FOLDS, common_length
 from .strands import other_letters
 
 CHECKPOINTS = "checkpoints"
@@ -83,6 +83,10 @@ class Workshop:
         self.warn, self.resume, self.callbacks = warn, resume, first_callbacks
         self.rows: list[dict[str, Any]] = []  # of the history, of all networks so far
 
+    @property
+    def networks_a_fit(self) -> int:
+        return self.recipe.ensemble * (FOLDS if self.recipe.mix == "folds" else 1)
+
     def train(self, name: str, rows: Rows, index: int, several: bool) -> Network:
         """Trains the network of a name that is its own in this run.
 
@@ -98,7 +102,7 @@ class Workshop:
         module, loaders = build_module(self.data, recipe, rows)
         epochs = recipe.resolved_epochs(len(loaders.train) // loaders.batch_size + 1)
         history = History(self.out / "history.csv", {"network": name} if several else {}, self.rows)
-        folder = self.out / CHECKPOINTS / name
+        folder = self.out / CHECKPOINTS / str(index)
         trainer = make_trainer(folder, recipe, self.hardware, epochs, history, self.console)
         trainer.callbacks += self.callbacks  # type: ignore[attr-defined]
         self.callbacks = []

@@ -20,8 +20,8 @@ AVERAGED_ROWS = 3000  # rows from which on averaged weights help
 FOLDS = 5
 
 
-def plan(recipe: Recipe, data: LabelledData, learning: int) -> tuple[Recipe, str]:
-    """The recipe with everything said, for `learning` rows in the training and validation parts together.
+def plan(recipe: Recipe, data: LabelledData) -> tuple[Recipe, str]:
+    """The recipe with everything said.
 
     Returns:
         the recipe, and what was chosen because nobody said it, in words; "" if nothing.
@@ -30,6 +30,7 @@ def plan(recipe: Recipe, data: LabelledData, learning: int) -> tuple[Recipe, str
         InputError: what was asked for cannot be done with these data.
     """
     task, chosen = data.targets.task, []
+    learning = len(data.rows("train")) + len(data.rows("val"))  # of the first fold, where there are folds
     length = common_length(data)
     uniform = task == "regression" and length is not None and length * len(data.alphabet) <= MAX_FEATURES
     one_strand = recipe.strand == "one"  # the other is read from the other end, where positions are others

@@ -11,7 +11,8 @@ import pandas as pd
 
 from ..data.loading import LabelledData
 from ..html import fact_table, picture, table, write_page
-from ..scores import Results, cell, number, score_name, score_rows
+from ..metrics import COMPARED
+from ..scores import Results, cell, fold_lines, number, score_name, score_rows
 from ..settings.training import Recipe
 
 
@@ -29,6 +30,9 @@ def write_report(
     }
     if data.guesses:
         facts["guessed"] = "; ".join(data.guesses)
+    compared = COMPARED[results.task]
+    if lines := fold_lines(results, compared):
+        facts[f"{score_name(compared, results.positive)} of the folds"] = "; ".join(lines)
     for part, name in results.one_class.items():
         facts[f"{part} part"] = f"every prediction is {name}"
     for part, means in results.per_sequence.items():

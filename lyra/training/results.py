@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +16,11 @@ from ..files import atomic_text, write_json
 from ..metrics import METRICS, MONITORED, calibration, class_scores, evaluate, mean_of_sequences
 from ..model_folder import ModelDescription, save_model
 from ..prediction import Predictor
-from ..scores import NetworkFacts, Results, score_name
+from ..prediction_columns import Columns
+from ..scores import OUT_OF_FOLD, NetworkFacts, Results, score_name
 from ..settings.training import Recipe
 from . import report, selection
-from .comparison import compare
+from .comparison import compare, compare_folds
 from .fitting import Fitted
 from .networks import Network
 from .parts import PARTS, scored, sequence_of_each
@@ -36,36 +37,56 @@ def write_results(
     )
     save_model(out / "model", fitted.model, description)
     predictor = Predictor(fitted.model, description).use_graphs(None if graphs else False, warn)
-    task = data.targets.task
     results = Results(
-        out, {}, networks=[network_facts(task, name, each) for name, each in fitted.networks.items()],
+        out, data.targets.task, {}, networks=[network_facts(data.targets.task, name, each) for name, each in fitted.networks.items()],
         shares=fitted.shares, positive=data.targets.positive,
         parameters=sum(parameter.numel() for parameter in fitted.model.parameters()),
     )  # fmt: skip
-    predictions, part_rows = {}, {name: data.rows(name) for name in PARTS}
-    for part, name in PARTS.items():
-        rows = part_rows[part]
-        if part == "val" and recipe.mix == "folds":  # every model but one of each kind has seen it
-            rows, predictions[part] = fitted.held_out, fitted.predicted
-            part_rows[part] = rows
-        elif len(rows) == 0:
-            continue
-        else:
-            predictions[part] = predictor.predict_dataset(SequenceDataset(data.tokens, data.offsets, rows))
-        predicted, true = scored(data, predictions[part], rows)
-        results.scores[name] = evaluate(task, predicted, true, data.targets.positive_index)
-        if data.targets.classes and len(only := np.unique(predicted.argmax(-1))) == 1:
-            results.one_class[name] = data.targets.classes[only[0]]
-        if data.targets.classes:
-            add_class_details(results, data, name, predicted, true, sequence_of_each(data, rows))
-    additive = compare(results, data, predictions)
+    evaluated = evaluations(fitted, data, recipe, predictor)
+    for name, (rows, predictions) in evaluated.items():
+        add_scores(results, data, name, rows, predictions)
+    if data.folds:
+        additive = compare_folds(results, data, *evaluated["test"])
+    else:
+        additive = compare(
+            results, data, {part: evaluated[name][1] for part, name in PARTS.items() if name in evaluated}
+        )
     write_json(out / "metrics.json", results.to_json())
-    shown = "test" if "test" in predictions else "val"
-    write_predictions(out / "predictions.csv", data, predictor, part_rows[shown], predictions[shown])
+    shown = "test" if "test" in evaluated else next(iter(evaluated))
+    rows, predictions = evaluated[shown]
+    write_predictions(
+        out / "predictions.csv", data, predictor, rows, predictions, "test" in evaluated and not data.folds
+    )
     history = next(iter(fitted.networks.values())).history
-    pictures = draw(out, data, history, results, shown, part_rows[shown], predictions[shown], additive)
+    pictures = draw(out, data, history, results, shown, rows, predictions, additive)
     report.write_report(out / REPORT, title, data, recipe, results, pictures)
     return results
+
+
+def evaluations(
+    fitted: Fitted, data: LabelledData, recipe: Recipe, predictor: Predictor
+) -> dict[str, tuple[np.ndarray, Any]]:
+    """Of each part its rows and what the model predicts for them, by what the part is called."""
+    if data.folds:
+        return {"test": (fitted.held_out, fitted.predicted)}
+    found: dict[str, tuple[np.ndarray, Any]] = {}
+    for part, name in PARTS.items():
+        rows = data.rows(part)
+        if part == "val" and recipe.mix == "folds":  # which every model but one of each kind has seen
+            found[OUT_OF_FOLD] = fitted.held_out, fitted.predicted
+        elif len(rows):
+            found[name] = rows, predictor.predict_dataset(SequenceDataset(data.tokens, data.offsets, rows))
+    return found
+
+
+def add_scores(results: Results, data: LabelledData, name: str, rows: np.ndarray, predictions: Any) -> None:
+    """The model's own scores of a part."""
+    predicted, true = scored(data, predictions, rows)
+    results.scores[name] = evaluate(data.targets.task, predicted, true, data.targets.positive_index)
+    if data.targets.classes:
+        if len(only := np.unique(predicted.argmax(-1))) == 1:
+            results.one_class[name] = data.targets.classes[only[0]]
+        add_class_details(results, data, name, predicted, true, sequence_of_each(data, rows))
 
 
 def network_facts(task: str, name: str, network: Network) -> NetworkFacts:
@@ -92,16 +113,27 @@ def add_class_details(
         results.per_sequence[name] = mean_of_sequences(np.split(predicted, starts), np.split(true, starts), positive)
 
 
-def write_predictions(path: Path, data: LabelledData, predictor: Predictor, rows: np.ndarray, predictions: Any) -> None:
-    """Row number, sequence (or mutations), target and prediction of each row."""
+def write_predictions(
+    path: Path, data: LabelledData, predictor: Predictor, rows: np.ndarray, predictions: Any, spread: bool
+) -> None:
+    """Row number, sequence (or mutations), target and prediction of each row.
+
+    Args:
+        spread: whether the whole model predicted, so that what an ensemble says of its spread is about these.
+    """
     table = data.table.iloc[rows]
     source, target = data.source.column, data.source.target
+    columns = Columns(predictor)
+    cells: Iterable[list[str]]
+    if spread and columns.ensemble:
+        names, cells = columns.names, columns.cells(SequenceDataset(data.tokens, data.offsets, rows))
+    else:
+        names, cells = predictor.columns, ([*cell.values()] for cell in predictor.cells(predictions))
     with atomic_text(path) as file:
         writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(["row", source, target, *predictor.columns])
-        cells = predictor.cells(predictions)
+        writer.writerow(["row", source, target, *names])
         for row, sequence, label, cell in zip(table.index, table[source], table[target], cells, strict=True):
-            writer.writerow([row, sequence, label, *cell.values()])
+            writer.writerow([row, sequence, label, *cell])
 
 
 def draw(

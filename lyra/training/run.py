@@ -34,7 +34,7 @@ from ..settings.data import DataOptions
 from ..settings.training import Hardware, Recipe
 from . import effects, selection
 from .callbacks import AfterFirstEpoch
-from .fitting import fit
+from .fitting import Fitted, fit, fit_folds
 from .graphed import use_graphs
 from .networks import CHECKPOINTS, Workshop, make_trainer
 from .plan import plan
@@ -120,7 +120,7 @@ def train(
         effects.check_with_data(given, data, data_options)
         effects.check_strand(given, recipe, data)
         describe(data, say)
-        recipe, chosen = plan(recipe, data, len(data.rows("train")) + len(data.rows("val")))
+        recipe, chosen = plan(recipe, data)
         if chosen:
             say(f"recipe: {chosen}")
         machine = make_trainer(out, recipe, hardware, 1, None, console)
@@ -135,14 +135,14 @@ def train(
             if not quiet:
                 remove_unfinished(out)
                 after_first_epoch.append(AfterFirstEpoch(lambda: commit_replacement(out)))
-            fitted = fit(workshop, data.rows("train"), data.rows("val"))
+            fitted = fit_data(workshop)
         else:
             for name, read in ((None, source.file()), ("wild_type", data_options.wild_type or "")):
                 check_outside(out, read, name)
             with replaced_content(out) as commit:
                 after_first_epoch.append(AfterFirstEpoch(commit))
                 write_json(out / SETTINGS, settings | {"graphs": graphs})
-                fitted = fit(workshop, data.rows("train"), data.rows("val"))
+                fitted = fit_data(workshop)
         if quiet:
             return None
         results = write_results(out, fitted, data, recipe, title or Path(source.name).name, graphs, warn)
@@ -153,6 +153,12 @@ def train(
             )
         shutil.rmtree(out / CHECKPOINTS, ignore_errors=True)
         return results
+
+
+def fit_data(workshop: Workshop) -> Fitted:
+    """The model of the data's parts, or of its folds."""
+    data = workshop.data
+    return fit_folds(workshop) if data.folds else fit(workshop, data.rows("train"), data.rows("val"))
 
 
 def check_resumable(out: Path, settings: dict[str, Any]) -> None:

@@ -77,7 +77,7 @@ def test_a_model_that_is_not_better_is_told_so(lyra, tmp_path):
 
 
 def results_of(own: float, other: float) -> Results:
-    results = Results("", {"test": {"r2": own}}, {"rival": {"test": {"r2": other}}})
+    results = Results("", "regression", {"test": {"r2": own}}, {"rival": {"test": {"r2": other}}})
     draws = np.random.default_rng(0).normal(0, 0.01, size=(2, 1000))
     comparison._judge(results, "r2", {"Lyra": {"r2": own + draws[0]}, "rival": {"r2": other + draws[1]}})
     return results
@@ -131,6 +131,6 @@ def test_how_scores_are_shown():
     shown = [number("r2", value) for value in (0.9384, -0.0391, 1.0, -1.25, 0.99951, 0.0, None)]
     assert shown == [".938", "-.039", "1.000", "-1.250", "1.000", ".000", ""]
     assert number("rmse", 0.12345) == "0.1235"
-    results = Results("", {"test": {"r2": 0.938}}, intervals={"Lyra": {"r2": (0.934, 0.942)}})
+    results = Results("", "regression", {"test": {"r2": 0.938}}, intervals={"Lyra": {"r2": (0.934, 0.942)}})
     assert cell(results, "test", "Lyra", "r2", 0.938) == ".938 (.934-.942)"
     assert cell(results, "validation", "Lyra", "r2", 0.938) == cell(results, "test", "x", "r2", 0.938) == ".938"
