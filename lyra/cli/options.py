@@ -54,14 +54,15 @@ class Command(TyperCommand):
         return super().parse_args(ctx, args)
 
 
-OTHER_NAMES = {"class_name": "class"}  # arguments whose option has another name
+OTHER_NAMES = {"class_name": "class", "maps": "map"}  # arguments whose option has another name
+WHERE_FALSE = {"bidirectional": "--one-way"}  # options for False that are not called --no-NAME
 
 
 def option(name: str, value: object = None) -> str:
     """An argument of the library as it is written here: --val-fraction, --split none, --pairs, --no-mutagenesis."""
     words = OTHER_NAMES.get(name, name).replace("_", "-")
     if value is False:
-        return f"--no-{words}"
+        return WHERE_FALSE.get(name, f"--no-{words}")
     if value is None or value is True:
         return f"--{words}"
     return f"--{words} {value}" if value != "" else f"--{words} ''"

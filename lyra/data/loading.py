@@ -30,6 +30,7 @@ from .sequences import (
     encode_checked,
     find_origin,
     missing_sequences,
+    read_keys,
     read_sequences,
     select,
     without_stops,
@@ -81,13 +82,20 @@ class LabelledData:
 
     def labels(self, part: str) -> np.ndarray:
         """The targets of a part end to end, residues without a label left out."""
-        return self.labels_of(self.parts == part)
+        return self.labels_of(self.rows(part))
 
     def labels_of(self, rows: np.ndarray) -> np.ndarray:
-        """The same of some rows, (N,) bool."""
-        values = [np.atleast_1d(self.values[i]) for i in np.flatnonzero(rows)]
+        """The targets of some rows, likewise."""
+        values = [np.atleast_1d(self.values[i]) for i in rows]
         flat = np.concatenate(values) if values else np.zeros(0)
         return flat[flat != IGNORED] if self.targets.task == "token" else flat
+
+    def keys(self) -> np.ndarray:
+        """(N,) whole numbers from 0, the same for rows that no split may tear apart: equal sequences, and groups."""
+        if self.groups is not None:
+            return self.groups
+        numbers: dict[bytes, int] = {}
+        return np.array([numbers.setdefault(key, len(numbers)) for key in read_keys(self.tokens, self.offsets)])
 
     def coverage(self) -> Coverage:
         """What the model will have seen."""

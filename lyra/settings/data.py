@@ -21,6 +21,7 @@ MOST_FOLDS = 100
 NONE = "none"  # given as the split column, where there is none
 BATCH_SIZE = 256  # sequences that a model predicts for at once
 DEVICE = "auto"  # where: a GPU if there is one
+INTERVAL = 0.9  # share of targets that an ensemble's intervals are to cover
 MUTATION_OPTIONS = ("wild_type", "offset")
 
 

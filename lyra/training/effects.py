@@ -6,7 +6,7 @@ from collections.abc import Collection
 
 from ..data import splits
 from ..data.loading import LabelledData
-from ..errors import argument, refuse_without_effect, shorten
+from ..errors import InputError, argument, refuse_without_effect, shorten
 from ..settings.data import DataOptions
 from ..settings.training import Recipe
 
@@ -20,7 +20,18 @@ def check_before_reading(given: Collection[str], recipe: Recipe) -> None:
             given, LAYERS, f"the paper's model has its own number of layers ({argument('model', 'layered')} has them)"
         )
     elif recipe.s4_layers == 0:
-        refuse_without_effect(given, ("d_state", "s4_lr", "bidirectional"), "there are no state space layers")
+        refuse_without_effect(given, ("d_state", "s4_lr"), "there are no state space layers")
+        if recipe.pgc_layers == 0:
+            refuse_without_effect(given, ("bidirectional",), "there are no layers that look at other residues")
+
+
+def check_strand(given: Collection[str], recipe: Recipe, data: LabelledData) -> None:
+    """Raises InputError for a choice of strands of what has one only."""
+    if data.alphabet.complement is None:
+        reason = f"the sequences are {data.alphabet.name}, which has one strand"
+        refuse_without_effect(given, ("strand",), reason)
+        if recipe.strand != "one":
+            raise InputError(f"{argument('strand', recipe.strand)}: {reason}; leave it out")
 
 
 def check_with_data(given: Collection[str], data: LabelledData, options: DataOptions) -> None:
