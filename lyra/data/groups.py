@@ -24,7 +24,8 @@ def find_grouping(material: Material, options: DataOptions, warn: Callable[[str]
         InputError: the group of a row is missing, or the sequences cannot be clustered.
     """
     if options.group is not None:
-        return group_by_column(material, options.group, warn), []
+        grouping = group_by_column(material, options.group, warn)
+        return grouping, [f"{grouping.count:,} groups in column {shorten(options.group)}"]
     if options.cluster is not None:
         clusters, how = find_clusters(material, options.cluster, warn)
         count = len(np.unique(clusters))

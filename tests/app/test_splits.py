@@ -38,6 +38,7 @@ def test_groups_stay_whole(tmp_path, seed):
     options = {"group": "family", "val_fraction": shares["val"], "test_fraction": shares["test"], "seed": seed}
     data = load(table, **options)
     assert (data.groups[:, None] == data.groups).tolist() == (groups[:, None] == groups).tolist()
+    assert f"{len(sizes)} groups in column 'family'" in data.guesses
     for number in range(len(sizes)):
         assert len(set(data.parts[groups == number])) == 1
     for part, share in shares.items():
