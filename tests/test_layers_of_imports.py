@@ -28,12 +28,13 @@ LAYERS = {
     ),
     "lyra": (
         ("errors", "version", "alphabets", "metrics", "baselines"),
-        ("files", "settings", "scores", "datasets"),
+        ("files", "settings", "scores", "datasets", "packages"),
         ("outputs", "html", "plots", "models"),
         ("data",),
         ("model_folder", "graphs"),
         ("prediction",),
-        ("prediction_files", "training", "explain", "genomes"),
+        ("references", "member_scores"),
+        ("prediction_files", "training", "explain", "design", "variants", "genomes"),
         ("cli",),
     ),
 }

@@ -64,7 +64,8 @@ class Score:
                     f"{argument('class_name')} {shorten(options.class_name)}: must be one of {', '.join(classes)}"
                 )
             self.chosen = classes.index(options.class_name)
-        if self.scale == "latent" and (predictor.output is None or predictor.output.kind != "sigmoid"):
+        single = predictor.output is not None and predictor.output.kind == "sigmoid" and predictor.members == 1
+        if self.scale == "latent" and not single:
             raise InputError(
                 f"{argument('scale')} latent: this model has no sigmoid at its end; leave {argument('scale')} out"
             )

@@ -15,7 +15,7 @@ import torch
 
 pytest.importorskip("lightning")
 
-SMALL = ("--d-model", "8", "--d-state", "4", "--epochs", "3", "--accelerator", "cpu")
+SMALL = ("--d-model", "8", "--d-state", "4", "--epochs", "3", "--accelerator", "cpu", "--mix", "none", "--no-positions")
 
 
 @dataclass
@@ -121,7 +121,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     from lyra.training import Hardware, Recipe, train
 
     torch.set_num_threads(1)
-    recipe = Recipe(d_model=8, d_state=4, epochs=3)  # what SMALL says
+    recipe = Recipe(d_model=8, d_state=4, epochs=3, mix="none", positions=False)  # what SMALL says
     folder = tmp_path_factory.mktemp("trained")
     tables = {"regression": regression_rows(), "classification": classification_rows(), "token": token_rows()}
     runs = {}
