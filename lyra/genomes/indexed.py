@@ -11,6 +11,7 @@ from typing import Any
 from ..data.formats import format_of
 from ..data.sources import CHUNK, Source
 from ..errors import InputError, shorten
+from ..packages import optional
 from .pieces import iterate_pieces
 
 WIDTH = 100  # letters of a line in a copy
@@ -58,7 +59,7 @@ def indexed(source: Source) -> Iterator[Genome]:
 
 
 def _open(source: Source, folder: Path) -> Any:
-    pyfaidx = import_pyfaidx()
+    pyfaidx = optional("pyfaidx", "reading windows of a genome")
 
     def open_with(path: Path, index: Path) -> Any:
         try:
@@ -142,12 +143,3 @@ def _copy(source: Source, path: Path) -> None:
         raise InputError(
             f"{source}: no space for a copy in {tempfile.gettempdir()} ({error.strerror}); set TMPDIR"
         ) from None
-
-
-def import_pyfaidx() -> Any:
-    """pyfaidx, or an InputError that says how to come by it."""
-    try:
-        import pyfaidx
-    except ImportError:
-        raise InputError('windows of a genome need pyfaidx: pip install "lyra-bio[bio]"') from None
-    return pyfaidx

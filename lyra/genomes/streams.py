@@ -98,17 +98,21 @@ def check_model(predictor: Predictor) -> None:
     if predictor.alphabet.name == "protein":
         raise InputError("the model reads proteins, and only DNA and RNA are read piece by piece; predict them whole")
     model: Any = predictor.model
-    if getattr(model, "looks_ahead", True):
-        one_way = argument("bidirectional", False)
-        known = hasattr(model, "config") and not model.config["bidirectional"]
-        remedy = (
-            f"train it anew, as {one_way} of earlier versions left some layers so"
-            if known
-            else (f"train one with {one_way}")
+    one_way, window = argument("bidirectional", False), argument("window")
+    if not hasattr(model, "stream"):
+        raise InputError(
+            "the model is an ensemble, which cannot go through a sequence piece by piece; train a single one with "
+            f"{one_way}, or cut the sequence with {window}"
         )
+    if getattr(model, "length", None) is not None:
+        raise InputError(f"the model reads sequences of {model.length:,} letters alone; cut such with {window}")
+    if model.looks_ahead:
+        remedy = f"train it anew, as {one_way} of earlier versions left some layers so"
+        if model.config["bidirectional"]:
+            remedy = f"train one with {one_way}"
         raise InputError(
             "the model looks at letters yet to come, so it cannot go through a sequence piece by piece; "
-            f"{remedy}, or cut the sequence with {argument('window')}"
+            f"{remedy}, or cut the sequence with {window}"
         )
 
 

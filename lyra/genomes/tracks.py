@@ -12,6 +12,7 @@ import numpy as np
 
 from ..errors import InputError, argument, refuse_without_effect, shorten
 from ..files import atomic_path, is_stream
+from ..packages import optional
 from ..prediction import Predictor
 
 Interval = tuple[str, int, int, float]  # record, start, end (from 0, the end left out), value
@@ -54,7 +55,7 @@ def write_bigwig(out: str | Path, sizes: dict[str, int], intervals: Iterable[Int
     Raises:
         InputError: it cannot be written; whatever the intervals raise while they are made.
     """
-    bigtools = import_bigtools()
+    bigtools = optional("pybigtools", "a BigWig file")
     covered = 0
     failure: BaseException | None = None
 
@@ -96,12 +97,3 @@ def _bases(bigtools: Any, path: Path) -> int:
         return int(bigtools.open(str(path)).info()["summary"]["basesCovered"])
     except bigtools.BBIReadError:
         return -1
-
-
-def import_bigtools() -> Any:
-    """pybigtools, or an InputError that says how to come by it."""
-    try:
-        import pybigtools
-    except ImportError:
-        raise InputError('a BigWig file needs pybigtools: pip install "lyra-bio[bio]"') from None
-    return pybigtools

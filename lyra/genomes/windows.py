@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ..alphabets import INVALID, UNKNOWN, Alphabet
+from ..alphabets import INVALID, UNKNOWN
 from ..data.batches import SequenceDataset
 from ..data.blocks import BLOCK_LETTERS, BLOCK_ROWS
 from ..data.coverage import Strangers
@@ -101,7 +101,7 @@ def predict_windows(
     source.check_output(out)
     with indexed(source) as genome:
         where, regions = _regions(genome, options)
-        windows = _Windows(predictor, genome, options)
+        windows = _Windows(predictor, genome, options, where)
         if bigwig:
             per_base = predictor.targets.task == "token"
             ordered = _in_order(regions, genome)
@@ -160,8 +160,8 @@ def _short(genome: Genome, options: WindowOptions) -> int:
 class _Windows:
     """Windows and their predictions; `count` and `strangers` are of what went through so far."""
 
-    def __init__(self, predictor: Predictor, genome: Genome, options: WindowOptions) -> None:
-        self.predictor, self.genome, self.options = predictor, genome, options
+    def __init__(self, predictor: Predictor, genome: Genome, options: WindowOptions, name: str) -> None:
+        self.predictor, self.genome, self.options, self.name = predictor, genome, options, name
         self.alphabet = predictor.alphabet
         self.count, self.strangers = RowCount(), Strangers(predictor.alphabet, predictor.coverage)
 
@@ -175,12 +175,14 @@ class _Windows:
                 if tokens is not None:
                     kept.append(region)
                     texts.append(text)
-                    encoded.append(reverse_complement(tokens, self.alphabet) if region.reverse else tokens)
+                    encoded.append(self.alphabet.reverse_complement(tokens) if region.reverse else tokens)
             if not kept:
                 continue
             offsets = np.concatenate([[0], np.cumsum([len(tokens) for tokens in encoded])])
             tokens = np.concatenate(encoded)
-            self.strangers.watch(texts, [region.row for region in kept], tokens, offsets)
+            rows = [region.row for region in kept]
+            self.predictor.check_lengths(np.diff(offsets), rows, self.name)
+            self.strangers.watch(texts, rows, tokens, offsets)
             dataset = SequenceDataset(tokens, offsets, np.arange(len(kept)))
             found = self.predictor.predict_dataset(dataset, self.options.batch_size)
             self.count.used += len(kept)
@@ -217,14 +219,6 @@ def _blocks(regions: Iterable[Region]) -> Iterator[list[Region]]:
             block, letters = [], 0
     if block:
         yield block
-
-
-def reverse_complement(tokens: np.ndarray, alphabet: Alphabet) -> np.ndarray:
-    """Tokens (L,) of the other strand, read from its own beginning; what is unknown or a gap stays so."""
-    pairs = {"A": "T", "C": "G", "G": "C", "T": "A"}
-    letters = [pairs.get(letter.replace("U", "T"), letter) for letter in alphabet.letters]
-    partner = np.array([*(alphabet.table[ord(letter)] for letter in letters), UNKNOWN], dtype=np.int8)
-    return partner[tokens[::-1]]
 
 
 def _in_order(regions: Iterable[Region], genome: Genome) -> list[Region]:

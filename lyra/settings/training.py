@@ -113,7 +113,7 @@ class Recipe:
     def _check_both_strands(self) -> None:
         """Raises InputError for a setting with which a model cannot be the same for both strands."""
         both = argument("strand", "both")
-        if not self.bidirectional and (self.model == "paper" or self.s4_layers):
+        if not self.bidirectional:
             raise InputError(
                 f"{argument('bidirectional', False)}: the other strand is read from the other end; leave it out, or "
                 f"{both}"

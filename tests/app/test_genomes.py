@@ -14,11 +14,12 @@ from lyra.data.fasta import iterate_fasta
 from lyra.data.sources import Source
 from lyra.errors import InputError
 from lyra.genomes import WindowOptions, pieces, predict_stream, predict_windows
+from lyra.models import Ensemble, LyraByPosition
 from lyra.prediction import Predictor
 from lyra.prediction_files import predict_file
 from lyra.settings import Recipe
 from lyra.training.effects import check_before_reading
-from lyra.training.run import build_model
+from lyra.training.networks import build_model
 
 from .conftest import SMALL, random_sequences, read_csv, token_rows, write_table
 from .genome_data import TARGETS, make_model
@@ -98,7 +99,8 @@ def test_one_way_is_causal_in_every_layer(kind, task):
     ids = torch.randint(5, (1, 30))
     other = torch.cat([ids[:, :20], (ids[:, 20:] + 1) % 5], 1)
     for bidirectional in (True, False):
-        model = build_model(Recipe(model=kind, d_model=8, d_state=4, bidirectional=bidirectional), 5, TARGETS[task])
+        recipe = Recipe(model=kind, d_model=8, d_state=4, dropout=0.0, bidirectional=bidirectional)
+        model = build_model(recipe, 5, TARGETS[task], None)
         before, after = (model.eval()(x, return_embeddings=True)[1][:, :20] for x in (ids, other))
         assert torch.equal(before, after) != bidirectional and model.looks_ahead == bidirectional
 
@@ -109,6 +111,20 @@ def test_a_model_that_an_earlier_version_trained_one_way(tmp_path, genome, model
     predictor.model.config["causal"] = False
     with pytest.raises(InputError, match="train it anew, as bidirectional=False of earlier versions"):
         predict_stream(predictor, genome, tmp_path / "o.csv")
+
+
+def test_models_that_are_no_single_causal_network(tmp_path, genome, models):
+    predictor = Predictor.from_pretrained(models["regression"], "cpu")
+    for model, says in (
+        (
+            Ensemble.of([predictor.model], [predictor.output], [1.0], [0]),
+            "is an ensemble, .*train a single one with bidirectional=False",
+        ),
+        (LyraByPosition(5, 8, d_state=4, length=9), "reads sequences of 9 letters alone; cut such with window"),
+    ):
+        predictor.model = model
+        with pytest.raises(InputError, match=says):
+            predict_stream(predictor, genome, tmp_path / "o.csv")
 
 
 def test_one_way_has_an_effect_where_a_layer_looks_at_other_residues():
