@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 import torch
@@ -57,6 +58,11 @@ class RegressionOutput(nn.Module):
     def predict(self, raw: Tensor) -> Tensor:
         """Predictions in the target's units, in float64."""
         return self(raw).double() * self.std + self.mean
+
+    def to_json(self) -> dict[str, Any]:
+        """The arguments that make the same output again."""
+        ends = {"low": self.low.item(), "high": self.high.item()} if self.kind == "sigmoid" else {}
+        return {"kind": self.kind, "mean": self.mean, "std": self.std, **ends}
 
     @property
     def digits(self) -> int:

@@ -16,6 +16,7 @@ from matplotlib.ticker import MaxNLocator
 from PIL import Image
 
 from .files import atomic_path
+from .metrics import Calibration
 
 DPI = 130
 DENSE = 5000  # points from which density says more than dots
@@ -167,4 +168,17 @@ def confusion(path: Path, predicted: np.ndarray, true: np.ndarray, classes: Sequ
         axes.set_xticks(range(len(classes)), [plain(name[:12]) for name in classes], rotation=45, ha="right")
         axes.set_yticks(range(len(classes)), [plain(name[:12]) for name in classes])
     axes.set(xlabel="predicted", ylabel="true", title=part)
+    save_figure(figure, path)
+
+
+def reliability(path: Path, calibration: Calibration, which: str, part: str) -> None:
+    """Probabilities along x, how often they came true along y, a dot for each bin, and the diagonal of the ideal."""
+    figure = new_figure(5.2, 4.8)
+    axes = figure.add_subplot()
+    axes.plot([0, 1], [0, 1], color="0.4", linewidth=0.8)
+    axes.plot(calibration.predicted, calibration.observed, marker="o", markersize=4)
+    axes.set(
+        xlabel=f"probability of {plain(which[:30])}", ylabel="share of which it was true", xlim=(0, 1), ylim=(0, 1)
+    )
+    axes.set_title(f"{part}: calibration error {calibration.ece:.3f}, Brier {calibration.brier:.3f}", fontsize=10)
     save_figure(figure, path)

@@ -11,8 +11,8 @@ import pandas as pd
 
 from .data.batches import SequenceDataset
 from .data.inputs import Input
-from .errors import InputError, argument
-from .files import atomic_text, is_stream, table_separator
+from .errors import InputError
+from .files import atomic_text, table_separator
 from .prediction import Predictor
 from .settings.data import InputOptions
 
@@ -43,8 +43,7 @@ def predict_file(
     """
     separator = table_separator(out)
     given = Input(path, options, alphabet=predictor.alphabet, coverage=predictor.coverage, trained=predictor.source)
-    if not is_stream(out) and given.source.is_file(out):
-        raise InputError(f"{out}: is the file to read; give another name with {argument('out')}")
+    given.source.check_output(out)
     if given.remarks:
         say(f"guessed: {'; '.join(given.remarks)}")
     with atomic_text(out) as file:

@@ -34,7 +34,7 @@ LAYERS = {
         ("model_folder", "graphs"),
         ("prediction",),
         ("references", "member_scores"),
-        ("prediction_files", "training", "explain", "design", "variants"),
+        ("prediction_files", "training", "explain", "design", "variants", "genomes"),
         ("cli",),
     ),
 }

@@ -22,6 +22,7 @@ from .env import env
 from .explain import explain
 from .options import Command, option
 from .predict import predict
+from .split import split
 from .train import train
 from .variants import variants
 
@@ -36,7 +37,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
 )
-for command in (train, predict, explain, variants, design, data, env, demo):
+for command in (train, predict, explain, variants, design, split, data, env, demo):
     app.command(no_args_is_help=command not in (data, env, demo), cls=Command)(command)
 
 

@@ -46,13 +46,17 @@ class Strangers:
 
     def watch(self, sequences: list[str], rows: list[int], tokens: np.ndarray, offsets: np.ndarray) -> None:
         """Takes sequences, their row numbers, and their encoding."""
+        self.watch_letters(sequences, rows, tokens, offsets)
+        self.watch_lengths(rows, np.diff(offsets))
+
+    def watch_letters(self, sequences: list[str], rows: list[int], tokens: np.ndarray, offsets: np.ndarray) -> None:
+        """Takes sequences, or pieces of them."""
         self.letters += count_letters(sequences)
         if self.alphabet.name == PROTEIN.name:
             these = [row for row, text in zip(rows, sequences, strict=True) if NUCLEOTIDES.fullmatch(text)]
             self.nucleic = self.nucleic[0] + len(these), self.nucleic[1] or (these[0] if these else 0)
         if self.coverage is None or not rows:
             return
-        lengths = np.diff(offsets)
         for token in np.unique(tokens):
             letter = self.alphabet.decode([int(token)])
             if letter not in self.coverage.letters:
@@ -60,6 +64,10 @@ class Strangers:
                 row = rows[int(np.searchsorted(offsets, at[0], side="right")) - 1]
                 count, first = self.unseen.get(letter, (0, row))
                 self.unseen[letter] = count + len(at), first
+
+    def watch_lengths(self, rows: list[int], lengths: np.ndarray) -> None:
+        if self.coverage is None:
+            return
         outside = {
             "shorter": np.flatnonzero(lengths * FAR < self.coverage.shortest),
             "longer": np.flatnonzero(lengths > self.coverage.longest * FAR),

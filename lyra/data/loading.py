@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from itertools import compress
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -18,8 +17,10 @@ from ..settings.data import DataOptions, parse_separator
 from . import guesses, targets
 from .batches import IGNORED
 from .coverage import Coverage
+from .divisions import Material, Split
 from .formats import format_of
-from .guesses import Target, require_column
+from .guesses import Target, find_column, require_column
+from .holdouts import MIXED
 from .rows import RowCount
 from .sequences import (
     Origin,
@@ -35,7 +36,7 @@ from .sequences import (
     without_stops,
 )
 from .sources import Source
-from .splits import find_parts, settle_duplicates
+from .splits import find_split, settle_duplicates
 from .tables import TableFile, listed, whole_table
 from .targets import Targets
 from .wild_types import read_wild_type
@@ -51,6 +52,9 @@ class LabelledData:
         tokens, offsets: all tokens end to end and where each sequence begins.
         values: one target array per row.
         parts: "train", "val" or "test" of each row.
+        folds: with folds, the same for each, "aside" for a row that takes part in none; `parts` are those of the first.
+        fold_names: what the folds are called; fold_of: (N,) int, the one that a row is test in, -1 for none, or None.
+        groups: (N,) int, equal for rows that were kept together as a group or cluster, or None without such.
         source: where sequences, targets and parts came from.
         rows_read: how many rows were used, and how many not; guesses: what was found that nobody said, with reasons.
     """
@@ -67,6 +71,10 @@ class LabelledData:
     source: TableSource
     rows_read: RowCount = field(default_factory=RowCount)
     guesses: list[str] = field(default_factory=list)
+    folds: list[np.ndarray] = field(default_factory=list)
+    fold_names: list[str] = field(default_factory=list)
+    fold_of: np.ndarray | None = None
+    groups: np.ndarray | None = None
 
     def rows(self, part: str) -> np.ndarray:
         """Positions of a part's rows."""
@@ -74,9 +82,20 @@ class LabelledData:
 
     def labels(self, part: str) -> np.ndarray:
         """The targets of a part end to end, residues without a label left out."""
-        values = [np.atleast_1d(self.values[i]) for i in self.rows(part)]
+        return self.labels_of(self.rows(part))
+
+    def labels_of(self, rows: np.ndarray) -> np.ndarray:
+        """The targets of some rows, likewise."""
+        values = [np.atleast_1d(self.values[i]) for i in rows]
         flat = np.concatenate(values) if values else np.zeros(0)
         return flat[flat != IGNORED] if self.targets.task == "token" else flat
+
+    def keys(self) -> np.ndarray:
+        """(N,) whole numbers from 0, the same for rows that no split may tear apart: equal sequences, and groups."""
+        if self.groups is not None:
+            return self.groups
+        numbers: dict[bytes, int] = {}
+        return np.array([numbers.setdefault(key, len(numbers)) for key in read_keys(self.tokens, self.offsets)])
 
     def coverage(self) -> Coverage:
         """What the model will have seen."""
@@ -129,28 +148,39 @@ def load_with_wild_type(
     rows = Rows(whole_table(file))
     rows.count.aside["without anything in them"] = file.blank
     columns = list(rows.table.columns)
+    # a held-out part may need the wild type of whole sequences
+    whole = options.holdout != "random" and find_column(columns, source, options.mutant, guesses.MUTANT) is None
     origin = find_origin(
-        columns, source, sequence=options.sequence, mutant=options.mutant, wild_type=wild_type, offset=options.offset
-    )
+        columns, source, sequence=options.sequence, mutant=options.mutant, wild_type=None if whole else wild_type,
+        offset=options.offset,
+    )  # fmt: skip
     target = find_target(columns, source, options, origin)
     drop_missing(rows, origin, target, options, source)
     alphabet, letters = encode_rows(rows, origin, target, options, warn, source)
     found, task = read_targets(rows, target, options, source)
-    keys = read_keys(rows.tokens, rows.offsets)
-    parts, used = find_parts(rows.table, source, keys, options, warn)
-    kept = settle_duplicates(keys, parts, rows.sequences, rows.values, options.deduplicate, warn, source)
+    material = Material(
+        source, rows.table, rows.tokens, rows.offsets, alphabet, rows.values, found.classes, wild_type, options.offset,
+        origin.column,
+    )  # fmt: skip
+    split = find_split(material, options, warn)
+    kept = settle_duplicates(material.keys, split, rows.sequences, rows.values, options.deduplicate, warn, source)
     rows.keep(kept, "copies of another row")
+    split.keep(kept)
+    used = split.used
+    rows.keep(used, MIXED)
+    split.keep(used)
     rows.count.used = len(rows.table)
 
     guessed = [text for text in (source.remark, file.remark) if text]
-    guessed += column_guesses(origin, target, used, options)
+    guessed += column_guesses(origin, target, split, options)
     guessed += [f"{alphabet.name} ({letters})"] if options.alphabet is None else []
     guessed += [f"{found.task} ({task})"] if options.task is None else [task] if task else []
     data = LabelledData(
         path=str(source), table=rows.table, sequences=rows.sequences, tokens=rows.tokens, offsets=rows.offsets,
-        values=rows.values, parts=parts[kept], alphabet=alphabet, targets=found,
-        source=TableSource(**asdict(origin), target=target, split=used["split"], val_column=used["val_column"]),
-        rows_read=rows.count, guesses=guessed,
+        values=rows.values, parts=split.parts, alphabet=alphabet, targets=found,
+        source=TableSource(**asdict(origin), target=target, split=split.split, val_column=split.val_column),
+        rows_read=rows.count, guesses=[*guessed, *split.said], folds=split.folds, fold_names=split.fold_names,
+        fold_of=split.fold_of, groups=split.groups,
     )  # fmt: skip
     check_parts(data)
     classes = Counter(data.labels("train").tolist()) if found.classes else Counter()
@@ -180,17 +210,17 @@ def find_target(columns: list[str], where: object, options: DataOptions, origin:
     return column
 
 
-def column_guesses(origin: Origin, target: str, columns: dict[str, Any], options: DataOptions) -> list[str]:
+def column_guesses(origin: Origin, target: str, split: Split, options: DataOptions) -> list[str]:
     """Which columns were found by their names."""
     found = []
     if options.sequence is None and options.mutant is None:
         found.append(f"{'mutations' if origin.mutant else 'sequences'} in column {shorten(origin.column)}")
     if options.target is None:
         found.append(f"target in {shorten(target)}")
-    if columns["split"] is not None and options.split is None:
-        found.append(f"parts in {shorten(columns['split'])}")
-    if columns["val_column"] not in (None, columns["split"]):
-        found.append(f"validation rows in {shorten(columns['val_column'])}")
+    if split.split is not None and options.split is None:
+        found.append(f"parts in {shorten(split.split)}")
+    if split.val_column not in (None, split.split):
+        found.append(f"validation rows in {shorten(split.val_column)}")
     return [", ".join(found) + " (by name)"] if found else []
 
 
@@ -260,17 +290,23 @@ def read_targets(rows: Rows, column: str, options: DataOptions, where: object) -
 
 
 def check_parts(data: LabelledData) -> None:
-    """Raises InputError if there is nothing to train on or to validate on."""
-    for part, needed in (("train", "to train on"), ("val", "to choose the best epoch by")):
+    """Raises InputError if there is nothing to train on or to validate on, or in a fold nothing to test on."""
+    for name, parts in zip(data.fold_names or [""], data.folds or [data.parts], strict=True):
+        _check_parts(replace(data, parts=parts), f" of fold {name}" if name else "")
+
+
+def _check_parts(data: LabelledData, fold: str) -> None:
+    needed = {"train": "to train on", "val": "to choose the best epoch by"} | ({"test": "to test on"} if fold else {})
+    for part, what in needed.items():
         if not (data.parts == part).any():
             remedy = "add rows" if data.source.split is None else f"mark rows in column {data.source.split}"
             raise InputError(
-                f"{data.path}: the {part} part is empty, there is nothing {needed}; {remedy} or change "
-                f"{argument('val_fraction')}"
+                f"{data.path}: the {part} part{fold} is empty, there is nothing {what}; {remedy} or change "
+                f"{argument('val_fraction' if part != 'test' else 'folds')}"
             )
     if len(np.unique(data.labels("train"))) < 2:
         what = "class" if data.targets.classes else "value"
         raise InputError(
-            f"{data.path}, column {data.source.target}: the training part has one {what} only; there "
+            f"{data.path}, column {data.source.target}: the training part{fold} has one {what} only; there "
             "must be at least two"
         )

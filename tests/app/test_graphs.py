@@ -18,7 +18,8 @@ from lyra.training import graphed, steps
 from .conftest import classification_rows, read_csv, regression_rows, token_rows, write_table
 from .test_interrupts import interrupt_after
 
-OPTIONS = ("--d-model", "8", "--d-state", "4", "--epochs", "4", "--accelerator", "cpu")
+OPTIONS = ("--d-model", "8", "--d-state", "4", "--epochs", "4", "--accelerator", "cpu",
+           "--mix", "none", "--no-positions")  # fmt: skip
 
 
 class Recorder:

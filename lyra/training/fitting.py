@@ -1,0 +1,194 @@
+"""From rows to one model: networks of several seeds or folds, and for a regression simpler models mixed with them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from scipy import optimize
+from torch import nn
+
+from ..baselines import fit_pairwise, fit_ridge, fit_sigmoid_additive
+from ..data.batches import SequenceDataset
+from ..data.loading import LabelledData
+from ..models import Ensemble, Lyra
+from ..models.ensemble import SHARED
+from ..outputs import RegressionOutput
+from ..prediction import converter, predict_encoded, predict_replicates
+from ..settings.training import Recipe
+from ..uncertainty import Calibration
+from .networks import Network, Rows, Workshop
+from .plan import FOLDS
+
+LYRA = "Lyra"
+SIMPLER: dict[str, Callable[..., nn.Module]] = {
+    "ridge": fit_ridge,
+    "additive sigmoid": fit_sigmoid_additive,
+    "pairwise sigmoid": fit_pairwise,
+}
+
+
+@dataclass
+class Candidate:
+    """A fitted model that may become part of the mix.
+
+    Attributes:
+        kind: "Lyra" or one of `SIMPLER`.
+        fold: the split that it was fitted on; replicate: see `Ensemble`.
+    """
+
+    kind: str
+    model: nn.Module
+    output: RegressionOutput | None
+    fold: int
+    replicate: int
+
+
+@dataclass
+class Fitted:
+    """What a run has made of some rows.
+
+    Attributes:
+        model: a network, or an `Ensemble`; output: its scaling, for a regression.
+        networks: their histories, by name.
+        shares: of each kind of model in the mix, by the size of its weight; empty where nothing is mixed.
+        held_out: rows that the predictions `predicted` are for, none of which was in the training rows of the models
+            that predicted them: the validation part, or with folds every row.
+        calibration: the errors of those, where there are replicates.
+    """
+
+    model: Lyra | Ensemble
+    output: RegressionOutput | None
+    networks: dict[str, Network]
+    shares: dict[str, float] = field(default_factory=dict)
+    held_out: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64))
+    predicted: Any = None
+    calibration: Calibration | None = None
+
+
+def fit(workshop: Workshop, train: np.ndarray, val: np.ndarray, prefix: str = "") -> Fitted:
+    """Trains what the recipe asks for on rows to learn from and rows to choose by.
+
+    Args:
+        prefix: of the networks' names, where there are several fits in a run.
+
+    Raises:
+        InputError: anything that a user can put right.
+        KeyboardInterrupt: on interrupt.
+    """
+    recipe, data = workshop.recipe, workshop.data
+    if recipe.mix == "folds":
+        splits = inner_folds(data, np.sort(np.concatenate([train, val])), recipe.seed)
+    else:
+        splits = [Rows(train, val)]
+    networks: dict[str, Network] = {}
+    candidates: list[Candidate] = []
+    for fold, rows in enumerate(splits):
+        for seed in range(recipe.ensemble):
+            index = fold * recipe.ensemble + seed
+            name = f"{prefix}{index + 1}"
+            several = bool(prefix) or len(splits) * recipe.ensemble > 1
+            networks[name] = workshop.train(name, rows, index, several)
+            replicate = fold if len(splits) > 1 else seed
+            candidates.append(Candidate(LYRA, networks[name].model, networks[name].output, fold, replicate))
+        if recipe.mix != "none":
+            candidates += simpler_models(data, rows, fold, fold if len(splits) > 1 else SHARED)
+    if len(candidates) == 1:
+        (alone,) = networks.values()
+        return Fitted(alone.model, alone.output, networks)
+    return combine(data, recipe, splits, candidates, networks)
+
+
+def inner_folds(data: LabelledData, rows: np.ndarray, seed: int) -> list[Rows]:
+    """The rows in `FOLDS` folds, each left out once; equal sequences, and rows of one group, stay together."""
+    keys = data.keys()[rows]
+    order = np.random.default_rng(seed).permutation(keys.max() + 1)
+    folds = order[keys] % FOLDS
+    return [Rows(rows[folds != fold], rows[folds == fold]) for fold in range(FOLDS)]
+
+
+def simpler_models(data: LabelledData, rows: Rows, fold: int, replicate: int) -> list[Candidate]:
+    """Each of `SIMPLER`, fitted to the training rows, its penalty chosen by the others."""
+    tokens = data.tokens.reshape(len(data.values), -1)
+    values = np.array(data.values, dtype=np.float64)
+    letters = len(data.alphabet)
+    fitted = (tokens[rows.train], values[rows.train], tokens[rows.val], values[rows.val], letters)
+    return [Candidate(kind, fit(*fitted), None, fold, replicate) for kind, fit in SIMPLER.items()]
+
+
+def combine(
+    data: LabelledData, recipe: Recipe, splits: list[Rows], candidates: list[Candidate], networks: dict[str, Network]
+) -> Fitted:
+    """One model from the candidates, with weights by what they predict for rows that they were not trained on."""
+    held_out = np.concatenate([rows.val for rows in splits])
+    if data.targets.task != "regression":
+        count = len(candidates)
+        model = Ensemble.of(
+            [each.model for each in candidates], [None] * count, [1 / count] * count, range(count), classes=True
+        )
+        return Fitted(model, None, networks)
+    values = np.array(data.values, dtype=np.float64)[held_out]
+    kinds = list(dict.fromkeys(each.kind for each in candidates))
+    # (rows, kinds): the mean of a kind's models that did not see the row.
+    predicted = np.concatenate(
+        [
+            np.stack(
+                [
+                    mean_of(data, rows.val, [c for c in candidates if (c.kind, c.fold) == (kind, fold)])
+                    for kind in kinds
+                ],
+                1,
+            )
+            for fold, rows in enumerate(splits)
+        ]
+    )
+    weights, intercept = mixing_weights(predicted, values) if recipe.mix != "none" else (np.ones(1), 0.0)
+    kept = {kind: weight for kind, weight in zip(kinds, weights, strict=True) if weight > 0}
+    members = [each for each in candidates if each.kind in kept]
+    counts = {kind: sum(each.kind == kind for each in members) for kind in kept}
+    scaling = RegressionOutput.fit("linear", values)
+    model = Ensemble.of(
+        [each.model for each in members],
+        [each.output for each in members],
+        [kept[each.kind] / counts[each.kind] for each in members],
+        [each.replicate for each in members],
+        intercept=intercept, mean=scaling.mean, std=scaling.std,
+    )  # fmt: skip
+    shares = {} if recipe.mix == "none" else {kind: float(weight) for kind, weight in kept.items()}
+    fitted = Fitted(model, scaling, networks, shares, held_out, predicted @ weights + intercept)
+    if model.count > 1:
+        # Of folds all replicates but one have seen a row, so that their spread there says nothing.
+        spread = None if len(splits) > 1 else spread_of(model, data, held_out)
+        fitted.calibration = Calibration.of(values - fitted.predicted, spread)
+    return fitted
+
+
+def mean_of(data: LabelledData, rows: np.ndarray, models: list[Candidate]) -> np.ndarray:
+    """The models' mean prediction of some rows, in the target's units."""
+    dataset = SequenceDataset(data.tokens, data.offsets, rows)
+    found = []
+    for each in models:
+        if each.output is None:  # a simpler model, in the target's units
+            found.append(predict_encoded(each.model, lambda raw: raw[..., 0], dataset, per_token=False))
+        else:
+            found.append(predict_encoded(each.model, converter(data.targets, each.output), dataset, per_token=False))
+    return np.mean(found, axis=0)
+
+
+def spread_of(model: Ensemble, data: LabelledData, rows: np.ndarray) -> np.ndarray:
+    """The standard deviation of the replicates' predictions of some rows."""
+    dataset = SequenceDataset(data.tokens, data.offsets, rows)
+    return np.asarray(predict_replicates(model, dataset, per_token=False)).std(1)
+
+
+def mixing_weights(predicted: np.ndarray, values: np.ndarray) -> tuple[np.ndarray, float]:
+    """Weights that are not negative, and an intercept, of the least squared error ("stacking", Breiman 1996).
+
+    Args:
+        predicted: (N, kinds); values: (N,).
+    """
+    centre, mean = predicted.mean(0), float(values.mean())
+    weights, _ = optimize.nnls(predicted - centre, values - mean)
+    return weights, mean - float(centre @ weights)
