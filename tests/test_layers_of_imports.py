@@ -29,13 +29,15 @@ LAYERS = {
     "lyra": (
         ("errors", "version", "alphabets", "metrics", "baselines"),
         ("files", "settings", "scores", "datasets", "packages", "uncertainty"),
-        ("outputs", "html", "plots", "models"),
+        ("outputs", "html", "plots"),
+        ("models",),
         ("data",),
         ("model_folder", "graphs"),
         ("prediction",),
         ("prediction_columns",),
         ("references", "member_scores"),
-        ("prediction_files", "training", "explain", "design", "variants", "genomes"),
+        ("prediction_files", "training", "explain", "design", "genomes"),
+        ("variants",),
         ("cli",),
     ),
 }

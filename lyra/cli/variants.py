@@ -30,7 +30,9 @@ def variants(
         str,
         PLAIN("Variants without a sequence or unknown to the model: error, or empty (the column note says why)."),
     ] = VariantOptions.on_invalid,
-    genome: Annotated[str | None, VCF("FASTA file that the positions refer to, indexed at the first use.")] = None,
+    genome: Annotated[
+        str | None, VCF("FASTA file that the positions refer to; NAME.fai beside it is used if it fits.")
+    ] = None,
     window: Annotated[int | None, VCF("Bases around each variant that the model reads \\[as in training].")] = None,
     hgvs: Annotated[str | None, TABLE("Column of HGVS strings, such as p.Ala24Gly, p.A24G or n.[12A>G;15del].")] = None,
     wild_type: Annotated[str | None, TABLE("Sequence that they refer to, or a file with it \\[the model's].")] = None,

@@ -212,7 +212,7 @@ def count_work(items: Items, predictor: Predictor, contents: Contents) -> Work:
         if contents.attributions:
             work.attributions += 1
             work.cost += COST * options.steps
-        for pair in contents.maps:
+        for pair in contents.maps or ():
             check_positions(pair, options, item.sequence, sorted(open_letters), item.where)
             work.doubles += letters**2
         if contents.pairs:

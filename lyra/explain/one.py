@@ -101,7 +101,7 @@ def explain_one(
                 tables.folder / f"epistasis_{own_stem}.csv", float_format="%.7g", lineterminator="\n"
             )
         tables.add("epistasis", item.id, frame)
-    for first, second in contents.maps:
+    for first, second in contents.maps or ():
         frame = pair_map_table(subject, (first, second), progress)
         title = f"{item.id}: letters at {first} and {second}"
         draw("map", frame, title, pictures.draw_pair_map, stem=f"{own_stem}_{first}_{second}")

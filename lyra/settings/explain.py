@@ -107,7 +107,7 @@ class Contents:
     mutagenesis: bool = True
     attributions: bool = True
     pairs: bool = False
-    maps: Sequence[tuple[int, int]] = ()
+    maps: Sequence[tuple[int, int]] | None = None
     logo: bool = False
     measured: str | None = None
     target: str | None = None

@@ -7,7 +7,7 @@ score_file(Predictor.from_pretrained("run/model"), "new.vcf.gz", "out.csv", Vari
 
 from ..settings.variants import VariantOptions
 from .files import score_file
-from .genome import Genome, windows
+from .genome import windows
 from .hgvs import apply_hgvs
 
-__all__ = ["Genome", "VariantOptions", "apply_hgvs", "score_file", "windows"]
+__all__ = ["VariantOptions", "apply_hgvs", "score_file", "windows"]

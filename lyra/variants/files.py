@@ -13,15 +13,16 @@ from ..data.sources import Source
 from ..data.tables import TableFile, listed
 from ..errors import InputError, argument, refuse_without_effect, shorten
 from ..files import atomic_text, is_stream, table_separator
+from ..genomes.indexed import Genome, indexed
 from ..member_scores import MemberScore
 from ..packages import optional
 from ..prediction import Predictor
 from ..references import choose_wild_type
 from ..settings.data import parse_separator
 from ..settings.variants import VariantOptions
-from .genome import Genome, MismatchError, windows
+from .genome import MismatchError, find_record, windows
 from .hgvs import apply_hgvs
-from .vcf import is_vcf, read_vcf
+from .vcf import Allele, is_vcf, read_vcf
 
 BLOCK = 1024  # variants whose sequences are held at once
 UNSCORED = "that cannot be scored"
@@ -136,36 +137,46 @@ def vcf_job(predictor: Predictor, source: Source, options: VariantOptions, say: 
         )
     if options.genome is None:
         raise InputError(f"{source}: is a VCF; give the {argument('genome')} FASTA that its positions refer to")
-    width = choose_window(predictor, options.window, say)
-    genome = Genome(options.genome)
+    optional("vcfpy", f"{source}: reading a VCF")
+    width, fasta = choose_window(predictor, options.window, say), Source.of(options.genome)
     job = Job(["chrom", "pos", "id", "ref", "alt"], (), True)
 
     def pairs() -> Iterator[Pair]:
-        for allele in read_vcf(source):
-            where = f"{source}, row {allele.row}"
-            pair = Pair([allele.contig, str(allele.position), allele.id or ".", allele.ref, allele.alt])
-            try:
-                if not allele.bases:
-                    raise ValueError(
-                        f"{shorten(allele.alt)} is no sequence of bases; SNVs and short indels have scores"
-                    )
-                contig = genome.find(allele.contig)
-                if contig is None:
-                    raise MismatchError(f"{shorten(allele.contig)} is not in {genome.path}, which has "
-                                        f"{listed(genome.contigs)}")  # fmt: skip
-                note = f"note: {allele.contig} is {contig} in {genome.path}"
-                if contig != allele.contig and note not in job.notes:
-                    job.notes.append(note)
-                start = allele.position - 1
-                pair.reference, pair.alternative = windows(genome, contig, start, allele.ref, allele.alt, width)
-            except MismatchError as error:
-                raise InputError(f"{where}: {error}; give the {argument('genome')} of this file") from None
-            except ValueError as error:
-                refuse(pair, error, where, options)
-            yield pair
+        with indexed(fasta) as genome:
+            for allele in read_vcf(source):
+                yield vcf_pair(allele, genome, width, source, job, options)
 
     job.pairs = pairs()
     return job
+
+
+def vcf_pair(allele: Allele, genome: Genome, width: int, source: Source, job: Job, options: VariantOptions) -> Pair:
+    """The windows of an allele, or why it has none.
+
+    Raises:
+        InputError: the genome is not the one that the VCF was made with; or, as `options` say, there are no windows.
+    """
+    where = f"{source}, row {allele.row}"
+    pair = Pair([allele.contig, str(allele.position), allele.id or ".", allele.ref, allele.alt])
+    try:
+        if not allele.bases:
+            raise ValueError(f"{shorten(allele.alt)} is no sequence of bases; SNVs and short indels have scores")
+        contig = find_record(genome, allele.contig)
+        if contig is None:
+            raise MismatchError(
+                f"{shorten(allele.contig)} is not in {genome.name}, which has {listed(list(genome.sizes))}"
+            )
+        note = f"note: {allele.contig} is {contig} in {genome.name}"
+        if contig != allele.contig and note not in job.notes:
+            job.notes.append(note)
+        pair.reference, pair.alternative = windows(genome, contig, allele.position - 1, allele.ref, allele.alt, width)
+    except MismatchError as error:
+        raise InputError(f"{where}: {error}; give the {argument('genome')} of this file") from None
+    except InputError:  # of the genome itself
+        raise
+    except ValueError as error:
+        refuse(pair, error, where, options)
+    return pair
 
 
 def choose_window(predictor: Predictor, given: int | None, say: Callable[[str], None]) -> int:

@@ -13,9 +13,11 @@ import pytest
 from lyra.alphabets import DNA, PROTEIN
 from lyra.data.coverage import Coverage
 from lyra.data.sequences import TableSource
+from lyra.data.sources import Source
 from lyra.errors import InputError
+from lyra.genomes.indexed import indexed
 from lyra.prediction import Predictor
-from lyra.variants import Genome, VariantOptions, apply_hgvs, score_file, windows
+from lyra.variants import VariantOptions, apply_hgvs, score_file, windows
 
 from .conftest import random_sequences, read_csv, write_table
 from .test_bad_input import check
@@ -72,13 +74,13 @@ def by_hand(contig: str, start: int, ref: str, alt: str, width: int) -> tuple[st
 
 @pytest.mark.parametrize("width", [5, 10, 31])
 def test_windows_are_cut_from_the_mutated_contig(genome, width):
-    read = Genome(genome)
-    for contig, position, ref, alt in random_variants(200, width):
-        pair = windows(read, contig, position - 1, ref, alt, width)
-        assert pair == by_hand(contig, position - 1, ref, alt, width), (contig, position, ref, alt)
-        assert len(pair[0]) == len(pair[1]) == width
-    middle = windows(read, "chr1", 40, CONTIGS["chr1"][40], "T", width)[0]
-    assert middle[(width - 1) // 2 :].startswith(CONTIGS["chr1"][40:42])
+    with indexed(Source(genome)) as read:
+        for contig, position, ref, alt in random_variants(200, width):
+            pair = windows(read, contig, position - 1, ref, alt, width)
+            assert pair == by_hand(contig, position - 1, ref, alt, width), (contig, position, ref, alt)
+            assert len(pair[0]) == len(pair[1]) == width
+        middle = windows(read, "chr1", 40, CONTIGS["chr1"][40], "T", width)[0]
+        assert middle[(width - 1) // 2 :].startswith(CONTIGS["chr1"][40:42])
 
 
 def test_a_vcf_is_scored(lyra, trained, predictors, genome, tmp_path):
@@ -192,7 +194,7 @@ def test_bad_genomes_and_options(lyra, trained, genome, tmp_path, monkeypatch):
     for name, content in (("t.fa", "no fasta\n"), ("e.fa", ""), ("d.fa", ">a\nAC\n>a\nAC\n"), ("z.fa.gz", "x")):
         (tmp_path / name).write_text(content)
         outcome = lyra(*dna, "--genome", tmp_path / name)
-        assert outcome.code == 2 and name in outcome.err and len(outcome.err.splitlines()) <= 2, outcome.err
+        assert outcome.code == 2 and name in outcome.err.splitlines()[-1], outcome.err
     path.write_text("##fileformat=VCFv4.2\nchr1\t20\n")
     check(lyra(*dna, "--genome", genome), ("v.vcf, row 2: the line that begins with #CHROM must come first",), {})
     path.write_text("##fileformat=VCFv4.2\n")
@@ -203,14 +205,6 @@ def test_bad_genomes_and_options(lyra, trained, genome, tmp_path, monkeypatch):
     with pytest.raises(InputError, match="reads proteins; give a table with hgvs COLUMN"):
         score_file(predictor_of(Additive(len(PROTEIN)), PROTEIN), path, tmp_path / "o.csv", VariantOptions())
     assert not (tmp_path / "o.csv").exists()
-
-
-def test_a_genome_in_a_folder_that_cannot_be_written(genome, monkeypatch):
-    import os
-
-    monkeypatch.setattr(os, "access", lambda path, mode: False)
-    assert Genome(genome).bases("chr2", 28, 33) == CONTIGS["chr2"][28:33]
-    assert not Path(f"{genome}.fai").exists()
 
 
 PROTEIN_WT, PROTEIN_OFFSET = "MKTAYIAW", 24  # M24 K25 T26 A27 Y28 I29 A30 W31
