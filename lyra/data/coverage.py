@@ -57,10 +57,10 @@ class Coverage:
         if self.positions is not None:
             letters = [*alphabet.letters, alphabet.unknown]
             seen = np.array([[letter in here for letter in letters] for here in self.positions])
-        for row, (start, length) in enumerate(zip(starts.tolist(), lengths.tolist(), strict=True)):
+        for at, (start, length) in enumerate(zip(starts.tolist(), lengths.tolist(), strict=True)):
             own = tokens[start : start + length].astype(np.int64)  # an unknown letter, -1, is the last column
             here = known[own] if seen is None or length != len(seen) else seen[np.arange(length), own]
-            found[row] += [f"{alphabet.decode([own[i]])}{i + first}" for i in np.flatnonzero(~here)]
+            found[at] += [f"{alphabet.decode([own[i]])}{i + first}" for i in np.flatnonzero(~here)]
         return ["; ".join(reasons) for reasons in found]
 
 

@@ -37,8 +37,9 @@ def write_results(
     )
     save_model(out / "model", fitted.model, description)
     predictor = Predictor(fitted.model, description).use_graphs(None if graphs else False, warn)
+    task = data.targets.task
     results = Results(
-        out, data.targets.task, {}, networks=[network_facts(data.targets.task, name, each) for name, each in fitted.networks.items()],
+        out, task, {}, networks=[network_facts(task, name, each) for name, each in fitted.networks.items()],
         shares=fitted.shares, positive=data.targets.positive,
         parameters=sum(parameter.numel() for parameter in fitted.model.parameters()),
     )  # fmt: skip

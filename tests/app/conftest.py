@@ -15,7 +15,8 @@ import torch
 
 pytest.importorskip("lightning")
 
-SMALL = ("--d-model", "8", "--d-state", "4", "--epochs", "3", "--accelerator", "cpu", "--mix", "none", "--no-positions")
+PAIRS = ("--d-model", "8", "--d-state", "4", "--epochs", "3", "--accelerator", "cpu", "--mix", "none")
+SMALL = (*PAIRS, "--no-positions")
 
 
 @dataclass

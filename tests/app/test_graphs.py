@@ -75,7 +75,7 @@ TABLES: dict[str, tuple[list[tuple[str, str]], tuple[str, ...]]] = {
     "one length": (regression_rows(), ()),
     "lengths": (regression_rows(120, 6, 30), ()),
     "classes": (classification_rows(), ("--class-weights", "balanced")),
-    "residues": (token_rows(), ()),
+    "residues": (token_rows(), ("--dropout", "0")),
 }
 
 

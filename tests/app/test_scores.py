@@ -19,7 +19,7 @@ from lyra.model_folder import ModelDescription
 from lyra.outputs import RegressionOutput
 from lyra.training import selection
 
-from .conftest import SMALL, read_csv, regression_rows, write_table
+from .conftest import PAIRS, SMALL, read_csv, regression_rows, write_table
 
 TOPS = {"ndcg", "top_recall"}
 SCALES = (1e-12, 1e-9, 1.0, 1e12)
@@ -233,13 +233,14 @@ def test_without_a_score_the_loss_decides(lyra, tmp_path, measured, says):
     rows = [(s, y, "train") for s, y in regression_rows(40)]
     rows += [(s, y, "val") for (s, _), y in zip(regression_rows(60)[50:], measured, strict=False)]
     table = write_table(tmp_path / "t.csv", ["seq", "label", "set"], rows)
-    outcome = lyra("train", table, "--out", tmp_path / "run", *SMALL[:4], "--epochs", "6", "--accelerator", "cpu")
+    outcome = lyra("train", table, "--out", tmp_path / "run", *PAIRS[:4], *PAIRS[6:], "--epochs", "6")
     assert outcome.code == 0, outcome.err
     assert f"warning: {says}, so the epoch to keep is chosen by the validation loss" in outcome.err
     losses = [float(row["val_loss"]) for row in read_csv(tmp_path / "run" / "history.csv")]
     facts = json.loads((tmp_path / "run" / "metrics.json").read_text())
-    assert facts["best_epoch"] == 1 + int(np.argmin(losses))
-    assert facts["chosen"] == "by the least validation loss (R² is undefined on the validation part)"
+    (network,) = facts["networks"]
+    assert network["best_epoch"] == 1 + int(np.argmin(losses))
+    assert network["chosen"] == "by the least validation loss (R² is undefined on the validation part)"
     assert facts["validation"]["rmse"] is not None and facts["validation"]["r2"] is None
     std = RegressionOutput.fit("linear", np.array([float(y) for _, y, part in rows if part == "train"])).std
     assert (facts["validation"]["rmse"] / float(std)) ** 2 == pytest.approx(min(losses), rel=1e-4)
@@ -276,7 +277,7 @@ def test_units_change_nothing(lyra, tmp_path):
     first, predicted = run_of(lyra, tmp_path, "plain")
     for scale, offset in ((1e-9, 0.0), (1e-2, 1e6), (1e12, 0.0)):
         second, again = run_of(lyra, tmp_path, f"scaled by {scale}", scale, offset)
-        assert first["best_epoch"] == second["best_epoch"]
+        assert first["networks"][0]["best_epoch"] == second["networks"][0]["best_epoch"]
         for part in ("validation", "test"):
             for name in ("r2", "pearson"):
                 assert second[part][name] == pytest.approx(first[part][name], rel=1e-3, abs=1e-4)
