@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -19,15 +20,19 @@ WITH_INTERVALS = {
 }
 
 
-def compare(results: Results, data: LabelledData, predictions: dict[str, Any]) -> np.ndarray | None:
+def compare(
+    results: Results, data: LabelledData, predictions: dict[str, Any], part_rows: Mapping[str, np.ndarray]
+) -> np.ndarray | None:
     """Fits the baselines and adds to the results their scores, intervals of the test part's scores, and the verdict.
 
     Args:
         results: with the model's own scores of each part in `predictions`, to which those of epistasis are added.
         predictions: of the model, of each part ("val", "test") as the predictor gives them.
+        part_rows: the rows that those of each part are of. A part of other rows than the data's own, such as rows held out in turn, is not compared: the baselines were
+            fitted to some of them.
 
     Returns:
-        the additive model's predictions of the last part, where the task has one.
+        the additive model's predictions of the last part that is compared, where the task has one.
     """
     task, positive = data.targets.task, data.targets.positive_index
     rivals = fit_rivals(data)
@@ -35,9 +40,9 @@ def compare(results: Results, data: LabelledData, predictions: dict[str, Any]) -
     results.baselines = {name: {} for name in rivals}
     additive = None
     for part, name in PARTS.items():
-        if part not in predictions:
-            continue
         rows = data.rows(part)
+        if part not in predictions or not np.array_equal(part_rows[part], rows):
+            continue
         predicted = {MODEL: scored(data, predictions[part], rows)[0]} | _predicted(data, rivals, rows)
         true = scored(data, predictions[part], rows)[1]
         for rival in rivals:

@@ -58,7 +58,7 @@ def write_results(
             results.one_class[name] = data.targets.classes[only[0]]
         if data.targets.classes:
             add_class_details(results, data, name, predicted, true, sequence_of_each(data, rows))
-    additive = compare(results, data, predictions)
+    additive = compare(results, data, predictions, part_rows)
     write_json(out / "metrics.json", results.to_json())
     shown = "test" if "test" in predictions else "val"
     write_predictions(out / "predictions.csv", data, predictor, part_rows[shown], predictions[shown])
