@@ -28,8 +28,8 @@ def compare(
     Args:
         results: with the model's own scores of each part in `predictions`, to which those of epistasis are added.
         predictions: of the model, of each part ("val", "test") as the predictor gives them.
-        part_rows: the rows that those of each part are of. A part of other rows than the data's own, such as rows held out in turn, is not compared: the baselines were
-            fitted to some of them.
+        part_rows: the rows that those of each part are of. A part of other rows than the data's own, such as rows held
+            out in turn, is not compared: the baselines were fitted to some of them.
 
     Returns:
         the additive model's predictions of the last part that is compared, where the task has one.
