@@ -215,8 +215,8 @@ class Predictor:
         wanted = getattr(self.model, "length", None)
         if wanted is not None and length != wanted:
             raise InputError(
-                f"{where}: has {length:,} letters, and the model reads sequences of {wanted:,} alone; give such, or train "
-                f"with {argument('positions', False)} {argument('mix', 'none')}"
+                f"{where}: has {length:,} letters, and the model reads sequences of {wanted:,} alone; give such, or "
+                f"train with {argument('positions', False)} {argument('mix', 'none')}"
             )
 
     def predict_dataset(self, dataset: SequenceDataset, batch_size: int = BATCH_SIZE) -> list[np.ndarray] | np.ndarray:
