@@ -32,8 +32,9 @@ def write_results(
     out: Path, fitted: Fitted, data: LabelledData, recipe: Recipe, title: str, graphs: bool, warn: Callable[[str], None]
 ) -> Results:
     """Evaluates the model, on its device and with or without CUDA graphs, and writes everything into `out`."""
+    learned = ("train", "val") if recipe.mix == "folds" else ("train",)
     description = ModelDescription(
-        data.alphabet, data.targets, fitted.output, data.source, data.coverage(), fitted.calibration
+        data.alphabet, data.targets, fitted.output, data.source, data.coverage(learned), fitted.calibration
     )
     save_model(out / "model", fitted.model, description)
     predictor = Predictor(fitted.model, description).use_graphs(None if graphs else False, warn)
@@ -147,7 +148,7 @@ def draw(
     predictions: Any,
     additive: Any,
 ) -> dict[str, Path]:
-    """The run's pictures; returns {caption: file}."""
+    """The run's pictures of the part of that name; returns {caption: file}."""
     predicted, values = scored(data, predictions, rows)
     scores = results.scores[name]
     best_epoch, pictures = results.networks[0].best_epoch, {}
