@@ -140,13 +140,12 @@ def draw(
     data: LabelledData,
     history: Sequence[Mapping[str, Any]],
     results: Results,
-    part: str,
+    name: str,
     rows: np.ndarray,
     predictions: Any,
     additive: Any,
 ) -> dict[str, Path]:
     """The run's pictures; returns {caption: file}."""
-    name = PARTS[part]
     predicted, values = scored(data, predictions, rows)
     scores = results.scores[name]
     best_epoch, pictures = results.networks[0].best_epoch, {}
