@@ -110,6 +110,10 @@ class SequenceEstimator(SavedEstimator, BaseEstimator):
     def _arrays(self, X: Any, y: Any, validation: tuple[Any, Any] | None, groups: Any) -> tuple[Arrays, Labels]:
         """The rows to learn from and behind them those to validate by, read."""
         sequences, targets = read_pair(X, y, "fit")
+        if len(sequences) == 1 and validation is None:
+            raise InputError(
+                "fit: there is one sample only; some are to learn from, others to choose the best epoch by"
+            )
         names: list[Any] = list(range(len(sequences)))
         training = len(sequences)
         if validation is not None:

@@ -61,6 +61,8 @@ def entries(given: Any, name: str, what: str = "sequences") -> list[Any]:
         InputError: it is something else, or empty.
     """
     example = f"give a list of {what}"
+    if hasattr(given, "__array__") and not isinstance(given, (pd.Series, pd.DataFrame, str)):
+        given = np.asarray(given)
     if given is None or isinstance(given, (str, bytes, dict, set)) or not hasattr(given, "__len__"):
         shown = f"the one text {shorten(given)}" if isinstance(given, str) else f"{type(given).__name__}"
         raise InputError(f"{name}: is {shown}; {example}")
@@ -228,5 +230,5 @@ def row_weights(given: Any, count: int, where: str = "fit") -> np.ndarray | None
     if (negative := np.flatnonzero(values < 0)).size:
         raise InputError(f"{where}, row {negative[0]}, column sample_weight: {values[negative[0]]:g} is below 0")
     if not values.any():
-        raise InputError(f"{where}: every sample_weight is 0, so that no row counts")
+        raise InputError(f"{where}: every sample_weight is zero, so that no row counts")
     return None if np.ptp(values) == 0 else values

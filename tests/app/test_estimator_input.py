@@ -80,7 +80,7 @@ def test_what_fit_refuses(name):
         ({"sample_weight": [1] * 19}, "fit: X has 20 rows and sample_weight 19"),
         ({"sample_weight": [1, -1] * 10}, "fit, row 1, column sample_weight: -1 is below 0"),
         ({"sample_weight": [1, np.nan] * 10}, "fit, row 1, column sample_weight: value is missing"),
-        ({"sample_weight": [0] * 20}, "fit: every sample_weight is 0"),
+        ({"sample_weight": [0] * 20}, "fit: every sample_weight is zero"),
     ],
 )
 def test_what_else_fit_refuses(more, message):

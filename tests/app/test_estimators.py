@@ -8,7 +8,6 @@ import random
 import tempfile
 import warnings
 from dataclasses import fields
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -69,7 +68,6 @@ def test_the_command_line_trains_the_same_model(lyra, tmp_path, task):
     parts = ["train"] * 40 + ["val"] * 10
     table = write_table(tmp_path / "t.csv", ["seq", "label", "set"], list(zip(X, y, parts, strict=True)))
     small = SMALL if task == "regression" else SMALL[: SMALL.index("--mix")]
-    small = [*small, "--test-fraction", "0"] if False else list(small)
     outcome = lyra("train", table, "--out", tmp_path / "run", "--task", task, *small)
     assert outcome.code == 0, outcome.err
     model = make(task, epochs=3).fit(X[:40], y[:40], validation=(X[40:], y[40:]))
@@ -178,7 +176,9 @@ def test_a_seed_repeats_a_fit_and_another_does_not():
 def test_scores_are_those_of_scikit_learn(fitted):
     X, y = data("regression", 40)
     weights = np.random.default_rng(0).random(40)
-    assert fitted["regression"].score(X, y, weights) == r2_score(y, fitted["regression"].predict(X), sample_weight=weights)
+    assert fitted["regression"].score(X, y, weights) == r2_score(
+        y, fitted["regression"].predict(X), sample_weight=weights
+    )
     X, y = data("classification", 40)
     model = fitted["classification"]
     assert model.score(X, y) == accuracy_score(y, model.predict(X))
@@ -218,7 +218,9 @@ def test_pipelines_and_searches():
     rna = FunctionTransformer(lambda rows: [row.replace("T", "U") for row in rows])
     model = Pipeline([("rna", rna), ("lyra", make("classification"))]).fit(X, y)
     assert model.score(X, y) > 0 and model["lyra"].predictor_.alphabet.name == "rna"
-    search = GridSearchCV(make("classification"), {"d_model": np.array([8, 12]), "lr": [0.01]}, cv=2, error_score="raise")
+    search = GridSearchCV(
+        make("classification"), {"d_model": np.array([8, 12]), "lr": [0.01]}, cv=2, error_score="raise"
+    )
     search.fit(X, y)
     assert search.best_estimator_.recipe_.d_model == search.best_params_["d_model"]
     assert set(search.predict(X)) <= set(y)
