@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import random
 import tempfile
 import warnings
@@ -103,7 +104,7 @@ class SequenceEstimator(SavedEstimator, BaseEstimator):
 
     def _given(self) -> list[str]:
         """The arguments that are not as they are by default."""
-        default = type(self)().get_params(deep=False)
+        default = {name: one.default for name, one in inspect.signature(type(self)).parameters.items()}
         return [name for name, value in self.get_params(deep=False).items() if value is not default[name]
                 and value != default[name]]  # fmt: skip
 

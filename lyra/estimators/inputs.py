@@ -185,6 +185,8 @@ def check_label(rows: Rows, index: int, label: Any) -> None:
     """Raises InputError for what is no label: neither text nor a number."""
     if not isinstance(plain(label), (str, int, float)):
         raise rows.refuse(index, f"label {shorten(label)} is {type(label).__name__}; must be text or a whole number")
+    if isinstance(label, str) and not label.strip():
+        raise rows.refuse(index, "label is empty; fill it in or remove the row")
 
 
 def distinct(rows: Rows, labels: list[Any]) -> tuple[np.ndarray, list[str]]:

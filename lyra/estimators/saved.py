@@ -100,7 +100,7 @@ class SavedEstimator:
             raise InputError(f"{path}: cannot be read ({error}); fit and save the estimator again") from None
         history = Path(folder) / HISTORY
         if history.exists():
-            loaded.history_ = pd.read_csv(history)
+            loaded.history_ = pd.read_csv(history, dtype={"network": str}, float_precision="round_trip")
         return loaded
 
     @classmethod

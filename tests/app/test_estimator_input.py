@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -9,7 +11,11 @@ import torch
 from sklearn.exceptions import NotFittedError
 
 from lyra import LyraClassifier, LyraRegressor, LyraTokenClassifier
+from lyra.data.arrays import label_arrays
+from lyra.data.loading import LabelledData
 from lyra.errors import InputError
+from lyra.estimators import base
+from lyra.settings import DataOptions
 
 from .conftest import random_sequences
 from .test_estimators import data, make
@@ -37,6 +43,7 @@ CASES = {
     "two columns": (LyraRegressor, X, np.ones((20, 2)), "y: has 2 columns"),
     "one class": (LyraClassifier, X, ["a"] * 20, "fit, column y: there is one class only, 'a'; a classifier needs"),
     "missing class": (LyraClassifier, X, ["a", None] * 10, "fit, row 1, column y: label is missing"),
+    "no word": (LyraClassifier, X, ["a", " "] * 10, "fit, row 1, column y: label is empty"),
     "mixed": (LyraClassifier, X, ["a", 1] * 10, "fit, column y: some labels are text and some are numbers"),
     "numbers for classes": (LyraClassifier, X, np.linspace(0, 1, 20), "fit, column y: Unknown label type: continuous"),
     "lists": (LyraClassifier, X, [["a"], ["b"]] * 10, "fit, row 0, column y: label .* is list"),
@@ -144,8 +151,6 @@ def test_what_loading_and_saving_refuse(trained, tmp_path):
 
 
 def test_an_interrupted_fit_leaves_the_former_model_and_the_random_state(monkeypatch):
-    from lyra.estimators import base
-
     model = make("regression").fit(*data("regression", 30))
     before = model.predict(X)
 
@@ -161,3 +166,27 @@ def test_an_interrupted_fit_leaves_the_former_model_and_the_random_state(monkeyp
         model.fit(*data("regression", 40))
     assert np.array_equal(np.random.get_state()[1], wanted)
     assert np.array_equal(model.predict(X), before)
+
+
+def test_row_weights_have_mean_one_over_training_rows(monkeypatch):
+    """What a fit does with them once labelled data have weights."""
+
+    @dataclass
+    class Weighted(LabelledData):
+        weights: np.ndarray | None = None
+
+    monkeypatch.setattr(base, "LabelledData", Weighted)
+    rng = np.random.default_rng(2)
+    sequences, y = data("regression", 40)
+    weights = rng.random(40) + 0.1
+    for validation in (None, data("regression", 55)):
+        if validation is not None:
+            validation = validation[0][40:], validation[1][40:]
+        arrays, _ = make("regression")._arrays(sequences, y, validation, None)
+        found = Weighted(**vars(label_arrays(arrays, DataOptions(), lambda text: None, "fit")))
+        base.set_weights(found, weights)
+        training = found.rows("train")
+        assert found.weights is not None and found.weights.shape == found.parts.shape
+        assert found.weights[training].mean() == pytest.approx(1)
+        assert np.allclose(found.weights[:40] / found.weights[0], weights / weights[0])
+    assert (found.weights[40:] == found.weights[40]).all()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import doctest
 import inspect
 import pickle
 import random
@@ -20,9 +21,11 @@ from sklearn.pipeline import Pipeline
 from sklearn.preprocessing import FunctionTransformer
 
 from lyra import LyraClassifier, LyraRegressor, LyraTokenClassifier, Predictor, explain
+from lyra.data.arrays import label_arrays
 from lyra.errors import InputError
+from lyra.estimators import models
 from lyra.explain import ExplainOptions
-from lyra.settings import Hardware, Recipe
+from lyra.settings import DataOptions, Hardware, Recipe
 
 from .conftest import SMALL, classification_rows, random_sequences, read_csv, regression_rows, token_rows, write_table
 
@@ -126,16 +129,16 @@ def test_arguments_are_all_settings_of_a_recipe_and_the_machine():
             assert default[one.name] == one.default, one.name
 
 
-@pytest.mark.parametrize("task", KINDS)
-def test_copies_and_pickles_predict_alike(tmp_path, fitted, task):
-    model, (X, _) = fitted[task], data(task, 9)
+@pytest.mark.parametrize("name", [*KINDS, "ensemble"])
+def test_copies_and_pickles_predict_alike(tmp_path, fitted, name):
+    model, X = fitted[name], random_sequences(9, 10, 10, seed=2)
     pickled = pickle.loads(pickle.dumps(model))
     model.save(tmp_path / "model")
     loaded = type(model).load(tmp_path / "model", device="cpu")
     for other in (pickled, loaded):
         assert same(model.predict(X), other.predict(X))
         assert other.get_params() == model.get_params()
-        pd.testing.assert_frame_equal(other.history_, model.history_)
+        pd.testing.assert_frame_equal(other.history_, model.history_, check_exact=True)
     unfitted = clone(model)
     assert unfitted.get_params() == model.get_params() and not hasattr(unfitted, "predictor_")
     assert not list((tmp_path / "model").rglob("*.pkl")) + list((tmp_path / "model").rglob("*.ckpt"))
@@ -290,9 +293,6 @@ def test_validation_rows_and_groups():
         make("regression").fit(X, y, validation=(X, y), groups=groups)
     with pytest.warns(UserWarning, match="stand in more than one of train, val and test"):
         make("regression").fit(X, y, validation=(X[:9], y[:9]))
-    from lyra.data.arrays import label_arrays
-    from lyra.settings import DataOptions
-
     arrays, _ = make("regression")._arrays(X, y, None, groups)
     parts = label_arrays(arrays, DataOptions(val_fraction=0.3), lambda text: None, "fit").parts
     assert {len(set(parts[groups == group])) for group in range(6)} == {1}
@@ -309,3 +309,21 @@ def test_a_final_stop_is_taken_off_as_on_the_command_line():
     bare = [x[:-1] for x in X]
     with pytest.warns(UserWarning, match="stop codon"):
         assert np.array_equal(model.predict(X), model.predict(bare))
+
+
+def test_what_is_not_said_goes_by_the_data():
+    """As on the command line: few sequences of one length are learned in folds and mixed."""
+    X, y = data("regression", 60)
+    model = LyraRegressor(d_model=8, d_state=4, epochs=1, accelerator="cpu").fit(X, y)
+    assert (model.recipe_.mix, model.recipe_.positions) == ("folds", True)
+    assert set(model.shares_) <= {"Lyra", "ridge", "additive sigmoid", "pairwise sigmoid"}
+    assert model.history_["network"].tolist() == list("12345")
+    frame = model.predict_interval(X, 0.8)
+    assert (frame["lower"] < frame["upper"]).all() and np.allclose(frame["prediction"], model.predict(X), rtol=1e-5)
+    with pytest.raises(InputError, match=r"^predict, row 1.*has 3 letters, and the model reads sequences of 10 alone"):
+        model.predict([X[0], "ACG"])
+
+
+def test_examples_in_docstrings():
+    found = doctest.testmod(models)
+    assert found.attempted >= 12 and found.failed == 0
