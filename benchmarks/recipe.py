@@ -142,9 +142,9 @@ def page(known: dict[str, dict[str, Any]]) -> str:
     shown = "{:.4f}".format
     lines = [
         "# What the recipe reaches",
-        "By `python -m benchmarks.recipe`, on the test part; each line's commit and machine are in recipe.json. Networks",
-        "alone are of a seed each; together is the mean of these; mixed is with ridge, additive and pairwise sigmoid",
-        "models by the validation part, or by folds for few rows.",
+        "By `python -m benchmarks.recipe`, on the test part; each line's commit and machine are in recipe.json.",
+        "Networks alone are of a seed each; together is the mean of these; mixed is with ridge, additive and pairwise",
+        "sigmoid models by the validation part, or by folds for few rows.",
         "",
         "| data | score | networks alone | together | each mixed | together, mixed | simpler models "
         "| in the 90 % interval |",

@@ -14,6 +14,7 @@ from torch import nn
 from ..baselines import fit_pairwise, fit_ridge, fit_sigmoid_additive
 from ..data.batches import SequenceDataset
 from ..data.loading import LabelledData
+from ..model_folder import ModelDescription
 from ..models import Ensemble, Lyra
 from ..models.ensemble import SHARED
 from ..outputs import RegressionOutput
@@ -66,6 +67,12 @@ class Fitted:
     held_out: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64))
     predicted: Any = None
     calibration: Calibration | None = None
+
+
+def fit_data(workshop: Workshop) -> Fitted:
+    """The model of the data's parts, or of its folds."""
+    data = workshop.data
+    return fit_folds(workshop) if data.folds else fit(workshop, data.rows("train"), data.rows("val"))
 
 
 def fit(workshop: Workshop, train: np.ndarray, val: np.ndarray, prefix: str = "", seeds: int = 0) -> Fitted:
@@ -123,6 +130,13 @@ def fit_folds(workshop: Workshop) -> Fitted:
     if output is not None:
         fitted.calibration = Calibration.of(np.array(data.values, dtype=np.float64)[rows] - found)
     return fitted
+
+
+def describe_model(data: LabelledData, fitted: Fitted) -> ModelDescription:
+    """What the model says about itself."""
+    in_turn = bool(np.isin(data.rows("train"), fitted.held_out).any())  # each row left out once, and learned else
+    seen = data.coverage(("train", "val") if in_turn else ("train",))
+    return ModelDescription(data.alphabet, data.targets, fitted.output, data.source, seen, fitted.calibration)
 
 
 def predictions_of(data: LabelledData, fitted: Fitted, rows: np.ndarray) -> Any:

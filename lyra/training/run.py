@@ -34,7 +34,7 @@ from ..settings.data import DataOptions
 from ..settings.training import Hardware, Recipe
 from . import effects, selection
 from .callbacks import AfterFirstEpoch
-from .fitting import Fitted, fit, fit_folds
+from .fitting import fit_data
 from .graphed import use_graphs
 from .networks import CHECKPOINTS, Workshop, make_trainer
 from .plan import plan
@@ -156,12 +156,6 @@ def train(
             )
         shutil.rmtree(out / CHECKPOINTS, ignore_errors=True)
         return results
-
-
-def fit_data(workshop: Workshop) -> Fitted:
-    """The model of the data's parts, or of its folds."""
-    data = workshop.data
-    return fit_folds(workshop) if data.folds else fit(workshop, data.rows("train"), data.rows("val"))
 
 
 def check_resumable(out: Path, settings: dict[str, Any]) -> None:
