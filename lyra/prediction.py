@@ -169,6 +169,9 @@ class Predictor:
         """What each replicate predicts for the rows of a dataset; see `predict_members`."""
         self.check_lengths(dataset.lengths)
         per_token = self.targets.task == "token"
+        if not len(dataset):
+            classes = [len(self.targets.classes)] if self.targets.classes else []
+            return [] if per_token else np.zeros((0, self.members, *classes))
         if isinstance(self.model, Ensemble):
             return predict_replicates(self.model, dataset, per_token, batch_size)
         alone = self.predict_dataset(dataset, batch_size)
@@ -215,8 +218,8 @@ class Predictor:
         wanted = getattr(self.model, "length", None)
         if wanted is not None and length != wanted:
             raise InputError(
-                f"{where}: has {length:,} letters, and the model reads sequences of {wanted:,} alone; give such, or train "
-                f"with {argument('positions', False)} {argument('mix', 'none')}"
+                f"{where}: has {length:,} letters, and the model reads sequences of {wanted:,} alone; give such, or "
+                f"train with {argument('positions', False)} {argument('mix', 'none')}"
             )
 
     def predict_dataset(self, dataset: SequenceDataset, batch_size: int = BATCH_SIZE) -> list[np.ndarray] | np.ndarray:

@@ -19,7 +19,6 @@ from ..models import Ensemble, Lyra
 from ..models.ensemble import SHARED
 from ..outputs import RegressionOutput
 from ..prediction import converter, predict_encoded, predict_replicates
-from ..settings.training import Recipe
 from ..uncertainty import Calibration
 from .networks import Network, Rows, Workshop
 from .plan import FOLDS
@@ -106,7 +105,7 @@ def fit(workshop: Workshop, train: np.ndarray, val: np.ndarray, prefix: str = ""
     if len(candidates) == 1:
         (alone,) = networks.values()
         return Fitted(alone.model, alone.output, networks)
-    return combine(data, recipe, splits, candidates, networks)
+    return combine(workshop, splits, candidates, networks)
 
 
 def fit_folds(workshop: Workshop) -> Fitted:
@@ -135,9 +134,9 @@ def fit_folds(workshop: Workshop) -> Fitted:
 
 def describe_model(data: LabelledData, fitted: Fitted) -> ModelDescription:
     """What the model says about itself."""
-    return ModelDescription(
-        data.alphabet, data.targets, fitted.output, data.source, data.coverage(), fitted.calibration
-    )
+    in_turn = bool(np.isin(data.rows("train"), fitted.held_out).any())  # each row left out once, and learned else
+    seen = data.coverage(("train", "val") if in_turn else ("train",))
+    return ModelDescription(data.alphabet, data.targets, fitted.output, data.source, seen, fitted.calibration)
 
 
 def predictions_of(data: LabelledData, fitted: Fitted, rows: np.ndarray) -> Any:
@@ -178,9 +177,8 @@ def mean_shares(fits: list[Fitted]) -> dict[str, float]:
 
 def inner_folds(data: LabelledData, rows: np.ndarray, seed: int) -> list[Rows]:
     """The rows in `FOLDS` folds, each left out once; equal sequences, and rows of one group, stay together."""
-    keys = data.keys()[rows]
-    order = np.random.default_rng(seed).permutation(keys.max() + 1)
-    folds = order[keys] % FOLDS
+    units, keys = np.unique(data.keys()[rows], return_inverse=True)
+    folds = np.random.default_rng(seed).permutation(len(units))[keys] % FOLDS
     return [Rows(rows[folds != fold], rows[folds == fold]) for fold in range(FOLDS)]
 
 
@@ -194,9 +192,10 @@ def simpler_models(data: LabelledData, rows: Rows, fold: int, replicate: int) ->
 
 
 def combine(
-    data: LabelledData, recipe: Recipe, splits: list[Rows], candidates: list[Candidate], networks: dict[str, Network]
+    workshop: Workshop, splits: list[Rows], candidates: list[Candidate], networks: dict[str, Network]
 ) -> Fitted:
     """One model from the candidates, with weights by what they predict for rows that they were not trained on."""
+    data, recipe = workshop.data, workshop.recipe
     held_out = np.concatenate([rows.val for rows in splits])
     if data.targets.task != "regression":
         count = len(candidates)
@@ -221,6 +220,9 @@ def combine(
     )
     weights, intercept = mixing_weights(predicted, values) if recipe.mix != "none" else (np.ones(1), 0.0)
     kept = {kind: weight for kind, weight in zip(kinds, weights, strict=True) if weight > 0}
+    if not kept:
+        kept = {LYRA: 0.0}
+        workshop.warn("no model predicts rows held out better than their mean does, so the mix predicts that mean")
     members = [each for each in candidates if each.kind in kept]
     counts = {kind: sum(each.kind == kind for each in members) for kind in kept}
     scaling = RegressionOutput.fit("linear", values)

@@ -34,16 +34,17 @@ def plan(recipe: Recipe, data: LabelledData) -> tuple[Recipe, str]:
     length = common_length(data)
     uniform = task == "regression" and length is not None and length * len(data.alphabet) <= MAX_FEATURES
     one_strand = recipe.strand == "one"  # the other is read from the other end, where positions are others
-    uniform = uniform and one_strand
-    by_position = uniform and recipe.bidirectional
-    check_possible(recipe, task, length)
+    # What is trained one way is to stream, which neither a mix nor a model that knows positions can.
+    uniform = uniform and one_strand and recipe.bidirectional
+    units = units_to_learn_from(data)
+    check_possible(recipe, task, length, len(data.alphabet), units)
     changes: dict[str, object] = {}
     if recipe.positions is None:
-        changes["positions"] = by_position
-        if by_position:
+        changes["positions"] = uniform
+        if uniform:
             chosen.append(f"embeddings of positions, since all sequences have {length} letters")
     if recipe.mix is None:
-        changes["mix"] = "none" if not uniform else "folds" if learning < FEW_ROWS else "validation"
+        changes["mix"] = "none" if not uniform else "folds" if learning < FEW_ROWS and units >= FOLDS else "validation"
         if changes["mix"] == "folds":
             chosen.append(
                 f"{learning:,} rows are few, so {FOLDS} networks on four fifths of them each, mixed with simpler "
@@ -71,7 +72,13 @@ def common_length(data: LabelledData) -> int | None:
     return int(lengths[0]) if len(lengths) and lengths[0] > 0 and lengths.min() == lengths.max() else None
 
 
-def check_possible(recipe: Recipe, task: str, length: int | None) -> None:
+def units_to_learn_from(data: LabelledData) -> int:
+    """How many different sequences, or groups that stay together, there are to learn from; of folds, in the least."""
+    keys = data.keys()
+    return min(len(np.unique(keys[np.isin(parts, ("train", "val"))])) for parts in data.folds or [data.parts])
+
+
+def check_possible(recipe: Recipe, task: str, length: int | None, letters: int, units: int) -> None:
     """Raises InputError for a mix, or embeddings of positions, that these data do not allow."""
     mixed = recipe.mix not in (None, "none")
     if mixed and task != "regression":
@@ -81,6 +88,16 @@ def check_possible(recipe: Recipe, task: str, length: int | None) -> None:
     for name, value in (("mix", recipe.mix if mixed else None), ("positions", recipe.positions or None)):
         if value is not None and length is None:
             raise InputError(f"{argument(name, value)}: needs sequences of one length; leave it out")
+    if mixed and length is not None and length * letters > MAX_FEATURES:
+        raise InputError(
+            f"{argument('mix', recipe.mix)}: is for at most {MAX_FEATURES:,} pairs of a position and a letter, and "
+            f"{length:,} positions with {letters} letters have more; leave it out"
+        )
+    if recipe.mix == "folds" and units < FOLDS:
+        raise InputError(
+            f"{argument('mix', 'folds')}: needs {FOLDS} different sequences, or groups, to learn from, and there are "
+            f"{units}; give {argument('mix', 'validation')}"
+        )
     if recipe.strand != "one" and (mixed or recipe.positions):
         name, value = ("mix", recipe.mix) if mixed else ("positions", True)
         raise InputError(

@@ -145,7 +145,7 @@ def draw(
     predictions: Any,
     additive: Any,
 ) -> dict[str, Path]:
-    """The run's pictures; returns {caption: file}."""
+    """The run's pictures of the part of that name; returns {caption: file}."""
     predicted, values = scored(data, predictions, rows)
     scores = results.scores[name]
     best_epoch, pictures = results.networks[0].best_epoch, {}

@@ -123,6 +123,9 @@ def train(
         recipe, chosen = plan(recipe, data)
         if chosen:
             say(f"recipe: {chosen}")
+        problem = selection.undefined_because(data.targets.task, data.labels("val"))
+        if problem is not None and recipe.mix != "folds":
+            warn(f"{problem}, so the epoch to keep is chosen by the validation loss")
         machine = make_trainer(out, recipe, hardware, 1, None, console)
         if source.stream and machine.world_size > 1:
             raise InputError(f"{source}: can be read by one process only; give a file, or {argument('devices', 1)}")
@@ -185,5 +188,3 @@ def describe(data: LabelledData, say: Callable[[str], None]) -> None:
     span = f"{lengths.min()}" if lengths.min() == lengths.max() else f"{lengths.min()} to {lengths.max()}"
     classes = f" with {len(data.targets.classes)} classes" if data.targets.classes else ""
     say(f"data: {sizes}; {data.alphabet.name}, length {span}; {data.targets.task}{classes} of {data.source.target}")
-    if (problem := selection.undefined_because(data.targets.task, data.labels("val"))) is not None:
-        say(f"warning: {problem}, so the epoch to keep is chosen by the validation loss")
