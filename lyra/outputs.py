@@ -35,12 +35,22 @@ class RegressionOutput(nn.Module):
         return super()._apply(keeping_float32(fn), recurse)  # in 16 bits no step of an optimizer moves the ends
 
     @classmethod
-    def fit(cls, kind: str, values: np.ndarray) -> RegressionOutput:
-        """Takes the scaling from the training targets."""
+    def fit(cls, kind: str, values: np.ndarray, weights: np.ndarray | None = None) -> RegressionOutput:
+        """Takes the scaling from the training targets (N,), as they are weighted (N,); None for all alike.
+
+        Raises:
+            ValueError: those with a weight above 0 are all equal.
+        """
         values = np.asarray(values, dtype=np.float64)
-        mean = float(values.mean())
+        if weights is not None:
+            values, weights = values[weights > 0], weights[weights > 0]
+        mean = float(np.average(values, weights=weights))
         spread = float(np.abs(values - mean).max())  # squares of what is divided by it neither vanish nor overflow
-        std = spread * float(((values - mean) / spread).std())
+        if np.ptp(values) == 0:
+            raise ValueError("all values are equal")
+        deviations = (values - mean) / spread
+        deviations -= np.average(deviations, weights=weights)  # the mean of values far from zero is rounded
+        std = spread * float(np.sqrt(np.average(np.square(deviations), weights=weights)))
         low, high = (np.quantile(values, [0.01, 0.99]) - mean) / std
         return cls(kind, mean, std, low, high)
 

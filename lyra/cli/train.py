@@ -40,6 +40,13 @@ def train(
         DATA("regression, classification or token (a class per residue) \\[found from the target]."),
     ] = None,
     positive: Annotated[str | None, DATA("Of two classes, the one of F1 and AUPRC \\[the rarer one].")] = None,
+    weight: Annotated[
+        str | None, DATA("Column of row weights in the loss, 0 or above; scores count every row alike.")
+    ] = None,
+    error: Annotated[
+        str | None,
+        DATA("Column of the target's standard errors, in its unit, by which rows are weighted in the loss."),
+    ] = None,
     na: Annotated[
         str | None,
         DATA("Target cells without value, texts between commas \\[empty, NA, NaN, None, null]; '' is empty alone."),
@@ -96,9 +103,9 @@ def train(
 
     data_options = DataOptions(
         sequence=sequence, target=target, split=split, mutant=mutant, wild_type=wild_type, offset=offset,
-        separator=separator, decimal=decimal, alphabet=alphabet, task=task, positive=positive, na=na,
-        on_missing=on_missing, unlabelled=unlabelled, on_invalid=on_invalid, val_fraction=val_fraction,
-        test_fraction=test_fraction, seed=seed, deduplicate=deduplicate,
+        separator=separator, decimal=decimal, alphabet=alphabet, task=task, positive=positive,
+        weight=weight, error=error, na=na, on_missing=on_missing, unlabelled=unlabelled, on_invalid=on_invalid,
+        val_fraction=val_fraction, test_fraction=test_fraction, seed=seed, deduplicate=deduplicate,
     )  # fmt: skip
     recipe = Recipe(
         model=model, d_model=d_model, d_state=d_state, dropout=dropout, pgc_layers=pgc_layers, s4_layers=s4_layers,

@@ -38,6 +38,10 @@ class Role:
     ranked: bool = False
 
     @property
+    def article(self) -> str:
+        return "an" if self.what[0] in "aeiou" else "a"
+
+    @property
     def all_names(self) -> str:
         return ", ".join(self.names + self.weak)
 

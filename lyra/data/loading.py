@@ -38,6 +38,7 @@ from .sources import Source
 from .splits import find_parts, settle_duplicates
 from .tables import TableFile, listed, whole_table
 from .targets import Targets
+from .weights import ERROR, WEIGHT, present, weigh
 from .wild_types import read_wild_type
 
 
@@ -53,6 +54,8 @@ class LabelledData:
         parts: "train", "val" or "test" of each row.
         source: where sequences, targets and parts came from.
         rows_read: how many rows were used, and how many not; guesses: what was found that nobody said, with reasons.
+        weights: (N,) float64, how much each row counts in the loss, 1 on average over the training part; None where
+            all count alike. notes: what was made of the columns, a line each.
     """
 
     path: str
@@ -67,6 +70,8 @@ class LabelledData:
     source: TableSource
     rows_read: RowCount = field(default_factory=RowCount)
     guesses: list[str] = field(default_factory=list)
+    weights: np.ndarray | None = None
+    notes: list[str] = field(default_factory=list)
 
     def rows(self, part: str) -> np.ndarray:
         """Positions of a part's rows."""
@@ -153,6 +158,17 @@ def load_with_wild_type(
         rows_read=rows.count, guesses=guessed,
     )  # fmt: skip
     check_parts(data)
+    data.weights, note = weigh(
+        data.table,
+        np.array(data.values) if found.task == "regression" else None,
+        data.parts,
+        data.tokens,
+        data.offsets,
+        len(alphabet),
+        options,
+        source,
+    )
+    data.notes += [note] if note else []
     classes = Counter(data.labels("train").tolist()) if found.classes else Counter()
     found.positive = targets.choose_positive(found, options.positive, classes)
     if same := targets.alike(found.classes):
@@ -212,6 +228,9 @@ def drop_missing(rows: Rows, origin: Origin, target: str, options: DataOptions, 
     if len(absent) and absent.all():
         raise InputError(f"{where}, column {target}: no row has a target; choose another {argument('target')}")
     rows.keep(~absent, "without a target")
+    for given, role in ((options.weight, WEIGHT), (options.error, ERROR)):
+        if given is not None:
+            rows.keep(present(rows.table, given, role, options, where), f"without {role.article} {role.what}")
     if options.on_missing == "skip":
         rows.keep(~missing_sequences(rows.table[origin.column], origin), "without a sequence")
 

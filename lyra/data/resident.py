@@ -33,6 +33,7 @@ class ResidentDataset:
         parts = (dataset.tokens, dataset.starts, dataset.lengths, targets, label_starts)
         moved = (to_device(torch.from_numpy(np.ascontiguousarray(part)), device) for part in parts)
         self.tokens, self.starts, self.lengths, self.targets, self.label_starts = moved
+        self.weights = None if dataset.weights is None else to_device(torch.from_numpy(dataset.weights), device)
 
     def rows(self, groups: Sequence[Sequence[int]]) -> list[Rows]:
         """Groups of rows, each one batch, in one copy to the device."""
@@ -54,7 +55,8 @@ class ResidentDataset:
             targets = _pick(self.targets, self.label_starts[rows], positions, inside, IGNORED)
         else:
             targets = self.targets[rows]
-        return Batch(tokens, None if self.uniform else lengths, targets)
+        weights = None if self.weights is None else self.weights[rows]
+        return Batch(tokens, None if self.uniform else lengths, targets, weights)
 
 
 def _pick(flat: Tensor, starts: Tensor, positions: Tensor, inside: Tensor | None, fill: int) -> Tensor:

@@ -30,6 +30,8 @@ class DataOptions:
         alphabet: "protein", "dna", "rna"; None detects it.
         task: "regression", "classification", "token"; None finds it from the target.
         positive: of two classes, the one whose F1 and AUPRC are told; None takes the rarer one.
+        weight: column of row weights in the loss; error: column of the targets' standard errors, by which rows are
+            weighted.
         na: target cells that stand for no value, texts between commas; None takes NA, NaN, None, null and such.
         on_missing: rows without a target: "error" or "skip".
         unlabelled: of a class per residue, the label of residues without one; "" if all have one.
@@ -49,6 +51,8 @@ class DataOptions:
     alphabet: str | None = None
     task: str | None = None
     positive: str | None = None
+    weight: str | None = None
+    error: str | None = None
     na: str | None = None
     on_missing: str = "error"
     unlabelled: str = "-"
@@ -64,6 +68,11 @@ class DataOptions:
             check_choice(name, getattr(self, name), allowed)
         if self.task is not None:
             check_choice("task", self.task, TASKS)
+        if self.weight is not None and self.error is not None:
+            raise InputError(
+                f"{argument('weight')} {shorten(self.weight)} {argument('error')} {shorten(self.error)}: rows are "
+                "weighted by the one or the other; leave one out"
+            )
         check_one_origin(self.sequence, "mutant" if self.mutant else "wild_type", self.mutant or self.wild_type)
         if self.alphabet is not None and self.alphabet.lower() not in ALPHABETS:
             check_choice("alphabet", self.alphabet, ALPHABETS)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
+import numpy as np
+
 from ..data.loading import LabelledData
 from ..errors import argument, refuse_without_effect, shorten
 from ..settings.training import Recipe
@@ -34,6 +36,8 @@ def check_with_data(given: Collection[str], data: LabelledData, unlabelled: str)
         refuse_without_effect(given, ("pool",), "a class per residue needs no pooling")
         if unlabelled and unlabelled not in data.targets.unlabelled:
             refuse_without_effect(given, ("unlabelled",), f"no residue has the label {shorten(unlabelled)}")
+    if data.weights is not None and np.ptp(data.weights) == 0:
+        refuse_without_effect(given, ("weight", "error"), "every row has the same weight")
     if not source.mutant:
         refuse_without_effect(given, ("offset",), f"column {source.column} holds whole sequences, no mutations")
     if source.split is not None:

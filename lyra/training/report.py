@@ -28,6 +28,9 @@ def write_report(
     }
     if data.guesses:
         facts["guessed"] = "; ".join(data.guesses)
+    for note in data.notes:
+        name, _, value = note.partition(": ")
+        facts[name] = value
     for part, name in results.one_class.items():
         facts[f"{part} part"] = f"every prediction is {name}"
     settings = {name: value for name, value in recipe.to_json().items() if value is not None}

@@ -197,6 +197,8 @@ def describe(data: LabelledData, say: Callable[[str], None]) -> None:
     say(f"rows: {data.rows_read}")
     if data.guesses:
         say(f"guessed: {'; '.join(data.guesses)}")
+    for note in data.notes:
+        say(note)
     sizes = ", ".join(f"{len(data.rows(part)):,} {part}" for part in ("train", "val", "test"))
     lengths = np.diff(data.offsets)
     span = f"{lengths.min()}" if lengths.min() == lengths.max() else f"{lengths.min()} to {lengths.max()}"
@@ -211,12 +213,14 @@ def build_module(data: LabelledData, recipe: Recipe) -> tuple[LyraModule, LyraDa
     training, values = data.labels("train"), data.values
     output = weights = None
     if data.targets.task == "regression":
-        output = RegressionOutput.fit(recipe.output, training)
+        used = None if data.weights is None else data.weights[data.rows("train")]
+        output = RegressionOutput.fit(recipe.output, training, used)
         values = list(output.standardise(torch.from_numpy(np.array(values))).numpy())
     elif recipe.class_weights == "balanced":
         counts = np.bincount(training, minlength=len(data.targets.classes))
         weights = torch.tensor(len(training) / (len(counts) * np.maximum(counts, 1)), dtype=torch.float32)
-    parts = {name: SequenceDataset(data.tokens, data.offsets, data.rows(name), values) for name in ("train", "val")}
+    parts = {name: SequenceDataset(data.tokens, data.offsets, data.rows(name), values, data.weights)
+             for name in ("train", "val")}  # fmt: skip
     model = build_model(recipe, len(data.alphabet), data.targets)
     batch_size = recipe.resolved_batch_size(len(parts["train"]))
     loaders = LyraDataModule(parts["train"], parts["val"], batch_size, recipe.seed)
