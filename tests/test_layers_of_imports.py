@@ -27,8 +27,8 @@ LAYERS = {
         ("compat",),
     ),
     "lyra": (
-        ("errors", "version", "alphabets", "metrics", "baselines", "datasets"),
-        ("files", "settings", "scores"),
+        ("errors", "version", "alphabets", "metrics", "baselines"),
+        ("files", "settings", "scores", "datasets"),
         ("outputs", "html", "plots", "models"),
         ("data",),
         ("model_folder", "graphs"),

@@ -62,10 +62,10 @@ def main(out: Path, rows: int, epochs: int) -> None:
     import gzip
 
     from lyra.data import DataOptions
-    from lyra.datasets import GB1_OFFSET, GB1_WILD_TYPE, gb1_path
+    from lyra.datasets import GB1_OFFSET, GB1_WILD_TYPE, path
     from lyra.training import Hardware, Recipe, train
 
-    data = gb1_path()
+    data = path("gb1")
     if rows:
         out.parent.mkdir(parents=True, exist_ok=True)
         with gzip.open(data, "rt") as file:

@@ -15,6 +15,7 @@ from typing import Any, NoReturn
 import typer
 
 from ..errors import InputError, arguments_spelled
+from .data import data
 from .demo import demo
 from .env import env
 from .explain import explain
@@ -33,7 +34,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
 )
-for command in (train, predict, explain, env, demo):
+for command in (train, predict, explain, data, env, demo):
     app.command(no_args_is_help=command in (train, predict, explain), cls=Command)(command)
 
 

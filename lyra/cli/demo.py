@@ -25,7 +25,7 @@ def demo(
     The same as `lyra train` with its defaults on the data that ships with the package.
     """
     start = time.monotonic()
-    from ..datasets import GB1_OFFSET, GB1_WILD_TYPE, gb1_path
+    from ..datasets import GB1_OFFSET, GB1_WILD_TYPE, path
     from ..training import train
     from . import consoles
     from .tables import print_scores
@@ -33,7 +33,7 @@ def demo(
     options = DataOptions(wild_type=GB1_WILD_TYPE, offset=GB1_OFFSET, seed=seed)
     title = "Protein G B1 domain: double mutants (Olson et al. 2014)"
     results = train(
-        gb1_path(), out, options, Recipe(epochs=epochs, seed=seed), Hardware(),
+        path("gb1"), out, options, Recipe(epochs=epochs, seed=seed), Hardware(),
         resume=resume, overwrite=overwrite, console=consoles.messages(), title=title,
     )  # fmt: skip
     if results is not None:

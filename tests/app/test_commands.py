@@ -12,7 +12,7 @@ import pytest
 
 from .conftest import read_csv, regression_rows, write_table
 
-COMMANDS = ("train", "predict", "explain", "env", "demo")
+COMMANDS = ("train", "predict", "explain", "data", "env", "demo")
 
 
 @pytest.mark.parametrize("command", COMMANDS)
@@ -149,3 +149,21 @@ def test_order_is_kept_over_many_blocks(trained, lyra, tmp_path):
     with gzip.open(tmp_path / "out.csv.gz", "rt") as file:
         found = [line.split(",")[:2] for line in file.read().splitlines()[1:]]
     assert found == [[str(i), sequence] for i, sequence in rows]
+
+
+def test_data_that_ship_are_written_once(lyra, tmp_path):
+    """Listed without a name; written under their own name's ending; nothing is replaced unless asked."""
+    from lyra import datasets
+
+    listed = lyra("data")
+    assert listed.code == 0 and all(f"{name}: " in listed.out for name in datasets.DATASETS)
+    out = tmp_path / "sites.csv.gz"
+    assert lyra("data", "mpsa", "-o", out).code == 0 and out.read_bytes() == datasets.path("mpsa").read_bytes()
+    for arguments, says in (
+        (("mpsa", "-o", out), "exists; give another --out, or --overwrite"),
+        (("mpsa", "-o", tmp_path / "sites.csv"), "must end in .csv.gz"),
+        (("mspa",), "must be one of gb1, mpsa"),
+    ):
+        outcome = lyra("data", *arguments)
+        assert outcome.code == 2 and says in outcome.err
+    assert lyra("data", "mpsa", "-o", out, "--overwrite").code == 0

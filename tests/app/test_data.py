@@ -10,6 +10,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from lyra import datasets
 from lyra.alphabets import DNA, PROTEIN, RNA
 from lyra.data import BucketSampler, DataOptions, SequenceDataset, load_labelled, read_table
 from lyra.data.batches import IGNORED, SortedSampler
@@ -18,7 +19,7 @@ from lyra.data.guesses import guess_alphabet
 from lyra.data.mutants import apply_mutations, matching_offsets
 from lyra.data.splits import draw_parts
 from lyra.data.tables import TableFile
-from lyra.datasets import GB1_OFFSET, GB1_WILD_TYPE, gb1_path, load_gb1
+from lyra.datasets import GB1_OFFSET, GB1_WILD_TYPE
 from lyra.errors import InputError
 
 from .conftest import write_table
@@ -201,16 +202,32 @@ def test_a_padded_batch():
 
 
 def test_the_data_that_ships():
-    """As README says: the subset's sizes, no double in two parts, every row a double mutant of the wild type."""
-    assert gb1_path().stat().st_size < 1_500_000
-    table = load_gb1()
+    """As its README says: the subset's sizes, no double in two parts, every row a double mutant of the wild type."""
+    assert datasets.path("gb1").stat().st_size < 1_500_000
+    table = datasets.load("gb1")
     assert table["set"].value_counts().to_dict() == {"train": 20_000, "val": 5_000, "test": 25_000}
     assert table["mutant"].is_unique
     warnings: list[str] = []
-    data = load_labelled(gb1_path(), DataOptions(wild_type=GB1_WILD_TYPE, offset=GB1_OFFSET), warn=warnings.append)
+    options = DataOptions(wild_type=GB1_WILD_TYPE, offset=GB1_OFFSET)
+    data = load_labelled(datasets.path("gb1"), options, warn=warnings.append)
     assert warnings == [] and data.targets.task == "regression" and data.alphabet is PROTEIN
     tokens = data.tokens.reshape(-1, 55)
     assert ((tokens != PROTEIN.encode(GB1_WILD_TYPE)).sum(1) == 2).all()
+
+
+@pytest.mark.parametrize(
+    ("name", "task", "rows"), [("mpsa", "regression", 30_483), ("solvent_accessibility", "token", 233)]
+)
+def test_other_data_that_ship_need_no_options(name, task, rows):
+    data = load_labelled(datasets.path(name), DataOptions(), warn=lambda text: None)
+    assert (data.targets.task, data.rows_read.used) == (task, rows)
+
+
+@pytest.mark.parametrize("name", list(datasets.DATASETS))
+def test_the_page_beside_the_data_names_each(name):
+    assert f"| {datasets.dataset(name).file} |" in (datasets.path(name).parent / "README.md").read_text(
+        encoding="utf-8"
+    )
 
 
 def test_wild_type_from_a_file(tmp_path):
