@@ -12,6 +12,8 @@ NAMES = {
     "epistasis_r2": "Epistasis R²", "epistasis_pearson": "Epistasis Pearson",
 }  # fmt: skip
 
+PARTS = ("test", "validation")  # in the order in which they are shown
+
 
 @dataclass
 class Results:
@@ -24,6 +26,8 @@ class Results:
         seconds: spent in training.
         epochs, best_epoch: how many were run, and which one is kept; chosen: by what.
         positive: of two classes, the one whose F1 and AUPRC these are.
+        noise_ceiling: the R2 that the true values would reach on the test part (the validation part without one), where
+            errors of measurement are known.
         one_class: {part: class} where the model predicts nothing else.
     """
 
@@ -35,6 +39,7 @@ class Results:
     best_epoch: int = 0
     chosen: str = ""
     positive: str | None = None
+    noise_ceiling: float | None = None
     one_class: dict[str, str] = field(default_factory=dict)
     parameters: int = 0
 
@@ -47,17 +52,20 @@ class Results:
             **self.scores,
             "baselines": self.baselines,
             "parameters": self.parameters,
+            "noise_ceiling": self.noise_ceiling,
             **values,
         }
 
 
 def score_rows(results: Results) -> list[tuple[str, str, dict[str, float | None]]]:
-    """(part, model, scores) for each line of the table that compares this model with the baseline."""
+    """(part, model, scores) for each line of the table that compares this model with the baseline, and with noise."""
     rows: list[tuple[str, str, dict[str, float | None]]] = []
-    for part in ("test", "validation"):
+    for part in PARTS:
         if part in results.scores:
             rows.append((part, "Lyra", results.scores[part]))
         rows += [(part, model, scores[part]) for model, scores in results.baselines.items() if part in scores]
+        if results.noise_ceiling is not None and part == next(name for name in PARTS if name in results.scores):
+            rows.append((part, "noise ceiling", {"r2": results.noise_ceiling}))
     return rows
 
 

@@ -47,6 +47,10 @@ def train(
         str | None,
         DATA("Column of the target's standard errors, in its unit, by which rows are weighted in the loss."),
     ] = None,
+    replicates: Annotated[
+        str | None,
+        DATA("Columns of the same quantity, such as rep1,rep2: the target is their mean, weighted by their agreement."),
+    ] = None,
     na: Annotated[
         str | None,
         DATA("Target cells without value, texts between commas \\[empty, NA, NaN, None, null]; '' is empty alone."),
@@ -104,8 +108,9 @@ def train(
     data_options = DataOptions(
         sequence=sequence, target=target, split=split, mutant=mutant, wild_type=wild_type, offset=offset,
         separator=separator, decimal=decimal, alphabet=alphabet, task=task, positive=positive,
-        weight=weight, error=error, na=na, on_missing=on_missing, unlabelled=unlabelled, on_invalid=on_invalid,
-        val_fraction=val_fraction, test_fraction=test_fraction, seed=seed, deduplicate=deduplicate,
+        weight=weight, error=error, replicates=replicates, na=na, on_missing=on_missing, unlabelled=unlabelled,
+        on_invalid=on_invalid, val_fraction=val_fraction, test_fraction=test_fraction,
+        seed=seed, deduplicate=deduplicate,
     )  # fmt: skip
     recipe = Recipe(
         model=model, d_model=d_model, d_state=d_state, dropout=dropout, pgc_layers=pgc_layers, s4_layers=s4_layers,

@@ -20,6 +20,7 @@ from .batches import IGNORED
 from .coverage import Coverage
 from .formats import format_of
 from .guesses import Target, require_column
+from .replicates import Replicates
 from .rows import RowCount
 from .sequences import (
     Origin,
@@ -38,7 +39,7 @@ from .sources import Source
 from .splits import find_parts, settle_duplicates
 from .tables import TableFile, listed, whole_table
 from .targets import Targets
-from .weights import ERROR, WEIGHT, present, weigh
+from .weights import ERROR, WEIGHT, present, read_column, weigh
 from .wild_types import read_wild_type
 
 
@@ -55,7 +56,8 @@ class LabelledData:
         source: where sequences, targets and parts came from.
         rows_read: how many rows were used, and how many not; guesses: what was found that nobody said, with reasons.
         weights: (N,) float64, how much each row counts in the loss, 1 on average over the training part; None where
-            all count alike. notes: what was made of the columns, a line each.
+            all count alike. errors: (N,) standard errors of the targets, where they are known. notes: what was made of
+            these columns, a line each.
     """
 
     path: str
@@ -71,6 +73,7 @@ class LabelledData:
     rows_read: RowCount = field(default_factory=RowCount)
     guesses: list[str] = field(default_factory=list)
     weights: np.ndarray | None = None
+    errors: np.ndarray | None = None
     notes: list[str] = field(default_factory=list)
 
     def rows(self, part: str) -> np.ndarray:
@@ -137,7 +140,10 @@ def load_with_wild_type(
     origin = find_origin(
         columns, source, sequence=options.sequence, mutant=options.mutant, wild_type=wild_type, offset=options.offset
     )
-    target = find_target(columns, source, options, origin)
+    replicates = Replicates.read(rows.table, options, source) if options.replicates is not None else None
+    if replicates is not None:
+        rows.table[replicates.name] = replicates.cells(options.decimal)
+    target = find_target(columns, source, options, origin) if replicates is None else replicates.name
     drop_missing(rows, origin, target, options, source)
     alphabet, letters = encode_rows(rows, origin, target, options, warn, source)
     found, task = read_targets(rows, target, options, source)
@@ -150,7 +156,7 @@ def load_with_wild_type(
     guessed = [text for text in (source.remark, file.remark) if text]
     guessed += column_guesses(origin, target, used, options)
     guessed += [f"{alphabet.name} ({letters})"] if options.alphabet is None else []
-    guessed += [f"{found.task} ({task})"] if options.task is None else [task] if task else []
+    guessed += [f"{found.task} ({task})"] if options.task is None and replicates is None else [task] if task else []
     data = LabelledData(
         path=str(source), table=rows.table, sequences=rows.sequences, tokens=rows.tokens, offsets=rows.offsets,
         values=rows.values, parts=parts[kept], alphabet=alphabet, targets=found,
@@ -158,17 +164,7 @@ def load_with_wild_type(
         rows_read=rows.count, guesses=guessed,
     )  # fmt: skip
     check_parts(data)
-    data.weights, note = weigh(
-        data.table,
-        np.array(data.values) if found.task == "regression" else None,
-        data.parts,
-        data.tokens,
-        data.offsets,
-        len(alphabet),
-        options,
-        source,
-    )
-    data.notes += [note] if note else []
+    weigh_rows(data, replicates, options)
     classes = Counter(data.labels("train").tolist()) if found.classes else Counter()
     found.positive = targets.choose_positive(found, options.positive, classes)
     if same := targets.alike(found.classes):
@@ -201,7 +197,7 @@ def column_guesses(origin: Origin, target: str, columns: dict[str, Any], options
     found = []
     if options.sequence is None and options.mutant is None:
         found.append(f"{'mutations' if origin.mutant else 'sequences'} in column {shorten(origin.column)}")
-    if options.target is None:
+    if options.target is None and options.replicates is None:
         found.append(f"target in {shorten(target)}")
     if columns["split"] is not None and options.split is None:
         found.append(f"parts in {shorten(columns['split'])}")
@@ -270,7 +266,8 @@ def read_targets(rows: Rows, column: str, options: DataOptions, where: object) -
     else:
         target.cells, note = targets.same_numbers(cells)
         notes = [note] if note else []
-    found, why = targets.detect(target, options.task, unlabelled=options.unlabelled, na=options.na)
+    task = options.task if options.replicates is None else "regression"
+    found, why = targets.detect(target, task, unlabelled=options.unlabelled, na=options.na)
     rows.values = found.values(target)
     if found.task == "token":
         labelled = np.array([(value != IGNORED).any() for value in rows.values], dtype=bool)
@@ -293,3 +290,22 @@ def check_parts(data: LabelledData) -> None:
             f"{data.path}, column {data.source.target}: the training part has one {what} only; there "
             "must be at least two"
         )
+
+
+def weigh_rows(data: LabelledData, replicates: Replicates | None, options: DataOptions) -> None:
+    """Sets the errors and the weights of the rows, as far as there are columns for them.
+
+    Raises:
+        InputError: a column cannot be used.
+    """
+    rows, steady = data.table.index, None
+    if replicates is not None:
+        data.errors, steady = replicates.errors(rows)
+        data.notes.append(replicates.note(rows))
+    elif options.error is not None:
+        data.errors = steady = read_column(data.table, options.error, ERROR, options, data.path)
+    values = np.array(data.values) if data.targets.task == "regression" else None
+    data.weights, note = weigh(
+        data.table, values, steady, data.parts, data.tokens, data.offsets, len(data.alphabet), options, data.path
+    )
+    data.notes += [note] if note else []

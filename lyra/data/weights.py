@@ -138,26 +138,26 @@ def weights_of_errors(
 
 
 def weigh(
-    table: pd.DataFrame, values: np.ndarray | None, parts: np.ndarray, tokens: np.ndarray, offsets: np.ndarray,
-    letters: int, options: DataOptions, where: object,
+    table: pd.DataFrame, values: np.ndarray | None, errors: np.ndarray | None, parts: np.ndarray, tokens: np.ndarray,
+    offsets: np.ndarray, letters: int, options: DataOptions, where: object,
 ) -> tuple[np.ndarray | None, str]:  # fmt: skip
     """Each row's weight in the loss, (N,) with a mean of 1 over the training part, and what it is; None for none.
 
     Args:
-        values: (N,) targets, None where they are no numbers; the others are as for `weights_of_errors`.
+        values: (N,) targets, None where they are no numbers; errors: theirs, where they are known and no column of
+            `options` has weights; the others are as for `weights_of_errors`.
 
     Raises:
         InputError: the column cannot be used as weights, or errors belong to classes.
     """
     if options.weight is not None:
         weights, how = read_column(table, options.weight, WEIGHT, options, where), f"column {options.weight.strip()}"
-    elif options.error is not None:
+    elif errors is not None:
         if values is None:
             raise InputError(
                 f"{argument('error')} {shorten(options.error)}: has no effect on classes; leave it out, or give "
                 f"{argument('weight')}"
             )
-        errors = read_column(table, options.error, ERROR, options, where)
         weights, how = weights_of_errors(errors, values, parts, tokens, offsets, letters)
     else:
         return None, ""

@@ -32,6 +32,7 @@ class DataOptions:
         positive: of two classes, the one whose F1 and AUPRC are told; None takes the rarer one.
         weight: column of row weights in the loss; error: column of the targets' standard errors, by which rows are
             weighted.
+        replicates: columns of the same quantity, names with commas between them; the target is their mean.
         na: target cells that stand for no value, texts between commas; None takes NA, NaN, None, null and such.
         on_missing: rows without a target: "error" or "skip".
         unlabelled: of a class per residue, the label of residues without one; "" if all have one.
@@ -53,6 +54,7 @@ class DataOptions:
     positive: str | None = None
     weight: str | None = None
     error: str | None = None
+    replicates: str | None = None
     na: str | None = None
     on_missing: str = "error"
     unlabelled: str = "-"
@@ -73,6 +75,15 @@ class DataOptions:
                 f"{argument('weight')} {shorten(self.weight)} {argument('error')} {shorten(self.error)}: rows are "
                 "weighted by the one or the other; leave one out"
             )
+        for name in ("target", "error"):
+            if self.replicates is not None and (value := getattr(self, name)) is not None:
+                raise InputError(
+                    f"{argument('replicates')} {shorten(self.replicates)} {argument(name)} {shorten(value)}: "
+                    f"replicates give the {name} by themselves; leave one out"
+                )
+        if self.replicates is not None and self.task not in (None, "regression"):
+            raise InputError(f"{argument('replicates')} {shorten(self.replicates)} {argument('task', self.task)}: the "
+                             "mean of replicates is a number; leave one out")  # fmt: skip
         check_one_origin(self.sequence, "mutant" if self.mutant else "wild_type", self.mutant or self.wild_type)
         if self.alphabet is not None and self.alphabet.lower() not in ALPHABETS:
             check_choice("alphabet", self.alphabet, ALPHABETS)

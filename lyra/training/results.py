@@ -12,6 +12,7 @@ import numpy as np
 from .. import baselines, plots
 from ..data.batches import IGNORED, SequenceDataset
 from ..data.loading import LabelledData
+from ..data.replicates import noise_ceiling
 from ..files import atomic_text, write_json
 from ..metrics import METRICS, MONITORED, evaluate
 from ..model_folder import ModelDescription, save_model
@@ -52,9 +53,12 @@ def write_results(
         results.scores[name] = evaluate(task, predicted, true, data.targets.positive_index)
         if data.targets.classes and len(only := np.unique(predicted.argmax(-1))) == 1:
             results.one_class[name] = data.targets.classes[only[0]]
+    shown = "test" if "test" in predictions else "val"
+    if data.errors is not None:
+        rows = data.rows(shown)
+        results.noise_ceiling = noise_ceiling(np.array(data.values)[rows], data.errors[rows])
     additive = compare_with_baselines(results, data, predictions)
     write_json(out / "metrics.json", results.to_json())
-    shown = "test" if "test" in predictions else "val"
     write_predictions(out / "predictions.csv", data, predictor, shown, predictions[shown])
     pictures = draw(out, data, history, results, shown, predictions[shown], additive)
     report.write_report(out / REPORT, title, data, recipe, results, pictures)
