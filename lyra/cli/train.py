@@ -51,6 +51,9 @@ def train(
         str | None,
         DATA("Columns of the same quantity, such as rep1,rep2: the target is their mean, weighted by their agreement."),
     ] = None,
+    censored: Annotated[
+        bool, DATA("Targets may be limits, such as <0.5 or >1000: predictions beyond them are right.", "--censored")
+    ] = DataOptions.censored,
     na: Annotated[
         str | None,
         DATA("Target cells without value, texts between commas \\[empty, NA, NaN, None, null]; '' is empty alone."),
@@ -108,8 +111,8 @@ def train(
     data_options = DataOptions(
         sequence=sequence, target=target, split=split, mutant=mutant, wild_type=wild_type, offset=offset,
         separator=separator, decimal=decimal, alphabet=alphabet, task=task, positive=positive,
-        weight=weight, error=error, replicates=replicates, na=na, on_missing=on_missing, unlabelled=unlabelled,
-        on_invalid=on_invalid, val_fraction=val_fraction, test_fraction=test_fraction,
+        weight=weight, error=error, replicates=replicates, censored=censored, na=na, on_missing=on_missing,
+        unlabelled=unlabelled, on_invalid=on_invalid, val_fraction=val_fraction, test_fraction=test_fraction,
         seed=seed, deduplicate=deduplicate,
     )  # fmt: skip
     recipe = Recipe(

@@ -41,24 +41,27 @@ class Batch:
         lengths: (B,) int64, or None when every sequence has length L.
         targets: (B,) float32 (standardised) or int64, or (B, L) int64 padded with IGNORED; None without targets.
         weights: (B,) float32, how much each row counts in the loss; None where all count alike.
+        censored: (B,) int8, as in `LabelledData`; None where no target is a limit.
     """
 
     tokens: Tensor
     lengths: Tensor | None
     targets: Tensor | None = None
     weights: Tensor | None = None
+    censored: Tensor | None = None
 
     def to(self, device: torch.device) -> Batch:
         return self.map(lambda part: to_device(part, device))
 
     def map(self, change: Callable[[Tensor], Tensor]) -> Batch:
         """The batch with each of its tensors changed."""
-        parts = (self.tokens, self.lengths, self.targets, self.weights)
+        parts = (self.tokens, self.lengths, self.targets, self.weights, self.censored)
         return Batch(*(None if part is None else change(part) for part in parts))  # type: ignore[arg-type]
 
     def tensors(self) -> list[Tensor]:
         """Those that are there, in the order of the attributes."""
-        return [part for part in (self.tokens, self.lengths, self.targets, self.weights) if part is not None]
+        parts = (self.tokens, self.lengths, self.targets, self.weights, self.censored)
+        return [part for part in parts if part is not None]
 
     def in_bucket(self) -> Batch:
         """Padded to the width of its bucket, unless all sequences have one length: few widths make few CUDA graphs."""
@@ -93,6 +96,7 @@ class SequenceDataset(Dataset[Batch]):
         rows: Sequence[int] | np.ndarray,
         values: list[np.ndarray] | None = None,
         weights: np.ndarray | None = None,
+        censored: np.ndarray | None = None,
     ) -> None:
         """Selects sequences.
 
@@ -100,13 +104,14 @@ class SequenceDataset(Dataset[Batch]):
             tokens, offsets: as `Alphabet.encode_many` gives them.
             rows: which of those sequences.
             values: one target array per sequence.
-            weights: (sequences,) how much each counts in the loss; None where all count alike.
+            weights, censored: (sequences,) as in `LabelledData`.
         """
         self.tokens = tokens
         self.starts = offsets[:-1][rows]
         self.lengths = np.diff(offsets)[rows]
         self.values = None if values is None else [values[i] for i in rows]
         self.weights = None if weights is None else np.asarray(weights, dtype=np.float32)[rows]
+        self.censored = None if censored is None else censored[rows]
 
     def __len__(self) -> int:
         return len(self.starts)
@@ -116,8 +121,10 @@ class SequenceDataset(Dataset[Batch]):
         lengths = self.lengths[rows]
         tokens = torch.from_numpy(pad(self.tokens, self.starts[rows], lengths, 0))
         same = len(lengths) == 0 or int(lengths.min()) == tokens.shape[1]
-        weights = None if self.weights is None else torch.from_numpy(self.weights[rows])
-        return Batch(tokens, None if same else torch.from_numpy(lengths), self.targets(rows), weights)
+        weights, censored = (
+            None if part is None else torch.from_numpy(part[rows]) for part in (self.weights, self.censored)
+        )
+        return Batch(tokens, None if same else torch.from_numpy(lengths), self.targets(rows), weights, censored)
 
     def targets(self, rows: Sequence[int]) -> Tensor | None:
         if self.values is None:

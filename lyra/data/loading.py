@@ -17,9 +17,9 @@ from ..errors import InputError, argument, shorten
 from ..settings.data import DataOptions, parse_separator
 from . import guesses, targets
 from .batches import IGNORED
-from .coverage import Coverage
 from .formats import format_of
 from .guesses import Target, require_column
+from .labelled import LabelledData, note_limits, weigh_rows
 from .replicates import Replicates
 from .rows import RowCount
 from .sequences import (
@@ -39,57 +39,8 @@ from .sources import Source
 from .splits import find_parts, settle_duplicates
 from .tables import TableFile, listed, whole_table
 from .targets import Targets
-from .weights import ERROR, WEIGHT, present, read_column, weigh
+from .weights import ERROR, WEIGHT, present
 from .wild_types import read_wild_type
-
-
-@dataclass
-class LabelledData:
-    """A labelled table, encoded.
-
-    Attributes:
-        table: the rows kept, as text cells, indexed by line number.
-        sequences: their sequences.
-        tokens, offsets: all tokens end to end and where each sequence begins.
-        values: one target array per row.
-        parts: "train", "val" or "test" of each row.
-        source: where sequences, targets and parts came from.
-        rows_read: how many rows were used, and how many not; guesses: what was found that nobody said, with reasons.
-        weights: (N,) float64, how much each row counts in the loss, 1 on average over the training part; None where
-            all count alike. errors: (N,) standard errors of the targets, where they are known. notes: what was made of
-            these columns, a line each.
-    """
-
-    path: str
-    table: pd.DataFrame
-    sequences: list[str]
-    tokens: np.ndarray
-    offsets: np.ndarray
-    values: list[np.ndarray]
-    parts: np.ndarray
-    alphabet: Alphabet
-    targets: Targets
-    source: TableSource
-    rows_read: RowCount = field(default_factory=RowCount)
-    guesses: list[str] = field(default_factory=list)
-    weights: np.ndarray | None = None
-    errors: np.ndarray | None = None
-    notes: list[str] = field(default_factory=list)
-
-    def rows(self, part: str) -> np.ndarray:
-        """Positions of a part's rows."""
-        return np.flatnonzero(self.parts == part)
-
-    def labels(self, part: str) -> np.ndarray:
-        """The targets of a part end to end, residues without a label left out."""
-        values = [np.atleast_1d(self.values[i]) for i in self.rows(part)]
-        flat = np.concatenate(values) if values else np.zeros(0)
-        return flat[flat != IGNORED] if self.targets.task == "token" else flat
-
-    def coverage(self) -> Coverage:
-        """What the model will have seen."""
-        tokens, offsets = select(self.tokens, self.offsets, self.parts == "train")
-        return Coverage.of(tokens, np.diff(offsets), self.alphabet)
 
 
 @dataclass
@@ -156,13 +107,15 @@ def load_with_wild_type(
     guessed = [text for text in (source.remark, file.remark) if text]
     guessed += column_guesses(origin, target, used, options)
     guessed += [f"{alphabet.name} ({letters})"] if options.alphabet is None else []
-    guessed += [f"{found.task} ({task})"] if options.task is None and replicates is None else [task] if task else []
+    guessed += [f"{found.task} ({task})"] if options.task is None and not options.numeric else [task] if task else []
     data = LabelledData(
         path=str(source), table=rows.table, sequences=rows.sequences, tokens=rows.tokens, offsets=rows.offsets,
         values=rows.values, parts=parts[kept], alphabet=alphabet, targets=found,
         source=TableSource(**asdict(origin), target=target, split=used["split"], val_column=used["val_column"]),
         rows_read=rows.count, guesses=guessed,
     )  # fmt: skip
+    if options.censored:
+        note_limits(data)
     check_parts(data)
     weigh_rows(data, replicates, options)
     classes = Counter(data.labels("train").tolist()) if found.classes else Counter()
@@ -261,12 +214,14 @@ def read_targets(rows: Rows, column: str, options: DataOptions, where: object) -
     cells, notes = rows.table[column].tolist(), []
     lengths = np.diff(rows.offsets).tolist()
     target = Target(cells, rows.table.index.tolist(), lengths, f"{where}, row {{row}}, column {column}")
+    if options.censored:
+        target.cells, _ = targets.limits(cells)
     if options.decimal == "comma":
         target.cells = targets.points(target)
     else:
-        target.cells, note = targets.same_numbers(cells)
+        target.cells, note = targets.same_numbers(target.cells)
         notes = [note] if note else []
-    task = options.task if options.replicates is None else "regression"
+    task = "regression" if options.numeric else options.task
     found, why = targets.detect(target, task, unlabelled=options.unlabelled, na=options.na)
     rows.values = found.values(target)
     if found.task == "token":
@@ -285,27 +240,8 @@ def check_parts(data: LabelledData) -> None:
                 f"{argument('val_fraction')}"
             )
     if len(np.unique(data.labels("train"))) < 2:
-        what = "class" if data.targets.classes else "value"
+        what = "class" if data.targets.classes else "value" + " that is no limit" * (data.censored is not None)
         raise InputError(
             f"{data.path}, column {data.source.target}: the training part has one {what} only; there "
             "must be at least two"
         )
-
-
-def weigh_rows(data: LabelledData, replicates: Replicates | None, options: DataOptions) -> None:
-    """Sets the errors and the weights of the rows, as far as there are columns for them.
-
-    Raises:
-        InputError: a column cannot be used.
-    """
-    rows, steady = data.table.index, None
-    if replicates is not None:
-        data.errors, steady = replicates.errors(rows)
-        data.notes.append(replicates.note(rows))
-    elif options.error is not None:
-        data.errors = steady = read_column(data.table, options.error, ERROR, options, data.path)
-    values = np.array(data.values) if data.targets.task == "regression" else None
-    data.weights, note = weigh(
-        data.table, values, steady, data.parts, data.tokens, data.offsets, len(data.alphabet), options, data.path
-    )
-    data.notes += [note] if note else []

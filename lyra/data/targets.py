@@ -13,13 +13,16 @@ import numpy as np
 from ..errors import InputError, argument, shorten
 from .batches import IGNORED
 from .guesses import (
+    ABOUT,
     LABEL_SEPARATORS,
+    LIMIT,
     Target,
     count_labels,
     guess_task,
     is_number,
     label_counts,
     other_notation,
+    remedy_for,
     split_labels,
 )
 
@@ -98,6 +101,14 @@ def is_missing(na: str | None) -> Callable[[str], bool]:
     texts = {text.strip() for text in na.split(",")} | {""}
     numbers = {float(text) for text in texts if is_number(text)}
     return lambda cell: cell.strip() in texts or (bool(numbers) and is_number(cell) and float(cell) in numbers)
+
+
+def limits(cells: Sequence[str]) -> tuple[list[str], np.ndarray]:
+    """Cells such as <0.5 without their signs, and (N,) int8: -1 where the value lies below, 1 above, 0 for no sign."""
+    found = [LIMIT.fullmatch(cell) for cell in cells]
+    signs = [0 if match is None else -1 if match[1] in "<\u2264" else 1 for match in found]
+    bare = [cell if match is None else match[2] for cell, match in zip(cells, found, strict=True)]
+    return bare, np.array(signs, dtype=np.int8)
 
 
 def points(target: Target) -> list[str]:
@@ -217,6 +228,8 @@ def _number(cell: str, row: int, target: Target) -> float:
     if math.isnan(number):
         what = other_notation(cell)
         looks = f" (it has {what})" if what else ""
+        if what == ABOUT and LIMIT.fullmatch(cell):
+            raise target.refuse(row, f"value {shorten(cell)} is not a finite number{looks}; {remedy_for(cell, what)}")
         raise target.refuse(
             row,
             f"value {shorten(cell)} is not a finite number{looks}; correct it, remove the row ({argument('na')} "

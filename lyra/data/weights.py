@@ -120,10 +120,11 @@ def weights_of_errors(
     It is at least `LEAST_SHARE` of the training targets' variance.
 
     Args:
-        errors, values: (N,) standard errors and targets, in the units in which the loss is a mean square.
+        errors, values: (N,) standard errors and targets, in the units in which the loss is a mean square; NaN is a
+            target that is not known.
         parts: (N,); tokens, offsets, letters: the encoded sequences, and how many letters there are.
     """
-    train, val = parts == "train", parts == "val"
+    train, val = ((parts == part) & ~np.isnan(values) for part in ("train", "val"))
     lengths = np.diff(offsets)
     if lengths.min() == lengths.max() and 0 < lengths[0] * letters <= MAX_FEATURES:
         rows = tokens.reshape(len(lengths), lengths[0])
@@ -144,8 +145,8 @@ def weigh(
     """Each row's weight in the loss, (N,) with a mean of 1 over the training part, and what it is; None for none.
 
     Args:
-        values: (N,) targets, None where they are no numbers; errors: theirs, where they are known and no column of
-            `options` has weights; the others are as for `weights_of_errors`.
+        values: (N,) targets, NaN where not known; None where they are no numbers.
+        errors: (N,) theirs, where they are known; not looked at where `options` name a column of weights.
 
     Raises:
         InputError: the column cannot be used as weights, or errors belong to classes.
@@ -162,7 +163,7 @@ def weigh(
     else:
         return None, ""
     weights = scaled(weights, parts, where)
-    if values is not None and len(np.unique(values[(parts == "train") & (weights > 0)])) < 2:
+    if values is not None and len(np.unique(values[(parts == "train") & (weights > 0) & ~np.isnan(values)])) < 2:
         raise InputError(
             f"{where}: the training rows with a weight above 0 have one value only; there must be at least two"
         )

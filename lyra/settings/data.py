@@ -33,6 +33,7 @@ class DataOptions:
         weight: column of row weights in the loss; error: column of the targets' standard errors, by which rows are
             weighted.
         replicates: columns of the same quantity, names with commas between them; the target is their mean.
+        censored: whether targets may be limits, such as <0.5 or >1000.
         na: target cells that stand for no value, texts between commas; None takes NA, NaN, None, null and such.
         on_missing: rows without a target: "error" or "skip".
         unlabelled: of a class per residue, the label of residues without one; "" if all have one.
@@ -55,6 +56,7 @@ class DataOptions:
     weight: str | None = None
     error: str | None = None
     replicates: str | None = None
+    censored: bool = False
     na: str | None = None
     on_missing: str = "error"
     unlabelled: str = "-"
@@ -81,13 +83,23 @@ class DataOptions:
                     f"{argument('replicates')} {shorten(self.replicates)} {argument(name)} {shorten(value)}: "
                     f"replicates give the {name} by themselves; leave one out"
                 )
-        if self.replicates is not None and self.task not in (None, "regression"):
-            raise InputError(f"{argument('replicates')} {shorten(self.replicates)} {argument('task', self.task)}: the "
-                             "mean of replicates is a number; leave one out")  # fmt: skip
+        if self.replicates is not None and self.censored:
+            raise InputError(
+                f"{argument('replicates')} {shorten(self.replicates)} {argument('censored', True)}: a limit has no "
+                "mean with measurements; give one column with limits as the target"
+            )
+        if self.numeric and self.task not in (None, "regression"):
+            name = argument("censored", True) if self.censored else argument("replicates", self.replicates)
+            raise InputError(f"{name} {argument('task', self.task)}: the target is a number; leave one out")
         check_one_origin(self.sequence, "mutant" if self.mutant else "wild_type", self.mutant or self.wild_type)
         if self.alphabet is not None and self.alphabet.lower() not in ALPHABETS:
             check_choice("alphabet", self.alphabet, ALPHABETS)
         parse_separator(self.separator)
+
+    @property
+    def numeric(self) -> bool:
+        """Whether another option says that the target is a number."""
+        return self.censored or self.replicates is not None
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)

@@ -28,6 +28,8 @@ def check_with_data(given: Collection[str], data: LabelledData, unlabelled: str)
     task, source = data.targets.task, data.source
     if task == "regression":
         refuse_without_effect(given, ("class_weights", "positive"), "the target is a number")
+        if data.censored is None:
+            refuse_without_effect(given, ("censored",), f"no cell of column {source.target} is a limit such as <0.5")
     else:
         refuse_without_effect(given, ("output", "decimal"), f"the task is {task}, whose target is no number")
     if task != "token":

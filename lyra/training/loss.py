@@ -29,7 +29,10 @@ class Loss:
         assert batch.targets is not None, "training and validation batches have targets"
         raw, targets = raw.float(), batch.targets
         if self.output is not None:
-            losses = (self.output(raw[..., 0]) - targets.float()).square()
+            errors = self.output(raw[..., 0]) - targets.float()
+            if batch.censored is not None:  # beyond its limit, any prediction may be right
+                errors = torch.where(batch.censored == 0, errors, torch.relu(-batch.censored * errors))
+            losses = errors.square()
             classes = torch.ones_like(losses)
         else:
             losses = F.cross_entropy(raw.flatten(0, -2), targets.flatten(), reduction="none", ignore_index=IGNORED)

@@ -80,7 +80,8 @@ class LyraModule(lightning.LightningModule):
         loss = self.loss.sums(raw, batch)
         assert batch.targets is not None
         if self.output is not None:  # scored as standardised, which changes the RMSE alone
-            predictions, true = self.output(raw[..., 0].float()).double(), batch.targets.double()
+            real = slice(None) if batch.censored is None else batch.censored == 0
+            predictions, true = self.output(raw[real, 0].float()).double(), batch.targets[real].double()
         else:
             real = batch.targets != IGNORED if self.targets.task == "token" else slice(None)
             predictions, true = converter(self.targets, None)(raw)[real], batch.targets[real]

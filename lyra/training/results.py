@@ -55,7 +55,7 @@ def write_results(
             results.one_class[name] = data.targets.classes[only[0]]
     shown = "test" if "test" in predictions else "val"
     if data.errors is not None:
-        rows = data.rows(shown)
+        rows = data.scored(shown)
         results.noise_ceiling = noise_ceiling(np.array(data.values)[rows], data.errors[rows])
     additive = compare_with_baselines(results, data, predictions)
     write_json(out / "metrics.json", results.to_json())
@@ -73,10 +73,13 @@ def flat(values: Any) -> np.ndarray:
 
 
 def scored(data: LabelledData, predictions: Any, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Predictions and targets of a part as they are scored: residues end to end, those without a label left out."""
+    """Predictions and targets of a part as they are scored: without limits; residues end to end, labelled ones."""
     predicted, true = flat(predictions), flat([data.values[i] for i in rows])
     if data.targets.task == "token":
         real = true != IGNORED
+        return predicted[real], true[real]
+    if data.censored is not None:
+        real = data.censored[rows] == 0
         return predicted[real], true[real]
     return predicted, true
 
@@ -88,11 +91,11 @@ def compare_with_baselines(results: Results, data: LabelledData, predictions: di
     """
     lengths, letters = np.diff(data.offsets), len(data.alphabet)
     same = lengths.min() == lengths.max() and 0 < lengths[0] * letters <= baselines.MAX_FEATURES
-    if data.targets.task != "regression" or not same:
+    if data.targets.task != "regression" or not same or not len(data.scored("val")):
         return None
     tokens = data.tokens.reshape(len(lengths), lengths[0])
     values = np.array(data.values, dtype=np.float64)
-    train, val = data.rows("train"), data.rows("val")
+    train, val = data.scored("train"), data.scored("val")
     fitted = (tokens[train], values[train], tokens[val], values[val], letters)
     models: dict[str, baselines.Ridge | baselines.SigmoidAdditive] = {
         "one-hot ridge": baselines.fit_ridge(*fitted),
@@ -103,12 +106,12 @@ def compare_with_baselines(results: Results, data: LabelledData, predictions: di
     for part, name in PARTS.items():
         if part not in predictions:
             continue
-        rows = data.rows(part)
+        rows, (own, _) = data.scored(part), scored(data, predictions[part], data.rows(part))
         found = {model: fit.predict(tokens[rows]) for model, fit in models.items()}
         additive = found["one-hot ridge"]
         for model, predicted in found.items():
             results.baselines[model][name] = evaluate("regression", predicted, values[rows])
-        rivals = [(results.scores[name], predictions[part])]
+        rivals = [(results.scores[name], own)]
         rivals += [(results.baselines[model][name], found[model]) for model in found if model != "one-hot ridge"]
         for scores, predicted in rivals:
             new = baselines.epistasis_scores(values[rows], additive, predicted)
@@ -142,15 +145,17 @@ def draw(
     predicted, values = scored(data, predictions, data.rows(part))
     scores = results.scores[name]
     pictures = {}
-    if data.targets.task == "regression":
-        comparison = plots.Comparison(predictions, values, scores, data.source.target, name)
+    if data.targets.task == "regression" and len(values) == 0:
+        pass  # limits alone
+    elif data.targets.task == "regression":
+        comparison = plots.Comparison(predicted, values, scores, data.source.target, name)
         path = out / "predicted_vs_measured.png"
         plots.predicted_vs_measured(path, comparison)
         pictures[f"Predicted against measured, {len(values):,} {name} sequences"] = path
         plots.summary(out / "summary.png", comparison, history.rows, results.best_epoch)
         if additive is not None and scores.get("epistasis_r2") is not None:
             path = out / "epistasis.png"
-            plots.epistasis(path, predictions - additive, values - additive, scores, name)
+            plots.epistasis(path, predicted - additive, values - additive, scores, name)
             pictures["What an additive model leaves over, and what this model makes of it"] = path
     else:
         path = out / "confusion.png"

@@ -213,13 +213,13 @@ def build_module(data: LabelledData, recipe: Recipe) -> tuple[LyraModule, LyraDa
     training, values = data.labels("train"), data.values
     output = weights = None
     if data.targets.task == "regression":
-        used = None if data.weights is None else data.weights[data.rows("train")]
+        used = None if data.weights is None else data.weights[data.scored("train")]
         output = RegressionOutput.fit(recipe.output, training, used)
         values = list(output.standardise(torch.from_numpy(np.array(values))).numpy())
     elif recipe.class_weights == "balanced":
         counts = np.bincount(training, minlength=len(data.targets.classes))
         weights = torch.tensor(len(training) / (len(counts) * np.maximum(counts, 1)), dtype=torch.float32)
-    parts = {name: SequenceDataset(data.tokens, data.offsets, data.rows(name), values, data.weights)
+    parts = {name: SequenceDataset(data.tokens, data.offsets, data.rows(name), values, data.weights, data.censored)
              for name in ("train", "val")}  # fmt: skip
     model = build_model(recipe, len(data.alphabet), data.targets)
     batch_size = recipe.resolved_batch_size(len(parts["train"]))

@@ -1,0 +1,111 @@
+"""A labelled table, encoded, and what other columns and signs say of its targets."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+import pandas as pd
+
+from ..alphabets import Alphabet
+from ..settings.data import DataOptions
+from . import targets
+from .batches import IGNORED
+from .coverage import Coverage
+from .replicates import Replicates
+from .rows import RowCount
+from .sequences import TableSource, select
+from .targets import Targets
+from .weights import ERROR, read_column, weigh
+
+
+@dataclass
+class LabelledData:
+    """A labelled table, encoded.
+
+    Attributes:
+        table: the rows kept, as text cells, indexed by line number.
+        sequences: their sequences.
+        tokens, offsets: all tokens end to end and where each sequence begins.
+        values: one target array per row.
+        parts: "train", "val" or "test" of each row.
+        source: where sequences, targets and parts came from.
+        rows_read: how many rows were used, and how many not; guesses: what was found that nobody said, with reasons.
+        weights: (N,) float64, how much each row counts in the loss, 1 on average over the training part; None where
+            all count alike.
+        censored: (N,) int8, -1 where a target is an upper limit, below which the value lies, 1 where it is a lower one,
+            0 where it is the value; None where all are values.
+        errors: (N,) standard errors of the targets; None where they are not known.
+        notes: what was made of the columns of weights, errors, replicates and limits, a line each.
+    """
+
+    path: str
+    table: pd.DataFrame
+    sequences: list[str]
+    tokens: np.ndarray
+    offsets: np.ndarray
+    values: list[np.ndarray]
+    parts: np.ndarray
+    alphabet: Alphabet
+    targets: Targets
+    source: TableSource
+    rows_read: RowCount = field(default_factory=RowCount)
+    guesses: list[str] = field(default_factory=list)
+    weights: np.ndarray | None = None
+    censored: np.ndarray | None = None
+    errors: np.ndarray | None = None
+    notes: list[str] = field(default_factory=list)
+
+    def rows(self, part: str) -> np.ndarray:
+        """Positions of a part's rows."""
+        return np.flatnonzero(self.parts == part)
+
+    def labels(self, part: str) -> np.ndarray:
+        """The targets of a part end to end, limits and residues without a label left out."""
+        values = [np.atleast_1d(self.values[i]) for i in self.scored(part)]
+        flat = np.concatenate(values) if values else np.zeros(0)
+        return flat[flat != IGNORED] if self.targets.task == "token" else flat
+
+    def scored(self, part: str) -> np.ndarray:
+        """Positions of a part's rows that take part in scores: those whose targets are no limits."""
+        rows = self.rows(part)
+        return rows if self.censored is None else rows[self.censored[rows] == 0]
+
+    def coverage(self) -> Coverage:
+        """What the model will have seen."""
+        tokens, offsets = select(self.tokens, self.offsets, self.parts == "train")
+        return Coverage.of(tokens, np.diff(offsets), self.alphabet)
+
+
+def weigh_rows(data: LabelledData, replicates: Replicates | None, options: DataOptions) -> None:
+    """Sets the errors and the weights of the rows, as far as there are columns for them.
+
+    Raises:
+        InputError: a column cannot be used.
+    """
+    rows, steady = data.table.index, None
+    if replicates is not None:
+        data.errors, steady = replicates.errors(rows)
+        data.notes.append(replicates.note(rows))
+    elif options.error is not None:
+        data.errors = steady = read_column(data.table, options.error, ERROR, options, data.path)
+    values = np.array(data.values) if data.targets.task == "regression" else None
+    if values is not None and data.censored is not None:
+        values[data.censored != 0] = np.nan
+    data.weights, note = weigh(
+        data.table, values, steady, data.parts, data.tokens, data.offsets, len(data.alphabet), options, data.path
+    )
+    data.notes += [note] if note else []
+
+
+def note_limits(data: LabelledData) -> None:
+    """Sets which targets are limits, and says how many."""
+    _, signs = targets.limits(data.table[data.source.target].tolist())
+    if not signs.any():
+        return
+    data.censored = signs
+    parts = ", ".join(f"{int((signs[data.rows(part)] != 0).sum()):,} {part}" for part in ("train", "val", "test"))
+    data.notes.append(
+        f"censored targets: {int((signs < 0).sum()):,} lie below a limit, {int((signs > 0).sum()):,} above one "
+        f"({parts}); the loss counts a prediction on the wrong side of the limit only, scores leave these rows out"
+    )
