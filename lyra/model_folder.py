@@ -19,6 +19,7 @@ from .errors import InputError
 from .files import atomic_path
 from .models import Lyra
 from .outputs import RegressionOutput
+from .transforms import read_transform
 from .version import __version__
 
 CONFIG = "config.json"
@@ -63,7 +64,9 @@ class ModelDescription:
             return cls(
                 Alphabet(**metadata["alphabet"]),
                 Targets(**metadata["targets"]),
-                RegressionOutput(**output).eval() if output else None,
+                RegressionOutput(**{**output, "transform": read_transform(output.get("transform"))}).eval()
+                if output
+                else None,
                 TableSource(**source) if source else None,
                 Coverage(**coverage) if coverage else None,
             )
@@ -77,7 +80,8 @@ class ModelDescription:
 def _scaling(output: RegressionOutput) -> dict[str, Any]:
     """The arguments that make the same output again."""
     ends = {"low": output.low.item(), "high": output.high.item()} if output.kind == "sigmoid" else {}
-    return {"kind": output.kind, "mean": output.mean, "std": output.std, **ends}
+    scale = {} if output.transform is None else {"transform": output.transform.to_json()}
+    return {"kind": output.kind, "mean": output.mean, "std": output.std, **ends, **scale}
 
 
 def _columns(source: TableSource) -> dict[str, Any]:

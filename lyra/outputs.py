@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from lyra_kernels.layers.precision import keeping_float32
 
 from .settings.training import OUTPUTS
+from .transforms import Rank, Transform, fit_transform
 
 
 class RegressionOutput(nn.Module):
@@ -19,13 +20,18 @@ class RegressionOutput(nn.Module):
     "linear" is the identity. "sigmoid" is low + (high - low) * sigmoid(raw) with learned ends: measurements such
     as binding or splicing saturate, so that a latent quantity that adds up over residues shows through a
     sigmoid ("global epistasis", Otwinowski et al. 2018). The ends start at the target's 1st and 99th percentiles.
+
+    `transform` is the scale on which the target is standardised, None for its own.
     """
 
-    def __init__(self, kind: str, mean: float, std: float, low: float = -2.0, high: float = 2.0) -> None:
+    def __init__(
+        self, kind: str, mean: float, std: float, low: float = -2.0, high: float = 2.0,
+        transform: Transform | None = None,
+    ) -> None:  # fmt: skip
         super().__init__()
         if kind not in OUTPUTS:
             raise ValueError(f"kind is {kind!r}; it must be one of {', '.join(OUTPUTS)}")
-        self.kind = kind
+        self.kind, self.transform = kind, transform
         self.mean, self.std = float(mean), float(std)  # no buffers, which follow the model to half precision
         if kind == "sigmoid":
             self.low = nn.Parameter(torch.tensor(float(low), dtype=torch.float32))
@@ -35,8 +41,13 @@ class RegressionOutput(nn.Module):
         return super()._apply(keeping_float32(fn), recurse)  # in 16 bits no step of an optimizer moves the ends
 
     @classmethod
-    def fit(cls, kind: str, values: np.ndarray, weights: np.ndarray | None = None) -> RegressionOutput:
+    def fit(
+        cls, kind: str, values: np.ndarray, weights: np.ndarray | None = None, transform: str = "none"
+    ) -> RegressionOutput:
         """Takes the scaling from the training targets (N,), as they are weighted (N,); None for all alike.
+
+        Args:
+            transform: "none", "log" or "rank", which ranks the targets as if all weighed alike.
 
         Raises:
             ValueError: those with a weight above 0 are all equal.
@@ -44,6 +55,8 @@ class RegressionOutput(nn.Module):
         values = np.asarray(values, dtype=np.float64)
         if weights is not None:
             values, weights = values[weights > 0], weights[weights > 0]
+        scale = fit_transform(transform, values)
+        values = values if scale is None else scale(torch.from_numpy(values)).numpy()
         mean = float(np.average(values, weights=weights))
         spread = float(np.abs(values - mean).max())  # squares of what is divided by it neither vanish nor overflow
         if np.ptp(values) == 0:
@@ -52,7 +65,7 @@ class RegressionOutput(nn.Module):
         deviations -= np.average(deviations, weights=weights)  # the mean of values far from zero is rounded
         std = spread * float(np.sqrt(np.average(np.square(deviations), weights=weights)))
         low, high = (np.quantile(values, [0.01, 0.99]) - mean) / std
-        return cls(kind, mean, std, low, high)
+        return cls(kind, mean, std, low, high, scale)
 
     def forward(self, raw: Tensor) -> Tensor:
         """Standardised predictions."""
@@ -62,14 +75,26 @@ class RegressionOutput(nn.Module):
 
     def standardise(self, targets: Tensor) -> Tensor:
         """float64 targets centred and scaled, and only then rounded to float32."""
-        return ((targets.double() - self.mean) / self.std).float()
+        targets = targets.double()
+        targets = targets if self.transform is None else self.transform(targets)
+        return ((targets - self.mean) / self.std).float()
+
+    def in_units(self, standardised: Tensor) -> Tensor:
+        """From the standardised scale to the target's units, in float64."""
+        values = standardised.double() * self.std + self.mean
+        return values if self.transform is None else self.transform.invert(values)
 
     def predict(self, raw: Tensor) -> Tensor:
         """Predictions in the target's units, in float64."""
-        return self(raw).double() * self.std + self.mean
+        return self.in_units(self(raw))
 
     @property
     def digits(self) -> int:
         """Significant digits that show a prediction to a millionth of the targets' spread."""
-        offset = max(abs(self.mean) / self.std, 1.0)
+        mean, std = self.mean, self.std
+        if isinstance(self.transform, Rank):
+            mean, std = float(self.transform.values.mean()), float(self.transform.values.std(correction=0))
+        elif self.transform is not None:  # a share of the value itself
+            return 7
+        offset = max(abs(mean) / std, 1.0)
         return min(7 + math.floor(math.log10(offset)), 17)

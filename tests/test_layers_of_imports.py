@@ -28,7 +28,7 @@ LAYERS = {
     ),
     "lyra": (
         ("errors", "version", "alphabets", "metrics", "baselines"),
-        ("files", "settings", "scores", "datasets"),
+        ("files", "settings", "scores", "transforms", "datasets"),
         ("outputs", "html", "plots", "models"),
         ("data",),
         ("model_folder", "graphs"),

@@ -54,6 +54,10 @@ def train(
     censored: Annotated[
         bool, DATA("Targets may be limits, such as <0.5 or >1000: predictions beyond them are right.", "--censored")
     ] = DataOptions.censored,
+    transform: Annotated[
+        str,
+        DATA("Scale on which numbers are learned: none, log (log10) or rank (normal scores); scores are in own units."),
+    ] = DataOptions.transform,
     na: Annotated[
         str | None,
         DATA("Target cells without value, texts between commas \\[empty, NA, NaN, None, null]; '' is empty alone."),
@@ -111,9 +115,9 @@ def train(
     data_options = DataOptions(
         sequence=sequence, target=target, split=split, mutant=mutant, wild_type=wild_type, offset=offset,
         separator=separator, decimal=decimal, alphabet=alphabet, task=task, positive=positive,
-        weight=weight, error=error, replicates=replicates, censored=censored, na=na, on_missing=on_missing,
-        unlabelled=unlabelled, on_invalid=on_invalid, val_fraction=val_fraction, test_fraction=test_fraction,
-        seed=seed, deduplicate=deduplicate,
+        weight=weight, error=error, replicates=replicates, censored=censored, transform=transform, na=na,
+        on_missing=on_missing, unlabelled=unlabelled, on_invalid=on_invalid, val_fraction=val_fraction,
+        test_fraction=test_fraction, seed=seed, deduplicate=deduplicate,
     )  # fmt: skip
     recipe = Recipe(
         model=model, d_model=d_model, d_state=d_state, dropout=dropout, pgc_layers=pgc_layers, s4_layers=s4_layers,

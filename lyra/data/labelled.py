@@ -6,9 +6,12 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import pandas as pd
+import torch
 
 from ..alphabets import Alphabet
+from ..errors import InputError, argument
 from ..settings.data import DataOptions
+from ..transforms import Log
 from . import targets
 from .batches import IGNORED
 from .coverage import Coverage
@@ -36,6 +39,7 @@ class LabelledData:
         censored: (N,) int8, -1 where a target is an upper limit, below which the value lies, 1 where it is a lower one,
             0 where it is the value; None where all are values.
         errors: (N,) standard errors of the targets; None where they are not known.
+        transform: the scale on which numbers are learned, "none" for their own, in which `values` are.
         notes: what was made of the columns of weights, errors, replicates and limits, a line each.
     """
 
@@ -54,6 +58,7 @@ class LabelledData:
     weights: np.ndarray | None = None
     censored: np.ndarray | None = None
     errors: np.ndarray | None = None
+    transform: str = "none"
     notes: list[str] = field(default_factory=list)
 
     def rows(self, part: str) -> np.ndarray:
@@ -77,6 +82,27 @@ class LabelledData:
         return Coverage.of(tokens, np.diff(offsets), self.alphabet)
 
 
+def change_scale(data: LabelledData, transform: str) -> None:
+    """Sets the scale on which numbers are learned.
+
+    Raises:
+        InputError: the target is no number, or one is not above 0 where its logarithm is wanted.
+    """
+    if data.targets.task != "regression":
+        raise InputError(f"{argument('transform', transform)}: has no effect, the task is {data.targets.task}, whose "
+                         "target is no number; leave it out")  # fmt: skip
+    values = np.array(data.values)
+    if transform == "log" and (values <= 0).any():
+        at = int((values <= 0).argmax())
+        raise InputError(
+            f"{data.path}, row {data.table.index[at]}, column {data.source.target}: value {values[at]:g} has no "
+            f"logarithm, it is not above 0; remove the row, or leave {argument('transform', 'log')} out"
+        )
+    data.transform = transform
+    scale = {"log": "log10 of the target", "rank": "normal scores of the target's training ranks"}[transform]
+    data.notes.append(f"scale: the loss is that of {scale}; predictions and scores are in the target's own units")
+
+
 def weigh_rows(data: LabelledData, replicates: Replicates | None, options: DataOptions) -> None:
     """Sets the errors and the weights of the rows, as far as there are columns for them.
 
@@ -90,6 +116,14 @@ def weigh_rows(data: LabelledData, replicates: Replicates | None, options: DataO
     elif options.error is not None:
         data.errors = steady = read_column(data.table, options.error, ERROR, options, data.path)
     values = np.array(data.values) if data.targets.task == "regression" else None
+    if data.transform == "rank":
+        if steady is not None and options.weight is None:
+            data.notes[-1] += "; ranks are not weighted by it"
+        steady = None  # an error of measurement is none of a rank
+    elif values is not None and steady is not None and data.transform == "log":
+        scale = Log()
+        steady = steady * scale.slope(values)
+        values = scale(torch.from_numpy(values)).numpy()
     if values is not None and data.censored is not None:
         values[data.censored != 0] = np.nan
     data.weights, note = weigh(

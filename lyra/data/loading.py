@@ -19,7 +19,7 @@ from . import guesses, targets
 from .batches import IGNORED
 from .formats import format_of
 from .guesses import Target, require_column
-from .labelled import LabelledData, note_limits, weigh_rows
+from .labelled import LabelledData, change_scale, note_limits, weigh_rows
 from .replicates import Replicates
 from .rows import RowCount
 from .sequences import (
@@ -117,6 +117,8 @@ def load_with_wild_type(
     if options.censored:
         note_limits(data)
     check_parts(data)
+    if options.transform != "none":
+        change_scale(data, options.transform)
     weigh_rows(data, replicates, options)
     classes = Counter(data.labels("train").tolist()) if found.classes else Counter()
     found.positive = targets.choose_positive(found, options.positive, classes)

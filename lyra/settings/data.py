@@ -11,6 +11,7 @@ from ..errors import InputError, argument, check_choice, shorten
 TASKS = ("regression", "classification", "token")
 SEPARATORS = {"tab": "\t", "comma": ",", "semicolon": ";", "space": " ", "pipe": "|"}
 ON_INVALID = ("error", "skip", "unknown")
+TRANSFORMS = ("none", "log", "rank")
 ON_MISSING = ("error", "skip")
 DECIMALS = ("point", "comma")
 BATCH_SIZE = 256  # sequences that a model predicts for at once
@@ -34,6 +35,8 @@ class DataOptions:
             weighted.
         replicates: columns of the same quantity, names with commas between them; the target is their mean.
         censored: whether targets may be limits, such as <0.5 or >1000.
+        transform: the scale on which numbers are learned: "log", log10, or "rank", normal scores of the training ranks;
+            predictions and scores are in the target's own units.
         na: target cells that stand for no value, texts between commas; None takes NA, NaN, None, null and such.
         on_missing: rows without a target: "error" or "skip".
         unlabelled: of a class per residue, the label of residues without one; "" if all have one.
@@ -57,6 +60,7 @@ class DataOptions:
     error: str | None = None
     replicates: str | None = None
     censored: bool = False
+    transform: str = "none"
     na: str | None = None
     on_missing: str = "error"
     unlabelled: str = "-"
@@ -68,8 +72,18 @@ class DataOptions:
 
     def check(self) -> None:
         """Raises InputError for an option that no table could follow."""
-        for name, allowed in (("on_invalid", ON_INVALID), ("on_missing", ON_MISSING), ("decimal", DECIMALS)):
+        for name, allowed in (
+            ("on_invalid", ON_INVALID),
+            ("on_missing", ON_MISSING),
+            ("decimal", DECIMALS),
+            ("transform", TRANSFORMS),
+        ):
             check_choice(name, getattr(self, name), allowed)
+        if self.transform == "rank" and self.error is not None:
+            raise InputError(
+                f"{argument('transform', 'rank')} {argument('error', self.error)}: an error of measurement is none of "
+                f"a rank; give {argument('weight')}, or leave one out"
+            )
         if self.task is not None:
             check_choice("task", self.task, TASKS)
         if self.weight is not None and self.error is not None:

@@ -31,7 +31,9 @@ def check_with_data(given: Collection[str], data: LabelledData, unlabelled: str)
         if data.censored is None:
             refuse_without_effect(given, ("censored",), f"no cell of column {source.target} is a limit such as <0.5")
     else:
-        refuse_without_effect(given, ("output", "decimal"), f"the task is {task}, whose target is no number")
+        refuse_without_effect(
+            given, ("output", "decimal", "transform"), f"the task is {task}, whose target is no number"
+        )
     if task != "token":
         refuse_without_effect(given, ("unlabelled",), f"the task is {task}, without labels of residues")
     else:

@@ -79,9 +79,11 @@ class LyraModule(lightning.LightningModule):
         raw = self.outputs(batch)
         loss = self.loss.sums(raw, batch)
         assert batch.targets is not None
-        if self.output is not None:  # scored as standardised, which changes the RMSE alone
+        if self.output is not None:  # scored as standardised, which changes the RMSE alone, unless the scale is another
             real = slice(None) if batch.censored is None else batch.censored == 0
             predictions, true = self.output(raw[real, 0].float()).double(), batch.targets[real].double()
+            if self.output.transform is not None:
+                predictions, true = self.output.in_units(predictions), self.output.in_units(true)
         else:
             real = batch.targets != IGNORED if self.targets.task == "token" else slice(None)
             predictions, true = converter(self.targets, None)(raw)[real], batch.targets[real]
@@ -95,7 +97,7 @@ class LyraModule(lightning.LightningModule):
         self._validation = []
         task, positive = self.targets.task, self.targets.positive_index
         self.scores = evaluate(task, np.concatenate(predictions), np.concatenate(targets), positive)
-        if self.output is not None and self.scores["rmse"] is not None:
+        if self.output is not None and self.output.transform is None and self.scores["rmse"] is not None:
             self.scores["rmse"] *= self.output.std
         loss = float((total / weight).float())  # as Lightning hands it to the history
         self.log("val_loss", loss)

@@ -214,7 +214,7 @@ def build_module(data: LabelledData, recipe: Recipe) -> tuple[LyraModule, LyraDa
     output = weights = None
     if data.targets.task == "regression":
         used = None if data.weights is None else data.weights[data.scored("train")]
-        output = RegressionOutput.fit(recipe.output, training, used)
+        output = RegressionOutput.fit(recipe.output, training, used, data.transform)
         values = list(output.standardise(torch.from_numpy(np.array(values))).numpy())
     elif recipe.class_weights == "balanced":
         counts = np.bincount(training, minlength=len(data.targets.classes))
