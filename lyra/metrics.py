@@ -12,11 +12,13 @@ METRICS = {
     "regression": ("r2", "spearman", "pearson", "rmse"),
     "classification": ("accuracy", "mcc", "auroc", "auprc", "f1"),
     "token": ("accuracy", "mcc", "auroc", "auprc", "f1"),
+    "multilabel": ("accuracy", "mcc", "auroc", "auprc", "f1"),
 }
 MONITORED = {
     "regression": "r2",
     "classification": "mcc",
     "token": "mcc",
+    "multilabel": "auroc",
 }  # what early stopping watches; more is better
 
 

@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from safetensors import SafetensorError
 from torch import nn
@@ -18,7 +18,7 @@ from .data.targets import Targets
 from .errors import InputError
 from .files import atomic_path
 from .models import Lyra
-from .outputs import RegressionOutput
+from .outputs import Output, RegressionOutput, SeveralOutputs
 from .transforms import read_transform
 from .version import __version__
 
@@ -38,7 +38,7 @@ class ModelDescription:
 
     alphabet: Alphabet
     targets: Targets
-    output: RegressionOutput | None = None
+    output: Output | None = None
     source: TableSource | None = None
     coverage: Coverage | None = None
 
@@ -64,9 +64,7 @@ class ModelDescription:
             return cls(
                 Alphabet(**metadata["alphabet"]),
                 Targets(**metadata["targets"]),
-                RegressionOutput(**{**output, "transform": read_transform(output.get("transform"))}).eval()
-                if output
-                else None,
+                _read_output(output) if output else None,
                 TableSource(**source) if source else None,
                 Coverage(**coverage) if coverage else None,
             )
@@ -77,11 +75,20 @@ class ModelDescription:
             ) from None
 
 
-def _scaling(output: RegressionOutput) -> dict[str, Any]:
+def _scaling(output: Output) -> dict[str, Any]:
     """The arguments that make the same output again."""
+    if isinstance(output, SeveralOutputs):
+        return {"several": [_scaling(one) for one in output.each()]}
     ends = {"low": output.low.item(), "high": output.high.item()} if output.kind == "sigmoid" else {}
     scale = {} if output.transform is None else {"transform": output.transform.to_json()}
     return {"kind": output.kind, "mean": output.mean, "std": output.std, **ends, **scale}
+
+
+def _read_output(saved: Mapping[str, Any]) -> Output:
+    """What `_scaling` gave; a KeyError, TypeError or ValueError if it is something else."""
+    if "several" in saved:
+        return SeveralOutputs([cast(RegressionOutput, _read_output(one)) for one in saved["several"]]).eval()
+    return RegressionOutput(**{**saved, "transform": read_transform(saved.get("transform"))}).eval()
 
 
 def _columns(source: TableSource) -> dict[str, Any]:

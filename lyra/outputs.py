@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -67,6 +68,10 @@ class RegressionOutput(nn.Module):
         low, high = (np.quantile(values, [0.01, 0.99]) - mean) / std
         return cls(kind, mean, std, low, high, scale)
 
+    def select(self, raw: Tensor) -> Tensor:
+        """Of a model's raw outputs (..., 1) those that this reads."""
+        return raw[..., 0]
+
     def forward(self, raw: Tensor) -> Tensor:
         """Standardised predictions."""
         if self.kind == "linear":
@@ -98,3 +103,56 @@ class RegressionOutput(nn.Module):
             return 7
         offset = max(abs(mean) / std, 1.0)
         return min(7 + math.floor(math.log10(offset)), 17)
+
+
+class SeveralOutputs(nn.Module):
+    """An output for each of several targets, all of it along the last axis of what `RegressionOutput` takes."""
+
+    def __init__(self, outputs: Sequence[RegressionOutput]) -> None:
+        super().__init__()
+        self.outputs = nn.ModuleList(outputs)
+
+    @classmethod
+    def fit(
+        cls, kind: str, values: np.ndarray, weights: np.ndarray | None = None, transform: str = "none"
+    ) -> SeveralOutputs:
+        """Takes the scaling of each target from the training rows (N, T) that have it, NaN where one has not."""
+        known = ~np.isnan(values)
+        return cls(
+            [
+                RegressionOutput.fit(kind, column[here], None if weights is None else weights[here], transform)
+                for column, here in zip(values.T, known.T, strict=True)
+            ]
+        )
+
+    def each(self) -> list[RegressionOutput]:
+        return list(self.outputs)  # type: ignore[arg-type]
+
+    @property
+    def kind(self) -> str:
+        return self.each()[0].kind
+
+    def select(self, raw: Tensor) -> Tensor:
+        return raw
+
+    def _along(self, method: str, x: Tensor) -> Tensor:
+        return torch.stack([getattr(one, method)(x[..., i]) for i, one in enumerate(self.each())], dim=-1)
+
+    def forward(self, raw: Tensor) -> Tensor:
+        return self._along("forward", raw)
+
+    def standardise(self, targets: Tensor) -> Tensor:
+        return self._along("standardise", targets)
+
+    def in_units(self, standardised: Tensor) -> Tensor:
+        return self._along("in_units", standardised)
+
+    def predict(self, raw: Tensor) -> Tensor:
+        return self.in_units(self(raw))
+
+    @property
+    def digits(self) -> int:
+        return max(one.digits for one in self.each())
+
+
+Output = RegressionOutput | SeveralOutputs

@@ -81,10 +81,13 @@ class Comparison:
         axes.set_title(f"{self.part}: " + _scores(self.scores, {"r2": "R²", "spearman": "Spearman"}), fontsize=10)
 
 
-def predicted_vs_measured(path: Path, comparison: Comparison) -> None:
-    """Measured values along x, predictions along y, and the diagonal where they agree."""
-    figure = new_figure(5.2, 4.8)
-    comparison.draw(figure.add_subplot())
+def predicted_vs_measured(path: Path, *comparisons: Comparison) -> None:
+    """Measured values along x, predictions along y, and the diagonal where they agree; targets side by side."""
+    columns = min(len(comparisons), 3)
+    rows = -(-len(comparisons) // columns)
+    figure = new_figure(5.2 * columns, 4.8 * rows)
+    for place, comparison in enumerate(comparisons, 1):
+        comparison.draw(figure.add_subplot(rows, columns, place))
     save_figure(figure, path)
 
 

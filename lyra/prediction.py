@@ -16,7 +16,7 @@ from .data.targets import Targets
 from .errors import InputError, argument
 from .graphs import Replayed
 from .model_folder import ModelDescription, load_model
-from .outputs import RegressionOutput
+from .outputs import Output
 from .settings.data import BATCH_SIZE, DEVICE
 
 
@@ -57,10 +57,12 @@ def predict_encoded(
     return np.stack(results) if results else np.zeros(0)
 
 
-def converter(targets: Targets, output: RegressionOutput | None) -> Callable[[Tensor], Tensor]:
-    """From raw outputs (..., d_output) to numbers in the target's units, or to class probabilities, in float64."""
+def converter(targets: Targets, output: Output | None) -> Callable[[Tensor], Tensor]:
+    """From raw outputs (..., d_output) to numbers in the targets' units, or to probabilities, in float64."""
     if output is not None:
-        return lambda raw: output.predict(raw.float()[..., 0])
+        return lambda raw: output.predict(output.select(raw.float()))
+    if targets.names:
+        return lambda raw: torch.sigmoid(raw.double())
     return lambda raw: torch.softmax(raw.double(), dim=-1)
 
 
@@ -148,7 +150,8 @@ class Predictor:
             sequences: text; `unknown` reads letters outside the alphabet as its unknown letter.
 
         Returns:
-            regression (N,); classification (N, classes) probabilities; token: a list of (L, classes).
+            regression (N,); classification (N, classes) probabilities; token: a list of (L, classes); several targets
+            (N, T) numbers, or probabilities of "multilabel".
 
         Raises:
             InputError: a letter outside the model's alphabet.
@@ -159,10 +162,17 @@ class Predictor:
         return self.predict_dataset(SequenceDataset(tokens, offsets, np.arange(len(sequences))), batch_size)
 
     def cells(self, predictions: Iterable[np.ndarray]) -> Iterator[dict[str, str]]:
-        """Predictions as the columns of a table: `prediction`, and for classes one `p_CLASS` each."""
+        """Predictions as the columns of a table: `prediction`, and for classes one `p_CLASS` each.
+
+        Of several targets `prediction_TARGET` each, or `p_TARGET` for the probability of a label.
+        """
         classes = self.targets.classes
         for prediction in predictions:
-            if self.targets.task == "regression":
+            if self.targets.names:
+                digits = 6 if self.output is None else self.digits
+                numbers = (f"{float(number):.{digits}g}" for number in prediction)
+                yield dict(zip(self.columns, numbers, strict=True))
+            elif self.targets.task == "regression":
                 yield {"prediction": f"{float(prediction):.{self.digits}g}"}
             elif self.targets.task == "token":
                 labels = [classes[i] for i in prediction.argmax(-1)]
@@ -179,5 +189,7 @@ class Predictor:
     @property
     def columns(self) -> list[str]:
         """Names of the columns that `cells` gives."""
+        if self.targets.names:
+            return [f"{'prediction' if self.output is not None else 'p'}_{name}" for name in self.targets.names]
         extra = [f"p_{name}" for name in self.targets.classes] if self.targets.task == "classification" else []
         return ["prediction", *extra]

@@ -26,6 +26,7 @@ class Results:
         seconds: spent in training.
         epochs, best_epoch: how many were run, and which one is kept; chosen: by what.
         positive: of two classes, the one whose F1 and AUPRC these are.
+        targets: of several targets the scores of each, {target: {part: {metric: value}}}; `scores` are their means.
         noise_ceiling: the R2 that the true values would reach on the test part (the validation part without one), where
             errors of measurement are known.
         one_class: {part: class} where the model predicts nothing else.
@@ -39,6 +40,7 @@ class Results:
     best_epoch: int = 0
     chosen: str = ""
     positive: str | None = None
+    targets: dict[str, dict[str, dict[str, float | None]]] = field(default_factory=dict)
     noise_ceiling: float | None = None
     one_class: dict[str, str] = field(default_factory=dict)
     parameters: int = 0
@@ -53,6 +55,7 @@ class Results:
             "baselines": self.baselines,
             "parameters": self.parameters,
             "noise_ceiling": self.noise_ceiling,
+            **({"targets": self.targets} if self.targets else {}),
             **values,
         }
 
@@ -62,7 +65,8 @@ def score_rows(results: Results) -> list[tuple[str, str, dict[str, float | None]
     rows: list[tuple[str, str, dict[str, float | None]]] = []
     for part in PARTS:
         if part in results.scores:
-            rows.append((part, "Lyra", results.scores[part]))
+            rows.append((part, "Lyra, mean" if results.targets else "Lyra", results.scores[part]))
+            rows += [(part, target, scores[part]) for target, scores in results.targets.items()]
         rows += [(part, model, scores[part]) for model, scores in results.baselines.items() if part in scores]
         if results.noise_ceiling is not None and part == next(name for name in PARTS if name in results.scores):
             rows.append((part, "noise ceiling", {"r2": results.noise_ceiling}))

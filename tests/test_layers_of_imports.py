@@ -32,7 +32,7 @@ LAYERS = {
         ("outputs", "html", "plots", "models"),
         ("data",),
         ("model_folder", "graphs"),
-        ("prediction",),
+        ("prediction", "scoring"),
         ("prediction_files", "training", "explain"),
         ("cli",),
     ),

@@ -39,7 +39,7 @@ def explain(
     overwrite: Annotated[bool, PLAIN("Replace an earlier explanation in --out.", "--overwrite")] = False,
     class_name: Annotated[
         str | None,
-        OUTPUT("Classifier: the class to explain \\[the predicted one].", "--class"),
+        OUTPUT("Classifier: the class to explain \\[the predicted one]; of several targets, which one.", "--class"),
     ] = None,
     at: Annotated[
         int | None,

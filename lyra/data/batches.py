@@ -39,7 +39,8 @@ class Batch:
     Attributes:
         tokens: (B, L) int64, padded with 0.
         lengths: (B,) int64, or None when every sequence has length L.
-        targets: (B,) float32 (standardised) or int64, or (B, L) int64 padded with IGNORED; None without targets.
+        targets: (B,) float32 (standardised) or int64, or (B, L) int64 padded with IGNORED; (B, 1, T)
+            float32 of several targets, NaN where one is missing; None without targets.
         weights: (B,) float32, how much each row counts in the loss; None where all count alike.
         censored: (B,) int8, as in `LabelledData`; None where no target is a limit.
     """
@@ -130,7 +131,7 @@ class SequenceDataset(Dataset[Batch]):
         if self.values is None:
             return None
         values = [self.values[row] for row in rows]
-        if values and values[0].ndim:
+        if values and values[0].ndim == 1:
             labels = [torch.from_numpy(value) for value in values]
             return torch.nn.utils.rnn.pad_sequence(labels, batch_first=True, padding_value=IGNORED)
         return torch.from_numpy(np.array(values))

@@ -66,9 +66,11 @@ class LabelledData:
         return np.flatnonzero(self.parts == part)
 
     def labels(self, part: str) -> np.ndarray:
-        """The targets of a part end to end, limits and residues without a label left out."""
+        """The targets of a part end to end, limits, missing ones and residues without a label left out."""
         values = [np.atleast_1d(self.values[i]) for i in self.scored(part)]
         flat = np.concatenate(values) if values else np.zeros(0)
+        if self.targets.names:
+            return flat[~np.isnan(flat)]
         return flat[flat != IGNORED] if self.targets.task == "token" else flat
 
     def scored(self, part: str) -> np.ndarray:
@@ -93,9 +95,10 @@ def change_scale(data: LabelledData, transform: str) -> None:
                          "target is no number; leave it out")  # fmt: skip
     values = np.array(data.values)
     if transform == "log" and (values <= 0).any():
-        at = int((values <= 0).argmax())
+        at = np.argwhere(values <= 0)[0]
+        column = data.targets.names[at[-1]] if data.targets.names else data.source.target
         raise InputError(
-            f"{data.path}, row {data.table.index[at]}, column {data.source.target}: value {values[at]:g} has no "
+            f"{data.path}, row {data.table.index[at[0]]}, column {column}: value {values[tuple(at)]:g} has no "
             f"logarithm, it is not above 0; remove the row, or leave {argument('transform', 'log')} out"
         )
     data.transform = transform
@@ -115,7 +118,8 @@ def weigh_rows(data: LabelledData, replicates: Replicates | None, options: DataO
         data.notes.append(replicates.note(rows))
     elif options.error is not None:
         data.errors = steady = read_column(data.table, options.error, ERROR, options, data.path)
-    values = np.array(data.values) if data.targets.task == "regression" else None
+    single = data.targets.task == "regression" and not data.targets.names
+    values = np.array(data.values) if single else None
     if data.transform == "rank":
         if steady is not None and options.weight is None:
             data.notes[-1] += "; ranks are not weighted by it"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from itertools import compress
 from pathlib import Path
 from typing import Any
@@ -35,6 +35,7 @@ from .sequences import (
     select,
     without_stops,
 )
+from .several import check_each, find_columns, read_several, without_any
 from .sources import Source
 from .splits import find_parts, settle_duplicates
 from .tables import TableFile, listed, whole_table
@@ -94,10 +95,14 @@ def load_with_wild_type(
     replicates = Replicates.read(rows.table, options, source) if options.replicates is not None else None
     if replicates is not None:
         rows.table[replicates.name] = replicates.cells(options.decimal)
-    target = find_target(columns, source, options, origin) if replicates is None else replicates.name
-    drop_missing(rows, origin, target, options, source)
+    several = find_columns(columns, options, source) if len(options.names) > 1 else []
+    target = several[0] if several else replicates.name if replicates else find_target(columns, source, options, origin)
+    drop_missing(rows, origin, several or [target], options, source)
     alphabet, letters = encode_rows(rows, origin, target, options, warn, source)
-    found, task = read_targets(rows, target, options, source)
+    if several:
+        found, rows.values, task, note = read_several(rows.table, several, options, source)
+    else:
+        (found, task), note = read_targets(rows, target, options, source), ""
     keys = read_keys(rows.tokens, rows.offsets)
     parts, used = find_parts(rows.table, source, keys, options, warn)
     kept = settle_duplicates(keys, parts, rows.sequences, rows.values, options.deduplicate, warn, source)
@@ -112,10 +117,12 @@ def load_with_wild_type(
         path=str(source), table=rows.table, sequences=rows.sequences, tokens=rows.tokens, offsets=rows.offsets,
         values=rows.values, parts=parts[kept], alphabet=alphabet, targets=found,
         source=TableSource(**asdict(origin), target=target, split=used["split"], val_column=used["val_column"]),
-        rows_read=rows.count, guesses=guessed,
+        rows_read=rows.count, guesses=guessed, notes=[note] if note else [],
     )  # fmt: skip
     if options.censored:
         note_limits(data)
+    if several:
+        data.source = replace(data.source, target=", ".join(several))
     check_parts(data)
     if options.transform != "none":
         change_scale(data, options.transform)
@@ -139,7 +146,7 @@ def labelled_table(source: Source, options: DataOptions) -> TableFile:
 
 def find_target(columns: list[str], where: object, options: DataOptions, origin: Origin) -> str:
     """The column of targets."""
-    column = require_column(columns, where, options.target, guesses.TARGET)
+    column = require_column(columns, where, options.names[0] if options.names else None, guesses.TARGET)
     if options.target is None and column in guesses.TARGET.weak and "x" in columns and origin.column != "x":
         raise InputError(
             f"{where}: is column {column} the target or, beside x, a coordinate? say with {argument('target')}"
@@ -161,14 +168,13 @@ def column_guesses(origin: Origin, target: str, columns: dict[str, Any], options
     return [", ".join(found) + " (by name)"] if found else []
 
 
-def drop_missing(rows: Rows, origin: Origin, target: str, options: DataOptions, where: object) -> None:
-    """Sets aside the rows without a target, and those without a sequence, if `on_missing` is "skip".
+def drop_missing(rows: Rows, origin: Origin, names: list[str], options: DataOptions, where: object) -> None:
+    """Sets aside the rows without any target of these, and those without a sequence, if `on_missing` is "skip".
 
     Raises:
         InputError: a row has no target while `on_missing` is "error", or none has one.
     """
-    missing = targets.is_missing(options.na)
-    absent = np.array([missing(cell) for cell in rows.table[target]], dtype=bool)
+    absent, target = without_any(rows.table, names, options), names[0]
     if absent.any() and options.on_missing == "error":
         row, cell = rows.table.index[absent.argmax()], rows.table[target].iloc[int(absent.argmax())]
         name = f"; {argument('na', '')} if that is a class" if cell.strip() else ""
@@ -241,6 +247,8 @@ def check_parts(data: LabelledData) -> None:
                 f"{data.path}: the {part} part is empty, there is nothing {needed}; {remedy} or change "
                 f"{argument('val_fraction')}"
             )
+    if data.targets.names:
+        check_each(data.targets.names, np.concatenate(data.values), data.parts, data.path)
     if len(np.unique(data.labels("train"))) < 2:
         what = "class" if data.targets.classes else "value" + " that is no limit" * (data.censored is not None)
         raise InputError(

@@ -43,6 +43,8 @@ class Targets:
         separator: what stands between the labels of residues in a cell ("" if each is one character).
         positive: of two classes, the one whose F1 and AUPRC are told; None where there are not two.
         unlabelled: labels that stand for a residue without one; it takes no part in the loss and the scores.
+        names: of several targets, their columns, one output of the model each; empty for one. The task is "regression",
+            or "multilabel" where each is a class that is there (1) or not (0).
     """
 
     task: str
@@ -50,11 +52,12 @@ class Targets:
     separator: str = ""
     positive: str | None = None
     unlabelled: list[str] = field(default_factory=list)
+    names: list[str] = field(default_factory=list)
 
     @property
     def d_output(self) -> int:
         """Outputs of the model."""
-        return max(1, len(self.classes))
+        return max(1, len(self.classes), len(self.names))
 
     @property
     def positive_index(self) -> int:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from ..alphabets import ALPHABETS
 from ..errors import InputError, argument, check_choice, shorten
 
-TASKS = ("regression", "classification", "token")
+TASKS = ("regression", "classification", "token", "multilabel")
 SEPARATORS = {"tab": "\t", "comma": ",", "semicolon": ";", "space": " ", "pipe": "|"}
 ON_INVALID = ("error", "skip", "unknown")
 TRANSFORMS = ("none", "log", "rank")
@@ -24,12 +25,13 @@ class DataOptions:
     """How a table is read. Every column is found by its usual names when not given.
 
     Attributes:
-        sequence, target, split, mutant: column names; `split` "none" ignores a column that is called so.
+        sequence, target, split, mutant: column names; `split` "none" ignores a column that is called so. `target` may
+            be several names: numbers, or classes that each are there (1) or not (0).
         wild_type: sequence (or FASTA file) that `mutant` refers to; offset: the number of its first residue.
         separator: between cells, "comma", "tab", "semicolon", "space", "pipe" or a character; None finds it.
         decimal: of numbers, "point" or "comma".
         alphabet: "protein", "dna", "rna"; None detects it.
-        task: "regression", "classification", "token"; None finds it from the target.
+        task: "regression", "classification", "token", "multilabel"; None finds it from the target.
         positive: of two classes, the one whose F1 and AUPRC are told; None takes the rarer one.
         weight: column of row weights in the loss; error: column of the targets' standard errors, by which rows are
             weighted.
@@ -46,7 +48,7 @@ class DataOptions:
     """
 
     sequence: str | None = None
-    target: str | None = None
+    target: str | Sequence[str] | None = None
     split: str | None = None
     mutant: str | None = None
     wild_type: str | None = None
@@ -91,6 +93,7 @@ class DataOptions:
                 f"{argument('weight')} {shorten(self.weight)} {argument('error')} {shorten(self.error)}: rows are "
                 "weighted by the one or the other; leave one out"
             )
+        self._check_several()
         for name in ("target", "error"):
             if self.replicates is not None and (value := getattr(self, name)) is not None:
                 raise InputError(
@@ -109,6 +112,30 @@ class DataOptions:
         if self.alphabet is not None and self.alphabet.lower() not in ALPHABETS:
             check_choice("alphabet", self.alphabet, ALPHABETS)
         parse_separator(self.separator)
+
+    @property
+    def names(self) -> list[str]:
+        """The target columns that were given."""
+        return [self.target] if isinstance(self.target, str) else list(self.target or ())
+
+    def _check_several(self) -> None:
+        """Raises InputError for an option that means nothing with as many targets."""
+        if len(self.names) < 2:
+            if self.task == "multilabel":
+                raise InputError(
+                    f"{argument('task', 'multilabel')}: needs several columns of 0 and 1; give {argument('target')} "
+                    "for each"
+                )
+            return
+        for name, value in (("error", self.error), ("censored", self.censored or None)):
+            if value is not None:
+                raise InputError(f"{argument(name, value)}: is for one target, and there are {len(self.names)}; leave "
+                                 "it out")  # fmt: skip
+        if self.task not in (None, "regression", "multilabel"):
+            raise InputError(
+                f"{argument('task', self.task)}: several targets are numbers (regression) or 0 and 1 each (multilabel)"
+                "; leave it out"
+            )
 
     @property
     def numeric(self) -> bool:

@@ -12,7 +12,7 @@ from ..errors import InputError, argument, check_choice, refuse_without_effect, 
 from .data import BATCH_SIZE
 
 SCALES = {"regression": ("target", "latent"), "classification": ("log-odds", "probability")}
-SCALES["token"] = SCALES["classification"]
+SCALES["token"] = SCALES["multilabel"] = SCALES["classification"]
 BASELINES = ("average", "unknown")
 RANGE = re.compile(r"\s*(-?\d+)(?:\s*-\s*(-?\d+))?\s*")
 
@@ -24,7 +24,8 @@ class ExplainOptions:
     Attributes:
         positions: those to look at, in the numbering of `offset`: "10-60,72", or numbers; None is all.
         offset: the number of the sequence's first residue.
-        class_name: of a classifier, the class to explain; None takes the one it predicts for the sequence.
+        class_name: of a classifier, the class to explain; None takes the one it predicts for the sequence. Of several
+            targets, the one to explain, which must be said.
         at: of a model of a class per residue, the position whose class is explained; None takes the one of each
             substitution itself.
         scale: regression: "target", the target's own units, or "latent", before the learned sigmoid.

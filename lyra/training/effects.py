@@ -34,6 +34,8 @@ def check_with_data(given: Collection[str], data: LabelledData, unlabelled: str)
         refuse_without_effect(
             given, ("output", "decimal", "transform"), f"the task is {task}, whose target is no number"
         )
+    if task == "multilabel":
+        refuse_without_effect(given, ("class_weights", "positive"), "each target has a probability of its own")
     if task != "token":
         refuse_without_effect(given, ("unlabelled",), f"the task is {task}, without labels of residues")
     else:

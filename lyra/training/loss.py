@@ -7,21 +7,22 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ..data.batches import IGNORED, Batch
-from ..outputs import RegressionOutput
+from ..outputs import Output
 
 
 class Loss:
-    """Squared errors of a regression, in the targets' standardised units, or cross-entropies of classes.
+    """Squared errors of a regression, in the targets' standardised units, or cross-entropies of classes and labels.
 
     Three things may weigh a label: its row (`Batch.weights`, 1 on average over the training part), its class
-    (`class_weights`), and whether there is one at all, 0 where a residue has none.
+    (`class_weights`), and whether there is one at all, 0 where a residue or one of
+    several targets has none.
 
     Args:
         output: the learned scale of a regression, else None.
         class_weights: (classes,) or None.
     """
 
-    def __init__(self, output: RegressionOutput | None, class_weights: Tensor | None) -> None:
+    def __init__(self, output: Output | None, class_weights: Tensor | None) -> None:
         self.output, self.class_weights = output, class_weights
 
     def terms(self, raw: Tensor, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
@@ -29,11 +30,16 @@ class Loss:
         assert batch.targets is not None, "training and validation batches have targets"
         raw, targets = raw.float(), batch.targets
         if self.output is not None:
-            errors = self.output(raw[..., 0]) - targets.float()
+            targets = targets.float().view(len(raw), -1) if targets.dim() == 3 else targets.float()
+            classes = (~targets.isnan()).float()
+            errors = torch.where(targets.isnan(), 0.0, self.output(self.output.select(raw)) - targets.nan_to_num())
             if batch.censored is not None:  # beyond its limit, any prediction may be right
                 errors = torch.where(batch.censored == 0, errors, torch.relu(-batch.censored * errors))
             losses = errors.square()
-            classes = torch.ones_like(losses)
+        elif targets.dim() == 3:
+            targets = targets.float().view(len(raw), -1)
+            classes = (~targets.isnan()).float()
+            losses = F.binary_cross_entropy_with_logits(raw, targets.nan_to_num(), reduction="none")
         else:
             losses = F.cross_entropy(raw.flatten(0, -2), targets.flatten(), reduction="none", ignore_index=IGNORED)
             losses, classes = losses.view(targets.shape), (targets != IGNORED).float()

@@ -12,10 +12,10 @@ from torch.utils.data import DataLoader
 
 from ..data.batches import IGNORED, Batch, BucketSampler, SequenceDataset, SortedSampler, max_tokens_per_batch
 from ..data.targets import Targets
-from ..metrics import evaluate
 from ..models import Lyra, parameter_groups
-from ..outputs import RegressionOutput
+from ..outputs import Output, RegressionOutput
 from ..prediction import converter
+from ..scoring import score
 from ..settings.data import BATCH_SIZE
 from ..settings.training import Recipe
 from . import selection
@@ -38,7 +38,7 @@ class LyraModule(lightning.LightningModule):
         model: Lyra,
         targets: Targets,
         recipe: Recipe,
-        output: RegressionOutput | None,
+        output: Output | None,
         class_weights: Tensor | None = None,
     ) -> None:
         super().__init__()
@@ -79,10 +79,14 @@ class LyraModule(lightning.LightningModule):
         raw = self.outputs(batch)
         loss = self.loss.sums(raw, batch)
         assert batch.targets is not None
-        if self.output is not None:  # scored as standardised, which changes the RMSE alone, unless the scale is another
+        if self.targets.names:
+            convert = converter(self.targets, self.output)
+            true = batch.targets.view(len(raw), -1).double()
+            predictions, true = convert(raw), true if self.output is None else self.output.in_units(true)
+        elif isinstance(self.output, RegressionOutput):  # scored as standardised, which changes the RMSE alone
             real = slice(None) if batch.censored is None else batch.censored == 0
             predictions, true = self.output(raw[real, 0].float()).double(), batch.targets[real].double()
-            if self.output.transform is not None:
+            if self.output.transform is not None:  # but for another scale
                 predictions, true = self.output.in_units(predictions), self.output.in_units(true)
         else:
             real = batch.targets != IGNORED if self.targets.task == "token" else slice(None)
@@ -95,9 +99,10 @@ class LyraModule(lightning.LightningModule):
         targets = [part.cpu().numpy() for _, part, _ in self._validation]
         total, weight = torch.stack([loss for _, _, loss in self._validation]).cpu().sum(0)
         self._validation = []
-        task, positive = self.targets.task, self.targets.positive_index
-        self.scores = evaluate(task, np.concatenate(predictions), np.concatenate(targets), positive)
-        if self.output is not None and self.output.transform is None and self.scores["rmse"] is not None:
+        task = self.targets.task
+        self.scores = score(self.targets, np.concatenate(predictions), np.concatenate(targets))
+        own_units = self.targets.names or getattr(self.output, "transform", None) is not None
+        if isinstance(self.output, RegressionOutput) and not own_units and self.scores["rmse"] is not None:
             self.scores["rmse"] *= self.output.std
         loss = float((total / weight).float())  # as Lightning hands it to the history
         self.log("val_loss", loss)

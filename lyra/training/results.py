@@ -18,12 +18,14 @@ from ..metrics import METRICS, MONITORED, evaluate
 from ..model_folder import ModelDescription, save_model
 from ..prediction import Predictor
 from ..scores import Results, score_name
+from ..scoring import score, score_each
 from ..settings.training import Recipe
 from . import report, selection
 from .callbacks import History
 from .module import LyraModule
 
 REPORT = "report.html"  # written last: a run that has it is finished
+DRAWN = 9  # of several targets, those with a picture
 PARTS = {"val": "validation", "test": "test"}  # the parts that are scored, and how they are called
 
 
@@ -50,7 +52,9 @@ def write_results(
         dataset = SequenceDataset(data.tokens, data.offsets, rows)
         predictions[part] = predictor.predict_dataset(dataset)
         predicted, true = scored(data, predictions[part], rows)
-        results.scores[name] = evaluate(task, predicted, true, data.targets.positive_index)
+        results.scores[name] = score(data.targets, predicted, true)
+        for target, scores in (score_each(data.targets, predicted, true) if data.targets.names else {}).items():
+            results.targets.setdefault(target, {})[name] = scores
         if data.targets.classes and len(only := np.unique(predicted.argmax(-1))) == 1:
             results.one_class[name] = data.targets.classes[only[0]]
     shown = "test" if "test" in predictions else "val"
@@ -75,6 +79,8 @@ def flat(values: Any) -> np.ndarray:
 def scored(data: LabelledData, predictions: Any, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Predictions and targets of a part as they are scored: without limits; residues end to end, labelled ones."""
     predicted, true = flat(predictions), flat([data.values[i] for i in rows])
+    if data.targets.names:
+        return predicted, true.reshape(len(true), -1)
     if data.targets.task == "token":
         real = true != IGNORED
         return predicted[real], true[real]
@@ -91,7 +97,7 @@ def compare_with_baselines(results: Results, data: LabelledData, predictions: di
     """
     lengths, letters = np.diff(data.offsets), len(data.alphabet)
     same = lengths.min() == lengths.max() and 0 < lengths[0] * letters <= baselines.MAX_FEATURES
-    if data.targets.task != "regression" or not same or not len(data.scored("val")):
+    if data.targets.task != "regression" or data.targets.names or not same or not len(data.scored("val")):
         return None
     tokens = data.tokens.reshape(len(lengths), lengths[0])
     values = np.array(data.values, dtype=np.float64)
@@ -122,13 +128,27 @@ def compare_with_baselines(results: Results, data: LabelledData, predictions: di
 def write_predictions(path: Path, data: LabelledData, predictor: Predictor, part: str, predictions: Any) -> None:
     """Row number, sequence (or mutations), target and prediction of each row of a part."""
     table = data.table.iloc[data.rows(part)]
-    source, target = data.source.column, data.source.target
+    source, names = data.source.column, data.targets.names or [data.source.target]
     with atomic_text(path) as file:
         writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(["row", source, target, *predictor.columns])
+        writer.writerow(["row", source, *names, *predictor.columns])
         cells = predictor.cells(predictions)
-        for row, sequence, label, cell in zip(table.index, table[source], table[target], cells, strict=True):
-            writer.writerow([row, sequence, label, *cell.values()])
+        labels = table[names].itertuples(index=False)
+        for row, sequence, label, cell in zip(table.index, table[source], labels, cells, strict=True):
+            writer.writerow([row, sequence, *label, *cell.values()])
+
+
+def compare_each(
+    data: LabelledData, results: Results, predicted: np.ndarray, values: np.ndarray, name: str
+) -> list[plots.Comparison]:
+    """Predictions of the first of several targets beside what was measured, as far as there is anything."""
+    found = []
+    for i, target in enumerate(data.targets.names[:DRAWN]):
+        known = ~np.isnan(values[:, i])
+        if known.any():
+            scores = results.targets[target][name]
+            found.append(plots.Comparison(predicted[known, i], values[known, i], scores, target, name))
+    return found
 
 
 def draw(
@@ -145,9 +165,13 @@ def draw(
     predicted, values = scored(data, predictions, data.rows(part))
     scores = results.scores[name]
     pictures = {}
-    if data.targets.task == "regression" and len(values) == 0:
-        pass  # limits alone
-    elif data.targets.task == "regression":
+    if data.targets.names:
+        drawn = compare_each(data, results, predicted, values, name) if data.targets.task == "regression" else []
+        if drawn:
+            path = out / "predicted_vs_measured.png"
+            plots.predicted_vs_measured(path, *drawn)
+            pictures[f"Predicted against measured, {len(values):,} {name} sequences"] = path
+    elif data.targets.task == "regression" and len(values):  # not limits alone
         comparison = plots.Comparison(predicted, values, scores, data.source.target, name)
         path = out / "predicted_vs_measured.png"
         plots.predicted_vs_measured(path, comparison)
@@ -157,7 +181,7 @@ def draw(
             path = out / "epistasis.png"
             plots.epistasis(path, predicted - additive, values - additive, scores, name)
             pictures["What an additive model leaves over, and what this model makes of it"] = path
-    else:
+    elif data.targets.classes:
         path = out / "confusion.png"
         plots.confusion(path, predicted.argmax(-1), values, data.targets.classes, name)
         pictures[f"Predicted against true class, {len(values):,} of the {name} part"] = path

@@ -37,7 +37,7 @@ from ..files import (
     write_json,
 )
 from ..models import Lyra, LyraForTokenClassification
-from ..outputs import RegressionOutput
+from ..outputs import Output, RegressionOutput, SeveralOutputs
 from ..scores import Results
 from ..settings.data import DataOptions
 from ..settings.training import Hardware, Recipe
@@ -211,8 +211,17 @@ def describe(data: LabelledData, say: Callable[[str], None]) -> None:
 def build_module(data: LabelledData, recipe: Recipe) -> tuple[LyraModule, LyraDataModule]:
     """The model with its scaling from the training part, and the batches."""
     training, values = data.labels("train"), data.values
-    output = weights = None
-    if data.targets.task == "regression":
+    output: Output | None = None
+    weights = None
+    if data.targets.names:
+        known = np.concatenate(values)
+        rows = data.rows("train")
+        if data.targets.task == "regression":
+            weighted = None if data.weights is None else data.weights[rows]
+            output = SeveralOutputs.fit(recipe.output, known[rows], weighted, data.transform)
+            known = output.standardise(torch.from_numpy(known)).numpy()
+        values = list(known.astype(np.float32)[:, None, :])
+    elif data.targets.task == "regression":
         used = None if data.weights is None else data.weights[data.scored("train")]
         output = RegressionOutput.fit(recipe.output, training, used, data.transform)
         values = list(output.standardise(torch.from_numpy(np.array(values))).numpy())
