@@ -25,6 +25,7 @@ from .callbacks import History
 from .module import LyraModule
 
 REPORT = "report.html"  # written last: a run that has it is finished
+TRACKS = 5  # sequences along which classes of residues are drawn
 DRAWN = 9  # of several targets, those with a picture
 PARTS = {"val": "validation", "test": "test"}  # the parts that are scored, and how they are called
 
@@ -185,6 +186,15 @@ def draw(
         path = out / "confusion.png"
         plots.confusion(path, predicted.argmax(-1), values, data.targets.classes, name)
         pictures[f"Predicted against true class, {len(values):,} of the {name} part"] = path
+    if data.targets.task == "token":
+        rows = data.rows(part)[:TRACKS]
+        tracks = [
+            plots.Track(f"row {data.table.index[row]}", one, data.values[row])
+            for row, one in zip(rows, predictions[:TRACKS], strict=True)
+        ]
+        path = out / "along_sequences.png"
+        plots.along_sequences(path, tracks, data.targets.classes, data.targets.positive_index, name)
+        pictures[f"Predicted and true classes along the first {len(tracks)} sequences of the {name} part"] = path
     path = out / "learning_curve.png"
     plots.learning_curve(path, history.rows, METRICS[data.targets.task][:2], results.best_epoch)
     pictures["Learning curve"] = path

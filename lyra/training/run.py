@@ -49,7 +49,7 @@ from .results import REPORT, write_results
 
 OWN = re.compile(  # all that a run leaves in its folder, and what is in there while it goes on
     r"model/(config\.json|model\.safetensors|README\.md|\.gitattributes)|checkpoints/[^/]+\.ckpt|(run|metrics)\.json|"
-    r"(history|predictions)\.csv|report\.html|(learning_curve|confusion|epistasis|summary|predicted_vs_measured)\.png"
+    r"(history|predictions)\.csv|report\.html|(along_sequences|learning_curve|confusion|epistasis|summary|predicted_vs_measured)\.png"
 )
 CHECKPOINTS = "checkpoints"
 SETTINGS = "run.json"
