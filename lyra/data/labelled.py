@@ -18,6 +18,7 @@ from .coverage import Coverage
 from .replicates import Replicates
 from .rows import RowCount
 from .sequences import TableSource, select
+from .several import check_each
 from .targets import Targets
 from .weights import ERROR, read_column, weigh
 
@@ -134,6 +135,9 @@ def weigh_rows(data: LabelledData, replicates: Replicates | None, options: DataO
         data.table, values, steady, data.parts, data.tokens, data.offsets, len(data.alphabet), options, data.path
     )
     data.notes += [note] if note else []
+    if data.targets.names and data.weights is not None:
+        counting = np.where(data.weights > 0, data.parts, "")
+        check_each(data.targets.names, np.concatenate(data.values), counting, data.path)
 
 
 def note_limits(data: LabelledData) -> None:

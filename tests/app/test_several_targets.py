@@ -111,6 +111,15 @@ def test_each_target_needs_something_to_learn(tmp_path):
         load(tmp_path, rows)
 
 
+def test_a_target_that_weights_leave_nothing_of_is_an_error(tmp_path):
+    half = [(s, gc, "3.5" if i % 2 else a, part) for i, (s, gc, a, part) in enumerate(rows_of("numbers", lacking=0))]
+    rows = [(*row, int(row[2] == "3.5")) for row in half]
+    with pytest.raises(InputError, match="column a: the training part has fewer than two different values"):
+        load(tmp_path, rows, [*HEADER, "w"], weight="w")
+    data = load(tmp_path, [(*row[:4], 1 + i % 3) for i, row in enumerate(rows)], [*HEADER, "w"], weight="w")
+    assert data.weights[data.rows("train")].mean() == pytest.approx(1)
+
+
 # --- loss, outputs and scores ----------------------------------------------------------------------------------------
 
 
