@@ -73,6 +73,16 @@ def tables(records: list[Record], machine: dict[str, str], peak: float | None) -
             inverse = _ratio([1 / median, 1 / high, 1 / low])
             lines.append(f"| {r['subject']} {_start(r)} | {inverse}, {side} |")
         lines.append("")
+    strands = [r for r in records if r.get("table") == "strands"]
+    if strands:
+        lines += ["## A model of both strands: its time over that of a model of one strand as wide", ""]
+        lines += ["| | B x L | | threads | ms | times one call | times a call for either strand |"]
+        lines += ["|---|---|---|---|---|---|---|"]
+        for r in strands:
+            shares = (r["ratio"][side] for side in ("one strand", "either strand"))
+            cells = " | ".join(_ratio([1 / median, 1 / high, 1 / low]) for median, low, high in shares)
+            lines.append(f"| {r['subject']} {_start(r)} | {cells} |")
+        lines.append("")
     memory = [r for r in records if r["subject"] == "memory"]
     if memory:
         lines += ["## Peak memory of a training step of one layer, batch 1, as multiples of its input", ""]

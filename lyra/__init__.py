@@ -15,11 +15,18 @@ if TYPE_CHECKING:
     from lyra_kernels import PGC, S4D, S4DKernel
 
     from . import explain
-    from .models import Lyra, LyraForTokenClassification, parameter_groups
+    from .models import (
+        Lyra,
+        LyraBothStrands,
+        LyraBothStrandsForTokenClassification,
+        LyraForTokenClassification,
+        parameter_groups,
+    )
     from .prediction import Predictor
 
 __all__ = [
-    "PGC", "S4D", "Lyra", "LyraForTokenClassification", "Predictor", "S4DKernel", "explain", "parameter_groups",
+    "PGC", "S4D", "Lyra", "LyraBothStrands", "LyraBothStrandsForTokenClassification", "LyraForTokenClassification",
+    "Predictor", "S4DKernel", "explain", "parameter_groups",
 ]  # fmt: skip
 
 # Imported at first use, so that `lyra --help` does not wait for torch.

@@ -14,6 +14,7 @@ import numpy as np
 
 UNKNOWN = -1  # the token of an unknown residue; to the models it has no features at all
 INVALID = -2  # what the look-up table holds for a byte that is no letter of the alphabet
+COMPLEMENTS = {"dna": str.maketrans("ACGT", "TGCA"), "rna": str.maketrans("ACGU", "UGCA")}
 
 
 @dataclass(frozen=True)
@@ -64,6 +65,24 @@ class Alphabet:
 
     def decode(self, tokens: Iterable[int]) -> str:
         return "".join(self.letters[token] if token >= 0 else self.unknown for token in tokens)
+
+    @cached_property
+    def complement(self) -> np.ndarray | None:
+        """(len(self),) int8: the token of each letter on the other strand, "-" as it is; None for a protein."""
+        other = COMPLEMENTS.get(self.name)
+        if other is None:
+            return None
+        return np.array([self.letters.index(letter.translate(other)) for letter in self.letters], dtype=np.int8)
+
+    def reverse_complement(self, tokens: np.ndarray) -> np.ndarray:
+        """The other strand of one sequence (L,), from its own beginning; an unknown residue stays unknown.
+
+        Raises:
+            ValueError: a protein has none.
+        """
+        if self.complement is None:
+            raise ValueError(f"a {self.name} sequence has no reverse complement")
+        return np.append(self.complement, np.int8(UNKNOWN))[tokens[::-1]]  # UNKNOWN counts from the end
 
     def describe(self) -> str:
         """The letters as an error message lists them."""

@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 from safetensors import SafetensorError
 from torch import nn
@@ -17,9 +17,9 @@ from .data.sequences import TableSource
 from .data.targets import Targets
 from .errors import InputError
 from .files import atomic_path
-from .models import Lyra
-from .outputs import Output, RegressionOutput, SeveralOutputs
-from .transforms import read_transform
+from .models import Ensemble, Lyra
+from .outputs import Output, read_output
+from .uncertainty import Calibration
 from .version import __version__
 
 CONFIG = "config.json"
@@ -34,6 +34,7 @@ class ModelDescription:
         output: for a regression, the scaling from raw outputs to the target's units.
         source: the table that the model was trained on, its columns and wild type; None where that is not known.
         coverage: the letters and lengths of the sequences there; None in models of earlier versions.
+        calibration: of an ensemble, how far predictions were off on rows held out.
     """
 
     alphabet: Alphabet
@@ -41,15 +42,17 @@ class ModelDescription:
     output: Output | None = None
     source: TableSource | None = None
     coverage: Coverage | None = None
+    calibration: Calibration | None = None
 
     def to_json(self) -> dict[str, Any]:
         return {
             "lyra_version": __version__,
             "alphabet": asdict(self.alphabet),
             "targets": asdict(self.targets),
-            "output": None if self.output is None else _scaling(self.output),
+            "output": None if self.output is None else self.output.to_json(),
             "source": None if self.source is None else _columns(self.source),
             "coverage": None if self.coverage is None else asdict(self.coverage),
+            "calibration": None if self.calibration is None else self.calibration.to_json(),
         }
 
     @classmethod
@@ -59,36 +62,23 @@ class ModelDescription:
         Raises:
             InputError: it lacks what a prediction needs.
         """
-        output, source, coverage = (metadata.get(name) for name in ("output", "source", "coverage"))
+        output, source, coverage, calibration = (
+            metadata.get(name) for name in ("output", "source", "coverage", "calibration")
+        )
         try:
             return cls(
                 Alphabet(**metadata["alphabet"]),
                 Targets(**metadata["targets"]),
-                _read_output(output) if output else None,
+                read_output(output) if output else None,
                 TableSource(**source) if source else None,
                 Coverage(**coverage) if coverage else None,
+                Calibration(**calibration) if calibration else None,
             )
         except (KeyError, TypeError, ValueError) as error:
             raise InputError(
                 f"{where}: has no usable alphabet, targets and output ({error}); give the model folder that `lyra "
                 "train` wrote"
             ) from None
-
-
-def _scaling(output: Output) -> dict[str, Any]:
-    """The arguments that make the same output again."""
-    if isinstance(output, SeveralOutputs):
-        return {"several": [_scaling(one) for one in output.each()]}
-    ends = {"low": output.low.item(), "high": output.high.item()} if output.kind == "sigmoid" else {}
-    scale = {} if output.transform is None else {"transform": output.transform.to_json()}
-    return {"kind": output.kind, "mean": output.mean, "std": output.std, **ends, **scale}
-
-
-def _read_output(saved: Mapping[str, Any]) -> Output:
-    """What `_scaling` gave; a KeyError, TypeError or ValueError if it is something else."""
-    if "several" in saved:
-        return SeveralOutputs([cast(RegressionOutput, _read_output(one)) for one in saved["several"]]).eval()
-    return RegressionOutput(**{**saved, "transform": read_transform(saved.get("transform"))}).eval()
 
 
 def _columns(source: TableSource) -> dict[str, Any]:
@@ -98,7 +88,7 @@ def _columns(source: TableSource) -> dict[str, Any]:
     }
 
 
-def save_model(folder: Path, model: Lyra, description: ModelDescription) -> None:
+def save_model(folder: Path, model: Lyra | Ensemble, description: ModelDescription) -> None:
     """Writes the folder, whole or not at all.
 
     Raises:
@@ -121,9 +111,11 @@ def load_model(path: str | Path) -> tuple[nn.Module, ModelDescription]:
         InputError: there is no such folder, or it holds no model.
     """
     folder = find_model_folder(path)
-    metadata = read_config(folder).get("metadata") or {}
+    config = read_config(folder)
+    metadata = config.get("metadata") or {}
+    kind = Ensemble if config.get("architectures") == [Ensemble.__name__] else Lyra
     try:
-        model = Lyra.from_pretrained(str(folder))
+        model = kind.from_pretrained(str(folder))
     except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
         reason = " ".join(str(error).split())
         raise InputError(f"{folder}: holds no usable model ({reason}); train it again") from None

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -12,7 +13,7 @@ from torch import Tensor, nn
 from lyra_kernels.layers.precision import keeping_float32
 
 from .settings.training import OUTPUTS
-from .transforms import Rank, Transform, fit_transform
+from .transforms import Rank, Transform, fit_transform, read_transform
 
 
 class RegressionOutput(nn.Module):
@@ -93,6 +94,12 @@ class RegressionOutput(nn.Module):
         """Predictions in the target's units, in float64."""
         return self.in_units(self(raw))
 
+    def to_json(self) -> dict[str, Any]:
+        """The arguments that make the same output again."""
+        ends = {"low": self.low.item(), "high": self.high.item()} if self.kind == "sigmoid" else {}
+        scale = {} if self.transform is None else {"transform": self.transform.to_json()}
+        return {"kind": self.kind, "mean": self.mean, "std": self.std, **ends, **scale}
+
     @property
     def digits(self) -> int:
         """Significant digits that show a prediction to a millionth of the targets' spread."""
@@ -150,9 +157,23 @@ class SeveralOutputs(nn.Module):
     def predict(self, raw: Tensor) -> Tensor:
         return self.in_units(self(raw))
 
+    def to_json(self) -> dict[str, Any]:
+        return {"several": [one.to_json() for one in self.each()]}
+
     @property
     def digits(self) -> int:
         return max(one.digits for one in self.each())
 
 
 Output = RegressionOutput | SeveralOutputs
+
+
+def read_output(saved: Mapping[str, Any]) -> Output:
+    """What `to_json` gave.
+
+    Raises:
+        KeyError, TypeError, ValueError: it is something else.
+    """
+    if "several" in saved:
+        return SeveralOutputs([cast(RegressionOutput, read_output(one)) for one in saved["several"]]).eval()
+    return RegressionOutput(**{**saved, "transform": read_transform(saved.get("transform"))}).eval()

@@ -16,6 +16,7 @@ from matplotlib.ticker import MaxNLocator
 from PIL import Image
 
 from .files import atomic_path
+from .metrics import Calibration
 
 DPI = 130
 LONGEST = 500  # residues of a sequence that can be told apart along it
@@ -44,7 +45,8 @@ def plain(text: str) -> str:
     return text.replace("$", r"\$")
 
 
-def _cloud(axes: Any, x: np.ndarray, y: np.ndarray) -> None:
+def cloud(axes: Any, x: np.ndarray, y: np.ndarray) -> None:
+    """Points, or where they are many their density."""
     if len(x) >= DENSE:
         axes.hexbin(x, y, gridsize=80, bins="log", mincnt=1, cmap="viridis", linewidths=0.1)
     else:
@@ -76,7 +78,7 @@ class Comparison:
     part: str
 
     def draw(self, axes: Any) -> None:
-        _cloud(axes, self.measured, self.predicted)
+        cloud(axes, self.measured, self.predicted)
         _diagonal(axes, self.measured, self.predicted)
         axes.set(xlabel=f"measured {plain(self.target)}", ylabel=f"predicted {plain(self.target)}")
         axes.set_title(f"{self.part}: " + _scores(self.scores, {"r2": "R²", "spearman": "Spearman"}), fontsize=10)
@@ -108,7 +110,7 @@ def epistasis(
     """What remains of the measurement after the additive model (x) against the model's share of it (y)."""
     figure = new_figure(5.2, 4.8)
     axes = figure.add_subplot()
-    _cloud(axes, residual, deviation)
+    cloud(axes, residual, deviation)
     _diagonal(axes, residual, deviation)
     axes.set(xlabel="measured minus additive (one-hot ridge)", ylabel="predicted minus additive")
     names = {"epistasis_r2": "R²", "epistasis_pearson": "Pearson"}
@@ -220,4 +222,17 @@ def along_sequences(path: Path, tracks: Sequence[Track], classes: Sequence[str],
         axes.set_title(plain(track.title), fontsize=9, loc="left")
     axes.set(xlabel=f"position ({part} part)")
     figure.axes[0].legend(frameon=False, fontsize=8, loc="lower right", bbox_to_anchor=(1, 1), ncols=2)
+    save_figure(figure, path)
+
+
+def reliability(path: Path, calibration: Calibration, which: str, part: str) -> None:
+    """Probabilities along x, how often they came true along y, a dot for each bin, and the diagonal of the ideal."""
+    figure = new_figure(5.2, 4.8)
+    axes = figure.add_subplot()
+    axes.plot([0, 1], [0, 1], color="0.4", linewidth=0.8)
+    axes.plot(calibration.predicted, calibration.observed, marker="o", markersize=4)
+    axes.set(
+        xlabel=f"probability of {plain(which[:30])}", ylabel="share of which it was true", xlim=(0, 1), ylim=(0, 1)
+    )
+    axes.set_title(f"{part}: calibration error {calibration.ece:.3f}, Brier {calibration.brier:.3f}", fontsize=10)
     save_figure(figure, path)

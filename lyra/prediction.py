@@ -16,8 +16,9 @@ from .data.targets import Targets
 from .errors import InputError, argument
 from .graphs import Replayed
 from .model_folder import ModelDescription, load_model
+from .models import Ensemble
 from .outputs import Output
-from .settings.data import BATCH_SIZE, DEVICE
+from .settings.data import BATCH_SIZE, DEVICE, INTERVAL
 
 
 @torch.inference_mode()
@@ -28,6 +29,7 @@ def predict_encoded(
     per_token: bool,
     batch_size: int = BATCH_SIZE,
     replayed: Replayed | None = None,
+    call: Callable[..., Tensor] | None = None,
 ) -> list[np.ndarray] | np.ndarray:
     """Predictions for each row of a dataset, in its order; sequences of similar length run together.
 
@@ -35,7 +37,7 @@ def predict_encoded(
         model: called as model(tokens, lengths=...), in its own training or evaluation mode.
         convert: from the raw outputs (..., d_output) to predictions.
         per_token: one prediction for each residue.
-        replayed: calls the model in its place, in batches of few shapes.
+        replayed: calls the model in its place, in batches of few shapes; call: likewise, in any.
 
     Returns:
         an array (N, ...) of predictions, or with `per_token` a list of arrays (L, ...).
@@ -48,7 +50,7 @@ def predict_encoded(
             raw = replayed(batch.in_bucket().to(device))
         else:
             batch = batch.to(device)
-            raw = model(batch.tokens, lengths=batch.lengths)
+            raw = (call or model)(batch.tokens, lengths=batch.lengths)
         predictions = convert(raw).cpu().numpy()
         for row, prediction in zip(rows, predictions, strict=True):
             results[row] = prediction[: dataset.lengths[row]] if per_token else prediction
@@ -57,10 +59,22 @@ def predict_encoded(
     return np.stack(results) if results else np.zeros(0)
 
 
+def predict_replicates(
+    model: Ensemble, dataset: SequenceDataset, per_token: bool, batch_size: int = BATCH_SIZE
+) -> list[np.ndarray] | np.ndarray:
+    """What each replicate of an ensemble predicts: (N, R, ...), or with `per_token` a list of (L, R, ...)."""
+
+    def replicates(tokens: Tensor, lengths: Tensor | None) -> Tensor:
+        return model.replicated(tokens, lengths).movedim(0, 2 if per_token else 1)
+
+    return predict_encoded(model, lambda raw: raw, dataset, per_token, batch_size, call=replicates)
+
+
 def converter(targets: Targets, output: Output | None) -> Callable[[Tensor], Tensor]:
     """From raw outputs (..., d_output) to numbers in the targets' units, or to probabilities, in float64."""
     if output is not None:
-        return lambda raw: output.predict(output.select(raw.float()))
+        # What an ensemble gives is in float64, of which a target that spans many powers of ten needs all digits.
+        return lambda raw: output.predict(output.select(raw if raw.dtype == torch.float64 else raw.float()))
     if targets.names:
         return lambda raw: torch.sigmoid(raw.double())
     return lambda raw: torch.softmax(raw.double(), dim=-1)
@@ -75,6 +89,7 @@ class Predictor:
         output: the scaling of a regression, else None.
         source: the columns, and the wild type if any, of the table it was trained on; None if that is not known.
         coverage: the letters and lengths of the sequences it was trained on; None in models of earlier versions.
+        calibration: how far an ensemble's predictions were off on rows held out; None where that is not known.
     """
 
     def __init__(
@@ -89,6 +104,7 @@ class Predictor:
         described = metadata if isinstance(metadata, ModelDescription) else ModelDescription.from_json(metadata, where)
         self.alphabet, self.targets, self.output = described.alphabet, described.targets, described.output
         self.source, self.coverage = described.source, described.coverage
+        self.calibration = described.calibration
         self._replayed: Replayed | None = None
 
     @classmethod
@@ -136,8 +152,77 @@ class Predictor:
         self._replayed = Replayed(self.model, warn) if wanted is not False and device.type == "cuda" else None
         return self
 
+    @property
+    def members(self) -> int:
+        """How many replicates an ensemble has: networks of other seeds or folds. 1 for a model that is no ensemble."""
+        return max(self.model.count, 1) if isinstance(self.model, Ensemble) else 1
+
+    def predict_members(
+        self, sequences: Sequence[str], *, unknown: bool = False, batch_size: int = BATCH_SIZE
+    ) -> list[np.ndarray] | np.ndarray:
+        """What each replicate predicts; arguments and errors as for `predict`.
+
+        Returns:
+            regression (N, members); classification (N, members, classes); token: a list of (L, members, classes);
+            several targets (N, members, T).
+            Means over the members are the predictions; their standard deviation is the spread.
+        """
+        return self.members_of(self.encode(sequences, unknown), batch_size)
+
+    def members_of(self, dataset: SequenceDataset, batch_size: int = BATCH_SIZE) -> list[np.ndarray] | np.ndarray:
+        """What each replicate predicts for the rows of a dataset; see `predict_members`."""
+        self.check_lengths(dataset.lengths)
+        per_token = self.targets.task == "token"
+        if isinstance(self.model, Ensemble):
+            return predict_replicates(self.model, dataset, per_token, batch_size)
+        alone = self.predict_dataset(dataset, batch_size)
+        return [each[:, None] for each in alone] if isinstance(alone, list) else alone[:, None]
+
+    def interval(self, predictions: np.ndarray, spread: np.ndarray, coverage: float = INTERVAL) -> np.ndarray:
+        """(N, 2) the lower and upper end of the interval that covers a share `coverage` of targets; see `Calibration`.
+
+        Args:
+            predictions, spread: (N,) of a regression, as `predict` and the standard deviation of `predict_members`.
+
+        Raises:
+            InputError: the model is no ensemble, or predicts no number.
+        """
+        if self.calibration is None:
+            if self.output is None:
+                raise InputError(f"{argument('interval')}: the model predicts no number; leave it out")
+            if self.targets.names:
+                raise InputError(f"{argument('interval')}: the model predicts several numbers, and intervals are for "
+                                 "one; leave it out")  # fmt: skip
+            raise InputError(
+                f"{argument('interval')}: the model is a single one, whose errors on other rows are not known; leave "
+                f"it out, or train with {argument('ensemble', 3)}"
+            )
+        half = self.calibration.half_width(coverage, spread)
+        return np.stack([predictions - half, predictions + half], axis=1)
+
+    def novelty(self, dataset: SequenceDataset) -> list[str]:
+        """What each row of a dataset has that training never had; see `Coverage.novelty`."""
+        assert self.coverage is not None, "a model that keeps what it was trained on"
+        first = self.source.offset if self.source is not None and self.source.mutant else 1
+        return self.coverage.novelty(dataset.tokens, dataset.starts, dataset.lengths, self.alphabet, first)
+
+    def check_lengths(self, lengths: np.ndarray, rows: Sequence[int] | None = None, where: str = "sequences") -> None:
+        """Raises InputError for a sequence of another length than the model reads, if it reads one alone.
+
+        Args:
+            lengths: (N,) of the sequences; rows: their numbers in `where`, from 0 if there are none.
+        """
+        wanted = getattr(self.model, "length", None)
+        if wanted is not None and (other := np.flatnonzero(lengths != wanted)).size:
+            row = int(other[0]) if rows is None else rows[int(other[0])]
+            raise InputError(
+                f"{where}, row {row}: has {int(lengths[other[0]]):,} letters, and the model reads sequences of "
+                f"{wanted:,} alone; give such, or train with {argument('positions', False)} {argument('mix', 'none')}"
+            )
+
     def predict_dataset(self, dataset: SequenceDataset, batch_size: int = BATCH_SIZE) -> list[np.ndarray] | np.ndarray:
         """Predictions for the rows of a dataset; see `predict`."""
+        self.check_lengths(dataset.lengths)
         convert = converter(self.targets, self.output)
         return predict_encoded(self.model, convert, dataset, self.targets.task == "token", batch_size, self._replayed)
 
@@ -156,10 +241,14 @@ class Predictor:
         Raises:
             InputError: a letter outside the model's alphabet.
         """
-        rows = range(len(sequences))
+        return self.predict_dataset(self.encode(sequences, unknown), batch_size)
+
+    def encode(self, sequences: Sequence[str], unknown: bool = False) -> SequenceDataset:
+        """The sequences as the model reads them; arguments and errors as for `predict`."""
         on_invalid = "unknown" if unknown else "error"
+        rows = range(len(sequences))
         tokens, offsets, _ = encode_checked(list(sequences), rows, self.alphabet, on_invalid, "sequences", "0")
-        return self.predict_dataset(SequenceDataset(tokens, offsets, np.arange(len(sequences))), batch_size)
+        return SequenceDataset(tokens, offsets, np.arange(len(sequences)))
 
     def cells(self, predictions: Iterable[np.ndarray]) -> Iterator[dict[str, str]]:
         """Predictions as the columns of a table: `prediction`, and for classes one `p_CLASS` each.

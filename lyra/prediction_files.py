@@ -11,9 +11,10 @@ import pandas as pd
 
 from .data.batches import SequenceDataset
 from .data.inputs import Input
-from .errors import InputError, argument
-from .files import atomic_text, is_stream, table_separator
+from .errors import InputError
+from .files import atomic_text, table_separator
 from .prediction import Predictor
+from .prediction_columns import Columns
 from .settings.data import InputOptions
 
 
@@ -43,22 +44,23 @@ def predict_file(
     """
     separator = table_separator(out)
     given = Input(path, options, alphabet=predictor.alphabet, coverage=predictor.coverage, trained=predictor.source)
-    if not is_stream(out) and given.source.is_file(out):
-        raise InputError(f"{out}: is the file to read; give another name with {argument('out')}")
+    given.source.check_output(out)
     if given.remarks:
         say(f"guessed: {'; '.join(given.remarks)}")
     with atomic_text(out) as file:
         writer = csv.writer(file, lineterminator="\n", delimiter=separator)
-        header = False
+        columns, header = Columns(predictor, options.interval), False
         for block, tokens, offsets, keep in given.encoded():
             if not header:
-                check_columns(block.table, predictor, given.source)
-                writer.writerow([*block.table.columns, *predictor.columns])
+                check_columns(block.table, columns.names, given.source)
+                writer.writerow([*block.table.columns, *columns.names])
                 header = True
             dataset = SequenceDataset(tokens, offsets, np.arange(len(offsets) - 1))
-            cells = predictor.cells(predictor.predict_dataset(dataset, options.batch_size))
-            for row, cell in zip(block.table[keep].itertuples(index=False), cells, strict=True):
-                writer.writerow([*row, *cell.values()])
+            kept = block.table[keep]
+            predictor.check_lengths(dataset.lengths, kept.index.tolist(), str(given.source))
+            cells = columns.cells(dataset, options.batch_size)
+            for row, cell in zip(kept.itertuples(index=False), cells, strict=True):
+                writer.writerow([*row, *cell])
             progress(given.count.used)
     for warning in given.warnings():
         say(f"warning: {warning}")
@@ -66,7 +68,7 @@ def predict_file(
     return given.count.used, given.skipped
 
 
-def check_columns(table: pd.DataFrame, predictor: Predictor, path: object) -> None:
-    taken = [name for name in predictor.columns if name in table.columns]
+def check_columns(table: pd.DataFrame, names: list[str], path: object) -> None:
+    taken = [name for name in names if name in table.columns]
     if taken:
         raise InputError(f"{path}: already has a column {taken[0]}; rename it, the prediction takes that name")

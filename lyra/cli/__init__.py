@@ -17,11 +17,14 @@ import typer
 from ..errors import InputError, arguments_spelled
 from .data import data
 from .demo import demo
+from .design import design
 from .env import env
 from .explain import explain
 from .options import Command, option
 from .predict import predict
+from .split import split
 from .train import train
+from .variants import variants
 
 EXIT_FAILED = 1
 EXIT_BAD_INPUT = 2
@@ -34,8 +37,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
 )
-for command in (train, predict, explain, data, env, demo):
-    app.command(no_args_is_help=command in (train, predict, explain), cls=Command)(command)
+for command in (train, predict, explain, variants, design, split, data, env, demo):
+    app.command(no_args_is_help=command not in (data, env, demo), cls=Command)(command)
 
 
 def main() -> None:

@@ -9,11 +9,13 @@ import typer
 
 from ..settings import Contents, ExplainOptions, InputOptions
 from ..settings.data import DEVICE
+from ..settings.explain import parse_maps
 from .options import HELP, MODEL_FOLDER, given, panel
 
 PLAIN = panel(None)
 DATA = panel("Data")
 OUTPUT = panel("What is explained")
+MEASURED = panel("Epistasis beside the measured one")
 MACHINE = panel("Machine")
 
 
@@ -35,8 +37,22 @@ def explain(
         bool, PLAIN("Contributions by integrated gradients.", "--attributions/--no-attributions")
     ] = Contents.attributions,
     pairs: Annotated[bool, PLAIN("Epistasis of every pair of positions, at most 100.", "--pairs")] = Contents.pairs,
+    maps: Annotated[
+        list[str] | None,
+        PLAIN("Every pair of letters at two positions, such as 39,54; several as 39,54;7,9 or one by one.", "--map"),
+    ] = None,
+    logo: Annotated[bool, PLAIN("Sequence logos of substitutions and contributions.", "--logo")] = Contents.logo,
     pictures: Annotated[int, PLAIN("Draw pictures for so many sequences, the first ones.")] = Contents.pictures,
     overwrite: Annotated[bool, PLAIN("Replace an earlier explanation in --out.", "--overwrite")] = False,
+    measured: Annotated[
+        str | None,
+        MEASURED("Table of single and double mutants of the sequence, whose epistasis is compared with the model's."),
+    ] = None,
+    target: Annotated[str | None, MEASURED("Its column of measurements \\[the training table's, or found].")] = None,
+    wild_type_value: Annotated[
+        float | None,
+        MEASURED("Measurement of the sequence itself, if no row has it, such as 0 of log ratios."),
+    ] = None,
     class_name: Annotated[
         str | None,
         OUTPUT("Classifier: the class to explain \\[the predicted one]; of several targets, which one.", "--class"),
@@ -79,7 +95,10 @@ def explain(
 
     Example: [bold]lyra explain splicing/model sites.fasta --class high --positions 10-60 -o explained[/bold]
 
-    Writes mutagenesis.csv, attributions.csv, epistasis.csv (with --pairs), heat maps and explanation.html.
+    Example: [bold]lyra explain dms/model -o explained --map 39,54 --measured doubles.csv --logo[/bold]
+
+    Writes mutagenesis.csv, attributions.csv, epistasis.csv (with --pairs), map.csv (with --map),
+    measured_epistasis.csv (with --measured), heat maps and explanation.html.
 
     Without DATA it explains the wild type that the model was trained with.
     """
@@ -94,7 +113,10 @@ def explain(
         pair_samples=pair_samples, seed=seed, batch_size=batch_size,
     )  # fmt: skip
     options.check()
-    contents = Contents(mutagenesis=mutagenesis, attributions=attributions, pairs=pairs, pictures=pictures)
+    contents = Contents(
+        mutagenesis=mutagenesis, attributions=attributions, pairs=pairs, maps=parse_maps(maps or ()), logo=logo,
+        measured=measured, target=target, wild_type_value=wild_type_value, pictures=pictures,
+    )  # fmt: skip
     inputs = InputOptions(
         sequence=sequence, mutant=mutant, wild_type=wild_type, offset=offset, separator=separator,
         on_invalid=on_invalid, batch_size=batch_size,

@@ -11,6 +11,15 @@ from typer.models import OptionInfo
 
 MODEL_FOLDER = "Model folder that `lyra train` wrote."
 HELP = {  # of the options that several commands have
+    "group": "Column whose equal values always stand in one part, such as a protein family.",
+    "cluster": "Cluster sequences from this identity on (0 to 1) and keep each cluster in one part; by mmseqs if it is "
+    "on PATH, else by shared k-mers.",
+    "stratify": "Draw parts alike in classes, or in tenths of a numeric target \\[where every class has enough rows, "
+    "or the target is skewed].",
+    "holdout": "What sets the test part apart: random (nothing), position (mutations at other positions) or degree "
+    "(more mutations than --max-degree).",
+    "max_degree": "Mutations of training rows, at most, with --holdout degree.",
+    "folds": "Cross-validation: a number of folds to draw, or the column that says the fold of each row.",
     "sequence": "Sequence column \\[found].",
     "mutant": "Column of mutations \\[the one of the training table].",
     "separator": "Between cells: comma, tab, semicolon, space, pipe \\[found].",
@@ -50,14 +59,15 @@ def one_or_several(values: list[str] | None) -> str | list[str] | None:
     return values[0] if values and len(values) == 1 else values or None
 
 
-OTHER_NAMES = {"class_name": "class"}  # arguments whose option has another name
+OTHER_NAMES = {"class_name": "class", "maps": "map"}  # arguments whose option has another name
+WHERE_FALSE = {"bidirectional": "--one-way"}  # options for False that are not called --no-NAME
 
 
 def option(name: str, value: object = None) -> str:
     """An argument of the library as it is written here: --val-fraction, --split none, --pairs, --no-mutagenesis."""
     words = OTHER_NAMES.get(name, name).replace("_", "-")
     if value is False:
-        return f"--no-{words}"
+        return WHERE_FALSE.get(name, f"--no-{words}")
     if value is None or value is True:
         return f"--{words}"
     return f"--{words} {value}" if value != "" else f"--{words} ''"

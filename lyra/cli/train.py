@@ -75,18 +75,43 @@ def train(
     ] = DataOptions.on_invalid,
     val_fraction: Annotated[float, DATA("Validation share, where no column says.")] = DataOptions.val_fraction,
     test_fraction: Annotated[float, DATA("Test share, where no column says.")] = DataOptions.test_fraction,
+    group: Annotated[str | None, DATA(HELP["group"])] = None,
+    cluster: Annotated[float | None, DATA(HELP["cluster"])] = None,
+    stratify: Annotated[bool | None, DATA(HELP["stratify"], "--stratify/--no-stratify")] = None,
+    holdout: Annotated[str, DATA(HELP["holdout"])] = DataOptions.holdout,
+    max_degree: Annotated[int, DATA(HELP["max_degree"])] = DataOptions.max_degree,
+    folds: Annotated[str | None, DATA(HELP["folds"])] = None,
     deduplicate: Annotated[bool, DATA("Keep one copy of each sequence.", "--deduplicate")] = DataOptions.deduplicate,
     model: Annotated[str, MODEL("paper (the published 47,000 parameters) or layered.")] = Recipe.model,
     d_model: Annotated[int, MODEL("Channels.")] = Recipe.d_model,
     d_state: Annotated[int, MODEL("State size of each channel.")] = Recipe.d_state,
     pgc_layers: Annotated[int, MODEL("Gated convolution layers of the layered model.")] = Recipe.pgc_layers,
     s4_layers: Annotated[int, MODEL("State space layers of the layered model.")] = Recipe.s4_layers,
-    dropout: Annotated[float, MODEL("Dropout.")] = Recipe.dropout,
+    dropout: Annotated[
+        float | None, MODEL("Share of activations that are dropped in training \\[0; 0.3 for few labelled proteins].")
+    ] = Recipe.dropout,
     pool: Annotated[str, MODEL("mean, max or first.")] = Recipe.pool,
+    positions: Annotated[
+        bool | None,
+        MODEL(
+            "Learn where in the sequence a letter stands, for sequences of one length \\[yes for a regression].",
+            "--positions/--no-positions",
+        ),
+    ] = Recipe.positions,
     bidirectional: Annotated[
         bool,
-        MODEL("Whether state spaces look both ways.", "--bidirectional/--one-way"),
+        MODEL(
+            "Whether a residue sees both sides of it, or only what came before, as `lyra predict --stream` needs.",
+            "--bidirectional/--one-way",
+        ),
     ] = Recipe.bidirectional,
+    strand: Annotated[
+        str,
+        MODEL(
+            "DNA and RNA: one, as written; both, a model with one answer for a sequence and its reverse complement; "
+            "augment, which trains on the reverse complement of a random half of the sequences in each epoch."
+        ),
+    ] = Recipe.strand,
     output: Annotated[str, MODEL("Regression: linear, or sigmoid, which learns a saturating scale.")] = Recipe.output,
     epochs: Annotated[int | None, FIT("At most so many \\[as many as make about 4,000 steps].")] = None,
     batch_size: Annotated[int | None, FIT("Sequences a batch \\[128, less for few sequences].")] = None,
@@ -94,6 +119,22 @@ def train(
     s4_lr: Annotated[float, FIT("The same for the state spaces' dynamics.")] = Recipe.s4_lr,
     weight_decay: Annotated[float, FIT("AdamW's weight decay.")] = Recipe.weight_decay,
     class_weights: Annotated[str, FIT("none or balanced.")] = Recipe.class_weights,
+    average: Annotated[
+        float | None,
+        FIT(
+            "Decay of the average over the steps that the weights kept are; 0 keeps the last \\[by the number of rows]."
+        ),
+    ] = Recipe.average,
+    ensemble: Annotated[
+        int, FIT("Networks, of a seed each, whose mean is the prediction; their spread gives it an interval.")
+    ] = Recipe.ensemble,
+    mix: Annotated[
+        str | None,
+        FIT(
+            "Regression on sequences of one length: mix with ridge and sigmoid models by the validation part "
+            "(validation), by folds, or not (none) \\[by the number of rows]."
+        ),
+    ] = Recipe.mix,
     patience: Annotated[int, FIT("Stop after so many epochs without a better validation score.")] = Recipe.patience,
     seed: Annotated[int, FIT("Of the split, the weights, the order and dropout.")] = Recipe.seed,
     resume: Annotated[bool, FIT("Go on with an interrupted run in --out.", "--resume")] = False,
@@ -122,12 +163,14 @@ def train(
         offset=offset, separator=separator, decimal=decimal, alphabet=alphabet, task=task, positive=positive,
         weight=weight, error=error, replicates=replicates, censored=censored, transform=transform, na=na,
         on_missing=on_missing, unlabelled=unlabelled, on_invalid=on_invalid, val_fraction=val_fraction,
-        test_fraction=test_fraction, seed=seed, deduplicate=deduplicate,
+        test_fraction=test_fraction, seed=seed, group=group, cluster=cluster, stratify=stratify, holdout=holdout,
+        max_degree=max_degree, folds=folds, deduplicate=deduplicate,
     )  # fmt: skip
     recipe = Recipe(
         model=model, d_model=d_model, d_state=d_state, dropout=dropout, pgc_layers=pgc_layers, s4_layers=s4_layers,
-        pool=pool, bidirectional=bidirectional, output=output, class_weights=class_weights, epochs=epochs,
-        batch_size=batch_size, lr=lr, weight_decay=weight_decay, s4_lr=s4_lr, patience=patience, seed=seed,
+        pool=pool, bidirectional=bidirectional, strand=strand, output=output, class_weights=class_weights,
+        epochs=epochs, batch_size=batch_size, lr=lr, weight_decay=weight_decay, s4_lr=s4_lr, patience=patience,
+        seed=seed, positions=positions, average=average, ensemble=ensemble, mix=mix,
     )  # fmt: skip
     hardware = Hardware(
         accelerator=accelerator, devices=devices, strategy=strategy, precision=precision, graphs=graphs

@@ -10,6 +10,7 @@ import numpy as np
 from ..alphabets import PROTEIN, Alphabet
 from .guesses import count_letters, judge_letters
 
+MAPPED = 2000  # letters of a sequence up to which each position is looked at
 FAR = 2  # times shorter or longer than any training sequence is far outside
 ENOUGH = 20  # letters that tell nucleotides from amino acids
 NUCLEOTIDES = re.compile(rf"[ACGTUNacgtun.-]{{{ENOUGH},}}")
@@ -22,15 +23,45 @@ class Coverage:
     Attributes:
         letters: those that occurred, the unknown letter included.
         shortest, longest: their lengths.
+        positions: of sequences of one length, not longer than `MAPPED`, the letters that occurred at each position.
     """
 
     letters: str
     shortest: int
     longest: int
+    positions: list[str] | None = None
 
     @classmethod
     def of(cls, tokens: np.ndarray, lengths: np.ndarray, alphabet: Alphabet) -> Coverage:
-        return cls(alphabet.decode(np.unique(tokens)), int(lengths.min()), int(lengths.max()))
+        """That of sequences: their tokens end to end, and their lengths (N,)."""
+        if 0 < lengths.min() == lengths.max() <= MAPPED:
+            columns = tokens.reshape(len(lengths), -1).T
+            positions = [alphabet.decode(np.unique(column)) for column in columns]
+        else:
+            positions = None
+        return cls(alphabet.decode(np.unique(tokens)), int(lengths.min()), int(lengths.max()), positions)
+
+    def novelty(self, tokens: np.ndarray, starts: np.ndarray, lengths: np.ndarray, alphabet: Alphabet,
+                first: int = 1) -> list[str]:  # fmt: skip
+        """What each sequence has that training never had, such as "length 54" and "W39"; "" if nothing.
+
+        Args:
+            tokens, starts, lengths: of the sequences, which lie in `tokens` from `starts` (N,) on.
+            first: the number of the first position.
+        """
+        found: list[list[str]] = [[] for _ in starts]
+        for row in np.flatnonzero((lengths < self.shortest) | (lengths > self.longest)):
+            found[row].append(f"length {lengths[row]}")
+        known = np.array([letter in self.letters for letter in [*alphabet.letters, alphabet.unknown]])
+        seen: np.ndarray | None = None
+        if self.positions is not None:
+            letters = [*alphabet.letters, alphabet.unknown]
+            seen = np.array([[letter in here for letter in letters] for here in self.positions])
+        for at, (start, length) in enumerate(zip(starts.tolist(), lengths.tolist(), strict=True)):
+            own = tokens[start : start + length].astype(np.int64)  # an unknown letter, -1, is the last column
+            here = known[own] if seen is None or length != len(seen) else seen[np.arange(length), own]
+            found[at] += [f"{alphabet.decode([own[i]])}{i + first}" for i in np.flatnonzero(~here)]
+        return ["; ".join(reasons) for reasons in found]
 
 
 class Strangers:
@@ -46,13 +77,17 @@ class Strangers:
 
     def watch(self, sequences: list[str], rows: list[int], tokens: np.ndarray, offsets: np.ndarray) -> None:
         """Takes sequences, their row numbers, and their encoding."""
+        self.watch_letters(sequences, rows, tokens, offsets)
+        self.watch_lengths(rows, np.diff(offsets))
+
+    def watch_letters(self, sequences: list[str], rows: list[int], tokens: np.ndarray, offsets: np.ndarray) -> None:
+        """Takes sequences, or pieces of them."""
         self.letters += count_letters(sequences)
         if self.alphabet.name == PROTEIN.name:
             these = [row for row, text in zip(rows, sequences, strict=True) if NUCLEOTIDES.fullmatch(text)]
             self.nucleic = self.nucleic[0] + len(these), self.nucleic[1] or (these[0] if these else 0)
         if self.coverage is None or not rows:
             return
-        lengths = np.diff(offsets)
         for token in np.unique(tokens):
             letter = self.alphabet.decode([int(token)])
             if letter not in self.coverage.letters:
@@ -60,6 +95,10 @@ class Strangers:
                 row = rows[int(np.searchsorted(offsets, at[0], side="right")) - 1]
                 count, first = self.unseen.get(letter, (0, row))
                 self.unseen[letter] = count + len(at), first
+
+    def watch_lengths(self, rows: list[int], lengths: np.ndarray) -> None:
+        if self.coverage is None:
+            return
         outside = {
             "shorter": np.flatnonzero(lengths * FAR < self.coverage.shortest),
             "longer": np.flatnonzero(lengths > self.coverage.longest * FAR),

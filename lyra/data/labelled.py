@@ -17,10 +17,10 @@ from .batches import IGNORED
 from .coverage import Coverage
 from .replicates import Replicates
 from .rows import RowCount
-from .sequences import TableSource, select
+from .sequences import TableSource, read_keys, select
 from .several import check_each
 from .targets import Targets
-from .weights import ERROR, read_column, weigh
+from .weights import ERROR, read_column, scaled, weigh, worth
 
 
 @dataclass
@@ -33,10 +33,13 @@ class LabelledData:
         tokens, offsets: all tokens end to end and where each sequence begins.
         values: one target array per row.
         parts: "train", "val" or "test" of each row.
+        folds: with folds, the same for each, "aside" for a row that takes part in none; `parts` are those of the first.
+        fold_names: what the folds are called; fold_of: (N,) int, the one that a row is test in, -1 for none, or None.
+        groups: (N,) int, equal for rows that were kept together as a group or cluster, or None without such.
         source: where sequences, targets and parts came from.
         rows_read: how many rows were used, and how many not; guesses: what was found that nobody said, with reasons.
-        weights: (N,) float64, how much each row counts in the loss, 1 on average over the training part; None where
-            all count alike.
+        weights: (N,) float64, how much each row counts in the loss, 1 on average over the training part (with folds
+            that of the first; each network scales them to its own rows); None where all count alike.
         censored: (N,) int8, -1 where a target is an upper limit, below which the value lies, 1 where it is a lower one,
             0 where it is the value; None where all are values.
         errors: (N,) standard errors of the targets; None where they are not known.
@@ -56,6 +59,10 @@ class LabelledData:
     source: TableSource
     rows_read: RowCount = field(default_factory=RowCount)
     guesses: list[str] = field(default_factory=list)
+    folds: list[np.ndarray] = field(default_factory=list)
+    fold_names: list[str] = field(default_factory=list)
+    fold_of: np.ndarray | None = None
+    groups: np.ndarray | None = None
     weights: np.ndarray | None = None
     censored: np.ndarray | None = None
     errors: np.ndarray | None = None
@@ -68,7 +75,11 @@ class LabelledData:
 
     def labels(self, part: str) -> np.ndarray:
         """The targets of a part end to end, limits, missing ones and residues without a label left out."""
-        values = [np.atleast_1d(self.values[i]) for i in self.scored(part)]
+        return self.labels_of(self.rows(part))
+
+    def labels_of(self, rows: np.ndarray) -> np.ndarray:
+        """The targets of some rows, likewise."""
+        values = [np.atleast_1d(self.values[i]) for i in self.measured(rows)]
         flat = np.concatenate(values) if values else np.zeros(0)
         if self.targets.names:
             return flat[~np.isnan(flat)]
@@ -76,8 +87,23 @@ class LabelledData:
 
     def scored(self, part: str) -> np.ndarray:
         """Positions of a part's rows that take part in scores: those whose targets are no limits."""
-        rows = self.rows(part)
+        return self.measured(self.rows(part))
+
+    def measured(self, rows: np.ndarray) -> np.ndarray:
+        """Those of some rows whose targets are no limits."""
         return rows if self.censored is None else rows[self.censored[rows] == 0]
+
+    def counting(self, rows: np.ndarray) -> np.ndarray:
+        """Those of some rows whose targets are no limits and that weigh something."""
+        rows = self.measured(rows)
+        return rows if self.weights is None else rows[self.weights[rows] > 0]
+
+    def keys(self) -> np.ndarray:
+        """(N,) whole numbers from 0, the same for rows that no split may tear apart: equal sequences, and groups."""
+        if self.groups is not None:
+            return self.groups
+        numbers: dict[bytes, int] = {}
+        return np.array([numbers.setdefault(key, len(numbers)) for key in read_keys(self.tokens, self.offsets)])
 
     def coverage(self) -> Coverage:
         """What the model will have seen."""
@@ -131,13 +157,42 @@ def weigh_rows(data: LabelledData, replicates: Replicates | None, options: DataO
         values = scale(torch.from_numpy(values)).numpy()
     if values is not None and data.censored is not None:
         values[data.censored != 0] = np.nan
-    data.weights, note = weigh(
+    data.weights, how = weigh(
         data.table, values, steady, data.parts, data.tokens, data.offsets, len(data.alphabet), options, data.path
     )
-    data.notes += [note] if note else []
-    if data.targets.names and data.weights is not None:
-        counting = np.where(data.weights > 0, data.parts, "")
-        check_each(data.targets.names, np.concatenate(data.values), counting, data.path)
+    if data.weights is None:
+        return
+    for name, parts in zip(data.fold_names or [""], data.folds or [data.parts], strict=True):
+        train, val = (np.flatnonzero(parts == part) for part in ("train", "val"))
+        check_counting(data, train, val, f" of fold {name}" if name else "")
+    data.weights = scaled(data.weights, data.rows("train"))
+    training = data.weights[data.rows("train")]
+    data.notes.append(
+        f"weights in the loss: {how}; the {len(training):,} training rows{' of the first fold' if data.folds else ''} "
+        f"are worth {worth(training):,.0f} of equal weight; scores count every row alike"
+    )
+
+
+def check_counting(data: LabelledData, train: np.ndarray, val: np.ndarray, place: str) -> None:
+    """Raises InputError where rows to train on and to validate on weigh nothing, or leave too few values to learn.
+
+    Args:
+        place: behind the part's name in messages.
+    """
+    for rows, name in ((train, "training"), (val, "validation")):
+        if data.weights is not None and not data.weights[rows].any():
+            raise InputError(
+                f"{data.path}: every row of the {name} part{place} has the weight 0; at least one must be above 0"
+            )
+    if data.targets.names:
+        parts = np.full(len(data.values), "", dtype=object)
+        parts[data.counting(train)], parts[data.counting(val)] = "train", "val"
+        check_each(data.targets.names, np.concatenate(data.values), parts, data.path)
+    elif data.targets.task == "regression" and len(np.unique(data.labels_of(data.counting(train)))) < 2:
+        weighing = "" if data.weights is None else " with a weight above 0"
+        raise InputError(
+            f"{data.path}: the training rows{place}{weighing} have one value only; there must be at least two"
+        )
 
 
 def note_limits(data: LabelledData) -> None:

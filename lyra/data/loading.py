@@ -7,7 +7,6 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, replace
 from itertools import compress
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -17,8 +16,10 @@ from ..errors import InputError, argument, shorten
 from ..settings.data import DataOptions, parse_separator
 from . import guesses, targets
 from .batches import IGNORED
+from .divisions import Material, Split
 from .formats import format_of
-from .guesses import Target, require_column
+from .guesses import Target, find_column, require_column
+from .holdouts import MIXED
 from .labelled import LabelledData, change_scale, note_limits, weigh_rows
 from .replicates import Replicates
 from .rows import RowCount
@@ -30,14 +31,13 @@ from .sequences import (
     encode_checked,
     find_origin,
     missing_sequences,
-    read_keys,
     read_sequences,
     select,
     without_stops,
 )
 from .several import check_each, find_columns, read_several, without_any
 from .sources import Source
-from .splits import find_parts, settle_duplicates
+from .splits import find_split, settle_duplicates
 from .tables import TableFile, listed, whole_table
 from .targets import Targets
 from .weights import ERROR, WEIGHT, present
@@ -89,9 +89,12 @@ def load_with_wild_type(
     rows = Rows(whole_table(file))
     rows.count.aside["without anything in them"] = file.blank
     columns = list(rows.table.columns)
+    # a held-out part may need the wild type of whole sequences
+    whole = options.holdout != "random" and find_column(columns, source, options.mutant, guesses.MUTANT) is None
     origin = find_origin(
-        columns, source, sequence=options.sequence, mutant=options.mutant, wild_type=wild_type, offset=options.offset
-    )
+        columns, source, sequence=options.sequence, mutant=options.mutant, wild_type=None if whole else wild_type,
+        offset=options.offset,
+    )  # fmt: skip
     replicates = Replicates.read(rows.table, options, source) if options.replicates is not None else None
     if replicates is not None:
         rows.table[replicates.name] = replicates.cells(options.decimal)
@@ -103,21 +106,29 @@ def load_with_wild_type(
         found, rows.values, task, note = read_several(rows.table, several, options, source)
     else:
         (found, task), note = read_targets(rows, target, options, source), ""
-    keys = read_keys(rows.tokens, rows.offsets)
-    parts, used = find_parts(rows.table, source, keys, options, warn)
-    kept = settle_duplicates(keys, parts, rows.sequences, rows.values, options.deduplicate, warn, source)
+    material = Material(
+        source, rows.table, rows.tokens, rows.offsets, alphabet, rows.values, found.classes, wild_type, options.offset,
+        origin.column,
+    )  # fmt: skip
+    split = find_split(material, options, warn)
+    kept = settle_duplicates(material.keys, split, rows.sequences, rows.values, options.deduplicate, warn, source)
     rows.keep(kept, "copies of another row")
+    split.keep(kept)
+    used = split.used
+    rows.keep(used, MIXED)
+    split.keep(used)
     rows.count.used = len(rows.table)
 
     guessed = [text for text in (source.remark, file.remark) if text]
-    guessed += column_guesses(origin, target, used, options)
+    guessed += column_guesses(origin, target, split, options)
     guessed += [f"{alphabet.name} ({letters})"] if options.alphabet is None else []
     guessed += [f"{found.task} ({task})"] if options.task is None and not options.numeric else [task] if task else []
     data = LabelledData(
         path=str(source), table=rows.table, sequences=rows.sequences, tokens=rows.tokens, offsets=rows.offsets,
-        values=rows.values, parts=parts[kept], alphabet=alphabet, targets=found,
-        source=TableSource(**asdict(origin), target=target, split=used["split"], val_column=used["val_column"]),
-        rows_read=rows.count, guesses=guessed, notes=[note] if note else [],
+        values=rows.values, parts=split.parts, alphabet=alphabet, targets=found,
+        source=TableSource(**asdict(origin), target=target, split=split.split, val_column=split.val_column),
+        rows_read=rows.count, guesses=[*guessed, *split.said], folds=split.folds, fold_names=split.fold_names,
+        fold_of=split.fold_of, groups=split.groups, notes=[note] if note else [],
     )  # fmt: skip
     if options.censored:
         note_limits(data)
@@ -154,17 +165,17 @@ def find_target(columns: list[str], where: object, options: DataOptions, origin:
     return column
 
 
-def column_guesses(origin: Origin, target: str, columns: dict[str, Any], options: DataOptions) -> list[str]:
+def column_guesses(origin: Origin, target: str, split: Split, options: DataOptions) -> list[str]:
     """Which columns were found by their names."""
     found = []
     if options.sequence is None and options.mutant is None:
         found.append(f"{'mutations' if origin.mutant else 'sequences'} in column {shorten(origin.column)}")
     if options.target is None and options.replicates is None:
         found.append(f"target in {shorten(target)}")
-    if columns["split"] is not None and options.split is None:
-        found.append(f"parts in {shorten(columns['split'])}")
-    if columns["val_column"] not in (None, columns["split"]):
-        found.append(f"validation rows in {shorten(columns['val_column'])}")
+    if split.split is not None and options.split is None:
+        found.append(f"parts in {shorten(split.split)}")
+    if split.val_column not in (None, split.split):
+        found.append(f"validation rows in {shorten(split.val_column)}")
     return [", ".join(found) + " (by name)"] if found else []
 
 
@@ -239,19 +250,25 @@ def read_targets(rows: Rows, column: str, options: DataOptions, where: object) -
 
 
 def check_parts(data: LabelledData) -> None:
-    """Raises InputError if there is nothing to train on or to validate on."""
-    for part, needed in (("train", "to train on"), ("val", "to choose the best epoch by")):
+    """Raises InputError if there is nothing to train on or to validate on, or in a fold nothing to test on."""
+    for name, parts in zip(data.fold_names or [""], data.folds or [data.parts], strict=True):
+        _check_parts(replace(data, parts=parts), f" of fold {name}" if name else "")
+
+
+def _check_parts(data: LabelledData, fold: str) -> None:
+    needed = {"train": "to train on", "val": "to choose the best epoch by"} | ({"test": "to test on"} if fold else {})
+    for part, what in needed.items():
         if not (data.parts == part).any():
             remedy = "add rows" if data.source.split is None else f"mark rows in column {data.source.split}"
             raise InputError(
-                f"{data.path}: the {part} part is empty, there is nothing {needed}; {remedy} or change "
-                f"{argument('val_fraction')}"
+                f"{data.path}: the {part} part{fold} is empty, there is nothing {what}; {remedy} or change "
+                f"{argument('val_fraction' if part != 'test' else 'folds')}"
             )
     if data.targets.names:
         check_each(data.targets.names, np.concatenate(data.values), data.parts, data.path)
     if len(np.unique(data.labels("train"))) < 2:
         what = "class" if data.targets.classes else "value" + " that is no limit" * (data.censored is not None)
         raise InputError(
-            f"{data.path}, column {data.source.target}: the training part has one {what} only; there "
+            f"{data.path}, column {data.source.target}: the training part{fold} has one {what} only; there "
             "must be at least two"
         )

@@ -205,11 +205,16 @@ def select(tokens: np.ndarray, offsets: np.ndarray, keep: np.ndarray) -> tuple[n
     return tokens[np.repeat(keep, lengths)], np.concatenate([[0], np.cumsum(lengths[keep])])
 
 
-def letter_error(where: str, sequence: str, position: int, alphabet: Alphabet, remedy: str) -> InputError:
-    """The error of a letter outside the alphabet; `position` counts from 0, the message from 1."""
+def letter_error(
+    where: str, sequence: str, position: int, alphabet: Alphabet, remedy: str, before: int = 0
+) -> InputError:
+    """The error of a letter outside the alphabet; `position` counts from 0, the message from 1.
+
+    `before`: how many letters come before the sequence, where it is a piece of another.
+    """
     return InputError(
-        f"{where}: letter {shorten(sequence[position])} at position {position + 1} is not in the {alphabet.name} "
-        f"alphabet {alphabet.describe()}; correct it, {remedy}"
+        f"{where}: letter {shorten(sequence[position])} at position {before + position + 1} is not in the "
+        f"{alphabet.name} alphabet {alphabet.describe()}; correct it, {remedy}"
     )
 
 

@@ -21,7 +21,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import IO, AnyStr, BinaryIO, Generic
 
-from ..errors import InputError
+from ..errors import InputError, argument
+from ..files import is_stream
 
 CHUNK = 1 << 20
 BYTE_ORDER_MARKS = (
@@ -129,6 +130,11 @@ class Source:
         if os.path.exists(other) and self._path.samefile(other):
             return True
         return os.path.realpath(other) == os.path.realpath(self._path)  # by way of a folder that is not there
+
+    def check_output(self, out: str | Path) -> None:
+        """Raises InputError if the file to write is the one that is read."""
+        if not is_stream(out) and self.is_file(out):
+            raise InputError(f"{out}: is the file to read; give another name with {argument('out')}")
 
     def sha256(self) -> str:
         """Of the bytes as they are, compressed or not."""

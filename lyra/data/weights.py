@@ -76,17 +76,10 @@ def present(table: pd.DataFrame, given: str, role: Role, options: DataOptions, w
     return there
 
 
-def scaled(weights: np.ndarray, parts: np.ndarray, where: object) -> np.ndarray:
-    """Weights with a mean of 1 over the training part.
-
-    Raises:
-        InputError: all weights of the training or the validation part are 0.
-    """
-    for part, name in (("train", "training"), ("val", "validation")):
-        if not weights[parts == part].any():
-            raise InputError(f"{where}: every row of the {name} part has the weight 0; at least one must be above 0")
+def scaled(weights: np.ndarray, train: np.ndarray) -> np.ndarray:
+    """Weights (N,) with a mean of 1 over the training rows, positions of which at least one has a weight above 0."""
     largest = weights.max()  # by which sums neither vanish nor overflow
-    return weights / largest / np.mean(weights[parts == "train"] / largest)
+    return weights / largest / np.mean(weights[train] / largest)
 
 
 def excess_variance(residuals: np.ndarray, errors: np.ndarray) -> float:
@@ -142,7 +135,7 @@ def weigh(
     table: pd.DataFrame, values: np.ndarray | None, errors: np.ndarray | None, parts: np.ndarray, tokens: np.ndarray,
     offsets: np.ndarray, letters: int, options: DataOptions, where: object,
 ) -> tuple[np.ndarray | None, str]:  # fmt: skip
-    """Each row's weight in the loss, (N,) with a mean of 1 over the training part, and what it is; None for none.
+    """Each row's weight in the loss, (N,) in any unit, and what it is; None for none.
 
     Args:
         values: (N,) targets, NaN where not known; None where they are no numbers.
@@ -162,16 +155,7 @@ def weigh(
         weights, how = weights_of_errors(errors, values, parts, tokens, offsets, letters)
     else:
         return None, ""
-    weights = scaled(weights, parts, where)
-    if values is not None and len(np.unique(values[(parts == "train") & (weights > 0) & ~np.isnan(values)])) < 2:
-        raise InputError(
-            f"{where}: the training rows with a weight above 0 have one value only; there must be at least two"
-        )
-    training = weights[parts == "train"]
-    return weights, (
-        f"weights in the loss: {how}; the {len(training):,} training rows are worth {worth(training):,.0f} of equal "
-        "weight; scores count every row alike"
-    )
+    return weights, how
 
 
 def worth(weights: np.ndarray) -> float:

@@ -12,5 +12,6 @@ from ..settings.explain import ExplainOptions
 from .attributions import attributions
 from .epistasis import as_matrix, epistasis
 from .mutagenesis import mutagenesis, sensitive_positions
+from .pair_maps import pair_map
 
-__all__ = ["ExplainOptions", "as_matrix", "attributions", "epistasis", "mutagenesis", "sensitive_positions"]
+__all__ = ["ExplainOptions", "as_matrix", "attributions", "epistasis", "mutagenesis", "pair_map", "sensitive_positions"]

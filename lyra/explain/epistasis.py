@@ -44,11 +44,11 @@ def epistasis(
     return epistasis_table(Subject(score, sequence, options), progress)
 
 
-def check_output(score: Score) -> None:
-    """Raises InputError where two positions have no answer in common."""
+def check_output(score: Score, name: str = "pairs") -> None:
+    """Raises InputError, which names the argument, where two positions have no answer in common."""
     if score.per_position:
         raise InputError(
-            f"{argument('pairs')}: this model gives a class to each residue; choose one of them with {argument('at')}"
+            f"{argument(name)}: this model gives a class to each residue; choose one of them with {argument('at')}"
         )
 
 

@@ -8,25 +8,29 @@ from collections.abc import Callable, Collection
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
-import pandas as pd
 
 from ..errors import InputError, argument
 from ..files import atomic_path, check_folder, check_outside, write_json
 from ..prediction import Predictor
 from ..settings.data import InputOptions
 from ..settings.explain import Contents, ExplainOptions
-from . import pictures
-from .attributions import COST, integrated_gradients
-from .epistasis import as_matrix, check_output, count_doubles, count_positions, epistasis_table
-from .items import Item, Items
-from .mutagenesis import mutagenesis_table, sensitive_positions
+from . import logos
+from .attributions import COST
+from .epistasis import check_output, count_doubles, count_positions
+from .items import Items
+from .measured import Measurements, read_measured
+from .one import Tables, explain_one
 from .page import Explanation, write_explanation
-from .subject import Progress, Score, Subject, substitutable
+from .pair_maps import check_positions
+from .subject import Score, Subject, substitutable
 
-OWN = re.compile(r"explanation\.(json|html)|(mutagenesis|attributions|epistasis)(_.*)?\.(csv|png)")
+OWN = re.compile(
+    r"explanation\.(json|html)|"
+    r"(mutagenesis|attributions|epistasis|map|measured_epistasis|effect_logo|attribution_logo)(_.*)?\.(csv|png)"
+)
 SUMMARY = "explanation.json"  # by which a folder is known as one of these
 PAGE = "explanation.html"
 SUMMARISED = 3  # sequences that are summed up even without pictures
@@ -92,23 +96,26 @@ def explain_file(
         InputError: anything that a user can put right.
     """
     out = usable_folder(out, overwrite)
-    for name, read in ((None, path), ("wild_type", inputs.wild_type)):
+    for name, read in ((None, path), ("wild_type", inputs.wild_type), ("measured", contents.measured)):
         if read is not None:
             check_outside(out, str(read), name)
     score = Score(predictor, options)
-    if contents.pairs:
-        check_output(score)
+    for name, wanted in (("pairs", contents.pairs), ("maps", contents.maps), ("measured", contents.measured)):
+        if wanted:
+            check_output(score, name)
     if contents.pictures < 0:
         raise InputError(f"{argument('pictures')} {contents.pictures}: must not be negative")
     if contents.attributions and score.per_position:
         say(f"no attributions: this model gives a class to each residue; {argument('at')} chooses the one to attribute")
         contents = replace(contents, attributions=False)
-    if not (contents.mutagenesis or contents.attributions or contents.pairs):
+    if not contents.any():
         raise InputError(
             f"nothing to write; leave one of {argument('mutagenesis', False)} and {argument('attributions', False)} "
             f"out, or give {argument('pairs', True)}"
         )
     contents.check_effects(given)
+    if contents.logo:
+        logos.check_available()
     items = Items(predictor, path, inputs, options)
     work = count_work(items, predictor, contents)
     for note in items.notes:
@@ -119,6 +126,7 @@ def explain_file(
         for warning in items.given.warnings():
             say(f"warning: {warning}")
         say(f"rows: {items.given.count}")
+    measured = measurements(score, items, contents, work, say)
     say(work.summary(options))
     done = 0
 
@@ -132,7 +140,7 @@ def explain_file(
         tables = Tables(folder, stack, predictor.digits)
         shown, facts = [], []
         for number, item in enumerate(items, 1):
-            explanation = explain_one(score, item, tables, contents, number, advance)
+            explanation = explain_one(score, item, tables, contents, number, measured, advance)
             facts.append(explanation.facts)
             if number <= max(contents.pictures, SUMMARISED):
                 shown.append(explanation)
@@ -143,6 +151,30 @@ def explain_file(
     if contents.attributions:
         warn_of_errors(facts, say)
     return shown
+
+
+def measurements(
+    score: Score, items: Items, contents: Contents, work: Work, say: Callable[[str], None]
+) -> Measurements | None:
+    """The table of measured mutants, if there is one, its double mutants counted as work.
+
+    Raises:
+        InputError: there is more than one sequence that they could be mutants of, or as for `read_measured`.
+    """
+    if contents.measured is None:
+        return None
+    if work.sequences != 1:
+        raise InputError(
+            f"{argument('measured')} {contents.measured}: has mutants of one sequence, and {work.sequences:,} are to "
+            "be explained; give that one"
+        )
+    item = next(iter(items))
+    subject = Subject(score, item.sequence, item.options, item.where)
+    found = read_measured(contents.measured, subject, contents.target, contents.wild_type_value)
+    say(f"measured: {found}")
+    work.doubles += len(found.usable)
+    work.cost += len(found.usable) + len({change for pair in found.usable for change in pair})
+    return found
 
 
 def warn_of_errors(facts: list[dict[str, Any]], say: Callable[[str], None]) -> None:
@@ -180,6 +212,9 @@ def count_work(items: Items, predictor: Predictor, contents: Contents) -> Work:
         if contents.attributions:
             work.attributions += 1
             work.cost += COST * options.steps
+        for pair in contents.maps or ():
+            check_positions(pair, options, item.sequence, sorted(open_letters), item.where)
+            work.doubles += letters**2
         if contents.pairs:
             work.doubles += count_doubles(count_positions(here, item.where), letters, options)
             work.cost += singles
@@ -189,80 +224,9 @@ def count_work(items: Items, predictor: Predictor, contents: Contents) -> Work:
             f"{where}: no sequence is left; correct the letters or give {argument('on_invalid', 'unknown')}"
         )
     work.skipped = items.skipped
-    work.cost += work.substitutions + work.doubles
+    passes = 1 if predictor.members == 1 else 2  # the members' spread is asked for by itself
+    work.cost += passes * work.substitutions + work.doubles
     return work
-
-
-class Tables:
-    """The CSV files of a folder, written sequence by sequence."""
-
-    def __init__(self, folder: Path, stack: ExitStack, digits: int) -> None:
-        self.folder, self.stack = folder, stack
-        self.numbers = f"%.{digits}g"
-        self.files: dict[str, IO[str]] = {}
-
-    def add(self, name: str, id: str, frame: pd.DataFrame) -> None:
-        """Adds rows to NAME.csv, with the sequence's id before them."""
-        first = name not in self.files
-        if first:
-            file = open(self.folder / f"{name}.csv", "w", encoding="utf-8", newline="", errors="backslashreplace")
-            self.files[name] = self.stack.enter_context(file)
-        frame.insert(0, "id", id)
-        frame.to_csv(self.files[name], index=False, header=first, float_format=self.numbers, lineterminator="\n")
-
-
-def explain_one(
-    score: Score, item: Item, tables: Tables, contents: Contents, number: int, progress: Progress
-) -> Explanation:
-    """Everything about one sequence: rows into the tables, pictures, and what the summary says."""
-    options = item.options
-    subject = Subject(score, item.sequence, options, item.where)
-    explanation = Explanation(
-        {"id": item.id, "length": subject.length, "offset": options.offset}, score.unit, score.digits
-    )
-    if not score.per_position:
-        if score.by_class:
-            explanation.facts["class"] = subject.class_names(np.zeros(1, dtype=np.int64))[0]
-        explanation.facts["predicted"] = float(subject.predicted[0])
-    stem = f"{number}_{safe_name(item.id)}"
-
-    def draw(kind: str, frame: pd.DataFrame, title: str, picture: Callable[..., None], *more: Any) -> None:
-        if number <= contents.pictures and len(frame):
-            name = f"{kind}_{stem}.png"
-            picture(tables.folder / name, frame, title, *more)
-            explanation.pictures[title] = name
-
-    if contents.mutagenesis:
-        frame = mutagenesis_table(subject, progress)
-        order = frame.sort_values("change", kind="stable")
-        explanation.sensitive = sensitive_positions(frame)
-        explanation.lowest, explanation.highest = order.head(5), order.tail(5).iloc[::-1]
-        draw("mutagenesis", frame, f"{item.id}: every substitution", pictures.draw_mutagenesis)
-        tables.add("mutagenesis", item.id, frame)
-    if contents.attributions:
-        frame = integrated_gradients(subject, progress)
-        for name in ("baseline_predicted", "completeness_error", "sum_of_absolutes"):
-            explanation.facts[name] = frame.attrs[name]
-        title = (
-            f"{item.id}: what leads from {frame.attrs['baseline_predicted']:.{score.digits}g} (baseline: "
-            f"{options.baseline}) to the predicted {frame.attrs['predicted']:.{score.digits}g}"
-        )
-        draw("attributions", frame, title, pictures.draw_attributions)
-        tables.add("attributions", item.id, frame)
-    if contents.pairs:
-        frame = epistasis_table(subject, progress)
-        explanation.pairs = frame.sort_values("rms", ascending=False, kind="stable").head(10)
-        letters = {site + options.offset: subject.letters[site] for site in subject.open}
-        draw("epistasis", frame, f"{item.id}: epistasis of pairs of positions", pictures.draw_epistasis, letters)
-        if number <= contents.pictures:
-            as_matrix(frame).to_csv(tables.folder / f"epistasis_{stem}.csv", float_format="%.7g", lineterminator="\n")
-        tables.add("epistasis", item.id, frame)
-    return explanation
-
-
-def safe_name(id: str) -> str:
-    """The id as a part of a file name, on any system."""
-    return re.sub(r"[^A-Za-z0-9.-]+", "_", id)[:40].strip("._") or "sequence"
 
 
 def settings_of(score: Score, options: ExplainOptions, contents: Contents) -> dict[str, Any]:

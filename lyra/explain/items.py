@@ -16,6 +16,7 @@ from ..data.sequences import encode_checked
 from ..data.wild_types import read_wild_type
 from ..errors import InputError, argument, refuse_without_effect
 from ..prediction import Predictor
+from ..references import own_offset
 from ..settings.data import InputOptions
 from ..settings.explain import ExplainOptions
 
@@ -107,12 +108,8 @@ class Items:
     def numbered(self, length: int, block: Block) -> ExplainOptions:
         """The options with the number of the first residue: the one given, that of the mutations, that of the model's
         wild type for a sequence as long as it, else 1."""
-        offset, source = self.options.offset, self.predictor.source
-        if offset is None:
-            offset = block.offset
-        if offset is None and source is not None and source.wild_type and len(source.wild_type) == length:
-            offset = source.offset
-        return replace(self.explain, offset=1 if offset is None else offset)
+        offset = self.options.offset if self.options.offset is not None else block.offset
+        return replace(self.explain, offset=own_offset(self.predictor.source, length) if offset is None else offset)
 
 
 def unique(name: str, seen: set[str]) -> str:

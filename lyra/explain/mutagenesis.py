@@ -7,6 +7,7 @@ import pandas as pd
 
 from ..prediction import Predictor
 from ..settings.explain import ExplainOptions
+from .spreads import change_spread
 from .subject import Progress, Score, Subject, no_progress
 
 
@@ -27,7 +28,8 @@ def mutagenesis(
     Returns:
         one row a substitution: position (in the numbering of `options.offset`), wild_type and letter (the old and the
         new one), mutant (such as A24G), class (classifiers), predicted (in the scale's units), change (predicted
-        minus that of the sequence itself), probability (classifiers on the scale of log-odds). `attrs["unit"]`
+        minus that of the sequence itself), spread (of an ensemble, the standard deviation of the change over its
+        members), probability (classifiers on the scale of log-odds). `attrs["unit"]`
         says what predicted and change are.
 
     Raises:
@@ -52,6 +54,8 @@ def mutagenesis_table(subject: Subject, progress: Progress = no_progress) -> pd.
     if score.by_class:
         table["class"] = subject.class_names(sites)
     table |= {"predicted": predicted, "change": predicted - subject.unchanged(sites)}
+    if score.predictor.members > 1:
+        table["spread"] = change_spread(subject, sites, tokens, progress)
     if score.scale == "log-odds":
         table["probability"] = 1 / (1 + np.exp(-predicted))
     frame = pd.DataFrame(table)

@@ -8,13 +8,17 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from ..html import fact_table, picture, table, write_page
+from .spreads import CERTAIN, uncertain
 
 NAMES = {
     "class_name": "class", "at": "position explained", "pair_samples": "letter pairs a position pair",
     "baseline_predicted": "baseline's prediction", "completeness_error": "error of the attributions' sum",
+    "measured_doubles": "double mutants with measured epistasis",
+    "measured_pearson": "measured and predicted epistasis: Pearson", "measured_spearman": "Spearman",
     "sum_of_absolutes": "sum of absolute attributions", "offset": "number of the first position",
 }  # fmt: skip
 
@@ -63,7 +67,7 @@ def write_explanation(
             parts += ["<h3>Positions whose substitutions matter most</h3>", frame_table(explanation.sensitive)]
         for frame, heading in ((explanation.lowest, "decrease"), (explanation.highest, "increase")):
             if frame is not None:
-                parts += [f"<h3>Substitutions with the greatest {heading}</h3>", frame_table(frame)]
+                parts += [f"<h3>Substitutions with the greatest {heading}</h3>", frame_table(with_certainty(frame))]
         if explanation.pairs is not None:
             parts += ["<h3>Pairs of positions with the most epistasis</h3>", frame_table(explanation.pairs)]
     write_page(path, f"What {title} makes of its sequences", parts)
@@ -77,3 +81,10 @@ def frame_table(frame: pd.DataFrame) -> str:
     """A table as HTML, numbers to four digits."""
     frame = frame.drop(columns="id", errors="ignore").rename(columns=lambda name: name.replace("_", " "))
     return table(frame.map(number), numbers=frame.select_dtypes("float").columns)
+
+
+def with_certainty(frame: pd.DataFrame) -> pd.DataFrame:
+    """Substitutions of an ensemble with a column that says whether the members agree on them; others as they are."""
+    if "spread" not in frame:
+        return frame
+    return frame.assign(certain=np.where(uncertain(frame), f"no: below {CERTAIN:g} spreads", "yes"))

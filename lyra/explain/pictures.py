@@ -11,12 +11,15 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from matplotlib import colormaps
+from matplotlib.collections import LineCollection
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
 
 from ..errors import argument
-from ..plots import new_figure, plain, save_figure
+from ..plots import cloud, new_figure, plain, save_figure
 from .epistasis import as_matrix
+from .spreads import CERTAIN, uncertain
 
 # Rows of a protein's heat map, by what the residues have in common: small and aliphatic, aromatic, special, polar,
 # negative, positive.
@@ -32,12 +35,17 @@ NOTHING = "0.88"  # grey: nothing was predicted here
 def draw_mutagenesis(path: Path, frame: pd.DataFrame, title: str) -> None:
     """The `change` of a `mutagenesis` table: letters as rows, positions as columns, a dot on the wild type's letter.
 
-    The strip below is the mean of each position. Of a sequence too long to draw, the stretch whose substitutions
+    The strip below is the mean of each position. Where an ensemble's members disagree on a change, a stroke is through
+    it. Of a sequence too long to draw, the stretch whose substitutions
     matter most is drawn, and the title says so.
     """
     rows = letter_rows({*frame["letter"], *frame["wild_type"]})
     table = frame.pivot(index="letter", columns="position", values="change").reindex(list("".join(rows)))
     wild_type = frame.groupby("position")["wild_type"].first()
+    doubtful = frame.assign(doubt=uncertain(frame)).pivot(index="letter", columns="position", values="doubt")
+    doubtful = doubtful.reindex(table.index).fillna(False)
+    if doubtful.to_numpy().any():
+        title += f"\nstruck through: changes below {CERTAIN:g} standard deviations over the members"
     table, title = shown_stretch(table, title)
     values = table.to_numpy()
     scale = centred(values)
@@ -53,6 +61,7 @@ def draw_mutagenesis(path: Path, frame: pd.DataFrame, title: str) -> None:
                     extent=(-0.5, len(positions) - 0.5, len(table) + 1, len(table)))  # fmt: skip
         places = table.index.get_indexer(wild_type[positions])
         axes.plot(range(len(positions)), places, ".", color="0.15", markersize=3.5)
+        strike(axes, doubtful[positions].to_numpy(dtype=bool))
         edge = 0
         for group in rows[:-1]:
             edge += len(group)
@@ -113,6 +122,56 @@ def draw_epistasis(path: Path, frame: pd.DataFrame, title: str, wild_type: dict[
     finish(figure, path, title)
 
 
+def strike(axes: Any, marked: np.ndarray) -> None:
+    """A stroke through each cell of an image that is marked."""
+    strokes = [((x - 0.3, y + 0.3), (x + 0.3, y - 0.3)) for y, x in np.argwhere(marked)]
+    axes.add_collection(LineCollection(strokes, colors="0.35", linewidths=0.7))
+
+
+def draw_pair_map(path: Path, frame: pd.DataFrame, title: str) -> None:
+    """A `pair_map` table as two maps of letters by letters: what is predicted, and the epistasis; the sequence's own
+    letters are framed."""
+    first, second = frame["position_1"].iloc[0], frame["position_2"].iloc[0]
+    own = frame.attrs["wild_type"]
+    order = list("".join(letter_rows(set(frame["letter_1"]))))
+    side = 1.4 + 0.2 * max(len(order), 8)
+    figure = new_figure(2 * side + 1.8, side + 0.5)
+    for axes, column, colours in zip(
+        figure.subplots(1, 2), ("predicted", "epistasis"), ("viridis", CHANGES), strict=True
+    ):
+        matrix = frame.pivot(index="letter_1", columns="letter_2", values=column).reindex(index=order, columns=order)
+        values = matrix.to_numpy()
+        scale = centred(values) if column == "epistasis" else Normalize(float(values.min()), float(values.max()))
+        image = cells(axes, values, scale, colours)
+        axes.set_aspect("equal")
+        corner = order.index(own[1]) - 0.5, order.index(own[0]) - 0.5
+        axes.add_patch(Rectangle(corner, 1, 1, fill=False, edgecolor="0.1", linewidth=1.3))
+        axes.set_xticks(range(len(order)), order, fontsize=8)
+        axes.set_yticks(range(len(order)), order, fontsize=8)
+        axes.set(xlabel=f"letter at {second} ({own[1]} in the sequence)", ylabel=f"letter at {first} ({own[0]})")
+        axes.set_title(column, fontsize=9)
+        extend = extension(values, scale)
+        bar = figure.colorbar(image, ax=axes, shrink=0.75, pad=0.02, extend=extend)
+        label = f"{'epistasis in ' if column == 'epistasis' else ''}{frame.attrs['unit']}"
+        bar.set_label(plain(label), fontsize=8)
+        bar.ax.tick_params(labelsize=8)
+    finish(figure, path, title)
+
+
+def draw_measured(path: Path, frame: pd.DataFrame, title: str) -> None:
+    """A `measured_epistasis` table: measured epistasis along x, the predicted one along y."""
+    figure = new_figure(5.6, 5.0)
+    axes = figure.add_subplot()
+    measured, predicted = frame["measured_epistasis"].to_numpy(), frame["predicted_epistasis"].to_numpy()
+    cloud(axes, measured, predicted)
+    axes.axhline(0, color="0.6", linewidth=0.6)
+    axes.axvline(0, color="0.6", linewidth=0.6)
+    axes.set(xlabel="measured epistasis", ylabel=f"predicted epistasis in {plain(frame.attrs['unit'])}")
+    scores = [f"{name.capitalize()} {frame.attrs[name]:.3f}" for name in ("pearson", "spearman")
+              if frame.attrs[name] is not None]  # fmt: skip
+    finish(figure, path, f"{title}\n{len(frame):,} double mutants   {'   '.join(scores)}")
+
+
 def finish(figure: Figure, path: Path, title: str) -> None:
     """Puts the title on, in as many lines as it needs, and saves."""
     width = int(figure.get_figwidth() * 11)
@@ -161,9 +220,9 @@ def shown_stretch(table: pd.DataFrame, title: str) -> tuple[pd.DataFrame, str]:
     return part, f"{title}\n{where}; {argument('positions')} shows others"
 
 
-def split_columns(positions: np.ndarray) -> list[np.ndarray]:
-    """Positions in lines of about the same length, the first one longest."""
-    lines = math.ceil(len(positions) / COLUMNS)
+def split_columns(positions: np.ndarray, width: int = COLUMNS) -> list[np.ndarray]:
+    """Positions in lines of about the same length, `width` at most, the first one longest."""
+    lines = math.ceil(len(positions) / width)
     return np.array_split(positions, lines)
 
 

@@ -75,7 +75,8 @@ class Score:
                     f"{argument('class_name')} {shorten(options.class_name)}: must be one of {', '.join(classes)}"
                 )
             self.chosen = classes.index(options.class_name)
-        if self.scale == "latent" and (self.output is None or self.output.kind != "sigmoid"):
+        several = predictor.members > 1
+        if self.scale == "latent" and (self.output is None or self.output.kind != "sigmoid" or several):
             raise InputError(
                 f"{argument('scale')} latent: this model has no sigmoid at its end; leave {argument('scale')} out"
             )

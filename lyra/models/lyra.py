@@ -341,6 +341,8 @@ class LyraForTokenClassification(Lyra):
         torch.Size([32, 100, 3])
     """
 
+    per_token = True
+
     def forward(
         self,
         x: Tensor,

@@ -36,6 +36,7 @@ except ImportError:
 _MISSING = "saving and loading model folders needs huggingface_hub and safetensors: pip install 'lyra-bio[app]'"
 CONFIG = "config.json"
 WEIGHTS = "model.safetensors"
+NO_ARGUMENTS = ("architectures", "dtype")  # entries of config.json beside the constructor's arguments
 
 
 class PretrainedMixin(PyTorchModelHubMixin):
@@ -114,12 +115,15 @@ class PretrainedMixin(PyTorchModelHubMixin):
                 local_files_only=local_files_only,
                 token=token,
             )
-        # The mixin takes the constructor's arguments from config.json, so that dtype may be the one of the folder.
+        # The mixin hands on those of config.json's entries that `cls` has for arguments, which may not be all of the
+        # subclass's; dtype among them may be the one of the folder.
         saved = config.get("dtype", "float32")
         wanted = _dtype("dtype", saved if dtype in (None, "auto") else dtype)
         if torch_dtype is not None:
             wanted = _dtype("torch_dtype", saved if torch_dtype == "auto" else torch_dtype)
-        model = chosen(**arguments).to(wanted)
+        saved_arguments = {name: value for name, value in config.items() if name not in NO_ARGUMENTS}
+        given = {name: value for name, value in arguments.items() if name not in NO_ARGUMENTS}
+        model = chosen(**saved_arguments | given).to(wanted)
         try:
             state = load_file(weights)
         except SafetensorError as error:
@@ -139,7 +143,9 @@ def _dtype(name: str, value: str | torch.dtype) -> torch.dtype:
 def _subclass_named(cls: type, config: Mapping[str, Any], model_id: str) -> type:
     """``cls`` or the subclass of it that the folder was saved from."""
     name = (config.get("architectures") or [cls.__name__])[0]
-    classes: list[type] = [cls, *cls.__subclasses__()]
+    classes: list[type] = [cls]
+    for each in classes:
+        classes += each.__subclasses__()
     known = {each.__name__: each for each in classes}
     if name not in known:
         raise ValueError(f"{model_id} holds a {name}, which {cls.__name__} cannot load")

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from lyra_kernels.layers import PGC, S4D
+from lyra_kernels.layers import PGC, S4D, checks
+
+PIECE = 8_192  # tokens at a time of a sequence in one tensor
 
 
 class LyraState(NamedTuple):
@@ -26,10 +29,11 @@ class LyraState(NamedTuple):
 
 
 class StreamingMixin:
-    """``initial_state`` and ``step`` of a Lyra model."""
+    """``initial_state``, ``step`` and ``stream`` of a Lyra model."""
 
     config: dict
     pool: str
+    per_token = False  # whether there is a prediction for each token
     prenorm: bool
     pgc_residual: bool
     d_model: int
@@ -40,13 +44,18 @@ class StreamingMixin:
     dropouts: nn.ModuleList
     decoder: nn.Module
 
+    @property
+    def looks_ahead(self) -> bool:
+        """Whether outputs depend on tokens yet to come, so that there is no state to go on from."""
+        return self.config["bidirectional"] or (len(self.pgc_layers) > 0 and not self.config["causal"])
+
     def initial_state(self, batch_size: int) -> LyraState:
         """The state before the first token.
 
         Raises:
             ValueError: the model is not causal.
         """
-        if self.config["bidirectional"] or (len(self.pgc_layers) and not self.config["causal"]):
+        if self.looks_ahead:
             raise ValueError(
                 "a model that is not causal has no state: its output depends on tokens yet to come; build it with "
                 "causal=True"
@@ -82,6 +91,57 @@ class StreamingMixin:
             raise ValueError(f"x must be token ids (B,) or features (B, {self.d_input}), got {tuple(x.shape)}")
         y, _, after = self._piece(x.unsqueeze(1), state)
         return (y if y.dim() == 2 else y.squeeze(1)), after
+
+    def stream(
+        self, pieces: Tensor | Iterable[Tensor], piece_length: int | None = None, *, last_only: bool = False
+    ) -> Iterator[Tensor]:
+        """Predictions for sequences of any length, piece by piece, in memory for one piece; without gradients.
+
+        Args:
+            pieces: consecutive pieces of B sequences, each as ``forward`` takes it, of any lengths, 0 included; each is
+                read when its predictions are asked for. Or one tensor with all tokens, which is cut.
+            piece_length: tokens in each piece of one tensor but the last; None is 8,192.
+            last_only: of one prediction per sequence, whether to give only that for all tokens, at the end.
+
+        Returns:
+            an iterator, with an item for each piece: ``(B, d_output)``, the prediction for the tokens so far, or of a
+            token classifier ``(B, L, d_output)``, those for the tokens of the piece. End to end, or with ``last_only``,
+            they are what ``forward`` gives for all tokens at once.
+
+        Raises:
+            ValueError, TypeError: the model is not causal, or an argument does not fit; while iterating, a piece does
+                not.
+
+        Example:
+            >>> model = LyraForTokenClassification(d_input=5, d_output=2, causal=True).eval()
+            >>> genome = torch.randint(5, (1, 100_000))
+            >>> torch.cat(list(model.stream(genome)), 1).shape
+            torch.Size([1, 100000, 2])
+        """
+        self.initial_state(0)  # says what keeps this model from it, before the first piece
+        if checks.boolean("last_only", last_only) and self.per_token:
+            raise ValueError("last_only must be False: a token classifier has a prediction for each token")
+        if isinstance(pieces, Tensor):
+            if pieces.dim() not in (2, 3):
+                raise ValueError(
+                    f"pieces must be token ids (B, L) or features (B, L, {self.d_input}), got {tuple(pieces.shape)}"
+                )
+            length = PIECE if piece_length is None else checks.positive_int("piece_length", piece_length)
+            pieces = pieces.split(length, dim=1)
+        elif piece_length is not None:
+            raise ValueError("piece_length must be None where pieces are given: these are taken as they are")
+        return self._stream(pieces, last_only)
+
+    @torch.no_grad()
+    def _stream(self, pieces: Iterable[Tensor], last_only: bool) -> Iterator[Tensor]:
+        model: Any = self
+        state, y = None, None
+        for piece in pieces:
+            y, state = model(piece, initial_state=state, return_final_state=True)
+            if not last_only:
+                yield y
+        if last_only and y is not None:
+            yield y
 
     def _forward_piece(
         self,

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from collections.abc import Collection, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from ..alphabets import ALPHABETS
-from ..errors import InputError, argument, check_choice, shorten
+from ..errors import InputError, argument, check_choice, refuse_without_effect, shorten
 
 TASKS = ("regression", "classification", "token", "multilabel")
 SEPARATORS = {"tab": "\t", "comma": ",", "semicolon": ";", "space": " ", "pipe": "|"}
@@ -15,8 +16,13 @@ ON_INVALID = ("error", "skip", "unknown")
 TRANSFORMS = ("none", "log", "rank")
 ON_MISSING = ("error", "skip")
 DECIMALS = ("point", "comma")
+HOLDOUTS = ("random", "position", "degree")
+EITHER = (("split", "folds"), ("split", "holdout"), ("group", "cluster"), ("group", "holdout"), ("cluster", "holdout"))
+MOST_FOLDS = 100
+NONE = "none"  # given as the split column, where there is none
 BATCH_SIZE = 256  # sequences that a model predicts for at once
 DEVICE = "auto"  # where: a GPU if there is one
+INTERVAL = 0.9  # share of targets that an ensemble's intervals are to cover
 MUTATION_OPTIONS = ("wild_type", "offset")
 
 
@@ -44,6 +50,12 @@ class DataOptions:
         unlabelled: of a class per residue, the label of residues without one; "" if all have one.
         on_invalid: letters outside the alphabet: "error", "skip" the row, or read as the "unknown" letter.
         val_fraction, test_fraction: sizes of the parts drawn with `seed` when no column gives them.
+        group: column whose equal values stand in one part, always.
+        cluster: sequence identity, 0 to 1, from which sequences are clustered to stand in one part.
+        stratify: draw parts in which classes, or tenths of a numeric target, are alike; None does where it matters.
+        holdout: what the test part has that training has not: "random", nothing but chance; "position", mutations at
+            other positions; "degree", more than `max_degree` mutations.
+        folds: a number of folds, or the column that says which fold a row is in; None is one split.
         deduplicate: keep one copy of each sequence.
     """
 
@@ -70,7 +82,20 @@ class DataOptions:
     val_fraction: float = 0.1
     test_fraction: float = 0.1
     seed: int = 0
+    group: str | None = None
+    cluster: float | None = None
+    stratify: bool | None = None
+    holdout: str = "random"
+    max_degree: int = 2
+    folds: int | str | None = None
     deduplicate: bool = False
+
+    @property
+    def number_of_folds(self) -> int | None:
+        """How many folds are to be drawn; None where there are none, or a column says."""
+        if self.folds is None or not re.fullmatch(r"\s*[+-]?\d+\s*", str(self.folds)):
+            return None
+        return int(self.folds)
 
     def check(self) -> None:
         """Raises InputError for an option that no table could follow."""
@@ -108,7 +133,9 @@ class DataOptions:
         if self.numeric and self.task not in (None, "regression"):
             name = argument("censored", True) if self.censored else argument("replicates", self.replicates)
             raise InputError(f"{name} {argument('task', self.task)}: the target is a number; leave one out")
-        check_one_origin(self.sequence, "mutant" if self.mutant else "wild_type", self.mutant or self.wild_type)
+        refers = self.wild_type if self.holdout == "random" else None  # else sequences may be its variants
+        check_one_origin(self.sequence, "mutant" if self.mutant else "wild_type", self.mutant or refers)
+        self._check_division()
         if self.alphabet is not None and self.alphabet.lower() not in ALPHABETS:
             check_choice("alphabet", self.alphabet, ALPHABETS)
         parse_separator(self.separator)
@@ -142,13 +169,57 @@ class DataOptions:
         """Whether another option says that the target is a number."""
         return self.censored or self.replicates is not None
 
+    def _check_division(self) -> None:
+        check_choice("holdout", self.holdout, HOLDOUTS)
+        if self.cluster is not None and not 0 < self.cluster <= 1:
+            raise InputError(f"{argument('cluster')} {self.cluster}: must be above 0 and at most 1, such as 0.5")
+        if self.max_degree < 1:
+            raise InputError(f"{argument('max_degree')} {self.max_degree}: must be above 0")
+        if self.seed < 0:
+            raise InputError(f"{argument('seed')} {self.seed}: must not be negative")
+        number = self.number_of_folds
+        if number is not None and not 2 <= number <= MOST_FOLDS:
+            raise InputError(f"{argument('folds')} {number}: must be 2 to {MOST_FOLDS}")
+        if self.folds is not None and not 0 < self.val_fraction < 1:
+            raise InputError(
+                f"{argument('val_fraction')} {self.val_fraction}: must be above 0 and below 1 with "
+                f"{argument('folds')}, of which each has its own validation part"
+            )
+        chosen = {name: getattr(self, name) for name in ("split", "group", "cluster", "holdout", "folds")}
+        chosen["split"] = None if str(self.split).lower() == NONE else self.split
+        chosen["holdout"] = None if self.holdout == "random" else self.holdout
+        clashes = EITHER + ((("folds", "holdout"),) if self.holdout == "degree" else ())
+        for one, other in clashes:
+            if chosen[one] is not None and chosen[other] is not None:
+                raise InputError(
+                    f"{argument(one, chosen[one])} {argument(other, chosen[other])}: each says how the table is "
+                    "divided; leave one out"
+                )
+
+    def check_effects(self, given: Collection[str]) -> None:
+        """Raises InputError for one of the settings `given` that the way of dividing makes no use of."""
+        if self.holdout != "degree":
+            refuse_without_effect(given, ("max_degree",), f"without {argument('holdout', 'degree')}")
+        else:
+            refuse_without_effect(
+                given, ("test_fraction",), f"rows of more than {argument('max_degree')} mutations are the test part"
+            )
+        if self.holdout == "position":
+            refuse_without_effect(given, ("stratify",), "it is positions that are drawn, not rows")
+        if self.folds is not None:
+            refuse_without_effect(given, ("test_fraction",), f"each of the {argument('folds')} is the test part once")
+
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
 
 
 @dataclass(kw_only=True)
 class InputOptions:
-    """How the file is read; None takes what the model was trained with. See `DataOptions`."""
+    """How the file is read; None takes what the model was trained with. See `DataOptions`.
+
+    Attributes:
+        interval: of an ensemble of numbers, the share of measurements that the intervals are to cover; None takes .9.
+    """
 
     sequence: str | None = None
     mutant: str | None = None
@@ -157,6 +228,7 @@ class InputOptions:
     separator: str | None = None
     on_invalid: str = "error"
     batch_size: int = BATCH_SIZE
+    interval: float | None = None
 
     def check(self) -> None:
         check_choice("on_invalid", self.on_invalid, ON_INVALID)

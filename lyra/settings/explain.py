@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from ..errors import InputError, argument, check_choice, refuse_without_effect, shorten
 from .data import BATCH_SIZE
+from .positions import Positions, ranges, site, sites
 
 SCALES = {"regression": ("target", "latent"), "classification": ("log-odds", "probability")}
 SCALES["token"] = SCALES["multilabel"] = SCALES["classification"]
+PAIR = re.compile(r"\s*(-?\d+)\s*,\s*(-?\d+)\s*")
 BASELINES = ("average", "unknown")
-RANGE = re.compile(r"\s*(-?\d+)(?:\s*-\s*(-?\d+))?\s*")
 
 
 @dataclass
@@ -37,7 +38,7 @@ class ExplainOptions:
         batch_size: sequences a batch, at most.
     """
 
-    positions: str | Sequence[int] | None = None
+    positions: Positions = None
     offset: int = 1
     class_name: str | None = None
     at: int | None = None
@@ -56,55 +57,40 @@ class ExplainOptions:
                 raise InputError(f"{argument(name)} {getattr(self, name)}: must be above 0")
         if self.seed < 0:
             raise InputError(f"{argument('seed')} {self.seed}: must not be negative")
-        self.ranges()
-
-    def ranges(self) -> list[tuple[int, int]] | None:
-        """`positions` as (first, last) pairs in the caller's numbering.
-
-        Raises:
-            InputError: they are not written like 10-60,72.
-        """
-        if self.positions is None:
-            return None
-        if not isinstance(self.positions, str):
-            return [(int(number), int(number)) for number in self.positions]
-        ranges = []
-        for piece in self.positions.split(","):
-            match = RANGE.fullmatch(piece)
-            if match is None:
-                raise InputError(f"{argument('positions')} {shorten(self.positions)}: {shorten(piece)} is no position "
-                                 "and no "
-                                 "range; write it like 10-60,72")  # fmt: skip
-            first, last = int(match[1]), int(match[2] or match[1])
-            if last < first:
-                raise InputError(f"{argument('positions')} {shorten(self.positions)}: {first}-{last} runs backwards; "
-                                 f"write {last}-{first}")  # fmt: skip
-            ranges.append((first, last))
-        return ranges
+        ranges("positions", self.positions)
 
     def sites(self, length: int, where: str) -> np.ndarray:
-        """Indices, from 0, of the positions asked for in a sequence; sorted, each once.
+        """Indices, from 0, of the positions asked for in a sequence, `where` in messages; sorted, each once.
 
         Raises:
-            InputError: a position that the sequence, `where` in the message, does not have.
+            InputError: a position that the sequence does not have.
         """
-        ranges = self.ranges()
-        if ranges is None:
-            return np.arange(length)
-        for first, last in ranges:
-            self.index("positions", first, length, where)
-            self.index("positions", last, length, where)
-        spans = [np.arange(first, last + 1) - self.offset for first, last in ranges]
-        return np.unique(np.concatenate(spans)) if spans else np.arange(0)
+        return sites("positions", self.positions, self.offset, length, where)
 
     def index(self, name: str, position: int, length: int, where: str) -> int:
         """The index, from 0, of a position; an InputError that names the argument if there is none."""
-        if not 0 <= position - self.offset < length:
-            raise InputError(f"{argument(name)} {position}: {where} has positions {self.offset} to "
-                             f"{self.offset + length - 1}; choose among them, or give {argument('offset')}, the "
-                             "number of the "
-                             "first")  # fmt: skip
-        return position - self.offset
+        return site(name, position, self.offset, length, where)
+
+
+def parse_maps(texts: Iterable[str]) -> list[tuple[int, int]]:
+    """Pairs of positions from texts like 39,54 or 39,54;7,9; each once, the lower position first.
+
+    Raises:
+        InputError: one is not written like that, or names one position twice.
+    """
+    found: dict[tuple[int, int], None] = {}
+    for text in texts:
+        for piece in text.split(";"):
+            match = PAIR.fullmatch(piece)
+            if match is None:
+                raise InputError(
+                    f"{argument('maps')} {shorten(text)}: {shorten(piece)} is no pair of positions; write it like 39,54"
+                )
+            first, second = sorted((int(match[1]), int(match[2])))
+            if first == second:
+                raise InputError(f"{argument('maps')} {shorten(text)}: {first} is there twice; give two positions")
+            found[first, second] = None
+    return list(found)
 
 
 @dataclass(kw_only=True)
@@ -112,13 +98,26 @@ class Contents:
     """What the folder is to hold.
 
     Attributes:
+        maps: pairs of positions of which every pair of letters is tried.
+        logo: whether sequence logos are drawn, too.
+        measured: a table of single and double mutants, whose measured epistasis is compared; target: its column of
+            measurements; wild_type_value: of the sequence itself, where no row has it.
         pictures: for how many sequences, the first ones, pictures are drawn; the tables have all.
     """
 
     mutagenesis: bool = True
     attributions: bool = True
     pairs: bool = False
+    maps: Sequence[tuple[int, int]] | None = None
+    logo: bool = False
+    measured: str | None = None
+    target: str | None = None
+    wild_type_value: float | None = None
     pictures: int = 10
+
+    def any(self) -> bool:
+        """Whether there is something to write."""
+        return self.mutagenesis or self.attributions or self.pairs or bool(self.maps) or self.measured is not None
 
     def check_effects(self, given: Collection[str]) -> None:
         """Raises InputError for one of the settings `given` that makes no difference to what is written."""
@@ -126,3 +125,8 @@ class Contents:
             refuse_without_effect(given, ("steps", "baseline"), "without attributions")
         if not self.pairs:
             refuse_without_effect(given, ("pair_samples", "seed"), f"without {argument('pairs', True)}")
+        if self.measured is None:
+            refuse_without_effect(given, ("target", "wild_type_value"), f"without {argument('measured')}")
+        if not (self.mutagenesis or self.attributions) or self.pictures == 0:
+            without = "pictures" if self.pictures == 0 else "substitutions and attributions"
+            refuse_without_effect(given, ("logo",), f"without {without}")

@@ -27,7 +27,7 @@ from rich.progress import (
 from ..errors import argument
 from ..files import atomic_path, atomic_text
 from ..metrics import METRICS
-from ..scores import number
+from ..scores import DETAILS, number
 from .module import LyraModule
 
 
@@ -50,16 +50,25 @@ class History(Callback):
     """Keeps one row of losses and scores per epoch and writes them to a CSV file after each.
 
     The rows are part of the checkpoint, so a resumed run has them all.
+
+    Args:
+        path: of the file.
+        facts: what stands before the epoch in each row.
+        earlier: rows of networks before this one, which the file keeps.
     """
 
     # Not Lightning's CSVLogger: its file is called metrics.csv, with a column for the step and all columns in the order
     # of the alphabet; it is appended to in place, so that a full disk leaves half a row; and a resumed run deletes it.
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self.rows: list[dict[str, float | int | None]] = []
+    def __init__(self, path: Path, facts: dict[str, Any], earlier: list[dict[str, Any]]) -> None:
+        self.path, self.facts, self.earlier = path, facts, earlier
+        self.rows: list[dict[str, Any]] = []
         self._before = 0.0  # seconds trained before a resume
         self._start = time.monotonic()
+
+    @property
+    def all_rows(self) -> list[dict[str, Any]]:
+        return self.earlier + self.rows
 
     def seconds(self) -> float:
         return self._before + time.monotonic() - self._start
@@ -69,7 +78,7 @@ class History(Callback):
 
     def on_train_epoch_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         assert isinstance(pl_module, LyraModule)
-        row: dict[str, float | int | None] = {
+        row: dict[str, Any] = self.facts | {
             "epoch": trainer.current_epoch + 1,
             "train_loss": float(trainer.callback_metrics["train_loss"]),
             "val_loss": float(trainer.callback_metrics["val_loss"]),
@@ -77,7 +86,7 @@ class History(Callback):
         row |= {f"val_{name}": pl_module.scores[name] for name in METRICS[pl_module.targets.task]}
         self.rows.append(row | {"seconds": round(self.seconds(), 1)})
         if trainer.is_global_zero:
-            write_rows(self.path, self.rows)
+            write_rows(self.path, self.all_rows)
 
     def state_dict(self) -> dict[str, Any]:
         return {"rows": self.rows, "seconds": self.seconds()}
@@ -91,7 +100,11 @@ def write_rows(path: Path, rows: list[dict[str, Any]]) -> None:
     with atomic_text(path) as file:
         file.write(",".join(rows[0]) + "\n")
         for row in rows:
-            file.write(",".join("" if value is None else f"{value:.7g}" for value in row.values()) + "\n")
+            file.write(",".join(map(_cell, row.values())) + "\n")
+
+
+def _cell(value: float | str | None) -> str:
+    return "" if value is None else value if isinstance(value, str) else f"{value:.7g}"
 
 
 class EpochProgress(Callback):
@@ -121,7 +134,9 @@ class EpochProgress(Callback):
     def on_train_epoch_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         assert isinstance(pl_module, LyraModule)
         scores = "  ".join(
-            f"{name} {number(name, value)}" for name, value in pl_module.scores.items() if value is not None
+            f"{name} {number(name, value)}"
+            for name, value in pl_module.scores.items()
+            if value is not None and name not in DETAILS
         )
         epoch = f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}"
         if self.progress is not None:

@@ -6,8 +6,10 @@ from collections.abc import Collection
 
 import numpy as np
 
+from ..data import splits
 from ..data.loading import LabelledData
-from ..errors import argument, refuse_without_effect, shorten
+from ..errors import InputError, argument, refuse_without_effect, shorten
+from ..settings.data import DataOptions
 from ..settings.training import Recipe
 
 LAYERS = ("pgc_layers", "s4_layers")
@@ -20,10 +22,21 @@ def check_before_reading(given: Collection[str], recipe: Recipe) -> None:
             given, LAYERS, f"the paper's model has its own number of layers ({argument('model', 'layered')} has them)"
         )
     elif recipe.s4_layers == 0:
-        refuse_without_effect(given, ("d_state", "s4_lr", "bidirectional"), "there are no state space layers")
+        refuse_without_effect(given, ("d_state", "s4_lr"), "there are no state space layers")
+        if recipe.pgc_layers == 0:
+            refuse_without_effect(given, ("bidirectional",), "there are no layers that look at other residues")
 
 
-def check_with_data(given: Collection[str], data: LabelledData, unlabelled: str) -> None:
+def check_strand(given: Collection[str], recipe: Recipe, data: LabelledData) -> None:
+    """Raises InputError for a choice of strands of what has one only."""
+    if data.alphabet.complement is None:
+        reason = f"the sequences are {data.alphabet.name}, which has one strand"
+        refuse_without_effect(given, ("strand",), reason)
+        if recipe.strand != "one":
+            raise InputError(f"{argument('strand', recipe.strand)}: {reason}; leave it out")
+
+
+def check_with_data(given: Collection[str], data: LabelledData, options: DataOptions) -> None:
     """Raises InputError for one of the options `given` that makes no difference on these data."""
     task, source = data.targets.task, data.source
     if task == "regression":
@@ -40,15 +53,10 @@ def check_with_data(given: Collection[str], data: LabelledData, unlabelled: str)
         refuse_without_effect(given, ("unlabelled",), f"the task is {task}, without labels of residues")
     else:
         refuse_without_effect(given, ("pool",), "a class per residue needs no pooling")
-        if unlabelled and unlabelled not in data.targets.unlabelled:
-            refuse_without_effect(given, ("unlabelled",), f"no residue has the label {shorten(unlabelled)}")
+        if options.unlabelled and options.unlabelled not in data.targets.unlabelled:
+            refuse_without_effect(given, ("unlabelled",), f"no residue has the label {shorten(options.unlabelled)}")
     if data.weights is not None and np.ptp(data.weights) == 0:
         refuse_without_effect(given, ("weight", "error"), "every row has the same weight")
     if not source.mutant:
         refuse_without_effect(given, ("offset",), f"column {source.column} holds whole sequences, no mutations")
-    if source.split is not None:
-        refuse_without_effect(given, ("test_fraction",), f"column {source.split} says which rows are the test part")
-    if source.val_column is not None:
-        refuse_without_effect(
-            given, ("val_fraction",), f"column {source.val_column} says which rows are the validation part"
-        )
+    splits.check_effects(given, options, source.split, source.val_column)

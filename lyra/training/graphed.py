@@ -59,7 +59,15 @@ class GraphedLyraModule(LyraModule):
     """
 
     def __init__(self, module: LyraModule, warn: Callable[[str], None]) -> None:
-        super().__init__(module.model, module.targets, module.recipe, module.output, module.class_weights)
+        super().__init__(
+            module.model,
+            module.targets,
+            module.recipe,
+            module.output,
+            module.class_weights,
+            module.complement,
+            module.averages,
+        )
         self.automatic_optimization = False  # Lightning's word for: training_step does it all
         self.warn = warn
         self.steps: RecordedSteps | None = None
@@ -113,9 +121,13 @@ class GraphedLyraModule(LyraModule):
             self.steps(rows, width)
             schedule.step()
             counted._on_after_step()
+            self.after_step()
         loss = self.losses / len(group)
         self.losses.zero_()
         self.log("train_loss", loss, on_step=False, on_epoch=True, batch_size=len(group))
+
+    def on_train_batch_end(self, *_: Any) -> None:
+        """Lightning's batch is many steps here, each with its own end."""
 
     def validation_step(self, group: Group, index: int) -> None:  # type: ignore[override]
         for rows, width in group.batches:

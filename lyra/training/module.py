@@ -19,7 +19,9 @@ from ..scoring import score
 from ..settings.data import BATCH_SIZE
 from ..settings.training import Recipe
 from . import selection
+from .averaging import WeightAverages, put
 from .loss import Loss
+from .strands import turn_at_random
 
 MONITOR = "best"  # grows with each epoch that is better than all before, and is 0 for the others
 
@@ -27,9 +29,13 @@ MONITOR = "best"  # grows with each epoch that is better than all before, and is
 class LyraModule(lightning.LightningModule):
     """Trains a Lyra model.
 
+    Args:
+        complement: `other_letters` of the alphabet, to train on either strand at random; None for one strand.
+
     Attributes:
         model: the network.
         output: the learned output scale of a regression, else None.
+        averages: of the weights, which are validated and kept in their place; None keeps the weights themselves.
         scores: the latest validation scores.
     """
 
@@ -40,11 +46,16 @@ class LyraModule(lightning.LightningModule):
         recipe: Recipe,
         output: Output | None,
         class_weights: Tensor | None = None,
+        complement: Tensor | None = None,
+        averages: WeightAverages | None = None,
     ) -> None:
         super().__init__()
         self.model, self.targets, self.recipe, self.output = model, targets, recipe, output
         self.class_weights: Tensor | None
+        self.complement: Tensor | None
         self.register_buffer("class_weights", class_weights, persistent=False)
+        self.averages = averages
+        self.register_buffer("complement", complement, persistent=False)
         self.scores: dict[str, float | None] = {}
         self._best: list[selection.Key] = []  # each epoch that was better than all before
         self._validation: list[tuple[Tensor, Tensor, Tensor]] = []
@@ -58,10 +69,13 @@ class LyraModule(lightning.LightningModule):
         return self.model(batch.tokens, lengths=batch.lengths)
 
     def batch_loss(self, batch: Batch) -> Tensor:
+        """Of a training batch."""
+        if self.complement is not None:
+            batch = turn_at_random(batch, self.complement)
         return self.loss.step(self.model(batch.tokens, lengths=batch.lengths), batch)
 
     def seed_epoch(self) -> None:
-        """Each epoch draws its dropout from its own seed, so that a run resumed between epochs is the same run.
+        """Each epoch draws dropout and strands from its own seed, so that a run resumed between epochs is the same run.
 
         In an epoch's first step, not in on_train_epoch_start: Lightning leaves that out after a resume.
         """
@@ -74,6 +88,22 @@ class LyraModule(lightning.LightningModule):
         loss = self.batch_loss(batch)
         self.log("train_loss", loss, on_step=False, on_epoch=True, sync_dist=True, batch_size=len(batch))
         return loss
+
+    def on_train_batch_end(self, *_: Any) -> None:
+        self.after_step()
+
+    def after_step(self) -> None:
+        """To be called after each step of the optimizer."""
+        if self.averages is not None:
+            self.averages.update(self)
+
+    def on_validation_start(self) -> None:
+        if self.averages is not None:
+            self.averages.swap_in(self)
+
+    def on_validation_end(self) -> None:
+        if self.averages is not None:
+            self.averages.swap_out(self)
 
     def validation_step(self, batch: Batch, index: int) -> None:
         raw = self.outputs(batch)
@@ -114,9 +144,18 @@ class LyraModule(lightning.LightningModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint["best"] = [list(key) for key in self._best]
+        checkpoint["averages"] = None if self.averages is None else self.averages.state_dict()
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         self._best = [(score, loss) for score, loss in checkpoint["best"]]
+        if self.averages is not None:
+            self.averages.load_state_dict(checkpoint["averages"])
+
+    def take(self, checkpoint: dict[str, Any]) -> None:
+        """The weights that were validated when the checkpoint was written."""
+        self.load_state_dict(checkpoint["state_dict"])
+        if checkpoint["averages"] is not None:
+            put(self, checkpoint["averages"]["averages"])
 
     def total_steps(self) -> int:
         """Of the optimizer, in all epochs together."""

@@ -3,140 +3,149 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from .. import baselines, plots
-from ..data.batches import IGNORED, SequenceDataset
+from .. import plots
+from ..data.batches import SequenceDataset
 from ..data.loading import LabelledData
 from ..data.replicates import noise_ceiling
 from ..files import atomic_text, write_json
-from ..metrics import METRICS, MONITORED, evaluate
+from ..metrics import METRICS, MONITORED, calibration, class_scores, mean_of_sequences
 from ..model_folder import ModelDescription, save_model
 from ..prediction import Predictor
-from ..scores import Results, score_name
+from ..prediction_columns import Columns
+from ..scores import OUT_OF_FOLD, NetworkFacts, Results, score_name
 from ..scoring import score, score_each
 from ..settings.training import Recipe
 from . import report, selection
-from .callbacks import History
-from .module import LyraModule
+from .comparison import compare, compare_folds
+from .fitting import Fitted
+from .networks import Network
+from .parts import PARTS, scored, sequence_of_each
 
 REPORT = "report.html"  # written last: a run that has it is finished
 TRACKS = 5  # sequences along which classes of residues are drawn
 DRAWN = 9  # of several targets, those with a picture
-PARTS = {"val": "validation", "test": "test"}  # the parts that are scored, and how they are called
 
 
 def write_results(
-    out: Path, module: LyraModule, data: LabelledData, recipe: Recipe, history: History, title: str,
-    graphs: bool, warn: Callable[[str], None],
-) -> Results:  # fmt: skip
-    """Evaluates the trained module, on its device and with or without CUDA graphs, and writes everything into `out`."""
-    description = ModelDescription(data.alphabet, data.targets, module.output, data.source, data.coverage())
-    save_model(out / "model", module.model, description)
-    predictor = Predictor(module.model, description).use_graphs(None if graphs else False, warn)
+    out: Path, fitted: Fitted, data: LabelledData, recipe: Recipe, title: str, graphs: bool, warn: Callable[[str], None]
+) -> Results:
+    """Evaluates the model, on its device and with or without CUDA graphs, and writes everything into `out`."""
+    description = ModelDescription(
+        data.alphabet, data.targets, fitted.output, data.source, data.coverage(), fitted.calibration
+    )
+    save_model(out / "model", fitted.model, description)
+    predictor = Predictor(fitted.model, description).use_graphs(None if graphs else False, warn)
     task = data.targets.task
     results = Results(
-        out, {}, seconds=history.seconds(), epochs=len(history.rows),
-        best_epoch=selection.best_epoch(task, history.rows),
-        chosen=selection.reason(task, history.rows, score_name(MONITORED[task], None)), positive=data.targets.positive,
-        parameters=sum(parameter.numel() for parameter in module.model.parameters()),
+        out, task, {}, networks=[network_facts(task, name, each) for name, each in fitted.networks.items()],
+        shares=fitted.shares, positive=data.targets.positive,
+        parameters=sum(parameter.numel() for parameter in fitted.model.parameters()),
     )  # fmt: skip
-    predictions = {}
-    for part, name in PARTS.items():
-        rows = data.rows(part)
-        if len(rows) == 0:
-            continue
-        dataset = SequenceDataset(data.tokens, data.offsets, rows)
-        predictions[part] = predictor.predict_dataset(dataset)
-        predicted, true = scored(data, predictions[part], rows)
-        results.scores[name] = score(data.targets, predicted, true)
-        for target, scores in (score_each(data.targets, predicted, true) if data.targets.names else {}).items():
-            results.targets.setdefault(target, {})[name] = scores
-        if data.targets.classes and len(only := np.unique(predicted.argmax(-1))) == 1:
-            results.one_class[name] = data.targets.classes[only[0]]
-    shown = "test" if "test" in predictions else "val"
+    evaluated = evaluations(fitted, data, recipe, predictor)
+    for name, (rows, predictions) in evaluated.items():
+        add_scores(results, data, name, rows, predictions)
+    if data.folds:
+        additive = compare_folds(results, data, *evaluated["test"])
+    else:
+        additive = compare(
+            results, data, {part: evaluated[name][1] for part, name in PARTS.items() if name in evaluated}
+        )
+    shown = "test" if "test" in evaluated else next(iter(evaluated))
+    rows, predictions = evaluated[shown]
     if data.errors is not None:
-        rows = data.scored(shown)
-        results.noise_ceiling = noise_ceiling(np.array(data.values)[rows], data.errors[rows])
-    additive = compare_with_baselines(results, data, predictions)
+        known = data.measured(rows)
+        results.noise_ceiling = noise_ceiling(np.array(data.values)[known], data.errors[known])
     write_json(out / "metrics.json", results.to_json())
-    write_predictions(out / "predictions.csv", data, predictor, shown, predictions[shown])
-    pictures = draw(out, data, history, results, shown, predictions[shown], additive)
+    write_predictions(
+        out / "predictions.csv", data, predictor, rows, predictions, "test" in evaluated and not data.folds
+    )
+    history = next(iter(fitted.networks.values())).history
+    pictures = draw(out, data, history, results, shown, rows, predictions, additive)
     report.write_report(out / REPORT, title, data, recipe, results, pictures)
     return results
 
 
-def flat(values: Any) -> np.ndarray:
-    """Predictions or targets of all sequences as one array; residues of all sequences end to end."""
-    if isinstance(values, np.ndarray):
-        return values
-    return np.concatenate(values) if values[0].ndim else np.stack(values)
-
-
-def scored(data: LabelledData, predictions: Any, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Predictions and targets of a part as they are scored: without limits; residues end to end, labelled ones."""
-    predicted, true = flat(predictions), flat([data.values[i] for i in rows])
-    if data.targets.names:
-        return predicted, true.reshape(len(true), -1)
-    if data.targets.task == "token":
-        real = true != IGNORED
-        return predicted[real], true[real]
-    if data.censored is not None:
-        real = data.censored[rows] == 0
-        return predicted[real], true[real]
-    return predicted, true
-
-
-def compare_with_baselines(results: Results, data: LabelledData, predictions: dict[str, Any]) -> np.ndarray | None:
-    """Adds the baselines' scores and every model's epistasis scores; returns ridge's predictions of the last part.
-
-    Only for a regression on sequences of one length, short enough for the closed form.
-    """
-    lengths, letters = np.diff(data.offsets), len(data.alphabet)
-    same = lengths.min() == lengths.max() and 0 < lengths[0] * letters <= baselines.MAX_FEATURES
-    if data.targets.task != "regression" or data.targets.names or not same or not len(data.scored("val")):
-        return None
-    tokens = data.tokens.reshape(len(lengths), lengths[0])
-    values = np.array(data.values, dtype=np.float64)
-    train, val = data.scored("train"), data.scored("val")
-    fitted = (tokens[train], values[train], tokens[val], values[val], letters)
-    models: dict[str, baselines.Ridge | baselines.SigmoidAdditive] = {
-        "one-hot ridge": baselines.fit_ridge(*fitted),
-        "one-hot sigmoid": baselines.fit_sigmoid_additive(*fitted),
-    }
-    results.baselines = {name: {} for name in models}
-    additive = None
+def evaluations(
+    fitted: Fitted, data: LabelledData, recipe: Recipe, predictor: Predictor
+) -> dict[str, tuple[np.ndarray, Any]]:
+    """Of each part its rows and what the model predicts for them, by what the part is called."""
+    if data.folds:
+        return {"test": (fitted.held_out, fitted.predicted)}
+    found: dict[str, tuple[np.ndarray, Any]] = {}
     for part, name in PARTS.items():
-        if part not in predictions:
-            continue
-        rows, (own, _) = data.scored(part), scored(data, predictions[part], data.rows(part))
-        found = {model: fit.predict(tokens[rows]) for model, fit in models.items()}
-        additive = found["one-hot ridge"]
-        for model, predicted in found.items():
-            results.baselines[model][name] = evaluate("regression", predicted, values[rows])
-        rivals = [(results.scores[name], own)]
-        rivals += [(results.baselines[model][name], found[model]) for model in found if model != "one-hot ridge"]
-        for scores, predicted in rivals:
-            new = baselines.epistasis_scores(values[rows], additive, predicted)
-            scores |= {key: value if np.isfinite(value) else None for key, value in new.items()}
-    return additive
+        rows = data.rows(part)
+        if part == "val" and recipe.mix == "folds":  # which every model but one of each kind has seen
+            found[OUT_OF_FOLD] = fitted.held_out, fitted.predicted
+        elif len(rows):
+            found[name] = rows, predictor.predict_dataset(SequenceDataset(data.tokens, data.offsets, rows))
+    return found
 
 
-def write_predictions(path: Path, data: LabelledData, predictor: Predictor, part: str, predictions: Any) -> None:
-    """Row number, sequence (or mutations), target and prediction of each row of a part."""
-    table = data.table.iloc[data.rows(part)]
-    source, names = data.source.column, data.targets.names or [data.source.target]
+def add_scores(results: Results, data: LabelledData, name: str, rows: np.ndarray, predictions: Any) -> None:
+    """The model's own scores of a part."""
+    predicted, true = scored(data, predictions, rows)
+    results.scores[name] = score(data.targets, predicted, true)
+    if data.targets.names:
+        for target, scores in score_each(data.targets, predicted, true).items():
+            results.targets.setdefault(target, {})[name] = scores
+    if data.targets.classes:
+        if len(only := np.unique(predicted.argmax(-1))) == 1:
+            results.one_class[name] = data.targets.classes[only[0]]
+        add_class_details(results, data, name, predicted, true, sequence_of_each(data, rows))
+
+
+def network_facts(task: str, name: str, network: Network) -> NetworkFacts:
+    """What the tables say of a network's training."""
+    history = network.history
+    return NetworkFacts(
+        name, len(history), selection.best_epoch(task, history),
+        selection.reason(task, history, score_name(MONITORED[task], None)), network.seconds,
+    )  # fmt: skip
+
+
+def add_class_details(
+    results: Results, data: LabelledData, name: str, predicted: np.ndarray, true: np.ndarray,
+    sequences: np.ndarray | None,
+) -> None:  # fmt: skip
+    """Calibration; of more than two classes the scores of each; of a class per residue the means over sequences."""
+    positive = data.targets.positive_index
+    if np.isfinite(predicted).all():
+        results.calibration[name] = calibration(predicted, true, positive)
+    if len(data.targets.classes) > 2:
+        results.per_class[name] = class_scores(predicted, true, data.targets.classes)
+    if sequences is not None:
+        starts = np.flatnonzero(np.diff(sequences)) + 1
+        results.per_sequence[name] = mean_of_sequences(np.split(predicted, starts), np.split(true, starts), positive)
+
+
+def write_predictions(
+    path: Path, data: LabelledData, predictor: Predictor, rows: np.ndarray, predictions: Any, spread: bool
+) -> None:
+    """Row number, sequence (or mutations), target and prediction of each row.
+
+    Args:
+        spread: whether the whole model predicted, so that what an ensemble says of its spread is about these.
+    """
+    table = data.table.iloc[rows]
+    source, targets = data.source.column, data.targets.names or [data.source.target]
+    columns = Columns(predictor)
+    cells: Iterable[list[str]]
+    if spread and columns.ensemble:
+        names, cells = columns.names, columns.cells(SequenceDataset(data.tokens, data.offsets, rows))
+    else:
+        names, cells = predictor.columns, ([*cell.values()] for cell in predictor.cells(predictions))
     with atomic_text(path) as file:
         writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(["row", source, *names, *predictor.columns])
-        cells = predictor.cells(predictions)
-        labels = table[names].itertuples(index=False)
+        writer.writerow(["row", source, *targets, *names])
+        labels = table[targets].itertuples(index=False)
         for row, sequence, label, cell in zip(table.index, table[source], labels, cells, strict=True):
-            writer.writerow([row, sequence, *label, *cell.values()])
+            writer.writerow([row, sequence, *label, *cell])
 
 
 def compare_each(
@@ -155,17 +164,17 @@ def compare_each(
 def draw(
     out: Path,
     data: LabelledData,
-    history: History,
+    history: Sequence[Mapping[str, Any]],
     results: Results,
-    part: str,
+    name: str,
+    rows: np.ndarray,
     predictions: Any,
     additive: Any,
 ) -> dict[str, Path]:
-    """The run's pictures; returns {caption: file}."""
-    name = PARTS[part]
-    predicted, values = scored(data, predictions, data.rows(part))
+    """The run's pictures, of the part of this name; returns {caption: file}."""
+    predicted, values = scored(data, predictions, rows)
     scores = results.scores[name]
-    pictures = {}
+    best_epoch, pictures = results.networks[0].best_epoch, {}
     if data.targets.names:
         drawn = compare_each(data, results, predicted, values, name) if data.targets.task == "regression" else []
         if drawn:
@@ -177,7 +186,7 @@ def draw(
         path = out / "predicted_vs_measured.png"
         plots.predicted_vs_measured(path, comparison)
         pictures[f"Predicted against measured, {len(values):,} {name} sequences"] = path
-        plots.summary(out / "summary.png", comparison, history.rows, results.best_epoch)
+        plots.summary(out / "summary.png", comparison, history, best_epoch)
         if additive is not None and scores.get("epistasis_r2") is not None:
             path = out / "epistasis.png"
             plots.epistasis(path, predicted - additive, values - additive, scores, name)
@@ -186,16 +195,19 @@ def draw(
         path = out / "confusion.png"
         plots.confusion(path, predicted.argmax(-1), values, data.targets.classes, name)
         pictures[f"Predicted against true class, {len(values):,} of the {name} part"] = path
+        if name in results.calibration:
+            path, which = out / "calibration.png", results.positive or "the predicted class"
+            plots.reliability(path, results.calibration[name], which, name)
+            pictures[f"Calibration: probability of {which} against how often it was right, {name} part"] = path
     if data.targets.task == "token":
-        rows = data.rows(part)[:TRACKS]
         tracks = [
             plots.Track(f"row {data.table.index[row]}", one, data.values[row])
-            for row, one in zip(rows, predictions[:TRACKS], strict=True)
+            for row, one in zip(rows[:TRACKS], predictions[:TRACKS], strict=True)
         ]
         path = out / "along_sequences.png"
         plots.along_sequences(path, tracks, data.targets.classes, data.targets.positive_index, name)
         pictures[f"Predicted and true classes along the first {len(tracks)} sequences of the {name} part"] = path
     path = out / "learning_curve.png"
-    plots.learning_curve(path, history.rows, METRICS[data.targets.task][:2], results.best_epoch)
+    plots.learning_curve(path, history, METRICS[data.targets.task][:2], best_epoch)
     pictures["Learning curve"] = path
     return pictures

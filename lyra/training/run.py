@@ -4,26 +4,19 @@ from __future__ import annotations
 
 import contextlib
 import json
-import logging
 import re
 import shutil
-import warnings
 from collections.abc import Callable, Collection
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
-import lightning
 import numpy as np
-import torch
 from lightning.fabric.utilities.rank_zero import rank_zero_only
-from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
-from lightning.pytorch.utilities.exceptions import MisconfigurationException
+from lightning.pytorch.callbacks import Callback
 from rich.console import Console
 
-from ..data.batches import SequenceDataset
 from ..data.loading import LabelledData, load_with_wild_type
 from ..data.sources import Source
-from ..data.targets import Targets
 from ..data.wild_types import read_wild_type
 from ..errors import InputError, argument
 from ..files import (
@@ -36,22 +29,22 @@ from ..files import (
     replaced_content,
     write_json,
 )
-from ..models import Lyra, LyraForTokenClassification
-from ..outputs import Output, RegressionOutput, SeveralOutputs
 from ..scores import Results
 from ..settings.data import DataOptions
 from ..settings.training import Hardware, Recipe
 from . import effects, selection
-from .callbacks import AfterFirstEpoch, AtomicCheckpointIO, EpochProgress, FiniteLoss, History
-from .graphed import GraphedDataModule, GraphedLyraModule, use_graphs
-from .module import MONITOR, LyraDataModule, LyraModule
+from .callbacks import AfterFirstEpoch
+from .fitting import Fitted, fit, fit_folds
+from .graphed import use_graphs
+from .networks import CHECKPOINTS, Workshop, make_trainer
+from .plan import plan
 from .results import REPORT, write_results
 
 OWN = re.compile(  # all that a run leaves in its folder, and what is in there while it goes on
-    r"model/(config\.json|model\.safetensors|README\.md|\.gitattributes)|checkpoints/[^/]+\.ckpt|(run|metrics)\.json|"
-    r"(history|predictions)\.csv|report\.html|(along_sequences|learning_curve|confusion|epistasis|summary|predicted_vs_measured)\.png"
+    r"model/(config\.json|model\.safetensors|README\.md|\.gitattributes)|"
+    r"checkpoints/[^/]+/([^/]+\.ckpt|finished)|(run|metrics)\.json|(history|predictions)\.csv|report\.html|"
+    r"(along_sequences|learning_curve|confusion|calibration|epistasis|summary|predicted_vs_measured)\.png"
 )
-CHECKPOINTS = "checkpoints"
 SETTINGS = "run.json"
 
 
@@ -124,45 +117,35 @@ def train(
         if not quiet and resume:
             check_resumable(out, settings)
         data = load_with_wild_type(source, data_options, wild_type, warn)
-        effects.check_with_data(given, data, data_options.unlabelled)
+        effects.check_with_data(given, data, data_options)
+        effects.check_strand(given, recipe, data)
         describe(data, say)
-
-        lightning.seed_everything(recipe.seed, verbose=False)
-        module, loaders = build_module(data, recipe)
-        epochs = recipe.resolved_epochs(len(loaders.train) // loaders.batch_size + 1)
-        parameters = sum(parameter.numel() for parameter in module.model.parameters())
-        size = loaders.batch_size
-        say(f"model: {recipe.model}, {parameters:,} parameters; at most {epochs} epochs of batches of {size}")
-        history = History(out / "history.csv")
-        trainer = make_trainer(out, recipe, hardware, epochs, history, console)
-        if source.stream and trainer.world_size > 1:
+        recipe, chosen = plan(recipe, data)
+        if chosen:
+            say(f"recipe: {chosen}")
+        machine = make_trainer(out, recipe, hardware, 1, None, console)
+        if source.stream and machine.world_size > 1:
             raise InputError(f"{source}: can be read by one process only; give a file, or {argument('devices', 1)}")
-        graphs = use_graphs(hardware.graphs, trainer)
-        if graphs:
-            module, loaders = GraphedLyraModule(module, warn), GraphedDataModule(loaders)
-            trainer.gradient_clip_val = None  # a recorded step clips by itself
-        last = out / CHECKPOINTS / "last.ckpt"
+        graphs = use_graphs(hardware.graphs, machine)
+        after_first_epoch: list[Callback] = []
+        workshop = Workshop(
+            data, recipe, hardware, out, console, warn, resume=resume, first_callbacks=after_first_epoch
+        )
         if quiet or resume:
             if not quiet:
                 remove_unfinished(out)
-                trainer.callbacks.append(AfterFirstEpoch(lambda: commit_replacement(out)))  # type: ignore[attr-defined]
-            fit(trainer, module, loaders, last if resume and last.exists() else None)
+                after_first_epoch.append(AfterFirstEpoch(lambda: commit_replacement(out)))
+            fitted = fit_data(workshop)
         else:
             for name, read in ((None, source.file()), ("wild_type", data_options.wild_type or "")):
                 check_outside(out, read, name)
             with replaced_content(out) as commit:
-                trainer.callbacks.append(AfterFirstEpoch(commit))  # type: ignore[attr-defined]
+                after_first_epoch.append(AfterFirstEpoch(commit))
                 write_json(out / SETTINGS, settings | {"graphs": graphs})
-                fit(trainer, module, loaders, None)
-        if not trainer.is_global_zero:
+                fitted = fit_data(workshop)
+        if quiet:
             return None
-
-        assert isinstance(trainer.checkpoint_callback, ModelCheckpoint)
-        best = trainer.checkpoint_callback.best_model_path
-        module.load_state_dict(torch.load(best, map_location="cpu", weights_only=True)["state_dict"])
-        trained_on = trainer.strategy.root_device  # from which Lightning takes the module to the CPU
-        module = module.to(trained_on if trained_on.type == "cuda" else "cpu").eval()
-        results = write_results(out, module, data, recipe, history, title or Path(source.name).name, graphs, warn)
+        results = write_results(out, fitted, data, recipe, title or Path(source.name).name, graphs, warn)
         for part, name in results.one_class.items():
             warn(
                 f"on the {part} part every prediction is {name}, so MCC is 0 or undefined; AUROC and AUPRC "
@@ -170,6 +153,12 @@ def train(
             )
         shutil.rmtree(out / CHECKPOINTS, ignore_errors=True)
         return results
+
+
+def fit_data(workshop: Workshop) -> Fitted:
+    """The model of the data's parts, or of its folds."""
+    data = workshop.data
+    return fit_folds(workshop) if data.folds else fit(workshop, data.rows("train"), data.rows("val"))
 
 
 def check_resumable(out: Path, settings: dict[str, Any]) -> None:
@@ -206,86 +195,3 @@ def describe(data: LabelledData, say: Callable[[str], None]) -> None:
     say(f"data: {sizes}; {data.alphabet.name}, length {span}; {data.targets.task}{classes} of {data.source.target}")
     if (problem := selection.undefined_because(data.targets.task, data.labels("val"))) is not None:
         say(f"warning: {problem}, so the epoch to keep is chosen by the validation loss")
-
-
-def build_module(data: LabelledData, recipe: Recipe) -> tuple[LyraModule, LyraDataModule]:
-    """The model with its scaling from the training part, and the batches."""
-    training, values = data.labels("train"), data.values
-    output: Output | None = None
-    weights = None
-    if data.targets.names:
-        known = np.concatenate(values)
-        rows = data.rows("train")
-        if data.targets.task == "regression":
-            weighted = None if data.weights is None else data.weights[rows]
-            output = SeveralOutputs.fit(recipe.output, known[rows], weighted, data.transform)
-            known = output.standardise(torch.from_numpy(known)).numpy()
-        values = list(known.astype(np.float32)[:, None, :])
-    elif data.targets.task == "regression":
-        used = None if data.weights is None else data.weights[data.scored("train")]
-        output = RegressionOutput.fit(recipe.output, training, used, data.transform)
-        values = list(output.standardise(torch.from_numpy(np.array(values))).numpy())
-    elif recipe.class_weights == "balanced":
-        counts = np.bincount(training, minlength=len(data.targets.classes))
-        weights = torch.tensor(len(training) / (len(counts) * np.maximum(counts, 1)), dtype=torch.float32)
-    parts = {name: SequenceDataset(data.tokens, data.offsets, data.rows(name), values, data.weights, data.censored)
-             for name in ("train", "val")}  # fmt: skip
-    model = build_model(recipe, len(data.alphabet), data.targets)
-    batch_size = recipe.resolved_batch_size(len(parts["train"]))
-    loaders = LyraDataModule(parts["train"], parts["val"], batch_size, recipe.seed)
-    return LyraModule(model, data.targets, recipe, output, weights), loaders
-
-
-def build_model(recipe: Recipe, d_input: int, targets: Targets) -> Lyra:
-    """An untrained model for the task."""
-    kind = LyraForTokenClassification if targets.task == "token" else Lyra
-    options: dict[str, Any] = {
-        name: getattr(recipe, name) for name in ("d_model", "d_state", "dropout", "s4_lr", "pool", "bidirectional")
-    }
-    if recipe.model == "paper":
-        return kind.paper(d_input, targets.d_output, **options)
-    layers: dict[str, Any] = {"num_pgc_layers": recipe.pgc_layers, "num_s4_layers": recipe.s4_layers}
-    return kind(d_input, d_output=targets.d_output, **layers, **options)
-
-
-def make_trainer(
-    out: Path, recipe: Recipe, hardware: Hardware, epochs: int, history: History, console: Console
-) -> lightning.Trainer:
-    def fail(message: str) -> None:
-        raise InputError(message)
-
-    checkpoints = ModelCheckpoint(
-        dirpath=out / CHECKPOINTS, filename="best", monitor=MONITOR, mode="max", save_top_k=1, save_last=True,
-        save_on_train_epoch_end=True, enable_version_counter=False,
-    )  # fmt: skip
-    stopping = EarlyStopping(MONITOR, mode="max", patience=recipe.patience, check_finite=False)
-    logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
-    warnings.filterwarnings("ignore", module="lightning")
-    try:
-        return lightning.Trainer(
-            accelerator=hardware.accelerator, devices=_devices(hardware.devices), strategy=hardware.strategy,
-            precision=cast(Any, hardware.precision), max_epochs=epochs, gradient_clip_val=recipe.gradient_clip,
-            callbacks=[FiniteLoss(fail), history, EpochProgress(console), stopping, checkpoints],
-            plugins=[AtomicCheckpointIO()], logger=False, enable_progress_bar=False, enable_model_summary=False,
-            use_distributed_sampler=False, num_sanity_val_steps=0, default_root_dir=out,
-        )  # fmt: skip
-    except (MisconfigurationException, ValueError, TypeError, RuntimeError) as error:
-        reason = " ".join(str(error).split())
-        raise InputError(
-            f"{argument('accelerator')}, {argument('devices')}, {argument('strategy')} or {argument('precision')} "
-            f"cannot be used: {reason}"
-        ) from None
-
-
-def _devices(text: str) -> int | str:
-    return int(text) if text.isdigit() else text
-
-
-def fit(trainer: lightning.Trainer, module: LyraModule, loaders: LyraDataModule, checkpoint: Path | None) -> None:
-    """trainer.fit, with an interrupt raised as KeyboardInterrupt once everything is closed."""
-    try:
-        trainer.fit(module, datamodule=loaders, ckpt_path=checkpoint, weights_only=True)
-    except SystemExit:  # Lightning's answer to an interrupt
-        raise KeyboardInterrupt from None
-    if trainer.interrupted:
-        raise KeyboardInterrupt

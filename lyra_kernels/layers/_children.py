@@ -69,10 +69,15 @@ def plain_tensors(layer: nn.Module, parts: Sequence[Part]) -> list[Any] | None:
 
 
 def is_a_plain(module: Any, kind: type[nn.Module]) -> bool:
-    """Whether calling a module is no more than its class's ``forward``, which is still what it was."""
+    """Whether calling a module is no more than its class's ``forward``, which is still what it was.
+
+    A class that only makes its tensors in another way, and has them as attributes under the usual names, says so by
+    ``stands_for = kind``.
+    """
+    own = type(module)
     return (
-        type(module) is kind
-        and kind.forward is forward_of(kind)
+        (own is kind or getattr(own, "stands_for", None) is kind)
+        and own.forward is forward_of(kind)
         and "forward" not in module.__dict__
         and module._compiled_call_impl is None
         and not _torch.has_hooks(module)

@@ -210,17 +210,28 @@ class PGC(nn.Module):
             rows, each = unpack(u, cu_seqlens)
             out, state = self._continue(rows, state, each, None)
             return pack(out, cu_seqlens, u.shape[1]), state
-        length = u.shape[1]
         x, v = self.in_norm(self.in_proj(without_padding(u, lengths))).chunk(2, dim=-1)
-        seen = torch.cat((state.to(x.dtype), x), dim=1)
+        state = state.to(x.dtype)
+        y, after = self._convolve_on(x, state, lengths)
+        return without_padding(self.out_norm(self.out_proj(v * y)), lengths), after
+
+    def _convolve_on(self, x: Tensor, state: Tensor, lengths: Tensor | None) -> tuple[Tensor, Tensor]:
+        """The convolution of sequences that go on from a state, and the state after them."""
+        gate = plain_tensors(self, _GATE)
+        if gate is not None and self.conv.padding == self._padding and self.conv.groups == self.d_inner:
+            _, weight, bias = gate
+            both: Any = ops.short_conv(
+                x, weight.flatten(1), bias, initial_state=state, return_final_state=True, lengths=lengths
+            )
+            return both
+        seen = torch.cat((state, x), dim=1)
         # The convolution puts zeros before the state.
         y = call_channels_first(self.conv, seen.transpose(1, 2))
         y = y[..., self.kernel_size - 1 : seen.shape[1]].transpose(1, 2)
-        out = without_padding(self.out_norm(self.out_proj(v * y)), lengths)
         if lengths is None:
-            return out, seen[:, length:].clone()  # a view would keep all tokens in memory
-        last = lengths.unsqueeze(-1) + torch.arange(self.kernel_size - 1, device=u.device)
-        return out, seen.gather(1, last.unsqueeze(-1).expand(-1, -1, seen.shape[2]))
+            return y, seen[:, x.shape[1] :].clone()  # a view would keep all tokens in memory
+        last = lengths.unsqueeze(-1) + torch.arange(self.kernel_size - 1, device=x.device)
+        return y, seen.gather(1, last.unsqueeze(-1).expand(-1, -1, seen.shape[2]))
 
     def _drop_and_add(self, out: Tensor, residual: Tensor | None, lengths: Tensor | None) -> Tensor:
         return plus_residual(self.dropout(out), residual, lengths)

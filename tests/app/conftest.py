@@ -15,7 +15,8 @@ import torch
 
 pytest.importorskip("lightning")
 
-SMALL = ("--d-model", "8", "--d-state", "4", "--epochs", "3", "--accelerator", "cpu")
+PAIRS = ("--d-model", "8", "--d-state", "4", "--epochs", "3", "--accelerator", "cpu", "--mix", "none")
+SMALL = (*PAIRS, "--no-positions")
 
 
 @dataclass
@@ -121,7 +122,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     from lyra.training import Hardware, Recipe, train
 
     torch.set_num_threads(1)
-    recipe = Recipe(d_model=8, d_state=4, epochs=3)  # what SMALL says
+    recipe = Recipe(d_model=8, d_state=4, epochs=3, mix="none", positions=False)  # what SMALL says
     folder = tmp_path_factory.mktemp("trained")
     tables = {"regression": regression_rows(), "classification": classification_rows(), "token": token_rows()}
     runs = {}
@@ -146,3 +147,25 @@ def predictors(trained: dict[str, Path]) -> dict[str, Any]:
     from lyra.prediction import Predictor
 
     return {task: Predictor.from_pretrained(folder, "cpu") for task, folder in trained.items()}
+
+
+@pytest.fixture(scope="session")
+def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Folders of models with random weights for genomes: causal ones, and two that look ahead."""
+    from .genome_data import TARGETS, make_model
+
+    folder = tmp_path_factory.mktemp("models")
+    made = {task: make_model(folder / task, task) for task in TARGETS}
+    return made | {f"both ways {t}": make_model(folder / f"both {t}", t, False) for t in ("regression", "token")}
+
+
+@pytest.fixture(scope="session")
+def genome(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """FASTA of three records, soft-masked in places, with lines of 17 letters."""
+    rng = np.random.default_rng(5)
+    path = tmp_path_factory.mktemp("genome") / "genome.fa"
+    with open(path, "w") as file:
+        for name, size in (("chr2", 401), ("chr10", 96), ("chrM", 17)):
+            text = "".join(rng.choice(list("ACGTacgtN"), size))
+            file.write(f">{name} of a genome\n" + "".join(text[i : i + 17] + "\n" for i in range(0, size, 17)))
+    return path

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from .conftest import SMALL, Outcome, random_sequences, read_csv, write_table
+from .conftest import PAIRS, SMALL, Outcome, random_sequences, read_csv, write_table
 
 GOOD = "seq,label\n" + "".join(f"{'ACGT' * 2}{'ACGT'[i % 4]}{'ACGT'[i // 4 % 4]},{i}.5\n" for i in range(16))
 
@@ -122,7 +122,7 @@ def test_train(lyra, tmp_path, case):
         (tmp_path / name).write_text(text)
         paths[name] = str(tmp_path / name)
     options = [paths.get(option.strip("{}"), option) for option in case.options]
-    small = [option for pair in zip(SMALL[::2], SMALL[1::2], strict=True) if pair[0] not in options for option in pair]
+    small = [option for pair in zip(PAIRS[::2], PAIRS[1::2], strict=True) if pair[0] not in options for option in pair]
     outcome = lyra("train", data, "--out", tmp_path / "run", *small, *options)
     check(outcome, case.says, paths)
     assert not (tmp_path / "run" / "model").exists()

@@ -124,7 +124,7 @@ def test_what_nobody_expected_is_one_line_and_a_file(lyra, tmp_path, table, monk
     def broken(*_: object) -> None:
         raise KeyError("a fault\nof two lines")
 
-    monkeypatch.setattr("lyra.training.run.build_module", broken)
+    monkeypatch.setattr("lyra.training.networks.build_module", broken)
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "kept"))
     (tmp_path / "kept").mkdir()
     outcome = lyra("train", table, "--out", tmp_path / "run", *SMALL)
@@ -188,7 +188,7 @@ def test_links_that_promise_two_things(lyra, trained, tmp_path, one):
     assert gzip.decompress((tmp_path / "real.tsv.gz").read_bytes()).startswith(b"seq\tprediction\n")
 
 
-@pytest.mark.parametrize("name", ["notes.txt", "model/notes.txt", "checkpoints/best.txt", ".notes.old"])
+@pytest.mark.parametrize("name", ["notes.txt", "model/notes.txt", "checkpoints/0/best.txt", ".notes.old"])
 def test_no_file_of_the_users_is_replaced(tmp_path, name):
     """Wherever it is in the folder of a run."""
     from lyra.files import check_folder
@@ -197,11 +197,11 @@ def test_no_file_of_the_users_is_replaced(tmp_path, name):
     for own in (
         "run.json",
         "model/config.json",
-        "checkpoints/best.ckpt",
+        "checkpoints/0/best.ckpt",
         ".previous/run.json",
         ".x.csv.0123abcd.77.unfinished",
     ):
-        (tmp_path / own).parent.mkdir(exist_ok=True)
+        (tmp_path / own).parent.mkdir(exist_ok=True, parents=True)
         (tmp_path / own).write_text("")
     check_folder(tmp_path, SETTINGS, OWN, True, "")
     (tmp_path / name).parent.mkdir(exist_ok=True)

@@ -14,10 +14,10 @@ from lyra import datasets
 from lyra.alphabets import DNA, PROTEIN, RNA
 from lyra.data import BucketSampler, DataOptions, SequenceDataset, load_labelled, read_table
 from lyra.data.batches import IGNORED, SortedSampler
+from lyra.data.draws import draw_parts
 from lyra.data.fasta import iterate_fasta
 from lyra.data.guesses import guess_alphabet
 from lyra.data.mutants import apply_mutations, matching_offsets
-from lyra.data.splits import draw_parts
 from lyra.data.tables import TableFile
 from lyra.datasets import GB1_OFFSET, GB1_WILD_TYPE
 from lyra.errors import InputError

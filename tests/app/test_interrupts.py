@@ -21,7 +21,8 @@ from lyra.files import atomic_path, atomic_text, write_json
 
 from .conftest import SMALL, fail_second_replace, read_csv, regression_rows, write_table
 
-OPTIONS = ("--dropout", "0.1", "--d-model", "8", "--d-state", "4", "--epochs", "4", "--accelerator", "cpu")
+OPTIONS = ("--dropout", "0.1", "--d-model", "8", "--d-state", "4", "--epochs", "4", "--accelerator", "cpu",
+           "--mix", "none", "--no-positions")  # fmt: skip
 
 
 def history(folder: Path) -> list[dict[str, str]]:

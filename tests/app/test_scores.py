@@ -12,16 +12,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from lyra import baselines
 from lyra.alphabets import DNA
 from lyra.data import Targets
-from lyra.metrics import evaluate
+from lyra.metrics import epistasis_scores, evaluate
 from lyra.model_folder import ModelDescription
 from lyra.outputs import RegressionOutput
 from lyra.training import selection
 
-from .conftest import SMALL, read_csv, regression_rows, write_table
+from .conftest import PAIRS, SMALL, read_csv, regression_rows, write_table
 
+TOPS = {"ndcg", "top_recall"}
 SCALES = (1e-12, 1e-9, 1.0, 1e12)
 
 
@@ -142,12 +142,14 @@ def test_a_model_that_learned_nothing_has_no_correlation():
 @pytest.mark.parametrize(
     ("task", "predictions", "targets", "undefined"),
     [
-        ("regression", np.ones(5), np.arange(5.0), {"spearman", "pearson"}),
-        ("regression", np.arange(5.0), np.ones(5), {"r2", "spearman", "pearson"}),
-        ("regression", np.arange(5.0), np.full(5, 0.1), {"r2", "spearman", "pearson"}),
-        ("regression", np.ones(1), np.ones(1), {"r2", "spearman", "pearson"}),
-        ("regression", np.full(4, np.nan), np.arange(4.0), {"r2", "spearman", "pearson", "rmse"}),
-        ("regression", np.ones(0), np.ones(0), {"r2", "spearman", "pearson", "rmse"}),
+        ("regression", np.ones(5), np.arange(5.0), {"spearman", "pearson", *TOPS}),
+        ("regression", np.ones(20), np.arange(20.0), {"spearman", "pearson", "top_recall"}),
+        ("regression", np.arange(9.0), np.arange(9.0), TOPS),
+        ("regression", np.arange(5.0), np.ones(5), {"r2", "spearman", "pearson", *TOPS}),
+        ("regression", np.arange(5.0), np.full(5, 0.1), {"r2", "spearman", "pearson", *TOPS}),
+        ("regression", np.ones(1), np.ones(1), {"r2", "spearman", "pearson", *TOPS}),
+        ("regression", np.full(4, np.nan), np.arange(4.0), {"r2", "spearman", "pearson", "rmse", *TOPS}),
+        ("regression", np.ones(0), np.ones(0), {"r2", "spearman", "pearson", "rmse", *TOPS}),
         ("classification", np.full((3, 2), 0.5), np.zeros(3, dtype=int), {"auroc", "auprc", "mcc", "f1"}),
         ("classification", np.full((3, 2), 0.5), np.ones(3, dtype=int), {"auroc", "auprc", "mcc"}),
         ("token", np.zeros((0, 2)), np.zeros(0, dtype=int), {"accuracy", "mcc", "auroc", "auprc", "f1"}),
@@ -186,6 +188,22 @@ def test_of_one_row_the_error_is_the_score():
     assert evaluate("regression", np.array([2.5]), np.array([1.0]))["rmse"] == 1.5
 
 
+@pytest.mark.parametrize("seed", range(8))
+def test_scores_of_the_top(seed):
+    """NDCG against scikit-learn's, of gains from 0 to 1 and with ties; top recall against counts of rows."""
+    sklearn = pytest.importorskip("sklearn.metrics")
+    rng = np.random.default_rng(seed)
+    rows = int(rng.integers(10, 200))
+    measured = rng.normal(size=rows) if seed % 2 else rng.integers(0, 6, rows) * 3.0
+    predicted = measured + rng.normal(size=rows)
+    predicted = np.round(predicted) if seed % 4 > 1 else predicted
+    scores = evaluate("regression", predicted, measured)
+    gains = (measured - measured.min()) / np.ptp(measured)
+    assert scores["ndcg"] == pytest.approx(sklearn.ndcg_score([gains], [predicted], k=rows // 10))
+    best, chosen = ({i for i, y in enumerate(v) if y >= np.percentile(v, 90)} for v in (measured, predicted))
+    assert scores["top_recall"] == pytest.approx(len(best & chosen) / len(best))
+
+
 ROWS = [  # val_r2, val_loss; the epoch kept, and why
     ([(0.1, 1.0), (0.3, 0.9), (0.2, 0.5)], 2, "by the best validation R²"),
     ([(0.0, 1.0), (0.0, 0.7), (0.0, 0.8)], 2, "by the least validation loss among 3 epochs of the same validation R²"),
@@ -215,13 +233,14 @@ def test_without_a_score_the_loss_decides(lyra, tmp_path, measured, says):
     rows = [(s, y, "train") for s, y in regression_rows(40)]
     rows += [(s, y, "val") for (s, _), y in zip(regression_rows(60)[50:], measured, strict=False)]
     table = write_table(tmp_path / "t.csv", ["seq", "label", "set"], rows)
-    outcome = lyra("train", table, "--out", tmp_path / "run", *SMALL[:4], "--epochs", "6", "--accelerator", "cpu")
+    outcome = lyra("train", table, "--out", tmp_path / "run", *PAIRS[:4], *PAIRS[6:], "--epochs", "6")
     assert outcome.code == 0, outcome.err
     assert f"warning: {says}, so the epoch to keep is chosen by the validation loss" in outcome.err
     losses = [float(row["val_loss"]) for row in read_csv(tmp_path / "run" / "history.csv")]
     facts = json.loads((tmp_path / "run" / "metrics.json").read_text())
-    assert facts["best_epoch"] == 1 + int(np.argmin(losses))
-    assert facts["chosen"] == "by the least validation loss (R² is undefined on the validation part)"
+    (network,) = facts["networks"]
+    assert network["best_epoch"] == 1 + int(np.argmin(losses))
+    assert network["chosen"] == "by the least validation loss (R² is undefined on the validation part)"
     assert facts["validation"]["rmse"] is not None and facts["validation"]["r2"] is None
     std = RegressionOutput.fit("linear", np.array([float(y) for _, y, part in rows if part == "train"])).std
     assert (facts["validation"]["rmse"] / float(std)) ** 2 == pytest.approx(min(losses), rel=1e-4)
@@ -258,7 +277,7 @@ def test_units_change_nothing(lyra, tmp_path):
     first, predicted = run_of(lyra, tmp_path, "plain")
     for scale, offset in ((1e-9, 0.0), (1e-2, 1e6), (1e12, 0.0)):
         second, again = run_of(lyra, tmp_path, f"scaled by {scale}", scale, offset)
-        assert first["best_epoch"] == second["best_epoch"]
+        assert first["networks"][0]["best_epoch"] == second["networks"][0]["best_epoch"]
         for part in ("validation", "test"):
             for name in ("r2", "pearson"):
                 assert second[part][name] == pytest.approx(first[part][name], rel=1e-3, abs=1e-4)
@@ -267,55 +286,16 @@ def test_units_change_nothing(lyra, tmp_path):
         assert len(set(again.tolist())) == len(set(predicted.tolist())), "no digits are lost"
 
 
-def additive_data(rows: int = 600, length: int = 6, letters: int = 4) -> tuple[np.ndarray, np.ndarray]:
-    """Random tokens, a few of them unknown, and an additive quantity of them."""
-    rng = np.random.default_rng(1)
-    tokens = rng.integers(-1, letters, size=(rows, length))
-    weights = rng.normal(size=(length, letters))
-    return tokens, np.where(tokens >= 0, weights[np.arange(length), tokens], 0).sum(axis=1)
-
-
-def test_ridge_is_ridge(monkeypatch):
-    """The closed form against the stacked least-squares problem, at one penalty."""
-    monkeypatch.setattr(baselines, "PENALTIES", (3.0,))
-    tokens, values = additive_data()
-    values = values + np.random.default_rng(2).normal(size=len(values))
-    model = baselines.fit_ridge(tokens, values, tokens, values, 4)
-    x = baselines.one_hot(tokens, 4).toarray()
-    x, y = x - x.mean(0), values - values.mean()
-    stacked = np.vstack([x, np.sqrt(3.0) * np.eye(x.shape[1])])
-    expected = np.linalg.lstsq(stacked, np.concatenate([y, np.zeros(x.shape[1])]), rcond=None)[0]
-    np.testing.assert_allclose(model.weights, expected, rtol=1e-6, atol=1e-9)
-    np.testing.assert_allclose(model.predict(tokens), x @ expected + values.mean(), rtol=1e-9, atol=1e-9)
-
-
-def test_one_hot_leaves_unknown_residues_out():
-    x = baselines.one_hot(np.array([[0, -1, 3], [2, 2, 2]]), 4).toarray()
-    assert x.shape == (2, 12) and x.sum(axis=1).tolist() == [2, 3]
-    assert np.flatnonzero(x[0]).tolist() == [0, 11] and np.flatnonzero(x[1]).tolist() == [2, 6, 10]
-
-
-def test_a_sigmoid_is_found():
-    """Data that are additive behind a sigmoid are fitted through it, and not by ridge."""
-    tokens, latent = additive_data()
-    values = 3 - 7 / (1 + np.exp(-2 * latent))
-    parts = (tokens[:400], values[:400], tokens[400:500], values[400:500], 4)
-    through, plain = baselines.fit_sigmoid_additive(*parts), baselines.fit_ridge(*parts)
-    scores = [evaluate("regression", model.predict(tokens[500:]), values[500:])["r2"] for model in (through, plain)]
-    assert scores[0] > 0.999 > 0.95 > scores[1]
-    assert sorted([through.low, through.high]) == pytest.approx([-4, 3], abs=0.2)
-
-
 def test_epistasis_scores():
     rng = np.random.default_rng(3)
     additive, residual = rng.normal(size=500), rng.normal(size=500)
     residual -= residual.mean()
     measured = additive + residual
-    perfect = baselines.epistasis_scores(measured, additive, measured)
+    perfect = epistasis_scores(measured, additive, measured)
     assert perfect == pytest.approx({"epistasis_r2": 1, "epistasis_pearson": 1})
-    half = baselines.epistasis_scores(measured, additive, additive + 0.5 * residual)
+    half = epistasis_scores(measured, additive, additive + 0.5 * residual)
     assert half == pytest.approx({"epistasis_r2": 0.75, "epistasis_pearson": 1}, rel=1e-6)
-    nothing = baselines.epistasis_scores(measured, additive, additive)
+    nothing = epistasis_scores(measured, additive, additive)
     assert np.isnan(list(nothing.values())).all()
 
 

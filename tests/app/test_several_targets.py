@@ -205,7 +205,7 @@ def test_a_run_with_several_targets(lyra, tmp_path, recorder: Recorder, kind):  
             assert scores["targets"][name]["test"][metric] == pytest.approx(value, rel=1e-3, abs=1e-5)
     for metric, value in score(targets, predicted, true).items():
         assert scores["test"][metric] == (None if value is None else pytest.approx(value, rel=1e-3, abs=1e-5))
-    kept = read_csv(run / "history.csv")[scores["best_epoch"] - 1]
+    kept = read_csv(run / "history.csv")[scores["networks"][0]["best_epoch"] - 1]
     watched = "r2" if kind == "numbers" else "auroc"
     assert float(kept[f"val_{watched}"]) == pytest.approx(scores["validation"][watched], rel=1e-3)
     assert scores["baselines"] == {} and "baselines are fitted to one target, and left out" in outcome.err

@@ -227,7 +227,7 @@ def test_rows_of_weight_zero_teach_nothing(lyra, tmp_path):
 @pytest.mark.parametrize("rows", [regression_rows(120, 6, 30), token_rows(120)], ids=["numbers", "residues"])
 def test_steps_by_graphs_weigh_as_plain_steps(lyra, tmp_path, recorder: Recorder, rows):  # noqa: F811
     table = write_table(tmp_path / "t.csv", ["seq", "label", "w"], weighted(rows, list(RNG.random(120).round(3))))
-    command = ("train", table, *OPTIONS, "--weight", "w", "--out")
+    command = ("train", table, *OPTIONS, "--dropout", "0", "--weight", "w", "--out")
     assert lyra(*command, tmp_path / "plain", "--no-graphs").code == 0
     outcome = lyra(*command, tmp_path / "graphs")
     assert outcome.code == 0 and recorder.recorded >= 1, outcome.err

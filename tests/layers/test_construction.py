@@ -29,6 +29,8 @@ MAKERS = {
     "lyra": (lyra.Lyra, (5, 8), TINY),
     "lyra_post_norm": (lyra.Lyra, (5, 8), {**TINY, "prenorm": False, "final_norm": False, "s4_lr": 0.0}),
     "tokens": (lyra.LyraForTokenClassification, (5, 8), TINY),
+    "both_strands": (lyra.LyraBothStrands, (5, 8), TINY),
+    "both_strands_tokens": (lyra.LyraBothStrandsForTokenClassification, (5, 8), {**TINY, "s4_lr": 0.0}),
 }
 
 

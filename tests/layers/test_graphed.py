@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
 import lyra_kernels as lk
-from lyra import Lyra, LyraForTokenClassification
+from lyra import Lyra, LyraBothStrands, LyraForTokenClassification
 from lyra_kernels.graphs import CaptureError, Graphed
 
 from ..card import pretended_card
@@ -28,6 +28,7 @@ MODULES: dict[str, Callable[[], nn.Module]] = {
     "s4d-direct": lambda: lk.S4D(8, d_state=6, transposed=False, algorithm="direct"),
     "lyra": lambda: Lyra(**SMALL),
     "lyra-tokens": lambda: LyraForTokenClassification(**SMALL, d_output=3),
+    "lyra-both-strands": lambda: LyraBothStrands(**SMALL),
 }
 LAYOUTS = ("dense", "padded", "packed")
 on_a_card = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device: CUDA graphs are recorded on one")

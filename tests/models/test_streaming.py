@@ -119,3 +119,71 @@ def test_pieces_that_are_refused():
         model(ids[:1], initial_state=state)
     with pytest.raises(ValueError, match="a model that is not causal has no state"):
         make(causal=False)(ids, return_final_state=True)
+
+
+LENGTHS = ([1] * 23, [0, 1, 0, 7, 2, 0, 13, 0], [23], [22, 1], [0] * 3 + [23])
+
+
+@pytest.mark.parametrize("kind", [Lyra, LyraForTokenClassification])
+@pytest.mark.parametrize("pool", ["mean", "max", "first"])
+@pytest.mark.parametrize("lengths", LENGTHS, ids=str)
+def test_a_stream_of_pieces_is_the_whole(kind, pool, lengths):
+    model, ids = make(kind, pool=pool).double(), torch.randint(-1, 5, (3, 23))
+    whole, found = model(ids), list(model.stream(iter(ids.split(lengths, 1))))
+    assert len(found) == len(lengths)
+    if kind is LyraForTokenClassification:
+        assert [y.shape[1] for y in found] == lengths
+        torch.testing.assert_close(torch.cat(found, 1), whole, rtol=0, atol=1e-10)
+    else:
+        for y, end in zip(found, torch.tensor(lengths).cumsum(0).tolist(), strict=True):
+            torch.testing.assert_close(y, model(ids[:, :end]), rtol=0, atol=1e-10)
+        (last,) = model.stream(ids.split(lengths, 1), last_only=True)
+        assert torch.equal(last, found[-1])
+
+
+@pytest.mark.parametrize("piece_length", [1, 2, 3, 7, 100, 101, 1000, None])
+@pytest.mark.parametrize("options", [{}, {"prenorm": False}, {"pgc_kernel_size": 6}, {"num_s4_layers": 0}], ids=str)
+def test_a_stream_of_one_tensor_is_the_whole(piece_length, options):
+    model, ids = make(LyraForTokenClassification, **options).double(), torch.randint(5, (2, 101))
+    features = F.one_hot(ids, 5).double()
+    for x in (ids, features):
+        found = list(model.stream(x, piece_length))
+        assert [y.shape[1] for y in found[:-1]] == [piece_length] * (len(found) - 1)
+        torch.testing.assert_close(torch.cat(found, 1), model(ids), rtol=0, atol=1e-10)
+        assert not found[0].requires_grad and torch.is_grad_enabled()
+    assert [y.shape for y in model.stream(ids[:, :0])] == [(2, 0, 2)]
+    (nothing,) = make().double().stream(ids[:, :0])
+    torch.testing.assert_close(nothing, make().double()(ids[:, :0]))
+
+
+def test_a_stream_reads_a_piece_when_its_prediction_is_taken():
+    model, taken = make(), []
+
+    def pieces():
+        for at in range(3):
+            taken.append(at)
+            yield torch.full((1, 4), at)
+
+    stream = model.stream(pieces())
+    assert taken == []
+    for at in range(3):
+        next(stream)
+        assert taken == list(range(at + 1)) and torch.is_grad_enabled()
+    assert list(stream) == [] and list(model.stream([])) == [] == list(model.stream([], last_only=True))
+
+
+def test_streams_that_are_refused():
+    ids = torch.randint(5, (2, 9))
+    with pytest.raises(ValueError, match=r"a model that is not causal has no state: .* build it with causal=True"):
+        make(causal=False).stream(ids)  # at once, not with the first piece
+    with pytest.raises(ValueError, match="last_only must be False: a token classifier"):
+        make(LyraForTokenClassification).stream(ids, last_only=True)
+    with pytest.raises(ValueError, match="piece_length must be None where pieces are given"):
+        make().stream([ids], 3)
+    with pytest.raises(ValueError, match=r"pieces must be token ids \(B, L\) or features \(B, L, 5\), got \(9,\)"):
+        make().stream(ids[0])
+    for length in (0, -1, 2.5):
+        with pytest.raises(ValueError, match="piece_length must be"):
+            make().stream(ids, length)
+    with pytest.raises(ValueError, match=r"call initial_state\(1\)"):
+        list(make().stream([ids, ids[:1]]))

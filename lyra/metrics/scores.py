@@ -4,22 +4,26 @@ from __future__ import annotations
 
 import math
 import warnings
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from scipy import stats
 
 METRICS = {
-    "regression": ("r2", "spearman", "pearson", "rmse"),
+    "regression": ("r2", "spearman", "pearson", "rmse", "ndcg", "top_recall"),
     "classification": ("accuracy", "mcc", "auroc", "auprc", "f1"),
     "token": ("accuracy", "mcc", "auroc", "auprc", "f1"),
     "multilabel": ("accuracy", "mcc", "auroc", "auprc", "f1"),
 }
 MONITORED = {
     "regression": "r2",
-    "classification": "mcc",
-    "token": "mcc",
+    "classification": "auroc",
+    "token": "auroc",
     "multilabel": "auroc",
 }  # what early stopping watches; more is better
+COMPARED = MONITORED  # whether a model beats another
+TOP = 10  # percent of the rows that ndcg and top_recall are about, as in ProteinGym
 
 
 def evaluate(task: str, predictions: np.ndarray, targets: np.ndarray, positive: int = 1) -> dict[str, float | None]:
@@ -27,6 +31,7 @@ def evaluate(task: str, predictions: np.ndarray, targets: np.ndarray, positive: 
 
     - r2 is 1 - (residual sum of squares) / (total sum of squares); undefined where all targets are equal.
     - spearman, pearson: undefined where all targets or all predictions are equal. rmse is in the target's units.
+    - ndcg, top_recall: see `ndcg` and `top_recall`.
     - accuracy: share of rows whose most probable class is theirs.
     - mcc: Matthews correlation of predicted and true class (Gorodkin's for more than two); 0 where one class only is
       predicted, undefined where there is one only.
@@ -57,9 +62,10 @@ def _regression(predicted: np.ndarray, measured: np.ndarray) -> dict[str, float]
     centred -= centred.mean()
     spread = float(np.abs(centred).max())
     constant = np.ptp(measured) == 0
-    found = {"r2": math.nan, "spearman": math.nan, "pearson": math.nan, "rmse": rms}
-    if constant:
+    found = dict.fromkeys(METRICS["regression"], math.nan) | {"rmse": rms}
+    if constant or not np.isfinite(predicted).all():
         return found
+    found |= {"ndcg": ndcg(predicted, measured), "top_recall": top_recall(predicted, measured)}
     found["r2"] = 1 - float(np.sum((residual / spread) ** 2) / np.sum((centred / spread) ** 2))
     if np.ptp(predicted) > 0:
         with warnings.catch_warnings():
@@ -86,14 +92,14 @@ def _classification(probabilities: np.ndarray, targets: np.ndarray, positive: in
     ranked = [(probabilities[:, each], targets == each) for each in chosen]
     return {
         "accuracy": float(np.trace(confusion) / len(targets)),
-        "mcc": _mcc(confusion),
+        "mcc": mcc_of(confusion),
         "auroc": float(np.mean([_auroc(score, true) for score, true in ranked])),
         "auprc": float(np.mean([_average_precision(score, true) for score, true in ranked])),
         "f1": f1[positive] if classes == 2 else float(np.mean(f1)),
     }
 
 
-def _mcc(confusion: np.ndarray) -> float:
+def mcc_of(confusion: np.ndarray) -> float:
     table = [[int(count) for count in row] for row in confusion]  # whole numbers of any size
     true, predicted = [sum(row) for row in table], [sum(column) for column in zip(*table, strict=True)]
     total, right = sum(true), sum(row[i] for i, row in enumerate(table))
@@ -131,3 +137,95 @@ def _average_precision(scores: np.ndarray, true: np.ndarray) -> float:
     hits = np.cumsum(true[order])[ends]
     precision = hits / (ends + 1)
     return float(np.sum(np.diff(hits, prepend=0) * precision) / positives)
+
+
+def ndcg(predicted: np.ndarray, measured: np.ndarray) -> float:
+    """Normalised discounted cumulative gain of the top 10 %: whether the best sequences are ranked first.
+
+    DCG = sum over the ranks r up to k = floor(N / 10) of gain / log2(r + 1), divided by the DCG of the true order, as
+    in ProteinGym (Notin et al. 2023): the gain is the target scaled to 0 (least) to 1 (largest). Rows of equal
+    prediction share the mean of their gains (McSherry, Najork 2008), where ProteinGym takes them as they come.
+    Undefined for fewer than ten rows, and where all targets are equal.
+    """
+    top = len(measured) * TOP // 100
+    spread = float(np.ptp(measured)) if len(measured) else 0.0
+    if top == 0 or spread == 0:
+        return math.nan
+    gains = (measured - measured.min()) / spread
+    discounts = np.where(np.arange(len(gains)) < top, 1 / np.log2(np.arange(2, len(gains) + 2)), 0)
+
+    def dcg(scores: np.ndarray) -> float:
+        _, group, size = np.unique(-scores, return_inverse=True, return_counts=True)
+        mean = np.bincount(group, gains) / size
+        return float(np.repeat(mean, size) @ discounts)
+
+    return dcg(predicted) / dcg(measured)
+
+
+def top_recall(predicted: np.ndarray, measured: np.ndarray) -> float:
+    """The share of the truly best 10 % of rows that is among the predicted best 10 %, as ProteinGym counts it.
+
+    Both are the rows at or above the 90th percentile, so that ties at it count as well. Undefined for fewer than ten
+    rows, and where all predictions are equal, which puts all rows among the best.
+    """
+    if len(measured) * TOP < 100 or np.ptp(predicted) == 0:
+        return math.nan
+    best, chosen = (values >= np.percentile(values, 100 - TOP) for values in (measured, predicted))
+    return float((best & chosen).sum() / best.sum())
+
+
+def class_scores(probabilities: np.ndarray, targets: np.ndarray, classes: Sequence[str]) -> dict[str, Any]:
+    """Of each class against the others: how many rows it has, precision, recall, F1, AUROC and AUPRC, or None."""
+    chosen, found = probabilities.argmax(-1), {}
+    for index, name in enumerate(classes):
+        true, taken = targets == index, chosen == index
+        hits, rows, predicted = int((true & taken).sum()), int(true.sum()), int(taken.sum())
+        score = probabilities[:, index].astype(np.float64)
+        values = {
+            "precision": hits / predicted if predicted else math.nan,
+            "recall": hits / rows if rows else math.nan,
+            "f1": 2 * hits / (rows + predicted) if rows + predicted else math.nan,
+            "auroc": _auroc(score, true),
+            "auprc": _average_precision(score, true),
+        }
+        found[name] = {"rows": rows} | {key: value if math.isfinite(value) else None for key, value in values.items()}
+    return found
+
+
+def mean_of_sequences(
+    probabilities: Sequence[np.ndarray], targets: Sequence[np.ndarray], positive: int
+) -> dict[str, float | int | None]:
+    """Of a class per residue, the mean over sequences of AUROC and MCC, each where it is defined.
+
+    Args:
+        probabilities: (L, classes) of each sequence's labelled residues; targets: (L,) their classes.
+
+    Returns:
+        auroc, mcc (None where no sequence has one); auroc_defined, mcc_defined: in how many; sequences: of how many.
+    """
+    scores = [evaluate("token", *pair, positive) for pair in zip(probabilities, targets, strict=True)]
+    found: dict[str, float | int | None] = {"sequences": len(scores)}
+    for name in ("auroc", "mcc"):
+        defined = [value for each in scores if (value := each[name]) is not None]
+        found |= {name: float(np.mean(defined)) if defined else None, f"{name}_defined": len(defined)}
+    return found
+
+
+def epistasis_scores(measured: np.ndarray, additive: np.ndarray, predicted: np.ndarray) -> dict[str, float]:
+    """How well a model predicts what an additive one leaves over.
+
+    Args:
+        measured: (N,) targets; additive: the additive model's predictions; predicted: the model's.
+
+    Returns:
+        epistasis_r2: share of the residual's variance that the model explains; epistasis_pearson: correlation
+        between the residual and the model's own deviation from additivity.
+    """
+    residual, deviation = measured - additive, predicted - additive
+    variance = float(np.var(residual))
+    if variance == 0 or np.ptp(deviation) == 0:
+        return {"epistasis_r2": float("nan"), "epistasis_pearson": float("nan")}
+    return {
+        "epistasis_r2": 1 - float(np.mean((residual - deviation) ** 2)) / variance,
+        "epistasis_pearson": float(np.corrcoef(residual, deviation)[0, 1]),
+    }

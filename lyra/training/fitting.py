@@ -1,0 +1,296 @@
+"""From rows to one model: networks of several seeds or folds, and for a regression simpler models mixed with them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from itertools import chain
+from typing import Any, cast
+
+import numpy as np
+from scipy import optimize
+from torch import nn
+
+from ..baselines import fit_pairwise, fit_ridge, fit_sigmoid_additive
+from ..data.batches import SequenceDataset
+from ..data.labelled import check_counting
+from ..data.loading import LabelledData
+from ..errors import InputError, argument
+from ..models import Ensemble, Lyra
+from ..models.ensemble import SHARED
+from ..outputs import Output, RegressionOutput, SeveralOutputs
+from ..prediction import converter, predict_encoded, predict_replicates
+from ..settings.training import Recipe
+from ..uncertainty import Calibration
+from .networks import Network, Rows, Workshop
+from .plan import FOLDS
+
+LYRA = "Lyra"
+SIMPLER: dict[str, Callable[..., nn.Module]] = {
+    "ridge": fit_ridge,
+    "additive sigmoid": fit_sigmoid_additive,
+    "pairwise sigmoid": fit_pairwise,
+}
+
+
+@dataclass
+class Candidate:
+    """A fitted model that may become part of the mix.
+
+    Attributes:
+        kind: "Lyra" or one of `SIMPLER`.
+        fold: the split that it was fitted on; replicate: see `Ensemble`.
+    """
+
+    kind: str
+    model: nn.Module
+    output: Output | None
+    fold: int
+    replicate: int
+
+
+@dataclass
+class Fitted:
+    """What a run has made of some rows.
+
+    Attributes:
+        model: a network, or an `Ensemble`; output: its scaling, for a regression.
+        networks: their histories, by name.
+        shares: of each kind of model in the mix, by the size of its weight; empty where nothing is mixed.
+        held_out: rows that the predictions `predicted` are for, none of which was in the training rows of the models
+            that predicted them: the validation part, or with folds every row.
+        calibration: the errors of those, where there are replicates.
+    """
+
+    model: Lyra | Ensemble
+    output: Output | None
+    networks: dict[str, Network]
+    shares: dict[str, float] = field(default_factory=dict)
+    held_out: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64))
+    predicted: Any = None
+    calibration: Calibration | None = None
+
+
+def fit(workshop: Workshop, train: np.ndarray, val: np.ndarray, prefix: str = "", seeds: int = 0) -> Fitted:
+    """Trains what the recipe asks for on rows to learn from and rows to choose by.
+
+    Args:
+        prefix: of the networks' names, and seeds: how many seeds were used before, where a run has several fits.
+
+    Raises:
+        InputError: anything that a user can put right.
+        KeyboardInterrupt: on interrupt.
+    """
+    recipe, data = workshop.recipe, workshop.data
+    if recipe.mix == "folds":
+        splits = inner_folds(data, np.sort(np.concatenate([train, val])), recipe.seed)
+        check_inner_folds(data, splits)
+    else:
+        splits = [Rows(train, val)]
+    networks: dict[str, Network] = {}
+    candidates: list[Candidate] = []
+    for fold, rows in enumerate(splits):
+        for seed in range(recipe.ensemble):
+            index = fold * recipe.ensemble + seed
+            name = f"{prefix}{index + 1}"
+            several = bool(prefix) or len(splits) * recipe.ensemble > 1
+            networks[name] = workshop.train(name, rows, seeds + index, several)
+            replicate = fold if len(splits) > 1 else seed
+            candidates.append(Candidate(LYRA, networks[name].model, networks[name].output, fold, replicate))
+        if recipe.mix != "none":
+            candidates += simpler_models(data, rows, fold, fold if len(splits) > 1 else SHARED)
+    if len(candidates) == 1:
+        (alone,) = networks.values()
+        return Fitted(alone.model, alone.output, networks)
+    return combine(data, recipe, splits, candidates, networks)
+
+
+def fit_folds(workshop: Workshop) -> Fitted:
+    """A model for each of the data's folds, together an ensemble; what they predict for the folds left out is kept.
+
+    Raises:
+        InputError: anything that a user can put right.
+        KeyboardInterrupt: on interrupt.
+    """
+    data, fits, tested, predicted = workshop.data, [], [], []
+    for number, (name, parts) in enumerate(zip(data.fold_names, data.folds, strict=True)):
+        train, val, test = (np.flatnonzero(parts == part) for part in ("train", "val", "test"))
+        fits.append(fit(workshop, train, val, f"fold {name}, network ", number * workshop.networks_a_fit))
+        tested.append(test)
+        predicted.append(predictions_of(data, fits[-1], test))
+    rows = np.concatenate(tested)
+    whole = isinstance(predicted[0], np.ndarray)
+    found: Any = np.concatenate(predicted) if whole else list(chain.from_iterable(predicted))
+    model, output = together(data, fits, np.sort(rows))
+    networks = {name: network for each in fits for name, network in each.networks.items()}
+    fitted = Fitted(model, output, networks, mean_shares(fits), rows, found)
+    if isinstance(output, RegressionOutput):
+        known = np.isin(rows, data.measured(rows))
+        fitted.calibration = Calibration.of(np.array(data.values, dtype=np.float64)[rows[known]] - found[known])
+    return fitted
+
+
+def predictions_of(data: LabelledData, fitted: Fitted, rows: np.ndarray) -> Any:
+    """What a fit predicts for some rows."""
+    dataset = SequenceDataset(data.tokens, data.offsets, rows)
+    return predict_encoded(fitted.model, converter(data.targets, fitted.output), dataset, data.targets.task == "token")
+
+
+def together(data: LabelledData, fits: list[Fitted], rows: np.ndarray) -> tuple[Ensemble, Output | None]:
+    """One ensemble of the models of several fits, each a replicate, and its scaling, from the targets of some rows."""
+    models: list[nn.Module] = []
+    outputs: list[Output | None] = []
+    weights: list[float] = []
+    replicates: list[int] = []
+    intercepts: list[float] = []
+    for number, each in enumerate(fits):
+        if isinstance(each.model, Ensemble):
+            models += each.model.members
+            outputs += [None if isinstance(out, nn.Identity) else cast(Output, out) for out in each.model.outputs]
+            weights += [weight / len(fits) for weight in each.model.weights.tolist()]
+            intercepts.append(float(np.mean(each.model.intercepts)))
+        else:
+            models, outputs, weights = [*models, each.model], [*outputs, each.output], [*weights, 1 / len(fits)]
+            intercepts.append(0.0)
+        replicates += [number] * (len(models) - len(replicates))
+    options, scaling = kind_of_ensemble(data, rows)
+    options |= {"intercept": intercepts} if scaling is not None else {}
+    return Ensemble.of(models, outputs, weights, replicates, **options), scaling
+
+
+def kind_of_ensemble(data: LabelledData, rows: np.ndarray) -> tuple[dict[str, Any], Output | None]:
+    """What `Ensemble` is to be told of the data's targets, and for numbers its scaling, from those of some rows.
+
+    It is a linear one: members, on whatever scale they learned, are combined in the targets' own units.
+    """
+    if data.targets.task != "regression":
+        return {"labels" if data.targets.names else "classes": True}, None
+    if data.targets.names:
+        several = SeveralOutputs.fit("linear", np.concatenate([data.values[i] for i in rows]))
+        each = several.each()
+        return {"mean": [one.mean for one in each], "std": [one.std for one in each]}, several
+    scaling = RegressionOutput.fit("linear", data.labels_of(rows))
+    return {"mean": scaling.mean, "std": scaling.std}, scaling
+
+
+def mean_shares(fits: list[Fitted]) -> dict[str, float]:
+    """The mean of the fits' weights of each kind of model."""
+    kinds = list(dict.fromkeys(kind for each in fits for kind in each.shares))
+    return {kind: float(np.mean([each.shares.get(kind, 0.0) for each in fits])) for kind in kinds}
+
+
+def inner_folds(data: LabelledData, rows: np.ndarray, seed: int) -> list[Rows]:
+    """The rows in `FOLDS` folds, each left out once; equal sequences, and rows of one group, stay together."""
+    keys = data.keys()[rows]
+    order = np.random.default_rng(seed).permutation(keys.max() + 1)
+    folds = order[keys] % FOLDS
+    return [Rows(rows[folds != fold], rows[folds == fold]) for fold in range(FOLDS)]
+
+
+def check_inner_folds(data: LabelledData, splits: list[Rows]) -> None:
+    """Raises InputError for a fold that has nothing to learn from, or nothing to choose and to mix by."""
+    for number, rows in enumerate(splits, 1):
+        if len(data.counting(rows.val)):
+            check_counting(data, rows.train, rows.val, f" of inner fold {number}")
+            continue
+        raise InputError(
+            f"{data.path}: inner fold {number} of {len(splits)} has no row to mix by; give {argument('mix', 'none')}"
+        )
+
+
+def simpler_models(data: LabelledData, rows: Rows, fold: int, replicate: int) -> list[Candidate]:
+    """Each of `SIMPLER`, fitted to the training rows as they are weighted, its penalty chosen by the others.
+
+    Limits are left out, of which these models know nothing.
+    """
+    tokens = data.tokens.reshape(len(data.values), -1)
+    values = np.array(data.values, dtype=np.float64)
+    letters = len(data.alphabet)
+    train, val = data.measured(rows.train), data.measured(rows.val)
+    weights = (None, None) if data.weights is None else (data.weights[train], data.weights[val])
+    fitted = (tokens[train], values[train], tokens[val], values[val], letters, *weights)
+    return [Candidate(kind, fit(*fitted), None, fold, replicate) for kind, fit in SIMPLER.items()]
+
+
+def combine(
+    data: LabelledData, recipe: Recipe, splits: list[Rows], candidates: list[Candidate], networks: dict[str, Network]
+) -> Fitted:
+    """One model from the candidates, with weights by what they predict for rows that they were not trained on."""
+    held_out = np.concatenate([rows.val for rows in splits])
+    options, scaling = kind_of_ensemble(data, np.unique(np.concatenate([splits[0].train, splits[0].val])))
+    if not isinstance(scaling, RegressionOutput):  # classes, or several targets: the mean of all
+        count = len(candidates)
+        models, outputs = [each.model for each in candidates], [each.output for each in candidates]
+        return Fitted(Ensemble.of(models, outputs, [1 / count] * count, range(count), **options), scaling, networks)
+    values = np.array(data.values, dtype=np.float64)[held_out]
+    known = np.isin(held_out, data.measured(held_out))
+    kinds = list(dict.fromkeys(each.kind for each in candidates))
+    # (rows, kinds): the mean of a kind's models that did not see the row.
+    predicted = np.concatenate(
+        [
+            np.stack(
+                [
+                    mean_of(data, rows.val, [c for c in candidates if (c.kind, c.fold) == (kind, fold)])
+                    for kind in kinds
+                ],
+                1,
+            )
+            for fold, rows in enumerate(splits)
+        ]
+    )
+    weights, intercept = np.ones(1), 0.0
+    if recipe.mix != "none":
+        count_as = None if data.weights is None else data.weights[held_out][known]
+        weights, intercept = mixing_weights(predicted[known], values[known], count_as)
+        if not weights.any():  # nothing foretells these rows: the mix would be a constant
+            weights, intercept = np.array([float(kind == LYRA) for kind in kinds]), 0.0
+    kept = {kind: weight for kind, weight in zip(kinds, weights, strict=True) if weight > 0}
+    members = [each for each in candidates if each.kind in kept]
+    counts = {kind: sum(each.kind == kind for each in members) for kind in kept}
+    model = Ensemble.of(
+        [each.model for each in members],
+        [each.output for each in members],
+        [kept[each.kind] / counts[each.kind] for each in members],
+        [each.replicate for each in members],
+        intercept=intercept, **options,
+    )  # fmt: skip
+    shares = {} if recipe.mix == "none" else {kind: float(weight) for kind, weight in kept.items()}
+    fitted = Fitted(model, scaling, networks, shares, held_out, predicted @ weights + intercept)
+    if model.count > 1 and known.any():
+        # Of folds all replicates but one have seen a row, so that their spread there says nothing.
+        spread = None if len(splits) > 1 else spread_of(model, data, held_out[known])
+        fitted.calibration = Calibration.of((values - fitted.predicted)[known], spread)
+    return fitted
+
+
+def mean_of(data: LabelledData, rows: np.ndarray, models: list[Candidate]) -> np.ndarray:
+    """The models' mean prediction of some rows, in the target's units."""
+    dataset = SequenceDataset(data.tokens, data.offsets, rows)
+    found = []
+    for each in models:
+        if each.output is None:  # a simpler model, in the target's units
+            found.append(predict_encoded(each.model, lambda raw: raw[..., 0], dataset, per_token=False))
+        else:
+            found.append(predict_encoded(each.model, converter(data.targets, each.output), dataset, per_token=False))
+    return np.mean(found, axis=0)
+
+
+def spread_of(model: Ensemble, data: LabelledData, rows: np.ndarray) -> np.ndarray:
+    """The standard deviation of the replicates' predictions of some rows."""
+    dataset = SequenceDataset(data.tokens, data.offsets, rows)
+    return np.asarray(predict_replicates(model, dataset, per_token=False)).std(1)
+
+
+def mixing_weights(
+    predicted: np.ndarray, values: np.ndarray, weights: np.ndarray | None = None
+) -> tuple[np.ndarray, float]:
+    """Weights that are not negative, and an intercept, of the least squared error ("stacking", Breiman 1996).
+
+    Args:
+        predicted: (N, kinds); values: (N,); weights: (N,) of the rows' squared errors.
+    """
+    rows = np.ones(len(values)) if weights is None else weights / weights.max()
+    centre, mean = np.average(predicted, axis=0, weights=rows), float(np.average(values, weights=rows))
+    root = np.sqrt(rows)
+    found, _ = optimize.nnls(root[:, None] * (predicted - centre), root * (values - mean))
+    return found, mean - float(centre @ found)

@@ -1,0 +1,108 @@
+"""What is trained where the user does not say: the recipe by the kind and the number of the data.
+
+The numbers behind it are in benchmarks/results/recipe.md.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+
+from ..baselines import MAX_FEATURES
+from ..data.loading import LabelledData
+from ..errors import InputError, argument
+from ..settings.training import Recipe
+
+FEW_ROWS = 1000  # rows to learn from up to which a validation part is too dear
+FEW_SEQUENCES = 1000  # of labelled residues: so few sequences are learned by heart in some twenty epochs
+AVERAGED_ROWS = 3000  # rows from which on averaged weights help
+FOLDS = 5
+
+
+def plan(recipe: Recipe, data: LabelledData) -> tuple[Recipe, str]:
+    """The recipe with everything said.
+
+    Returns:
+        the recipe, and what was chosen because nobody said it, in words; "" if nothing.
+
+    Raises:
+        InputError: what was asked for cannot be done with these data.
+    """
+    task, chosen = data.targets.task, []
+    learning = len(data.rows("train")) + len(data.rows("val"))  # of the first fold, where there are folds
+    length = common_length(data)
+    uniform = task == "regression" and length is not None and length * len(data.alphabet) <= MAX_FEATURES
+    one_strand = recipe.strand == "one"  # the other is read from the other end, where positions are others
+    uniform = uniform and one_strand
+    by_position = uniform and recipe.bidirectional
+    problem = no_mix_because(data)
+    check_possible(recipe, task, length, problem)
+    changes: dict[str, object] = {}
+    if recipe.positions is None:
+        changes["positions"] = by_position
+        if by_position:
+            chosen.append(f"embeddings of positions, since all sequences have {length} letters")
+    if recipe.mix is None:
+        changes["mix"] = "none" if problem or not uniform else "folds" if learning < FEW_ROWS else "validation"
+        if changes["mix"] == "folds":
+            chosen.append(
+                f"{learning:,} rows are few, so {FOLDS} networks on four fifths of them each, mixed with simpler "
+                "models by how all predict the fifth left out"
+            )
+        elif changes["mix"] == "validation":
+            chosen.append("mixed with simpler models by the validation part")
+    if recipe.dropout is None:
+        few = task == "token" and learning < FEW_SEQUENCES
+        changes["dropout"] = 0.3 if few else 0.0
+        if few:
+            chosen.append(f"dropout .3 for {learning:,} sequences")
+    if recipe.epochs is None and task == "token" and learning < FEW_SEQUENCES:
+        changes["epochs"] = 25
+        chosen.append("25 epochs")
+    if recipe.average is None:
+        averaged = task != "regression" or learning >= AVERAGED_ROWS
+        changes["average"] = 0.998 if averaged else 0.0
+    return replace(recipe, **changes), "; ".join(chosen)  # type: ignore[arg-type]
+
+
+def common_length(data: LabelledData) -> int | None:
+    """Letters of every sequence, if all have as many and there are any."""
+    lengths = np.diff(data.offsets)
+    return int(lengths[0]) if len(lengths) and lengths[0] > 0 and lengths.min() == lengths.max() else None
+
+
+def no_mix_because(data: LabelledData) -> str | None:
+    """Why networks cannot be mixed with simpler models of these targets; None where they can."""
+    if data.targets.task != "regression":
+        return f"is for a regression, and the task is {data.targets.task}"
+    if data.targets.names:
+        return f"is for one target, and there are {len(data.targets.names)}"
+    if data.transform != "none":  # which simpler models do not learn
+        return f"is for targets on their own scale, not with {argument('transform', data.transform)}"
+    if not all(len(data.counting(np.flatnonzero(parts == "val"))) for parts in data.folds or [data.parts]):
+        return "needs rows of the validation part that are no limits and weigh something"
+    return None
+
+
+def check_possible(recipe: Recipe, task: str, length: int | None, no_mix: str | None) -> None:
+    """Raises InputError for a mix, or embeddings of positions, that these data do not allow."""
+    mixed = recipe.mix not in (None, "none")
+    if mixed and no_mix is not None:
+        raise InputError(f"{argument('mix', recipe.mix)}: {no_mix}; leave it out")
+    if recipe.positions and task == "token":
+        raise InputError(f"{argument('positions', True)}: a class per residue has none yet; leave it out")
+    for name, value in (("mix", recipe.mix if mixed else None), ("positions", recipe.positions or None)):
+        if value is not None and length is None:
+            raise InputError(f"{argument(name, value)}: needs sequences of one length; leave it out")
+    if recipe.strand != "one" and (mixed or recipe.positions):
+        name, value = ("mix", recipe.mix) if mixed else ("positions", True)
+        raise InputError(
+            f"{argument(name, value)} {argument('strand', recipe.strand)}: a position of one strand is another of the "
+            "other; leave one out"
+        )
+    if recipe.positions and not recipe.bidirectional:
+        raise InputError(
+            f"{argument('positions', True)} {argument('bidirectional', False)}: a model that knows positions has no "
+            "state, which is what one way is for; leave one out"
+        )

@@ -1,0 +1,67 @@
+"""How far predictions are off, from how far they were off on rows held out: conformal intervals."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from .errors import InputError, argument
+
+MOST = 1000  # scores that are kept
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """The errors on held-out rows; part of a model's metadata.
+
+    Split conformal prediction (Vovk, Gammerman, Shafer 2005; Lei et al. 2018): the interval around a prediction that
+    covers a share `coverage` of new targets has as half width the k-th smallest of the n held-out errors,
+    k = ceil((n + 1) coverage), if new rows are exchangeable with those held out. With `floor` errors are in units of
+    sqrt(floor^2 + spread^2), `spread` being how far the replicates of an ensemble are apart for that sequence.
+
+    Attributes:
+        scores: errors in ascending order, at most `MOST` of them, which then stand for `rows` errors.
+        rows: how many rows were held out.
+        floor: in the target's units; None where the spread plays no part.
+    """
+
+    scores: list[float]
+    rows: int
+    floor: float | None = None
+
+    @classmethod
+    def of(cls, errors: np.ndarray, spread: np.ndarray | None = None) -> Calibration:
+        """From the errors (N,) of held-out predictions and the replicates' spread there (N,)."""
+        errors = np.abs(np.asarray(errors, np.float64))
+        floor = None
+        if spread is not None:
+            floor = max(float(np.sqrt(np.mean(errors**2))), float(np.finfo(np.float64).tiny))
+            errors = errors / np.hypot(floor, spread)
+        scores = np.sort(errors)
+        if len(scores) > MOST:  # the upper end of each of so many equal parts
+            scores = scores[np.ceil(np.arange(1, MOST + 1) * len(scores) / MOST).astype(int) - 1]
+        return cls([float(f"{score:.6g}") for score in scores], len(errors), floor)
+
+    def half_width(self, coverage: float, spread: np.ndarray) -> np.ndarray:
+        """(N,) half widths of the intervals, in the target's units, for predictions with this spread (N,).
+
+        Raises:
+            InputError: `coverage` is no share, or so near to 1 that more rows would have had to be held out.
+        """
+        if not 0 < coverage < 1:
+            raise InputError(f"{argument('interval')} {coverage}: must be above 0 and below 1, such as 0.9")
+        share = math.ceil((self.rows + 1) * coverage) / self.rows
+        if share > 1:
+            needed = math.ceil(coverage / (1 - coverage))
+            raise InputError(
+                f"{argument('interval')} {coverage}: needs at least {needed:,} rows held out in training, and there "
+                f"were {self.rows:,}; ask for less"
+            )
+        score = self.scores[min(math.ceil(share * len(self.scores)), len(self.scores)) - 1]
+        return np.full(len(spread), score) if self.floor is None else score * np.hypot(self.floor, spread)
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
