@@ -215,9 +215,15 @@ class Predictor:
         wanted = getattr(self.model, "length", None)
         if wanted is not None and (other := np.flatnonzero(lengths != wanted)).size:
             row = int(other[0]) if rows is None else rows[int(other[0])]
+            self.check_length(int(lengths[other[0]]), f"{where}, row {row}")
+
+    def check_length(self, length: int, where: str) -> None:
+        """The same for one sequence, `where` in the message."""
+        wanted = getattr(self.model, "length", None)
+        if wanted is not None and length != wanted:
             raise InputError(
-                f"{where}, row {row}: has {int(lengths[other[0]]):,} letters, and the model reads sequences of "
-                f"{wanted:,} alone; give such, or train with {argument('positions', False)} {argument('mix', 'none')}"
+                f"{where}: has {length:,} letters, and the model reads sequences of {wanted:,} alone; give such, or "
+                f"train with {argument('positions', False)} {argument('mix', 'none')}"
             )
 
     def predict_dataset(self, dataset: SequenceDataset, batch_size: int = BATCH_SIZE) -> list[np.ndarray] | np.ndarray:

@@ -135,6 +135,7 @@ class Subject:
             raise letter_error(where, sequence, int(bad[0]), alphabet, f"{alphabet.unknown} is any letter")
         self.letters = alphabet.decode(encoded)
         self.length = len(sequence)
+        predictor.check_length(self.length, where)
         self.alternatives = substitutable(alphabet)
         self.sites = options.sites(self.length, where)
         self.open = self.sites[np.isin(encoded[self.sites], self.alternatives)]

@@ -64,7 +64,8 @@ def test_the_intervals_are_those_of_the_predictions(trained):
 def test_a_model_that_is_not_better_is_told_so(lyra, tmp_path):
     """One epoch against an additive target; in the terminal, the report and metrics.json in the same words."""
     table = write_table(tmp_path / "t.csv", ["seq", "label"], regression_rows())
-    outcome = lyra("train", table, "--out", tmp_path / "run", *SMALL[:4], "--epochs", "1")
+    outcome = lyra("train", table, "--out", tmp_path / "run", *SMALL[:5], "1", *SMALL[6:])
+    assert outcome.code == 0, outcome.err
     facts = facts_of(tmp_path / "run")
     verdict = facts["verdict"]
     scores = [facts["test"]["r2"], max(each["test"]["r2"] for each in facts["baselines"].values())]
@@ -125,6 +126,17 @@ def test_without_a_test_part_there_is_no_verdict(lyra, tmp_path, rows, task):
     facts = facts_of(tmp_path / "run")
     assert facts["intervals"] == {} and facts["verdict"] is None and "test" not in facts
     assert list(facts["baselines"][RIVALS[task][0]]) == ["validation"]
+
+
+def test_rows_held_out_in_turn_are_not_compared(lyra, tmp_path):
+    """The baselines were fitted to most of them; the test part is compared as ever."""
+    table = write_table(tmp_path / "t.csv", ["seq", "label"], regression_rows(60))
+    options = [*SMALL[:5], "1", "--accelerator", "cpu", "--mix", "folds"]
+    outcome = lyra("train", table, "--out", tmp_path / "run", *options)
+    assert outcome.code == 0, outcome.err
+    facts = facts_of(tmp_path / "run")
+    assert all(list(parts) == ["test"] for parts in facts["baselines"].values())
+    assert "out of fold" in facts and list(facts["intervals"]) == ["Lyra", *RIVALS["regression"]]
 
 
 def test_how_scores_are_shown():

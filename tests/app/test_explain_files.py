@@ -75,7 +75,7 @@ def with_wild_type(tmp_path_factory) -> Path:
     wild = "MKTAYIAKQR"
     rows = [(f"{wild[i]}{i + 5}{new}", f"{i}.{j}") for i in range(10) for j, new in enumerate("ACDEFG")]
     table = write_table(folder / "dms.csv", ["mutant", "DMS_score"], rows)
-    recipe = Recipe(d_model=8, d_state=4, epochs=1)
+    recipe = Recipe(d_model=8, d_state=4, epochs=1, mix="none", positions=False)
     train(table, folder / "run", DataOptions(wild_type=wild, offset=5), recipe, Hardware("cpu"),
           console=Console(quiet=True))  # fmt: skip
     return folder / "run"
