@@ -1,10 +1,10 @@
 """What the recipe of `lyra train` reaches on the data that ship, beside the models to beat, over seeds and sizes.
 
-    python -m benchmarks.recipe data          # gb1, mpsa and solvent_accessibility: networks alone, mixed, three together
-    python -m benchmarks.recipe sizes         # gb1 from 100 to 10,000 rows: the default recipe beside ridge and sigmoid
+    python -m benchmarks.recipe data     # gb1, mpsa and solvent_accessibility: networks alone, mixed, three together
+    python -m benchmarks.recipe sizes    # gb1 from 100 to 10,000 rows: the default recipe beside ridge and sigmoid
 
-Each result is added to benchmarks/results/recipe.json as soon as it is there; `pages` writes recipe.md from it. The
-test part is read for these tables alone: every choice in a fit is by the training and validation rows.
+Each result is added to benchmarks/results/recipe.json as soon as it is there, and recipe.md is written from it anew.
+The test part is read for these tables alone: every choice in a fit is by the training and validation rows.
 """
 
 from __future__ import annotations
@@ -89,7 +89,7 @@ def on_data(name: str, seed: int) -> dict[str, Any]:
     result["together"] = score(data, together.model, together.output)[main]
     if recipe.mix == "validation":
         simple = simpler_models(data, splits[0], 0, SHARED)
-        each_mixed = [combine(data, recipe, splits, [one, *simple], networks) for one in own]
+        each_mixed = [combine(data, recipe, splits, [replace(one, replicate=0), *simple], networks) for one in own]
         result["mixed"] = [score(data, each.model, each.output)[main] for each in each_mixed]
         mixed = combine(data, recipe, splits, [*own, *simple], networks)
         result |= {"mixed together": score(data, mixed.model, mixed.output)[main], "shares": mixed.shares}
@@ -133,7 +133,40 @@ def keep(key: str, result: dict[str, Any]) -> None:
     known = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
     known[key] = result | {"commit": commit.strip(), "machine": platform.machine(), "torch": torch.__version__}
     RESULTS.write_text(json.dumps(known, indent=1) + "\n")
+    RESULTS.with_suffix(".md").write_text(page(known))
     print(key, json.dumps(result), flush=True)
+
+
+def page(known: dict[str, dict[str, Any]]) -> str:
+    """The tables of all that was measured."""
+    shown = "{:.4f}".format
+    lines = [
+        "# What the recipe reaches",
+        "By `python -m benchmarks.recipe`, on the test part; each line's commit and machine are in recipe.json.",
+        "Networks alone are of a seed each; together is the mean of these; mixed is with ridge, additive and pairwise",
+        "sigmoid models by the validation part, or by folds for few rows.",
+        "",
+        "| data | score | networks alone | together | each mixed | together, mixed | simpler models "
+        "| in the 90 % interval |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for key, each in known.items():
+        if "alone" in each:
+            rivals = ", ".join(f"{name} {value:.4f}" for name, value in each["rivals"].items())
+            mixed = ", ".join(map(shown, each.get("mixed", [])))
+            both = shown(each["mixed together"]) if "mixed together" in each else ""
+            inside = each["covered"]["0.9"] if "covered" in each else ""
+            alone = ", ".join(map(shown, each["alone"]))
+            cells = [key, each["metric"], alone, shown(each["together"]), mixed, both, rivals, str(inside)]
+            lines.append(f"| {' | '.join(cells)} |")
+    lines += ["", "| gb1, rows | default recipe, R2 | simpler models, R2 | in the 90 % interval | seconds |"]
+    lines += ["|---|---|---|---|---|"]
+    for key, each in known.items():
+        if "lyra" in each:
+            rivals = ", ".join(f"{name} {value:.3f}" for name, value in each["rivals"].items())
+            inside = each["covered"]["0.9"] if "covered" in each else ""
+            lines.append(f"| {key} | {each['lyra']:.3f} | {rivals} | {inside} | {each['seconds']:.0f} |")
+    return "\n".join(lines) + "\n"
 
 
 def main() -> None:

@@ -1,7 +1,7 @@
 """Lyra: models of DNA, RNA and protein sequences from projected gated convolutions and state spaces.
 
-`from lyra import Lyra` gives the model; `lyra train`, `lyra predict` and `lyra explain` on the command line do the
-rest.
+`from lyra import Lyra` gives the model, `LyraRegressor`, `LyraClassifier` and `LyraTokenClassifier` are estimators as
+scikit-learn has them; `lyra train`, `lyra predict` and `lyra explain` on the command line do the rest.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from lyra_kernels import PGC, S4D, S4DKernel
 
     from . import explain
+    from .estimators import LyraClassifier, LyraRegressor, LyraTokenClassifier
     from .models import (
         Lyra,
         LyraBothStrands,
@@ -25,12 +26,14 @@ if TYPE_CHECKING:
     from .prediction import Predictor
 
 __all__ = [
-    "PGC", "S4D", "Lyra", "LyraBothStrands", "LyraBothStrandsForTokenClassification", "LyraForTokenClassification",
-    "Predictor", "S4DKernel", "explain", "parameter_groups",
+    "PGC", "S4D", "Lyra", "LyraBothStrands", "LyraBothStrandsForTokenClassification", "LyraClassifier",
+    "LyraForTokenClassification", "LyraRegressor", "LyraTokenClassifier", "Predictor", "S4DKernel", "explain",
+    "parameter_groups",
 ]  # fmt: skip
 
 # Imported at first use, so that `lyra --help` does not wait for torch.
 _HOMES = dict.fromkeys(("PGC", "S4D", "S4DKernel"), "lyra_kernels") | {"Predictor": "lyra.prediction"}
+_HOMES |= dict.fromkeys(("LyraClassifier", "LyraRegressor", "LyraTokenClassifier"), "lyra.estimators")
 
 
 def __getattr__(name: str) -> Any:

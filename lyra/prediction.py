@@ -173,6 +173,9 @@ class Predictor:
         """What each replicate predicts for the rows of a dataset; see `predict_members`."""
         self.check_lengths(dataset.lengths)
         per_token = self.targets.task == "token"
+        if not len(dataset):
+            several = self.targets.classes or self.targets.names
+            return [] if per_token else np.zeros((0, self.members, *([len(several)] if several else [])))
         if isinstance(self.model, Ensemble):
             return predict_replicates(self.model, dataset, per_token, batch_size)
         alone = self.predict_dataset(dataset, batch_size)

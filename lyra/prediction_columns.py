@@ -9,6 +9,7 @@ import numpy as np
 from .data.batches import SequenceDataset
 from .prediction import Predictor
 from .settings.data import BATCH_SIZE, INTERVAL
+from .uncertainty import needed_rows
 
 
 class Columns:
@@ -40,7 +41,7 @@ class Columns:
 
     def _possible(self) -> bool:
         assert self.predictor.calibration is not None
-        return self.predictor.calibration.rows >= self.coverage / (1 - self.coverage)
+        return self.predictor.calibration.rows >= needed_rows(self.coverage)
 
     @property
     def names(self) -> list[str]:

@@ -43,13 +43,14 @@ def predict_file(
         InputError: anything that a user can put right.
     """
     separator = table_separator(out)
+    columns = Columns(predictor, options.interval)
     given = Input(path, options, alphabet=predictor.alphabet, coverage=predictor.coverage, trained=predictor.source)
     given.source.check_output(out)
     if given.remarks:
         say(f"guessed: {'; '.join(given.remarks)}")
     with atomic_text(out) as file:
         writer = csv.writer(file, lineterminator="\n", delimiter=separator)
-        columns, header = Columns(predictor, options.interval), False
+        header = False
         for block, tokens, offsets, keep in given.encoded():
             if not header:
                 check_columns(block.table, columns.names, given.source)

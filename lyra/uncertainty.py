@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import asdict, dataclass
+from fractions import Fraction
 from typing import Any
 
 import numpy as np
@@ -43,7 +44,7 @@ class Calibration:
         scores = np.sort(errors)
         if len(scores) > MOST:  # the upper end of each of so many equal parts
             scores = scores[np.ceil(np.arange(1, MOST + 1) * len(scores) / MOST).astype(int) - 1]
-        return cls([float(f"{score:.6g}") for score in scores], len(errors), floor)
+        return cls(scores.tolist(), len(errors), floor)  # not rounded: the interval ends on one of them
 
     def half_width(self, coverage: float, spread: np.ndarray) -> np.ndarray:
         """(N,) half widths of the intervals, in the target's units, for predictions with this spread (N,).
@@ -53,15 +54,26 @@ class Calibration:
         """
         if not 0 < coverage < 1:
             raise InputError(f"{argument('interval')} {coverage}: must be above 0 and below 1, such as 0.9")
-        share = math.ceil((self.rows + 1) * coverage) / self.rows
-        if share > 1:
-            needed = math.ceil(coverage / (1 - coverage))
+        if self.rows < (needed := needed_rows(coverage)):
             raise InputError(
                 f"{argument('interval')} {coverage}: needs at least {needed:,} rows held out in training, and there "
                 f"were {self.rows:,}; ask for less"
             )
-        score = self.scores[min(math.ceil(share * len(self.scores)), len(self.scores)) - 1]
+        k = math.ceil((self.rows + 1) * exact(coverage))
+        score = self.scores[
+            -(-k * len(self.scores) // self.rows) - 1
+        ]  # of those that are kept the first that is no less
         return np.full(len(spread), score) if self.floor is None else score * np.hypot(self.floor, spread)
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
+
+
+def needed_rows(coverage: float) -> int:
+    """Rows that must be held out for intervals of this coverage: the least n with (n + 1) coverage <= n."""
+    return math.ceil(exact(coverage) / (1 - exact(coverage)))
+
+
+def exact(coverage: float) -> Fraction:
+    """The decimal number that was meant: .9 / (1 - .9) of floats is above 9, and one row more would be asked for."""
+    return Fraction(str(float(coverage)))

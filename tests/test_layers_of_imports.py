@@ -37,7 +37,7 @@ LAYERS = {
         ("prediction_columns",),
         ("references", "member_scores"),
         ("prediction_files", "training", "explain", "design", "genomes"),
-        ("variants",),
+        ("variants", "estimators"),
         ("cli",),
     ),
 }

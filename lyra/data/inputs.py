@@ -22,6 +22,15 @@ from .wild_types import read_wild_type
 Encoded: TypeAlias = tuple[Block, np.ndarray, np.ndarray, np.ndarray]  # tokens, offsets, which rows are kept
 
 
+def without_new_stops(sequences: list[str], alphabet: Alphabet, coverage: Coverage | None) -> tuple[list[str], int]:
+    """Proteins without a final '*', unless the model knows '*' from its training; and how many had one."""
+    known = coverage is None or "*" in coverage.letters
+    if alphabet.name != "protein" or known:
+        return sequences, 0
+    trimmed = list(map(without_stop, sequences))
+    return trimmed, sum(map(len, sequences)) - sum(map(len, trimmed))
+
+
 class Input:
     """The sequences of a file for a model, block by block, as often as wanted.
 
@@ -94,11 +103,10 @@ class Input:
 
     def _without_stops(self, block: Block) -> list[str]:
         """Proteins without a final '*', unless the model knows '*' from its training."""
-        known = self.coverage is None or "*" in self.coverage.letters
-        if self.alphabet.name != "protein" or known or block.offset is not None:
+        if block.offset is not None:
             return block.sequences
-        trimmed = list(map(without_stop, block.sequences))
-        self.stops += sum(map(len, block.sequences)) - sum(map(len, trimmed))
+        trimmed, stops = without_new_stops(block.sequences, self.alphabet, self.coverage)
+        self.stops += stops
         return trimmed
 
     def warnings(self) -> list[str]:

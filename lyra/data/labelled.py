@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -105,9 +106,10 @@ class LabelledData:
         numbers: dict[bytes, int] = {}
         return np.array([numbers.setdefault(key, len(numbers)) for key in read_keys(self.tokens, self.offsets)])
 
-    def coverage(self) -> Coverage:
-        """What the model will have seen."""
-        tokens, offsets = select(self.tokens, self.offsets, self.parts == "train")
+    def coverage(self, parts: Sequence[str] = ("train",)) -> Coverage:
+        """What the model will have seen, if it learns from these parts; with folds, from those of any."""
+        seen = np.logical_or.reduce([np.isin(each, parts) for each in self.folds or [self.parts]])
+        tokens, offsets = select(self.tokens, self.offsets, seen)
         return Coverage.of(tokens, np.diff(offsets), self.alphabet)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import io
 import math
 import os
@@ -98,9 +99,9 @@ class History(Callback):
 def write_rows(path: Path, rows: list[dict[str, Any]]) -> None:
     """Rows with the same keys as a CSV file; None is an empty cell."""
     with atomic_text(path) as file:
-        file.write(",".join(rows[0]) + "\n")
-        for row in rows:
-            file.write(",".join(map(_cell, row.values())) + "\n")
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(rows[0])
+        writer.writerows(map(_cell, row.values()) for row in rows)
 
 
 def _cell(value: float | str | None) -> str:

@@ -132,8 +132,9 @@ def _judge(results: Results, compared: str, draws: dict[str, Draws]) -> None:
         return
     theirs, rival = best
     low, high = results.differences[rival]["interval"]
+    clearly = "clearly " if own is not None and own > theirs else ""
     results.verdict = (
-        f"the model is not better than {rival} on the test part ({score_name(compared, results.positive)} "
+        f"the model is not {clearly}better than {rival} on the test part ({score_name(compared, results.positive)} "
         f"{number(compared, own)} against {number(compared, theirs)}; 95 % interval of the difference "
         f"{number(compared, low)} to {number(compared, high)})"
     )

@@ -16,11 +16,11 @@ from ..data.batches import SequenceDataset
 from ..data.labelled import check_counting
 from ..data.loading import LabelledData
 from ..errors import InputError, argument
+from ..model_folder import ModelDescription
 from ..models import Ensemble, Lyra
 from ..models.ensemble import SHARED
 from ..outputs import Output, RegressionOutput, SeveralOutputs
 from ..prediction import converter, predict_encoded, predict_replicates
-from ..settings.training import Recipe
 from ..uncertainty import Calibration
 from .networks import Network, Rows, Workshop
 from .plan import FOLDS
@@ -71,6 +71,12 @@ class Fitted:
     calibration: Calibration | None = None
 
 
+def fit_data(workshop: Workshop) -> Fitted:
+    """The model of the data's parts, or of its folds."""
+    data = workshop.data
+    return fit_folds(workshop) if data.folds else fit(workshop, data.rows("train"), data.rows("val"))
+
+
 def fit(workshop: Workshop, train: np.ndarray, val: np.ndarray, prefix: str = "", seeds: int = 0) -> Fitted:
     """Trains what the recipe asks for on rows to learn from and rows to choose by.
 
@@ -102,7 +108,7 @@ def fit(workshop: Workshop, train: np.ndarray, val: np.ndarray, prefix: str = ""
     if len(candidates) == 1:
         (alone,) = networks.values()
         return Fitted(alone.model, alone.output, networks)
-    return combine(data, recipe, splits, candidates, networks)
+    return combine(workshop, splits, candidates, networks)
 
 
 def fit_folds(workshop: Workshop) -> Fitted:
@@ -128,6 +134,13 @@ def fit_folds(workshop: Workshop) -> Fitted:
         known = np.isin(rows, data.measured(rows))
         fitted.calibration = Calibration.of(np.array(data.values, dtype=np.float64)[rows[known]] - found[known])
     return fitted
+
+
+def describe_model(data: LabelledData, fitted: Fitted) -> ModelDescription:
+    """What the model says about itself."""
+    in_turn = bool(np.isin(data.rows("train"), fitted.held_out).any())  # each row left out once, and learned else
+    seen = data.coverage(("train", "val") if in_turn else ("train",))
+    return ModelDescription(data.alphabet, data.targets, fitted.output, data.source, seen, fitted.calibration)
 
 
 def predictions_of(data: LabelledData, fitted: Fitted, rows: np.ndarray) -> Any:
@@ -181,9 +194,8 @@ def mean_shares(fits: list[Fitted]) -> dict[str, float]:
 
 def inner_folds(data: LabelledData, rows: np.ndarray, seed: int) -> list[Rows]:
     """The rows in `FOLDS` folds, each left out once; equal sequences, and rows of one group, stay together."""
-    keys = data.keys()[rows]
-    order = np.random.default_rng(seed).permutation(keys.max() + 1)
-    folds = order[keys] % FOLDS
+    units, keys = np.unique(data.keys()[rows], return_inverse=True)
+    folds = np.random.default_rng(seed).permutation(len(units))[keys] % FOLDS
     return [Rows(rows[folds != fold], rows[folds == fold]) for fold in range(FOLDS)]
 
 
@@ -213,9 +225,10 @@ def simpler_models(data: LabelledData, rows: Rows, fold: int, replicate: int) ->
 
 
 def combine(
-    data: LabelledData, recipe: Recipe, splits: list[Rows], candidates: list[Candidate], networks: dict[str, Network]
+    workshop: Workshop, splits: list[Rows], candidates: list[Candidate], networks: dict[str, Network]
 ) -> Fitted:
     """One model from the candidates, with weights by what they predict for rows that they were not trained on."""
+    data, recipe = workshop.data, workshop.recipe
     held_out = np.concatenate([rows.val for rows in splits])
     options, scaling = kind_of_ensemble(data, np.unique(np.concatenate([splits[0].train, splits[0].val])))
     if not isinstance(scaling, RegressionOutput):  # classes, or several targets: the mean of all
@@ -242,9 +255,10 @@ def combine(
     if recipe.mix != "none":
         count_as = None if data.weights is None else data.weights[held_out][known]
         weights, intercept = mixing_weights(predicted[known], values[known], count_as)
-        if not weights.any():  # nothing foretells these rows: the mix would be a constant
-            weights, intercept = np.array([float(kind == LYRA) for kind in kinds]), 0.0
-    kept = {kind: weight for kind, weight in zip(kinds, weights, strict=True) if weight > 0}
+    kept = {kind: float(weight) for kind, weight in zip(kinds, weights, strict=True) if weight > 0}
+    if not kept:
+        kept = {LYRA: 0.0}
+        workshop.warn("no model predicts rows held out better than their mean does, so the mix predicts that mean")
     members = [each for each in candidates if each.kind in kept]
     counts = {kind: sum(each.kind == kind for each in members) for kind in kept}
     model = Ensemble.of(
@@ -254,7 +268,7 @@ def combine(
         [each.replicate for each in members],
         intercept=intercept, **options,
     )  # fmt: skip
-    shares = {} if recipe.mix == "none" else {kind: float(weight) for kind, weight in kept.items()}
+    shares = {} if recipe.mix == "none" else kept
     fitted = Fitted(model, scaling, networks, shares, held_out, predicted @ weights + intercept)
     if model.count > 1 and known.any():
         # Of folds all replicates but one have seen a row, so that their spread there says nothing.

@@ -198,13 +198,17 @@ def make_trainer(
     def fail(message: str) -> None:
         raise InputError(message)
 
-    checkpoints = ModelCheckpoint(
-        dirpath=folder, filename="best", monitor=MONITOR, mode="max", save_top_k=1, save_last=True,
-        save_on_train_epoch_end=True, enable_version_counter=False,
+    # Two, since save_last=True of Lightning 2.6 writes last.ckpt in the epochs alone in which the best one is written.
+    best = ModelCheckpoint(
+        dirpath=folder, filename="best", monitor=MONITOR, mode="max", save_on_train_epoch_end=True,
+        enable_version_counter=False,
+    )  # fmt: skip
+    last = ModelCheckpoint(
+        dirpath=folder, filename="last", save_on_train_epoch_end=True, enable_version_counter=False
     )  # fmt: skip
     stopping = EarlyStopping(MONITOR, mode="max", patience=recipe.patience, check_finite=False)
     shown: list[Callback] = [] if history is None else [history, EpochProgress(console)]
-    callbacks = [FiniteLoss(fail), *shown, stopping, checkpoints]
+    callbacks = [FiniteLoss(fail), *shown, stopping, best, last]
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
     warnings.filterwarnings("ignore", module="lightning")
     try:

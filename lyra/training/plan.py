@@ -34,17 +34,18 @@ def plan(recipe: Recipe, data: LabelledData) -> tuple[Recipe, str]:
     length = common_length(data)
     uniform = task == "regression" and length is not None and length * len(data.alphabet) <= MAX_FEATURES
     one_strand = recipe.strand == "one"  # the other is read from the other end, where positions are others
-    uniform = uniform and one_strand
-    by_position = uniform and recipe.bidirectional
-    problem = no_mix_because(data)
-    check_possible(recipe, task, length, problem)
+    # What is trained one way is to stream, which neither a mix nor a model that knows positions can.
+    uniform = uniform and one_strand and recipe.bidirectional
+    units, problem = units_to_learn_from(data), no_mix_because(data)
+    check_possible(recipe, task, length, len(data.alphabet), units, problem)
     changes: dict[str, object] = {}
     if recipe.positions is None:
-        changes["positions"] = by_position
-        if by_position:
+        changes["positions"] = uniform
+        if uniform:
             chosen.append(f"embeddings of positions, since all sequences have {length} letters")
     if recipe.mix is None:
-        changes["mix"] = "none" if problem or not uniform else "folds" if learning < FEW_ROWS else "validation"
+        unmixed = problem is not None or not uniform
+        changes["mix"] = "none" if unmixed else "folds" if learning < FEW_ROWS and units >= FOLDS else "validation"
         if changes["mix"] == "folds":
             chosen.append(
                 f"{learning:,} rows are few, so {FOLDS} networks on four fifths of them each, mixed with simpler "
@@ -85,7 +86,13 @@ def no_mix_because(data: LabelledData) -> str | None:
     return None
 
 
-def check_possible(recipe: Recipe, task: str, length: int | None, no_mix: str | None) -> None:
+def units_to_learn_from(data: LabelledData) -> int:
+    """How many different sequences, or groups that stay together, there are to learn from; of folds, in the least."""
+    keys = data.keys()
+    return min(len(np.unique(keys[np.isin(parts, ("train", "val"))])) for parts in data.folds or [data.parts])
+
+
+def check_possible(recipe: Recipe, task: str, length: int | None, letters: int, units: int, no_mix: str | None) -> None:
     """Raises InputError for a mix, or embeddings of positions, that these data do not allow."""
     mixed = recipe.mix not in (None, "none")
     if mixed and no_mix is not None:
@@ -95,6 +102,16 @@ def check_possible(recipe: Recipe, task: str, length: int | None, no_mix: str | 
     for name, value in (("mix", recipe.mix if mixed else None), ("positions", recipe.positions or None)):
         if value is not None and length is None:
             raise InputError(f"{argument(name, value)}: needs sequences of one length; leave it out")
+    if mixed and length is not None and length * letters > MAX_FEATURES:
+        raise InputError(
+            f"{argument('mix', recipe.mix)}: is for at most {MAX_FEATURES:,} pairs of a position and a letter, and "
+            f"{length:,} positions with {letters} letters have more; leave it out"
+        )
+    if recipe.mix == "folds" and units < FOLDS:
+        raise InputError(
+            f"{argument('mix', 'folds')}: needs {FOLDS} different sequences, or groups, to learn from, and there are "
+            f"{units}; give {argument('mix', 'validation')}"
+        )
     if recipe.strand != "one" and (mixed or recipe.positions):
         name, value = ("mix", recipe.mix) if mixed else ("positions", True)
         raise InputError(

@@ -15,7 +15,7 @@ from ..data.loading import LabelledData
 from ..data.replicates import noise_ceiling
 from ..files import atomic_text, write_json
 from ..metrics import METRICS, MONITORED, calibration, class_scores, mean_of_sequences
-from ..model_folder import ModelDescription, save_model
+from ..model_folder import save_model
 from ..prediction import Predictor
 from ..prediction_columns import Columns
 from ..scores import OUT_OF_FOLD, NetworkFacts, Results, score_name
@@ -23,7 +23,7 @@ from ..scoring import score, score_each
 from ..settings.training import Recipe
 from . import report, selection
 from .comparison import compare, compare_folds
-from .fitting import Fitted
+from .fitting import Fitted, describe_model
 from .networks import Network
 from .parts import PARTS, scored, sequence_of_each
 
@@ -36,9 +36,7 @@ def write_results(
     out: Path, fitted: Fitted, data: LabelledData, recipe: Recipe, title: str, graphs: bool, warn: Callable[[str], None]
 ) -> Results:
     """Evaluates the model, on its device and with or without CUDA graphs, and writes everything into `out`."""
-    description = ModelDescription(
-        data.alphabet, data.targets, fitted.output, data.source, data.coverage(), fitted.calibration
-    )
+    description = describe_model(data, fitted)
     save_model(out / "model", fitted.model, description)
     predictor = Predictor(fitted.model, description).use_graphs(None if graphs else False, warn)
     task = data.targets.task

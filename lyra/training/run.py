@@ -34,7 +34,7 @@ from ..settings.data import DataOptions
 from ..settings.training import Hardware, Recipe
 from . import effects, selection
 from .callbacks import AfterFirstEpoch
-from .fitting import Fitted, fit, fit_folds
+from .fitting import fit_data
 from .graphed import use_graphs
 from .networks import CHECKPOINTS, Workshop, make_trainer
 from .plan import plan
@@ -123,6 +123,9 @@ def train(
         recipe, chosen = plan(recipe, data)
         if chosen:
             say(f"recipe: {chosen}")
+        problem = selection.undefined_because(data.targets.task, data.labels("val"))
+        if problem is not None and recipe.mix != "folds":
+            warn(f"{problem}, so the epoch to keep is chosen by the validation loss")
         machine = make_trainer(out, recipe, hardware, 1, None, console)
         if source.stream and machine.world_size > 1:
             raise InputError(f"{source}: can be read by one process only; give a file, or {argument('devices', 1)}")
@@ -153,12 +156,6 @@ def train(
             )
         shutil.rmtree(out / CHECKPOINTS, ignore_errors=True)
         return results
-
-
-def fit_data(workshop: Workshop) -> Fitted:
-    """The model of the data's parts, or of its folds."""
-    data = workshop.data
-    return fit_folds(workshop) if data.folds else fit(workshop, data.rows("train"), data.rows("val"))
 
 
 def check_resumable(out: Path, settings: dict[str, Any]) -> None:
@@ -193,5 +190,3 @@ def describe(data: LabelledData, say: Callable[[str], None]) -> None:
     span = f"{lengths.min()}" if lengths.min() == lengths.max() else f"{lengths.min()} to {lengths.max()}"
     classes = f" with {len(data.targets.classes)} classes" if data.targets.classes else ""
     say(f"data: {sizes}; {data.alphabet.name}, length {span}; {data.targets.task}{classes} of {data.source.target}")
-    if (problem := selection.undefined_because(data.targets.task, data.labels("val"))) is not None:
-        say(f"warning: {problem}, so the epoch to keep is chosen by the validation loss")
