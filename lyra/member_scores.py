@@ -39,11 +39,11 @@ class Scores(NamedTuple):
 
 
 class MemberScore:
-    """A regression's prediction in the target's units, or the log-odds of a class.
+    """A regression's prediction in the target's units, or the log-odds of a class; of one of several targets.
 
     Attributes:
         unit: what the number is, for people; members: how many a sequence has.
-        class_name: the class, of a classifier.
+        class_name: the class, of a classifier, or which of several targets.
     """
 
     def __init__(self, predictor: Predictor, class_name: str | None = None) -> None:
@@ -53,11 +53,22 @@ class MemberScore:
             InputError: a model of a class per residue, or a class that the model does not have.
         """
         self.predictor, self.members, self.class_name = predictor, predictor.members, class_name
+        self.index: int | None = None  # of the class or target
         task, classes = predictor.targets.task, predictor.targets.classes
         if task == "token":
             raise InputError(
                 "this model gives a class to each residue; give one with one answer for the whole sequence"
             )
+        if names := predictor.targets.names:
+            if class_name not in names:
+                given = "" if class_name is None else f" {shorten(class_name)}"
+                raise InputError(
+                    f"{argument('class_name')}{given}: this model has several targets; choose one of {', '.join(names)}"
+                )
+            assert class_name is not None
+            self.index = names.index(class_name)
+            self.unit = class_name if task == "regression" else f"log-odds of {class_name}"
+            return
         if task == "regression":
             if class_name is not None:
                 raise InputError(
@@ -71,6 +82,7 @@ class MemberScore:
             raise InputError(f"give {argument('class_name')}, one of {', '.join(classes)}")
         if self.class_name not in classes:
             raise InputError(f"{argument('class_name')} {shorten(class_name)}: must be one of {', '.join(classes)}")
+        self.index = classes.index(self.class_name)
         self.unit = f"log-odds of {self.class_name}"
 
     def __call__(self, sequences: Sequence[str]) -> Scores:
@@ -80,9 +92,13 @@ class MemberScore:
             InputError: a prediction is no finite number.
         """
         members = np.asarray(self.predictor.predict_members(list(sequences)), dtype=np.float64)
+        targets, index = self.predictor.targets, self.index
+        if targets.names and index is not None:
+            members = members[..., index]
+            if targets.task == "multilabel":
+                members, index = np.stack([1 - members, members], axis=-1), 1
         predicted = members.mean(1)
-        if self.class_name is not None:
-            index = self.predictor.targets.classes.index(self.class_name)
+        if targets.task != "regression" and index is not None:
             predicted, members = log_odds(predicted, index), log_odds(members, index)
         if not np.isfinite(members).all():
             raise InputError("the model predicts something that is not a finite number; train it again")

@@ -18,7 +18,7 @@ from .data.targets import Targets
 from .errors import InputError
 from .files import atomic_path
 from .models import Ensemble, Lyra
-from .outputs import RegressionOutput
+from .outputs import Output, read_output
 from .uncertainty import Calibration
 from .version import __version__
 
@@ -39,7 +39,7 @@ class ModelDescription:
 
     alphabet: Alphabet
     targets: Targets
-    output: RegressionOutput | None = None
+    output: Output | None = None
     source: TableSource | None = None
     coverage: Coverage | None = None
     calibration: Calibration | None = None
@@ -69,7 +69,7 @@ class ModelDescription:
             return cls(
                 Alphabet(**metadata["alphabet"]),
                 Targets(**metadata["targets"]),
-                RegressionOutput(**output).eval() if output else None,
+                read_output(output) if output else None,
                 TableSource(**source) if source else None,
                 Coverage(**coverage) if coverage else None,
                 Calibration(**calibration) if calibration else None,

@@ -19,6 +19,7 @@ from .files import atomic_path
 from .metrics import Calibration
 
 DPI = 130
+LONGEST = 500  # residues of a sequence that can be told apart along it
 DENSE = 5000  # points from which density says more than dots
 
 
@@ -83,10 +84,13 @@ class Comparison:
         axes.set_title(f"{self.part}: " + _scores(self.scores, {"r2": "R²", "spearman": "Spearman"}), fontsize=10)
 
 
-def predicted_vs_measured(path: Path, comparison: Comparison) -> None:
-    """Measured values along x, predictions along y, and the diagonal where they agree."""
-    figure = new_figure(5.2, 4.8)
-    comparison.draw(figure.add_subplot())
+def predicted_vs_measured(path: Path, *comparisons: Comparison) -> None:
+    """Measured values along x, predictions along y, and the diagonal where they agree; targets side by side."""
+    columns = min(len(comparisons), 3)
+    rows = -(-len(comparisons) // columns)
+    figure = new_figure(5.2 * columns, 4.8 * rows)
+    for place, comparison in enumerate(comparisons, 1):
+        comparison.draw(figure.add_subplot(rows, columns, place))
     save_figure(figure, path)
 
 
@@ -168,6 +172,56 @@ def confusion(path: Path, predicted: np.ndarray, true: np.ndarray, classes: Sequ
         axes.set_xticks(range(len(classes)), [plain(name[:12]) for name in classes], rotation=45, ha="right")
         axes.set_yticks(range(len(classes)), [plain(name[:12]) for name in classes])
     axes.set(xlabel="predicted", ylabel="true", title=part)
+    save_figure(figure, path)
+
+
+@dataclass
+class Track:
+    """A sequence with a class per residue.
+
+    Attributes:
+        name: what it is called; probabilities: (L, classes); labels: (L,) class indices, below 0 for none.
+    """
+
+    name: str
+    probabilities: np.ndarray
+    labels: np.ndarray
+
+    @property
+    def title(self) -> str:
+        length = len(self.labels)
+        return self.name if length <= LONGEST else f"{self.name}, the first {LONGEST:,} of {length:,} residues"
+
+
+def along_sequences(path: Path, tracks: Sequence[Track], classes: Sequence[str], positive: int, part: str) -> None:
+    """Predicted probabilities along sequences, and the true classes; residues without a label are grey.
+
+    Of two classes it is the probability of the positive one, and residues of that class stand at 1, the others at 0.
+    Of more, it is a row of colours for each class, with a dot on the true one.
+    """
+    two = len(classes) == 2
+    height = 1.6 if two else 0.8 + 0.22 * min(len(classes), 16)
+    figure = new_figure(9.2, height * len(tracks) + 0.5)
+    for axes, track in zip(np.atleast_1d(figure.subplots(len(tracks), 1)), tracks, strict=True):
+        probabilities, labels = track.probabilities[:LONGEST], track.labels[:LONGEST]
+        places, known = np.arange(1, len(labels) + 1), labels >= 0
+        if two:
+            axes.plot(places, probabilities[:, positive], linewidth=1, label=f"predicted {plain(classes[positive])}")
+            true = (labels[known] == positive).astype(float)
+            axes.plot(places[known], true, "|", markersize=6, color="C1", label="true")
+            axes.set(ylim=(-0.1, 1.1), ylabel="probability")
+        else:
+            extent = (0.5, len(places) + 0.5, len(classes) - 0.5, -0.5)
+            axes.imshow(probabilities.T, cmap="Blues", vmin=0, vmax=1, aspect="auto", extent=extent)
+            axes.plot(places[known], labels[known], ".", markersize=3, color="C1", label="true")
+            if len(classes) <= 20:
+                axes.set_yticks(range(len(classes)), [plain(name[:12]) for name in classes], fontsize=7)
+        spans, whole = [(at - 0.5, 1) for at in places[~known]], axes.get_xaxis_transform()
+        axes.broken_barh(spans, (0, 1), transform=whole, color="0.85", linewidth=0, zorder=0 if two else 2)
+        axes.set_xlim(0.5, len(places) + 0.5)
+        axes.set_title(plain(track.title), fontsize=9, loc="left")
+    axes.set(xlabel=f"position ({part} part)")
+    figure.axes[0].legend(frameon=False, fontsize=8, loc="lower right", bbox_to_anchor=(1, 1), ncols=2)
     save_figure(figure, path)
 
 

@@ -17,7 +17,7 @@ from .errors import InputError, argument
 from .graphs import Replayed
 from .model_folder import ModelDescription, load_model
 from .models import Ensemble
-from .outputs import RegressionOutput
+from .outputs import Output
 from .settings.data import BATCH_SIZE, DEVICE, INTERVAL
 
 
@@ -70,10 +70,13 @@ def predict_replicates(
     return predict_encoded(model, lambda raw: raw, dataset, per_token, batch_size, call=replicates)
 
 
-def converter(targets: Targets, output: RegressionOutput | None) -> Callable[[Tensor], Tensor]:
-    """From raw outputs (..., d_output) to numbers in the target's units, or to class probabilities, in float64."""
+def converter(targets: Targets, output: Output | None) -> Callable[[Tensor], Tensor]:
+    """From raw outputs (..., d_output) to numbers in the targets' units, or to probabilities, in float64."""
     if output is not None:
-        return lambda raw: output.predict(raw.float()[..., 0])
+        # What an ensemble gives is in float64, of which a target that spans many powers of ten needs all digits.
+        return lambda raw: output.predict(output.select(raw if raw.dtype == torch.float64 else raw.float()))
+    if targets.names:
+        return lambda raw: torch.sigmoid(raw.double())
     return lambda raw: torch.softmax(raw.double(), dim=-1)
 
 
@@ -160,7 +163,8 @@ class Predictor:
         """What each replicate predicts; arguments and errors as for `predict`.
 
         Returns:
-            regression (N, members); classification (N, members, classes); token: a list of (L, members, classes).
+            regression (N, members); classification (N, members, classes); token: a list of (L, members, classes);
+            several targets (N, members, T).
             Means over the members are the predictions; their standard deviation is the spread.
         """
         return self.members_of(self.encode(sequences, unknown), batch_size)
@@ -170,8 +174,8 @@ class Predictor:
         self.check_lengths(dataset.lengths)
         per_token = self.targets.task == "token"
         if not len(dataset):
-            classes = [len(self.targets.classes)] if self.targets.classes else []
-            return [] if per_token else np.zeros((0, self.members, *classes))
+            several = self.targets.classes or self.targets.names
+            return [] if per_token else np.zeros((0, self.members, *([len(several)] if several else [])))
         if isinstance(self.model, Ensemble):
             return predict_replicates(self.model, dataset, per_token, batch_size)
         alone = self.predict_dataset(dataset, batch_size)
@@ -189,6 +193,9 @@ class Predictor:
         if self.calibration is None:
             if self.output is None:
                 raise InputError(f"{argument('interval')}: the model predicts no number; leave it out")
+            if self.targets.names:
+                raise InputError(f"{argument('interval')}: the model predicts several numbers, and intervals are for "
+                                 "one; leave it out")  # fmt: skip
             raise InputError(
                 f"{argument('interval')}: the model is a single one, whose errors on other rows are not known; leave "
                 f"it out, or train with {argument('ensemble', 3)}"
@@ -237,7 +244,8 @@ class Predictor:
             sequences: text; `unknown` reads letters outside the alphabet as its unknown letter.
 
         Returns:
-            regression (N,); classification (N, classes) probabilities; token: a list of (L, classes).
+            regression (N,); classification (N, classes) probabilities; token: a list of (L, classes); several targets
+            (N, T) numbers, or probabilities of "multilabel".
 
         Raises:
             InputError: a letter outside the model's alphabet.
@@ -252,10 +260,17 @@ class Predictor:
         return SequenceDataset(tokens, offsets, np.arange(len(sequences)))
 
     def cells(self, predictions: Iterable[np.ndarray]) -> Iterator[dict[str, str]]:
-        """Predictions as the columns of a table: `prediction`, and for classes one `p_CLASS` each."""
+        """Predictions as the columns of a table: `prediction`, and for classes one `p_CLASS` each.
+
+        Of several targets `prediction_TARGET` each, or `p_TARGET` for the probability of a label.
+        """
         classes = self.targets.classes
         for prediction in predictions:
-            if self.targets.task == "regression":
+            if self.targets.names:
+                digits = 6 if self.output is None else self.digits
+                numbers = (f"{float(number):.{digits}g}" for number in prediction)
+                yield dict(zip(self.columns, numbers, strict=True))
+            elif self.targets.task == "regression":
                 yield {"prediction": f"{float(prediction):.{self.digits}g}"}
             elif self.targets.task == "token":
                 labels = [classes[i] for i in prediction.argmax(-1)]
@@ -272,5 +287,7 @@ class Predictor:
     @property
     def columns(self) -> list[str]:
         """Names of the columns that `cells` gives."""
+        if self.targets.names:
+            return [f"{'prediction' if self.output is not None else 'p'}_{name}" for name in self.targets.names]
         extra = [f"p_{name}" for name in self.targets.classes] if self.targets.task == "classification" else []
         return ["prediction", *extra]

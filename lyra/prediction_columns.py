@@ -15,7 +15,7 @@ from .uncertainty import needed_rows
 class Columns:
     """The columns that a model adds to a table.
 
-    A model alone gives what `Predictor.cells` gives. An ensemble adds
+    A model alone, and one of several targets, gives what `Predictor.cells` gives. An ensemble adds
 
     - `sd`: the standard deviation of its members' predictions, or of their probabilities of the predicted class;
     - `lower`, `upper`: for numbers, the interval that covers a share `interval` of measurements (see
@@ -35,7 +35,8 @@ class Columns:
         if interval is not None:  # says what is wrong before anything is read
             predictor.interval(np.zeros(1), np.zeros(1), interval)
         self.coverage = INTERVAL if interval is None else interval
-        self.ensemble = predictor.members > 1 and predictor.targets.task in ("regression", "classification")
+        one = predictor.targets.task in ("regression", "classification") and not predictor.targets.names
+        self.ensemble = predictor.members > 1 and one
         self.bounded = self.ensemble and predictor.calibration is not None and self._possible()
 
     def _possible(self) -> bool:

@@ -18,6 +18,7 @@ NAMES = {
 }  # fmt: skip
 
 OUT_OF_FOLD = "out of fold"  # the part that training rows make, each predicted by models that had not seen it
+PARTS = ("test", "validation", OUT_OF_FOLD)  # in the order in which they are shown
 
 DETAILS = (
     "pearson",
@@ -59,6 +60,9 @@ class Results:
             classes; per_sequence: {part: means over sequences} of a class per residue.
         folds: {model: scores of each fold's test rows}, where there are folds; `scores` are of all of them together.
         positive: of two classes, the one whose F1 and AUPRC these are.
+        targets: of several targets the scores of each, {target: {part: {metric: value}}}; `scores` are their means.
+        noise_ceiling: the R2 that the true values would reach on the test part (the validation part without one), where
+            errors of measurement are known.
         one_class: {part: class} where the model predicts nothing else.
     """
 
@@ -78,6 +82,8 @@ class Results:
     per_sequence: dict[str, dict[str, float | int | None]] = field(default_factory=dict)
     folds: dict[str, list[dict[str, float | None]]] = field(default_factory=dict)
     positive: str | None = None
+    targets: dict[str, dict[str, dict[str, float | None]]] = field(default_factory=dict)
+    noise_ceiling: float | None = None
     one_class: dict[str, str] = field(default_factory=dict)
     parameters: int = 0
 
@@ -98,6 +104,7 @@ class Results:
             "baselines": self.baselines, "baseline_fits": self.fits, "intervals": self.intervals,
             "interval_method": self.interval_method, "differences": self.differences, "verdict": self.verdict,
             "parameters": self.parameters, "mix": self.shares, "positive": self.positive,
+            "noise_ceiling": self.noise_ceiling,
             "networks": [asdict(network) | {"seconds": round(network.seconds, 1)} for network in self.networks],
         }  # fmt: skip
         details: dict[str, Any] = {
@@ -105,6 +112,7 @@ class Results:
             "per_class": self.per_class,
             "per_sequence": self.per_sequence,
             "folds": self.folds,
+            "targets": self.targets,
         }
         return {**self.scores, **values, **{name: each for name, each in details.items() if each}}
 
@@ -121,12 +129,15 @@ def fold_lines(results: Results, metric: str) -> list[str]:
 
 
 def score_rows(results: Results) -> list[tuple[str, str, dict[str, float | None]]]:
-    """(part, model, scores) for each line of the table that compares this model with the baselines."""
+    """(part, model, scores) for each line of the table that compares this model with the baselines, and with noise."""
     rows: list[tuple[str, str, dict[str, float | None]]] = []
-    for part in ("test", "validation", OUT_OF_FOLD):
+    for part in PARTS:
         if part in results.scores:
-            rows.append((part, MODEL, results.scores[part]))
+            rows.append((part, f"{MODEL}, mean" if results.targets else MODEL, results.scores[part]))
+            rows += [(part, target, scores[part]) for target, scores in results.targets.items()]
         rows += [(part, model, scores[part]) for model, scores in results.baselines.items() if part in scores]
+        if results.noise_ceiling is not None and part == next(name for name in PARTS if name in results.scores):
+            rows.append((part, "noise ceiling", {"r2": results.noise_ceiling}))
     return rows
 
 

@@ -55,7 +55,7 @@ def explain(
     ] = None,
     class_name: Annotated[
         str | None,
-        OUTPUT("Classifier: the class to explain \\[the predicted one].", "--class"),
+        OUTPUT("Classifier: the class to explain \\[the predicted one]; of several targets, which one.", "--class"),
     ] = None,
     at: Annotated[
         int | None,

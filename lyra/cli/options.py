@@ -54,6 +54,11 @@ class Command(TyperCommand):
         return super().parse_args(ctx, args)
 
 
+def one_or_several(values: list[str] | None) -> str | list[str] | None:
+    """An option that may come several times, as the library takes it."""
+    return values[0] if values and len(values) == 1 else values or None
+
+
 OTHER_NAMES = {"class_name": "class", "maps": "map"}  # arguments whose option has another name
 WHERE_FALSE = {"bidirectional": "--one-way"}  # options for False that are not called --no-NAME
 

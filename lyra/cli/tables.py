@@ -71,7 +71,9 @@ def print_split(data: LabelledData, console: Console) -> None:
     table = Table(box=box.SIMPLE, pad_edge=False)
     classes = data.targets.classes
     shown = classes if 0 < len(classes) <= MOST_CLASSES else []
-    heads = [f"% {name}" for name in shown] or ([] if classes else ["mean", "sd", "lowest", "highest"])
+    heads = [f"% {name}" for name in shown] or (
+        [] if classes or data.targets.names else ["mean", "sd", "lowest", "highest"]
+    )
     for title in ("part", "rows", "share", *heads):
         table.add_column(title, justify="left" if title == "part" else "right", no_wrap=title == "part")
     for name, rows in groups:

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from ..settings import DataOptions, Hardware, Recipe
-from .options import HELP, given, panel
+from .options import HELP, given, one_or_several, panel
 
 PLAIN = panel(None)
 DATA = panel("Data")
@@ -24,7 +24,10 @@ def train(
     ],
     out: Annotated[Path, PLAIN("Folder for the model, scores, predictions and pictures.")],
     sequence: Annotated[str | None, DATA("Sequence column \\[found: seq, sequence, mutated_sequence, x].")] = None,
-    target: Annotated[str | None, DATA("Target column \\[found: label, DMS_score, target, score, y].")] = None,
+    target: Annotated[
+        list[str] | None,
+        DATA("Target column \\[found: label, DMS_score, target, score, y]; several if given several times."),
+    ] = None,
     split: Annotated[
         str | None,
         DATA("Column that says train, val or test \\[found: set, split; and validation]; none ignores them."),
@@ -37,9 +40,29 @@ def train(
     alphabet: Annotated[str | None, DATA("protein, dna or rna \\[found from the letters].")] = None,
     task: Annotated[
         str | None,
-        DATA("regression, classification or token (a class per residue) \\[found from the target]."),
+        DATA(
+            "regression, classification, token (a class per residue) or multilabel (several targets of 0, 1) \\[found]."
+        ),
     ] = None,
     positive: Annotated[str | None, DATA("Of two classes, the one of F1 and AUPRC \\[the rarer one].")] = None,
+    weight: Annotated[
+        str | None, DATA("Column of row weights in the loss, 0 or above; scores count every row alike.")
+    ] = None,
+    error: Annotated[
+        str | None,
+        DATA("Column of the target's standard errors, in its unit, by which rows are weighted in the loss."),
+    ] = None,
+    replicates: Annotated[
+        str | None,
+        DATA("Columns of the same quantity, such as rep1,rep2: the target is their mean, weighted by their agreement."),
+    ] = None,
+    censored: Annotated[
+        bool, DATA("Targets may be limits, such as <0.5 or >1000: predictions beyond them are right.", "--censored")
+    ] = DataOptions.censored,
+    transform: Annotated[
+        str,
+        DATA("Scale on which numbers are learned: none, log (log10) or rank (normal scores); scores are in own units."),
+    ] = DataOptions.transform,
     na: Annotated[
         str | None,
         DATA("Target cells without value, texts between commas \\[empty, NA, NaN, None, null]; '' is empty alone."),
@@ -136,8 +159,9 @@ def train(
     from .tables import print_scores
 
     data_options = DataOptions(
-        sequence=sequence, target=target, split=split, mutant=mutant, wild_type=wild_type, offset=offset,
-        separator=separator, decimal=decimal, alphabet=alphabet, task=task, positive=positive, na=na,
+        sequence=sequence, target=one_or_several(target), split=split, mutant=mutant, wild_type=wild_type,
+        offset=offset, separator=separator, decimal=decimal, alphabet=alphabet, task=task, positive=positive,
+        weight=weight, error=error, replicates=replicates, censored=censored, transform=transform, na=na,
         on_missing=on_missing, unlabelled=unlabelled, on_invalid=on_invalid, val_fraction=val_fraction,
         test_fraction=test_fraction, seed=seed, group=group, cluster=cluster, stratify=stratify, holdout=holdout,
         max_degree=max_degree, folds=folds, deduplicate=deduplicate,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -39,24 +39,30 @@ class Batch:
     Attributes:
         tokens: (B, L) int64, padded with 0.
         lengths: (B,) int64, or None when every sequence has length L.
-        targets: (B,) float32 (standardised) or int64, or (B, L) int64 padded with IGNORED; None without targets.
+        targets: (B,) float32 (standardised) or int64, or (B, L) int64 padded with IGNORED; (B, 1, T)
+            float32 of several targets, NaN where one is missing; None without targets.
+        weights: (B,) float32, how much each row counts in the loss; None where all count alike.
+        censored: (B,) int8, as in `LabelledData`; None where no target is a limit.
     """
 
     tokens: Tensor
     lengths: Tensor | None
     targets: Tensor | None = None
+    weights: Tensor | None = None
+    censored: Tensor | None = None
 
     def to(self, device: torch.device) -> Batch:
         return self.map(lambda part: to_device(part, device))
 
     def map(self, change: Callable[[Tensor], Tensor]) -> Batch:
         """The batch with each of its tensors changed."""
-        lengths, targets = (None if part is None else change(part) for part in (self.lengths, self.targets))
-        return Batch(change(self.tokens), lengths, targets)
+        parts = (self.tokens, self.lengths, self.targets, self.weights, self.censored)
+        return Batch(*(None if part is None else change(part) for part in parts))  # type: ignore[arg-type]
 
     def tensors(self) -> list[Tensor]:
         """Those that are there, in the order of the attributes."""
-        return [part for part in (self.tokens, self.lengths, self.targets) if part is not None]
+        parts = (self.tokens, self.lengths, self.targets, self.weights, self.censored)
+        return [part for part in parts if part is not None]
 
     def in_bucket(self) -> Batch:
         """Padded to the width of its bucket, unless all sequences have one length: few widths make few CUDA graphs."""
@@ -66,7 +72,7 @@ class Batch:
         targets = self.targets
         if targets is not None and targets.dim() == 2:
             targets = F.pad(targets, (0, more), value=IGNORED)
-        return Batch(F.pad(self.tokens, (0, more)), self.lengths, targets)
+        return replace(self, tokens=F.pad(self.tokens, (0, more)), targets=targets)
 
     def __len__(self) -> int:
         return len(self.tokens)
@@ -90,6 +96,8 @@ class SequenceDataset(Dataset[Batch]):
         offsets: np.ndarray,
         rows: Sequence[int] | np.ndarray,
         values: list[np.ndarray] | None = None,
+        weights: np.ndarray | None = None,
+        censored: np.ndarray | None = None,
     ) -> None:
         """Selects sequences.
 
@@ -97,11 +105,14 @@ class SequenceDataset(Dataset[Batch]):
             tokens, offsets: as `Alphabet.encode_many` gives them.
             rows: which of those sequences.
             values: one target array per sequence.
+            weights, censored: (sequences,) as in `LabelledData`.
         """
         self.tokens = tokens
         self.starts = offsets[:-1][rows]
         self.lengths = np.diff(offsets)[rows]
         self.values = None if values is None else [values[i] for i in rows]
+        self.weights = None if weights is None else np.asarray(weights, dtype=np.float32)[rows]
+        self.censored = None if censored is None else censored[rows]
 
     def __len__(self) -> int:
         return len(self.starts)
@@ -111,13 +122,16 @@ class SequenceDataset(Dataset[Batch]):
         lengths = self.lengths[rows]
         tokens = torch.from_numpy(pad(self.tokens, self.starts[rows], lengths, 0))
         same = len(lengths) == 0 or int(lengths.min()) == tokens.shape[1]
-        return Batch(tokens, None if same else torch.from_numpy(lengths), self.targets(rows))
+        weights, censored = (
+            None if part is None else torch.from_numpy(part[rows]) for part in (self.weights, self.censored)
+        )
+        return Batch(tokens, None if same else torch.from_numpy(lengths), self.targets(rows), weights, censored)
 
     def targets(self, rows: Sequence[int]) -> Tensor | None:
         if self.values is None:
             return None
         values = [self.values[row] for row in rows]
-        if values and values[0].ndim:
+        if values and values[0].ndim == 1:
             labels = [torch.from_numpy(value) for value in values]
             return torch.nn.utils.rnn.pad_sequence(labels, batch_first=True, padding_value=IGNORED)
         return torch.from_numpy(np.array(values))

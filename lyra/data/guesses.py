@@ -38,6 +38,10 @@ class Role:
     ranked: bool = False
 
     @property
+    def article(self) -> str:
+        return "an" if self.what[0] in "aeiou" else "a"
+
+    @property
     def all_names(self) -> str:
         return ", ".join(self.names + self.weak)
 
@@ -160,6 +164,8 @@ MAX_RESIDUE_LABELS = 10  # distinct characters of labels without a separator; wo
 NUMBER = re.compile(r"[+-]?(?:\d+(?:\.\d*)?|\.\d+)(?:[eE][+-]?\d+)?", re.ASCII)
 LONGEST_NUMBER = 100  # characters; cells of labels have thousands
 RANGE = "a range"
+ABOUT = "a sign for below, above or about"
+LIMIT = re.compile(r"\s*([<>\u2264\u2265])=?\s*(\S.*)", re.DOTALL)  # of detection, and on which side of it a value lies
 OTHER_NOTATIONS = (  # what looks like a number to people; the first that fits names it
     (re.compile(r"[+-]?[1-9]\d{0,2}(?:,\d{3})+(?:\.\d+)?"), "a thousands separator"),
     (re.compile(r"[+-]?\d{1,3}(?:\.\d{3})+,\d+"), "a thousands separator and a decimal comma"),
@@ -168,7 +174,7 @@ OTHER_NOTATIONS = (  # what looks like a number to people; the first that fits n
     (re.compile(r"[+-]?[\d.,]+\s*%"), "a percent sign"),
     (
         re.compile(r"[<>~\u2264\u2265\u2248=]+\s*[+-]?\d[\d.,]*(?:[eE][+-]?\d+)?\s*(?:%|[^\W\d_]\S{0,9})?"),
-        "a sign for below, above or about",
+        ABOUT,
     ),
     (re.compile(r"[\u2212\u2013]\s*[\d.,]+(?:[eE][+-]?\d+)?"), "a minus sign that is a dash"),
     (re.compile(r"[+-]?[\d.,]+\s*(?:\u00b1|\+/-|\+-)\s*[\d.,]+"), "an error of measurement behind it"),
@@ -197,6 +203,15 @@ def other_notation(cell: str) -> str | None:
     if is_number(text) or len(text) > LONGEST_NUMBER:
         return None
     return next((what for form, what in OTHER_NOTATIONS if form.fullmatch(text)), None)
+
+
+def remedy_for(cell: str, notation: str) -> str:
+    """What to do about a cell in another notation."""
+    if notation == "a decimal comma":
+        return f"give {argument('decimal', 'comma')}"
+    if notation == ABOUT and LIMIT.fullmatch(cell):
+        return f"give {argument('censored', True)} if it is a limit of detection, else write it like 1234.5"
+    return "write it like 1234.5"
 
 
 def split_labels(cell: str, separator: str) -> list[str]:
@@ -279,10 +294,9 @@ def refuse_numbers_for_people(target: Target) -> None:
         row, cell, what = odd[0]
         if any(kind == "a decimal comma" for _, _, kind in odd) and what == "a thousands separator":
             what = "a decimal comma"
-        remedy = f"give {argument('decimal', 'comma')}" if what == "a decimal comma" else "write it like 1234.5"
         raise target.refuse(
             row, f"value {shorten(cell)} is not a finite number to a program, but looks like one with {what}; "
-            f"{remedy}, or give {argument('task', 'classification')} if these are names",
+            f"{remedy_for(cell, what)}, or give {argument('task', 'classification')} if these are names",
         )  # fmt: skip
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, replace
 from itertools import compress
 from pathlib import Path
@@ -16,11 +16,12 @@ from ..errors import InputError, argument, shorten
 from ..settings.data import DataOptions, parse_separator
 from . import guesses, targets
 from .batches import IGNORED
-from .coverage import Coverage
 from .divisions import Material, Split
 from .formats import format_of
 from .guesses import Target, find_column, require_column
 from .holdouts import MIXED
+from .labelled import LabelledData, change_scale, note_limits, weigh_rows
+from .replicates import Replicates
 from .rows import RowCount
 from .sequences import (
     Origin,
@@ -30,78 +31,17 @@ from .sequences import (
     encode_checked,
     find_origin,
     missing_sequences,
-    read_keys,
     read_sequences,
     select,
     without_stops,
 )
+from .several import check_each, find_columns, read_several, without_any
 from .sources import Source
 from .splits import find_split, settle_duplicates
 from .tables import TableFile, listed, whole_table
 from .targets import Targets
+from .weights import ERROR, WEIGHT, present
 from .wild_types import read_wild_type
-
-
-@dataclass
-class LabelledData:
-    """A labelled table, encoded.
-
-    Attributes:
-        table: the rows kept, as text cells, indexed by line number.
-        sequences: their sequences.
-        tokens, offsets: all tokens end to end and where each sequence begins.
-        values: one target array per row.
-        parts: "train", "val" or "test" of each row.
-        folds: with folds, the same for each, "aside" for a row that takes part in none; `parts` are those of the first.
-        fold_names: what the folds are called; fold_of: (N,) int, the one that a row is test in, -1 for none, or None.
-        groups: (N,) int, equal for rows that were kept together as a group or cluster, or None without such.
-        source: where sequences, targets and parts came from.
-        rows_read: how many rows were used, and how many not; guesses: what was found that nobody said, with reasons.
-    """
-
-    path: str
-    table: pd.DataFrame
-    sequences: list[str]
-    tokens: np.ndarray
-    offsets: np.ndarray
-    values: list[np.ndarray]
-    parts: np.ndarray
-    alphabet: Alphabet
-    targets: Targets
-    source: TableSource
-    rows_read: RowCount = field(default_factory=RowCount)
-    guesses: list[str] = field(default_factory=list)
-    folds: list[np.ndarray] = field(default_factory=list)
-    fold_names: list[str] = field(default_factory=list)
-    fold_of: np.ndarray | None = None
-    groups: np.ndarray | None = None
-
-    def rows(self, part: str) -> np.ndarray:
-        """Positions of a part's rows."""
-        return np.flatnonzero(self.parts == part)
-
-    def labels(self, part: str) -> np.ndarray:
-        """The targets of a part end to end, residues without a label left out."""
-        return self.labels_of(self.rows(part))
-
-    def labels_of(self, rows: np.ndarray) -> np.ndarray:
-        """The targets of some rows, likewise."""
-        values = [np.atleast_1d(self.values[i]) for i in rows]
-        flat = np.concatenate(values) if values else np.zeros(0)
-        return flat[flat != IGNORED] if self.targets.task == "token" else flat
-
-    def keys(self) -> np.ndarray:
-        """(N,) whole numbers from 0, the same for rows that no split may tear apart: equal sequences, and groups."""
-        if self.groups is not None:
-            return self.groups
-        numbers: dict[bytes, int] = {}
-        return np.array([numbers.setdefault(key, len(numbers)) for key in read_keys(self.tokens, self.offsets)])
-
-    def coverage(self, parts: Sequence[str] = ("train",)) -> Coverage:
-        """What the model will have seen, if it learns from these parts; with folds, from those of any."""
-        seen = np.logical_or.reduce([np.isin(each, parts) for each in self.folds or [self.parts]])
-        tokens, offsets = select(self.tokens, self.offsets, seen)
-        return Coverage.of(tokens, np.diff(offsets), self.alphabet)
 
 
 @dataclass
@@ -155,10 +95,17 @@ def load_with_wild_type(
         columns, source, sequence=options.sequence, mutant=options.mutant, wild_type=None if whole else wild_type,
         offset=options.offset,
     )  # fmt: skip
-    target = find_target(columns, source, options, origin)
-    drop_missing(rows, origin, target, options, source)
+    replicates = Replicates.read(rows.table, options, source) if options.replicates is not None else None
+    if replicates is not None:
+        rows.table[replicates.name] = replicates.cells(options.decimal)
+    several = find_columns(columns, options, source) if len(options.names) > 1 else []
+    target = several[0] if several else replicates.name if replicates else find_target(columns, source, options, origin)
+    drop_missing(rows, origin, several or [target], options, source)
     alphabet, letters = encode_rows(rows, origin, target, options, warn, source)
-    found, task = read_targets(rows, target, options, source)
+    if several:
+        found, rows.values, task, note = read_several(rows.table, several, options, source)
+    else:
+        (found, task), note = read_targets(rows, target, options, source), ""
     material = Material(
         source, rows.table, rows.tokens, rows.offsets, alphabet, rows.values, found.classes, wild_type, options.offset,
         origin.column,
@@ -175,15 +122,22 @@ def load_with_wild_type(
     guessed = [text for text in (source.remark, file.remark) if text]
     guessed += column_guesses(origin, target, split, options)
     guessed += [f"{alphabet.name} ({letters})"] if options.alphabet is None else []
-    guessed += [f"{found.task} ({task})"] if options.task is None else [task] if task else []
+    guessed += [f"{found.task} ({task})"] if options.task is None and not options.numeric else [task] if task else []
     data = LabelledData(
         path=str(source), table=rows.table, sequences=rows.sequences, tokens=rows.tokens, offsets=rows.offsets,
         values=rows.values, parts=split.parts, alphabet=alphabet, targets=found,
         source=TableSource(**asdict(origin), target=target, split=split.split, val_column=split.val_column),
         rows_read=rows.count, guesses=[*guessed, *split.said], folds=split.folds, fold_names=split.fold_names,
-        fold_of=split.fold_of, groups=split.groups,
+        fold_of=split.fold_of, groups=split.groups, notes=[note] if note else [],
     )  # fmt: skip
+    if options.censored:
+        note_limits(data)
+    if several:
+        data.source = replace(data.source, target=", ".join(several))
     check_parts(data)
+    if options.transform != "none":
+        change_scale(data, options.transform)
+    weigh_rows(data, replicates, options)
     classes = Counter(data.labels("train").tolist()) if found.classes else Counter()
     found.positive = targets.choose_positive(found, options.positive, classes)
     if same := targets.alike(found.classes):
@@ -203,7 +157,7 @@ def labelled_table(source: Source, options: DataOptions) -> TableFile:
 
 def find_target(columns: list[str], where: object, options: DataOptions, origin: Origin) -> str:
     """The column of targets."""
-    column = require_column(columns, where, options.target, guesses.TARGET)
+    column = require_column(columns, where, options.names[0] if options.names else None, guesses.TARGET)
     if options.target is None and column in guesses.TARGET.weak and "x" in columns and origin.column != "x":
         raise InputError(
             f"{where}: is column {column} the target or, beside x, a coordinate? say with {argument('target')}"
@@ -216,7 +170,7 @@ def column_guesses(origin: Origin, target: str, split: Split, options: DataOptio
     found = []
     if options.sequence is None and options.mutant is None:
         found.append(f"{'mutations' if origin.mutant else 'sequences'} in column {shorten(origin.column)}")
-    if options.target is None:
+    if options.target is None and options.replicates is None:
         found.append(f"target in {shorten(target)}")
     if split.split is not None and options.split is None:
         found.append(f"parts in {shorten(split.split)}")
@@ -225,14 +179,13 @@ def column_guesses(origin: Origin, target: str, split: Split, options: DataOptio
     return [", ".join(found) + " (by name)"] if found else []
 
 
-def drop_missing(rows: Rows, origin: Origin, target: str, options: DataOptions, where: object) -> None:
-    """Sets aside the rows without a target, and those without a sequence, if `on_missing` is "skip".
+def drop_missing(rows: Rows, origin: Origin, names: list[str], options: DataOptions, where: object) -> None:
+    """Sets aside the rows without any target of these, and those without a sequence, if `on_missing` is "skip".
 
     Raises:
         InputError: a row has no target while `on_missing` is "error", or none has one.
     """
-    missing = targets.is_missing(options.na)
-    absent = np.array([missing(cell) for cell in rows.table[target]], dtype=bool)
+    absent, target = without_any(rows.table, names, options), names[0]
     if absent.any() and options.on_missing == "error":
         row, cell = rows.table.index[absent.argmax()], rows.table[target].iloc[int(absent.argmax())]
         name = f"; {argument('na', '')} if that is a class" if cell.strip() else ""
@@ -243,6 +196,9 @@ def drop_missing(rows: Rows, origin: Origin, target: str, options: DataOptions, 
     if len(absent) and absent.all():
         raise InputError(f"{where}, column {target}: no row has a target; choose another {argument('target')}")
     rows.keep(~absent, "without a target")
+    for given, role in ((options.weight, WEIGHT), (options.error, ERROR)):
+        if given is not None:
+            rows.keep(present(rows.table, given, role, options, where), f"without {role.article} {role.what}")
     if options.on_missing == "skip":
         rows.keep(~missing_sequences(rows.table[origin.column], origin), "without a sequence")
 
@@ -277,12 +233,15 @@ def read_targets(rows: Rows, column: str, options: DataOptions, where: object) -
     cells, notes = rows.table[column].tolist(), []
     lengths = np.diff(rows.offsets).tolist()
     target = Target(cells, rows.table.index.tolist(), lengths, f"{where}, row {{row}}, column {column}")
+    if options.censored:
+        target.cells, _ = targets.limits(cells)
     if options.decimal == "comma":
         target.cells = targets.points(target)
     else:
-        target.cells, note = targets.same_numbers(cells)
+        target.cells, note = targets.same_numbers(target.cells)
         notes = [note] if note else []
-    found, why = targets.detect(target, options.task, unlabelled=options.unlabelled, na=options.na)
+    task = "regression" if options.numeric else options.task
+    found, why = targets.detect(target, task, unlabelled=options.unlabelled, na=options.na)
     rows.values = found.values(target)
     if found.task == "token":
         labelled = np.array([(value != IGNORED).any() for value in rows.values], dtype=bool)
@@ -305,8 +264,10 @@ def _check_parts(data: LabelledData, fold: str) -> None:
                 f"{data.path}: the {part} part{fold} is empty, there is nothing {what}; {remedy} or change "
                 f"{argument('val_fraction' if part != 'test' else 'folds')}"
             )
+    if data.targets.names:
+        check_each(data.targets.names, np.concatenate(data.values), data.parts, data.path)
     if len(np.unique(data.labels("train"))) < 2:
-        what = "class" if data.targets.classes else "value"
+        what = "class" if data.targets.classes else "value" + " that is no limit" * (data.censored is not None)
         raise InputError(
             f"{data.path}, column {data.source.target}: the training part{fold} has one {what} only; there "
             "must be at least two"

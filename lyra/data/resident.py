@@ -33,6 +33,10 @@ class ResidentDataset:
         parts = (dataset.tokens, dataset.starts, dataset.lengths, targets, label_starts)
         moved = (to_device(torch.from_numpy(np.ascontiguousarray(part)), device) for part in parts)
         self.tokens, self.starts, self.lengths, self.targets, self.label_starts = moved
+        self.weights, self.censored = (
+            None if part is None else to_device(torch.from_numpy(part), device)
+            for part in (dataset.weights, dataset.censored)
+        )
 
     def rows(self, groups: Sequence[Sequence[int]]) -> list[Rows]:
         """Groups of rows, each one batch, in one copy to the device."""
@@ -54,7 +58,8 @@ class ResidentDataset:
             targets = _pick(self.targets, self.label_starts[rows], positions, inside, IGNORED)
         else:
             targets = self.targets[rows]
-        return Batch(tokens, None if self.uniform else lengths, targets)
+        weights, censored = (None if part is None else part[rows] for part in (self.weights, self.censored))
+        return Batch(tokens, None if self.uniform else lengths, targets, weights, censored)
 
 
 def _pick(flat: Tensor, starts: Tensor, positions: Tensor, inside: Tensor | None, fill: int) -> Tensor:

@@ -13,13 +13,16 @@ import numpy as np
 from ..errors import InputError, argument, shorten
 from .batches import IGNORED
 from .guesses import (
+    ABOUT,
     LABEL_SEPARATORS,
+    LIMIT,
     Target,
     count_labels,
     guess_task,
     is_number,
     label_counts,
     other_notation,
+    remedy_for,
     split_labels,
 )
 
@@ -40,6 +43,8 @@ class Targets:
         separator: what stands between the labels of residues in a cell ("" if each is one character).
         positive: of two classes, the one whose F1 and AUPRC are told; None where there are not two.
         unlabelled: labels that stand for a residue without one; it takes no part in the loss and the scores.
+        names: of several targets, their columns, one output of the model each; empty for one. The task is "regression",
+            or "multilabel" where each is a class that is there (1) or not (0).
     """
 
     task: str
@@ -47,11 +52,12 @@ class Targets:
     separator: str = ""
     positive: str | None = None
     unlabelled: list[str] = field(default_factory=list)
+    names: list[str] = field(default_factory=list)
 
     @property
     def d_output(self) -> int:
         """Outputs of the model."""
-        return max(1, len(self.classes))
+        return max(1, len(self.classes), len(self.names))
 
     @property
     def positive_index(self) -> int:
@@ -98,6 +104,14 @@ def is_missing(na: str | None) -> Callable[[str], bool]:
     texts = {text.strip() for text in na.split(",")} | {""}
     numbers = {float(text) for text in texts if is_number(text)}
     return lambda cell: cell.strip() in texts or (bool(numbers) and is_number(cell) and float(cell) in numbers)
+
+
+def limits(cells: Sequence[str]) -> tuple[list[str], np.ndarray]:
+    """Cells such as <0.5 without their signs, and (N,) int8: -1 where the value lies below, 1 above, 0 for no sign."""
+    found = [LIMIT.fullmatch(cell) for cell in cells]
+    signs = [0 if match is None else -1 if match[1] in "<\u2264" else 1 for match in found]
+    bare = [cell if match is None else match[2] for cell, match in zip(cells, found, strict=True)]
+    return bare, np.array(signs, dtype=np.int8)
 
 
 def points(target: Target) -> list[str]:
@@ -217,6 +231,8 @@ def _number(cell: str, row: int, target: Target) -> float:
     if math.isnan(number):
         what = other_notation(cell)
         looks = f" (it has {what})" if what else ""
+        if what == ABOUT and LIMIT.fullmatch(cell):
+            raise target.refuse(row, f"value {shorten(cell)} is not a finite number{looks}; {remedy_for(cell, what)}")
         raise target.refuse(
             row,
             f"value {shorten(cell)} is not a finite number{looks}; correct it, remove the row ({argument('na')} "

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
+from scipy import special
 
 from ..member_scores import log_odds
 from .subject import Progress, Subject, no_progress
@@ -45,6 +46,9 @@ def scores(subject: Subject, predicted: Sequence[np.ndarray] | np.ndarray, sites
         places = sites if subject.at is None else np.full(len(sites), subject.at)
         predicted = [each[place] for each, place in zip(predicted, places, strict=True)]
     values = np.asarray(predicted, dtype=np.float64)
+    if score.predictor.targets.names:
+        values = values[..., score.chosen]
+        return special.logit(values) if score.scale == "log-odds" else values
     if not score.by_class:
         return values
     explained = subject.classes.cpu().numpy()

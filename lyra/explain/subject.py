@@ -12,6 +12,7 @@ from ..alphabets import INVALID, Alphabet
 from ..data.batches import max_tokens_per_batch
 from ..data.sequences import letter_error
 from ..errors import InputError, argument, shorten
+from ..outputs import SeveralOutputs
 from ..prediction import Predictor
 from ..settings.explain import SCALES, ExplainOptions
 
@@ -43,7 +44,9 @@ class Score:
         task, classes = predictor.targets.task, predictor.targets.classes
         self.predictor = predictor
         self.scale = options.scale or SCALES[task][0]
-        self.by_class = task != "regression"
+        names = predictor.targets.names
+        self.by_class = task in ("classification", "token")
+        self.output = predictor.output
         self.per_position = task == "token" and options.at is None
         self.chosen: int | None = None
         if self.scale not in SCALES[task]:
@@ -54,7 +57,15 @@ class Score:
             raise InputError(f"{argument('at')} {options.at}: this model's task is {task}, with one answer for the "
                              "whole "
                              f"sequence; leave {argument('at')} out")  # fmt: skip
-        if options.class_name is not None:
+        if names:
+            if options.class_name not in names:
+                given = "" if options.class_name is None else f" {shorten(options.class_name)}"
+                raise InputError(f"{argument('class_name')}{given}: this model has several targets; choose one of "
+                                 f"{', '.join(names)}")  # fmt: skip
+            self.chosen = names.index(options.class_name)
+            if isinstance(self.output, SeveralOutputs):
+                self.output = self.output.each()[self.chosen]
+        elif options.class_name is not None:
             if not self.by_class:
                 raise InputError(f"{argument('class_name')} {shorten(options.class_name)}: this model predicts a "
                                  "number, no class; "
@@ -64,13 +75,14 @@ class Score:
                     f"{argument('class_name')} {shorten(options.class_name)}: must be one of {', '.join(classes)}"
                 )
             self.chosen = classes.index(options.class_name)
-        single = predictor.output is not None and predictor.output.kind == "sigmoid" and predictor.members == 1
-        if self.scale == "latent" and not single:
+        several = predictor.members > 1
+        if self.scale == "latent" and (self.output is None or self.output.kind != "sigmoid" or several):
             raise InputError(
                 f"{argument('scale')} latent: this model has no sigmoid at its end; leave {argument('scale')} out"
             )
         target = (predictor.source and predictor.source.target) or "prediction"
-        of = "the predicted class" if self.chosen is None else classes[self.chosen]
+        target = names[self.chosen] if names and self.chosen is not None else target
+        of = "the predicted class" if self.chosen is None else (names or classes)[self.chosen]
         self.unit = {
             "target": target, "latent": f"{target} before the sigmoid",
             "log-odds": f"log-odds of {of}", "probability": f"probability of {of}",
@@ -83,13 +95,18 @@ class Score:
 
     def __call__(self, raw: Tensor, classes: Tensor) -> Tensor:
         """(B, d_output) raw outputs, and for a classifier the class of each (B,), to (B,) float64."""
-        raw, output = raw.double(), self.predictor.output
+        raw, output = raw.double(), self.output
+        if self.predictor.targets.names:
+            raw = raw[..., [self.chosen]]
+        assert not isinstance(output, SeveralOutputs)
         if self.scale == "target":
             assert output is not None
             return output.predict(raw[..., 0])
         if self.scale == "latent":
             assert output is not None
             return raw[..., 0] * torch.sign(output.high - output.low)  # so that more is more
+        if self.predictor.targets.names:
+            return torch.sigmoid(raw[..., 0]) if self.scale == "probability" else raw[..., 0]
         index = classes.unsqueeze(-1)
         others = raw.scatter(-1, index, -torch.inf).logsumexp(-1)
         log_odds = raw.gather(-1, index).squeeze(-1) - others

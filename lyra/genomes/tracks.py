@@ -27,10 +27,12 @@ def is_bigwig(out: str | Path) -> bool:
 def track_of(predictor: Predictor, class_name: str | None) -> Callable[[np.ndarray], np.ndarray]:
     """From predictions (...) or (..., classes) to the numbers of a track: the value, or the probability of a class.
 
+    Of several targets (..., T) those of one.
+
     Raises:
         InputError: no class is named, or there is none of that name.
     """
-    classes = predictor.targets.classes
+    classes = predictor.targets.classes or predictor.targets.names
     if not classes:
         refuse_without_effect(
             [] if class_name is None else ["class_name"], ["class_name"], "the model predicts numbers"

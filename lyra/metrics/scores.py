@@ -14,13 +14,15 @@ METRICS = {
     "regression": ("r2", "spearman", "pearson", "rmse", "ndcg", "top_recall"),
     "classification": ("accuracy", "mcc", "auroc", "auprc", "f1"),
     "token": ("accuracy", "mcc", "auroc", "auprc", "f1"),
+    "multilabel": ("accuracy", "mcc", "auroc", "auprc", "f1"),
 }
 MONITORED = {
     "regression": "r2",
     "classification": "auroc",
     "token": "auroc",
+    "multilabel": "auroc",
 }  # what early stopping watches; more is better
-COMPARED = {"regression": "r2", "classification": "auroc", "token": "auroc"}  # whether a model beats another
+COMPARED = MONITORED  # whether a model beats another
 TOP = 10  # percent of the rows that ndcg and top_recall are about, as in ProteinGym
 
 

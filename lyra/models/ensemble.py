@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 
 from .. import baselines
-from ..outputs import RegressionOutput
+from ..outputs import Output, read_output
 from .lyra import Lyra, LyraForTokenClassification
 from .positions import LyraByPosition
 from .pretrained import PretrainedMixin
@@ -25,7 +25,7 @@ KINDS: dict[str, type[nn.Module]] = {
 SHARED = -1  # the replicate of a member that stands in all of them
 
 
-def describe(model: Any, weight: float, replicate: int, output: RegressionOutput | None = None) -> dict[str, Any]:
+def describe(model: Any, weight: float, replicate: int, output: Output | None = None) -> dict[str, Any]:
     """The entry of a model in `Ensemble`'s list of members."""
     entry = {"kind": type(model).__name__, "config": dict(model.config), "weight": weight, "replicate": replicate}
     return entry | ({} if output is None else {"output": output.to_json()})
@@ -34,18 +34,21 @@ def describe(model: Any, weight: float, replicate: int, output: RegressionOutput
 class Ensemble(nn.Module, PretrainedMixin, library_name="lyra-bio"):
     """One prediction from several models.
 
-    Of numbers the prediction is ``intercept + sum of weight * member``, in the target's units; of classes the mean of
-    the members' probabilities by their weights. Members that differ in their seed or in the rows they were trained on
-    are *replicates*: how far they spread says something of how sure the prediction is. The others, such as a ridge
-    regression that is mixed with them, are shared: they stand in every replicate.
+    Of numbers the prediction is ``intercept + sum of weight * member``, in the target's units, whatever the scale that
+    members learned it on; of classes and labels the mean of the members' probabilities by their weights. Members that
+    differ in their seed or in the rows they were trained on are *replicates*: how far they spread says something of how
+    sure the prediction is. The others, such as a ridge regression that is mixed with them, are shared: they stand in
+    every replicate.
 
     Args:
         members: for each model its ``kind`` (the name of its class), ``config`` (the constructor's arguments),
-            ``weight``, ``replicate`` (from 0; -1 is shared) and, of a network that predicts a number, ``output``, the
-            arguments of its :class:`RegressionOutput`.
-        classes: whether the models predict classes.
+            ``weight``, ``replicate`` (from 0; -1 is shared) and, of a network that predicts numbers, ``output``, what
+            the ``to_json`` of its :class:`RegressionOutput` or :class:`SeveralOutputs` gives.
+        classes: whether the models predict classes, of which each sequence or residue has one.
+        labels: whether they predict labels, of which a sequence may have any.
         intercept: of numbers, what is added; one for each replicate, or one for all.
-        mean, std: of numbers, the centre and unit of what ``forward`` returns, those of the training targets.
+        mean, std: of numbers, the centre and unit of what ``forward`` returns, those of the training targets; of
+            several targets one each.
         metadata: a dict that JSON can hold, saved and loaded with the model and otherwise left alone.
 
     Raises:
@@ -59,9 +62,10 @@ class Ensemble(nn.Module, PretrainedMixin, library_name="lyra-bio"):
         members: Sequence[Mapping[str, Any]],
         *,
         classes: bool = False,
+        labels: bool = False,
         intercept: float | Sequence[float] = 0.0,
-        mean: float = 0.0,
-        std: float = 1.0,
+        mean: float | Sequence[float] = 0.0,
+        std: float | Sequence[float] = 1.0,
         metadata: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__()
@@ -71,13 +75,14 @@ class Ensemble(nn.Module, PretrainedMixin, library_name="lyra-bio"):
         if unknown:
             raise ValueError(f"members hold a {min(unknown)}; known are {', '.join(KINDS)}")
         intercepts = list(intercept) if isinstance(intercept, Sequence) else intercept
-        self.config = {"members": [dict(member) for member in members], "classes": classes, "intercept": intercepts,
-                       "mean": mean, "std": std}  # fmt: skip
+        self.mean, self.std = (list(x) if isinstance(x, Sequence) else float(x) for x in (mean, std))
+        self.config = {"members": [dict(member) for member in members], "classes": classes, "labels": labels,
+                       "intercept": intercepts, "mean": self.mean, "std": self.std}  # fmt: skip
         self.metadata = dict(metadata or {})
-        self.classes, self.mean, self.std = classes, float(mean), float(std)
+        self.classes, self.labels = classes, labels
         self.members = nn.ModuleList(KINDS[member["kind"]](**member["config"]) for member in members)
         self.outputs = nn.ModuleList(
-            RegressionOutput(**member["output"]) if "output" in member else nn.Identity() for member in members
+            read_output(member["output"]) if "output" in member else nn.Identity() for member in members
         )
         self.replicates = [int(member["replicate"]) for member in members]
         self.count = max(self.replicates) + 1
@@ -96,20 +101,21 @@ class Ensemble(nn.Module, PretrainedMixin, library_name="lyra-bio"):
         return next((int(length) for length in lengths if isinstance(length, int)), None)
 
     def each(self, x: Tensor, lengths: Tensor | Sequence[int] | None = None) -> Tensor:
-        """What every member predicts: numbers in the target's units ``(M, B)``, or probabilities ``(M, B, ...)``, in
-        float64. Arguments as for :meth:`Lyra.forward`."""
+        """What every member predicts: numbers in the target's units ``(M, B)``, of several targets ``(M, B, T)``, or
+        probabilities ``(M, B, ...)``, in float64. Arguments as for :meth:`Lyra.forward`."""
         found = []
         for member, output in zip(self.members, self.outputs, strict=True):
             own = x.to(next(member.parameters()).dtype) if x.is_floating_point() else x
             raw = member(own, lengths=lengths)
             if self.classes:
                 found.append(torch.softmax(raw.double(), dim=-1))
+            elif self.labels:
+                found.append(torch.sigmoid(raw.double()))
+            elif isinstance(output, nn.Identity):
+                found.append(raw.double()[..., 0])
             else:
-                found.append(
-                    output.predict(raw.float()[..., 0])
-                    if isinstance(output, RegressionOutput)
-                    else raw.double()[..., 0]
-                )
+                scaling = cast(Output, output)
+                found.append(scaling.predict(scaling.select(raw.float())))
         return torch.stack(found)
 
     def replicated(self, x: Tensor, lengths: Tensor | Sequence[int] | None = None) -> Tensor:
@@ -129,8 +135,9 @@ class Ensemble(nn.Module, PretrainedMixin, library_name="lyra-bio"):
         """Predict; arguments as for :meth:`Lyra.forward`.
 
         Returns:
-            of numbers ``(B, 1)``, the prediction less ``mean``, in units of ``std``; of classes the logarithms of their
-            probabilities, ``(B, classes)`` or ``(B, L, classes)``; in float64.
+            of numbers ``(B, 1)``, or ``(B, T)`` of several targets, the prediction less ``mean``, in units of ``std``;
+            of classes the logarithms of their probabilities, ``(B, classes)`` or ``(B, L, classes)``; of labels their
+            log-odds ``(B, labels)``; in float64.
         """
         return self.raw(self.replicated(x, lengths).mean(0))
 
@@ -146,13 +153,17 @@ class Ensemble(nn.Module, PretrainedMixin, library_name="lyra-bio"):
         """What ``forward`` returns for predictions: numbers in the target's units, or probabilities."""
         if self.classes:
             return predicted.clamp(min=torch.finfo(torch.float32).tiny).log()
-        return ((predicted - self.mean) / self.std).unsqueeze(-1)
+        if self.labels:
+            return torch.logit(predicted, eps=torch.finfo(predicted.dtype).eps)
+        mean, std = (torch.tensor(x, dtype=torch.float64, device=predicted.device) for x in (self.mean, self.std))
+        standardised = (predicted - mean) / std
+        return standardised if isinstance(self.mean, list) else standardised.unsqueeze(-1)
 
     @classmethod
     def of(
         cls,
         models: Sequence[nn.Module],
-        outputs: Sequence[RegressionOutput | None],
+        outputs: Sequence[Output | None],
         weights: Sequence[float],
         replicates: Sequence[int],
         **options: Any,

@@ -13,7 +13,7 @@ from .data import BATCH_SIZE
 from .positions import Positions, ranges, site, sites
 
 SCALES = {"regression": ("target", "latent"), "classification": ("log-odds", "probability")}
-SCALES["token"] = SCALES["classification"]
+SCALES["token"] = SCALES["multilabel"] = SCALES["classification"]
 PAIR = re.compile(r"\s*(-?\d+)\s*,\s*(-?\d+)\s*")
 BASELINES = ("average", "unknown")
 
@@ -25,7 +25,8 @@ class ExplainOptions:
     Attributes:
         positions: those to look at, in the numbering of `offset`: "10-60,72", or numbers; None is all.
         offset: the number of the sequence's first residue.
-        class_name: of a classifier, the class to explain; None takes the one it predicts for the sequence.
+        class_name: of a classifier, the class to explain; None takes the one it predicts for the sequence. Of several
+            targets, the one to explain, which must be said.
         at: of a model of a class per residue, the position whose class is explained; None takes the one of each
             substitution itself.
         scale: regression: "target", the target's own units, or "latent", before the learned sigmoid.

@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 
 from ..data.loading import LabelledData
-from ..metrics import COMPARED, Draws, differences, draw, epistasis_scores, evaluate, interval
+from ..metrics import COMPARED, Draws, differences, draw, epistasis_scores, interval
 from ..scores import MODEL, Results, number, score_name
+from ..scoring import score
 from .parts import PARTS, scored, sequence_of_each
 from .rivals import ADDITIVE, Rival, fit_rivals
 
@@ -57,10 +58,9 @@ def compare_folds(results: Results, data: LabelledData, rows: np.ndarray, predic
         results.fits |= {f"{rival}, fold {name}": each.to_json() for rival, each in rivals.items()}
         for rival, values in _predicted(data, rivals, test).items():
             found.setdefault(rival, []).append(values)
-    task, positive = data.targets.task, data.targets.positive_index
     for model, each in {MODEL: [scored(data, *pair)[0] for pair in zip(own, tests, strict=True)], **found}.items():
         truths = [scored(data, *pair)[1] for pair in zip(own, tests, strict=True)]
-        results.folds[model] = [evaluate(task, p, true, positive) for p, true in zip(each, truths, strict=True)]
+        results.folds[model] = [score(data.targets, p, true) for p, true in zip(each, truths, strict=True)]
     pooled = {rival: np.concatenate(values) for rival, values in found.items()}
     return _add_part(results, data, "test", rows, predictions, pooled)
 
@@ -72,11 +72,11 @@ def _add_part(
     predicted = {MODEL: scored(data, own, rows)[0]} | rivals
     true = scored(data, own, rows)[1]
     for rival, values in rivals.items():
-        scores = evaluate(data.targets.task, values, true, data.targets.positive_index)
+        scores = score(data.targets, values, true)
         results.baselines.setdefault(rival, {})[name] = scores
     if ADDITIVE in rivals:
         _add_epistasis(results, name, predicted, true)
-    if name == "test":
+    if name == "test" and not data.targets.names:
         _add_intervals(results, data, rows, predicted, true)
     return rivals.get(ADDITIVE)
 
@@ -120,21 +120,21 @@ def _judge(results: Results, compared: str, draws: dict[str, Draws]) -> None:
     own, beaten = results.scores["test"][compared], True
     best: tuple[float, str] | None = None
     for rival, scores in results.baselines.items():
-        score = scores["test"][compared]
+        theirs = scores["test"][compared]
         bounds = interval(differences(draws[MODEL], draws[rival], compared))
-        if own is None or score is None or bounds is None:
+        if own is None or theirs is None or bounds is None:
             continue
-        results.differences[rival] = {"score": compared, "difference": own - score, "interval": list(bounds)}
+        results.differences[rival] = {"score": compared, "difference": own - theirs, "interval": list(bounds)}
         beaten = beaten and bounds[0] > 0
-        if bounds[0] <= 0 and (best is None or score > best[0]):
-            best = (score, rival)
+        if bounds[0] <= 0 and (best is None or theirs > best[0]):
+            best = (theirs, rival)
     if beaten or best is None:
         return
-    score, rival = best
+    theirs, rival = best
     low, high = results.differences[rival]["interval"]
-    clearly = "clearly " if own is not None and own > score else ""
+    clearly = "clearly " if own is not None and own > theirs else ""
     results.verdict = (
         f"the model is not {clearly}better than {rival} on the test part ({score_name(compared, results.positive)} "
-        f"{number(compared, own)} against {number(compared, score)}; 95 % interval of the difference "
+        f"{number(compared, own)} against {number(compared, theirs)}; 95 % interval of the difference "
         f"{number(compared, low)} to {number(compared, high)})"
     )

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
+import numpy as np
+
 from ..data import splits
 from ..data.loading import LabelledData
 from ..errors import InputError, argument, refuse_without_effect, shorten
@@ -39,14 +41,22 @@ def check_with_data(given: Collection[str], data: LabelledData, options: DataOpt
     task, source = data.targets.task, data.source
     if task == "regression":
         refuse_without_effect(given, ("class_weights", "positive"), "the target is a number")
+        if data.censored is None:
+            refuse_without_effect(given, ("censored",), f"no cell of column {source.target} is a limit such as <0.5")
     else:
-        refuse_without_effect(given, ("output", "decimal"), f"the task is {task}, whose target is no number")
+        refuse_without_effect(
+            given, ("output", "decimal", "transform"), f"the task is {task}, whose target is no number"
+        )
+    if task == "multilabel":
+        refuse_without_effect(given, ("class_weights", "positive"), "each target has a probability of its own")
     if task != "token":
         refuse_without_effect(given, ("unlabelled",), f"the task is {task}, without labels of residues")
     else:
         refuse_without_effect(given, ("pool",), "a class per residue needs no pooling")
         if options.unlabelled and options.unlabelled not in data.targets.unlabelled:
             refuse_without_effect(given, ("unlabelled",), f"no residue has the label {shorten(options.unlabelled)}")
+    if data.weights is not None and np.ptp(data.weights) == 0:
+        refuse_without_effect(given, ("weight", "error"), "every row has the same weight")
     if not source.mutant:
         refuse_without_effect(given, ("offset",), f"column {source.column} holds whole sequences, no mutations")
     splits.check_effects(given, options, source.split, source.val_column)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from itertools import chain
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from scipy import optimize
@@ -13,11 +13,13 @@ from torch import nn
 
 from ..baselines import fit_pairwise, fit_ridge, fit_sigmoid_additive
 from ..data.batches import SequenceDataset
+from ..data.labelled import check_counting
 from ..data.loading import LabelledData
+from ..errors import InputError, argument
 from ..model_folder import ModelDescription
 from ..models import Ensemble, Lyra
 from ..models.ensemble import SHARED
-from ..outputs import RegressionOutput
+from ..outputs import Output, RegressionOutput, SeveralOutputs
 from ..prediction import converter, predict_encoded, predict_replicates
 from ..uncertainty import Calibration
 from .networks import Network, Rows, Workshop
@@ -42,7 +44,7 @@ class Candidate:
 
     kind: str
     model: nn.Module
-    output: RegressionOutput | None
+    output: Output | None
     fold: int
     replicate: int
 
@@ -61,7 +63,7 @@ class Fitted:
     """
 
     model: Lyra | Ensemble
-    output: RegressionOutput | None
+    output: Output | None
     networks: dict[str, Network]
     shares: dict[str, float] = field(default_factory=dict)
     held_out: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64))
@@ -88,6 +90,7 @@ def fit(workshop: Workshop, train: np.ndarray, val: np.ndarray, prefix: str = ""
     recipe, data = workshop.recipe, workshop.data
     if recipe.mix == "folds":
         splits = inner_folds(data, np.sort(np.concatenate([train, val])), recipe.seed)
+        check_inner_folds(data, splits)
     else:
         splits = [Rows(train, val)]
     networks: dict[str, Network] = {}
@@ -127,8 +130,9 @@ def fit_folds(workshop: Workshop) -> Fitted:
     model, output = together(data, fits, np.sort(rows))
     networks = {name: network for each in fits for name, network in each.networks.items()}
     fitted = Fitted(model, output, networks, mean_shares(fits), rows, found)
-    if output is not None:
-        fitted.calibration = Calibration.of(np.array(data.values, dtype=np.float64)[rows] - found)
+    if isinstance(output, RegressionOutput):
+        known = np.isin(rows, data.measured(rows))
+        fitted.calibration = Calibration.of(np.array(data.values, dtype=np.float64)[rows[known]] - found[known])
     return fitted
 
 
@@ -145,28 +149,41 @@ def predictions_of(data: LabelledData, fitted: Fitted, rows: np.ndarray) -> Any:
     return predict_encoded(fitted.model, converter(data.targets, fitted.output), dataset, data.targets.task == "token")
 
 
-def together(data: LabelledData, fits: list[Fitted], rows: np.ndarray) -> tuple[Ensemble, RegressionOutput | None]:
-    """One ensemble of the models of several fits, each a replicate, and its scaling."""
+def together(data: LabelledData, fits: list[Fitted], rows: np.ndarray) -> tuple[Ensemble, Output | None]:
+    """One ensemble of the models of several fits, each a replicate, and its scaling, from the targets of some rows."""
     models: list[nn.Module] = []
-    outputs: list[RegressionOutput | None] = []
+    outputs: list[Output | None] = []
     weights: list[float] = []
     replicates: list[int] = []
     intercepts: list[float] = []
     for number, each in enumerate(fits):
         if isinstance(each.model, Ensemble):
             models += each.model.members
-            outputs += [out if isinstance(out, RegressionOutput) else None for out in each.model.outputs]
+            outputs += [None if isinstance(out, nn.Identity) else cast(Output, out) for out in each.model.outputs]
             weights += [weight / len(fits) for weight in each.model.weights.tolist()]
             intercepts.append(float(np.mean(each.model.intercepts)))
         else:
             models, outputs, weights = [*models, each.model], [*outputs, each.output], [*weights, 1 / len(fits)]
             intercepts.append(0.0)
         replicates += [number] * (len(models) - len(replicates))
+    options, scaling = kind_of_ensemble(data, rows)
+    options |= {"intercept": intercepts} if scaling is not None else {}
+    return Ensemble.of(models, outputs, weights, replicates, **options), scaling
+
+
+def kind_of_ensemble(data: LabelledData, rows: np.ndarray) -> tuple[dict[str, Any], Output | None]:
+    """What `Ensemble` is to be told of the data's targets, and for numbers its scaling, from those of some rows.
+
+    It is a linear one: members, on whatever scale they learned, are combined in the targets' own units.
+    """
     if data.targets.task != "regression":
-        return Ensemble.of(models, outputs, weights, replicates, classes=True), None
-    scaling = RegressionOutput.fit("linear", np.array(data.values, dtype=np.float64)[rows])
-    model = Ensemble.of(models, outputs, weights, replicates, intercept=intercepts, mean=scaling.mean, std=scaling.std)
-    return model, scaling
+        return {"labels" if data.targets.names else "classes": True}, None
+    if data.targets.names:
+        several = SeveralOutputs.fit("linear", np.concatenate([data.values[i] for i in rows]))
+        each = several.each()
+        return {"mean": [one.mean for one in each], "std": [one.std for one in each]}, several
+    scaling = RegressionOutput.fit("linear", data.labels_of(rows))
+    return {"mean": scaling.mean, "std": scaling.std}, scaling
 
 
 def mean_shares(fits: list[Fitted]) -> dict[str, float]:
@@ -182,12 +199,28 @@ def inner_folds(data: LabelledData, rows: np.ndarray, seed: int) -> list[Rows]:
     return [Rows(rows[folds != fold], rows[folds == fold]) for fold in range(FOLDS)]
 
 
+def check_inner_folds(data: LabelledData, splits: list[Rows]) -> None:
+    """Raises InputError for a fold that has nothing to learn from, or nothing to choose and to mix by."""
+    for number, rows in enumerate(splits, 1):
+        if len(data.counting(rows.val)):
+            check_counting(data, rows.train, rows.val, f" of inner fold {number}")
+            continue
+        raise InputError(
+            f"{data.path}: inner fold {number} of {len(splits)} has no row to mix by; give {argument('mix', 'none')}"
+        )
+
+
 def simpler_models(data: LabelledData, rows: Rows, fold: int, replicate: int) -> list[Candidate]:
-    """Each of `SIMPLER`, fitted to the training rows, its penalty chosen by the others."""
+    """Each of `SIMPLER`, fitted to the training rows as they are weighted, its penalty chosen by the others.
+
+    Limits are left out, of which these models know nothing.
+    """
     tokens = data.tokens.reshape(len(data.values), -1)
     values = np.array(data.values, dtype=np.float64)
     letters = len(data.alphabet)
-    fitted = (tokens[rows.train], values[rows.train], tokens[rows.val], values[rows.val], letters)
+    train, val = data.measured(rows.train), data.measured(rows.val)
+    weights = (None, None) if data.weights is None else (data.weights[train], data.weights[val])
+    fitted = (tokens[train], values[train], tokens[val], values[val], letters, *weights)
     return [Candidate(kind, fit(*fitted), None, fold, replicate) for kind, fit in SIMPLER.items()]
 
 
@@ -197,13 +230,13 @@ def combine(
     """One model from the candidates, with weights by what they predict for rows that they were not trained on."""
     data, recipe = workshop.data, workshop.recipe
     held_out = np.concatenate([rows.val for rows in splits])
-    if data.targets.task != "regression":
+    options, scaling = kind_of_ensemble(data, np.unique(np.concatenate([splits[0].train, splits[0].val])))
+    if not isinstance(scaling, RegressionOutput):  # classes, or several targets: the mean of all
         count = len(candidates)
-        model = Ensemble.of(
-            [each.model for each in candidates], [None] * count, [1 / count] * count, range(count), classes=True
-        )
-        return Fitted(model, None, networks)
+        models, outputs = [each.model for each in candidates], [each.output for each in candidates]
+        return Fitted(Ensemble.of(models, outputs, [1 / count] * count, range(count), **options), scaling, networks)
     values = np.array(data.values, dtype=np.float64)[held_out]
+    known = np.isin(held_out, data.measured(held_out))
     kinds = list(dict.fromkeys(each.kind for each in candidates))
     # (rows, kinds): the mean of a kind's models that did not see the row.
     predicted = np.concatenate(
@@ -218,27 +251,29 @@ def combine(
             for fold, rows in enumerate(splits)
         ]
     )
-    weights, intercept = mixing_weights(predicted, values) if recipe.mix != "none" else (np.ones(1), 0.0)
-    kept = {kind: weight for kind, weight in zip(kinds, weights, strict=True) if weight > 0}
+    weights, intercept = np.ones(1), 0.0
+    if recipe.mix != "none":
+        count_as = None if data.weights is None else data.weights[held_out][known]
+        weights, intercept = mixing_weights(predicted[known], values[known], count_as)
+    kept = {kind: float(weight) for kind, weight in zip(kinds, weights, strict=True) if weight > 0}
     if not kept:
         kept = {LYRA: 0.0}
         workshop.warn("no model predicts rows held out better than their mean does, so the mix predicts that mean")
     members = [each for each in candidates if each.kind in kept]
     counts = {kind: sum(each.kind == kind for each in members) for kind in kept}
-    scaling = RegressionOutput.fit("linear", values)
     model = Ensemble.of(
         [each.model for each in members],
         [each.output for each in members],
         [kept[each.kind] / counts[each.kind] for each in members],
         [each.replicate for each in members],
-        intercept=intercept, mean=scaling.mean, std=scaling.std,
+        intercept=intercept, **options,
     )  # fmt: skip
-    shares = {} if recipe.mix == "none" else {kind: float(weight) for kind, weight in kept.items()}
+    shares = {} if recipe.mix == "none" else kept
     fitted = Fitted(model, scaling, networks, shares, held_out, predicted @ weights + intercept)
-    if model.count > 1:
+    if model.count > 1 and known.any():
         # Of folds all replicates but one have seen a row, so that their spread there says nothing.
-        spread = None if len(splits) > 1 else spread_of(model, data, held_out)
-        fitted.calibration = Calibration.of(values - fitted.predicted, spread)
+        spread = None if len(splits) > 1 else spread_of(model, data, held_out[known])
+        fitted.calibration = Calibration.of((values - fitted.predicted)[known], spread)
     return fitted
 
 
@@ -260,12 +295,16 @@ def spread_of(model: Ensemble, data: LabelledData, rows: np.ndarray) -> np.ndarr
     return np.asarray(predict_replicates(model, dataset, per_token=False)).std(1)
 
 
-def mixing_weights(predicted: np.ndarray, values: np.ndarray) -> tuple[np.ndarray, float]:
+def mixing_weights(
+    predicted: np.ndarray, values: np.ndarray, weights: np.ndarray | None = None
+) -> tuple[np.ndarray, float]:
     """Weights that are not negative, and an intercept, of the least squared error ("stacking", Breiman 1996).
 
     Args:
-        predicted: (N, kinds); values: (N,).
+        predicted: (N, kinds); values: (N,); weights: (N,) of the rows' squared errors.
     """
-    centre, mean = predicted.mean(0), float(values.mean())
-    weights, _ = optimize.nnls(predicted - centre, values - mean)
-    return weights, mean - float(centre @ weights)
+    rows = np.ones(len(values)) if weights is None else weights / weights.max()
+    centre, mean = np.average(predicted, axis=0, weights=rows), float(np.average(values, weights=rows))
+    root = np.sqrt(rows)
+    found, _ = optimize.nnls(root[:, None] * (predicted - centre), root * (values - mean))
+    return found, mean - float(centre @ found)

@@ -8,19 +8,19 @@ import lightning
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 from torch.utils.data import DataLoader
 
 from ..data.batches import IGNORED, Batch, BucketSampler, SequenceDataset, SortedSampler, max_tokens_per_batch
 from ..data.targets import Targets
-from ..metrics import evaluate
 from ..models import Lyra, parameter_groups
-from ..outputs import RegressionOutput
+from ..outputs import Output, RegressionOutput
 from ..prediction import converter
+from ..scoring import score
 from ..settings.data import BATCH_SIZE
 from ..settings.training import Recipe
 from . import selection
 from .averaging import WeightAverages, put
+from .loss import Loss
 from .strands import turn_at_random
 
 MONITOR = "best"  # grows with each epoch that is better than all before, and is 0 for the others
@@ -44,7 +44,7 @@ class LyraModule(lightning.LightningModule):
         model: Lyra,
         targets: Targets,
         recipe: Recipe,
-        output: RegressionOutput | None,
+        output: Output | None,
         class_weights: Tensor | None = None,
         complement: Tensor | None = None,
         averages: WeightAverages | None = None,
@@ -60,13 +60,9 @@ class LyraModule(lightning.LightningModule):
         self._best: list[selection.Key] = []  # each epoch that was better than all before
         self._validation: list[tuple[Tensor, Tensor, Tensor]] = []
 
-    def loss(self, raw: Tensor, targets: Tensor | None) -> Tensor:
-        """Mean squared error of targets, which are standardised, or cross-entropy over the real positions."""
-        assert targets is not None, "training and validation batches have targets"
-        raw = raw.float()
-        if self.output is not None:
-            return F.mse_loss(self.output(raw[..., 0]), targets.float())
-        return F.cross_entropy(raw.flatten(0, -2), targets.flatten(), weight=self.class_weights, ignore_index=IGNORED)
+    @property
+    def loss(self) -> Loss:
+        return Loss(self.output, self.class_weights)  # made anew, for the module may move to another device
 
     def outputs(self, batch: Batch) -> Tensor:
         """The model's raw outputs, for validation."""
@@ -76,7 +72,7 @@ class LyraModule(lightning.LightningModule):
         """Of a training batch."""
         if self.complement is not None:
             batch = turn_at_random(batch, self.complement)
-        return self.loss(self.model(batch.tokens, lengths=batch.lengths), batch.targets)
+        return self.loss.step(self.model(batch.tokens, lengths=batch.lengths), batch)
 
     def seed_epoch(self) -> None:
         """Each epoch draws dropout and strands from its own seed, so that a run resumed between epochs is the same run.
@@ -111,10 +107,17 @@ class LyraModule(lightning.LightningModule):
 
     def validation_step(self, batch: Batch, index: int) -> None:
         raw = self.outputs(batch)
-        loss = self.loss(raw, batch.targets)
+        loss = self.loss.sums(raw, batch)
         assert batch.targets is not None
-        if self.output is not None:  # scored as standardised, which changes the RMSE alone
-            predictions, true = self.output(raw[..., 0].float()).double(), batch.targets.double()
+        if self.targets.names:
+            convert = converter(self.targets, self.output)
+            true = batch.targets.view(len(raw), -1).double()
+            predictions, true = convert(raw), true if self.output is None else self.output.in_units(true)
+        elif isinstance(self.output, RegressionOutput):  # scored as standardised, which changes the RMSE alone
+            real = slice(None) if batch.censored is None else batch.censored == 0
+            predictions, true = self.output(raw[real, 0].float()).double(), batch.targets[real].double()
+            if self.output.transform is not None:  # but for another scale
+                predictions, true = self.output.in_units(predictions), self.output.in_units(true)
         else:
             real = batch.targets != IGNORED if self.targets.task == "token" else slice(None)
             predictions, true = converter(self.targets, None)(raw)[real], batch.targets[real]
@@ -124,14 +127,14 @@ class LyraModule(lightning.LightningModule):
         # Every process validates on all of the data: the scores, and what follows from them, agree without talk.
         predictions = [part.cpu().numpy() for part, _, _ in self._validation]
         targets = [part.cpu().numpy() for _, part, _ in self._validation]
-        losses = [float(loss) for _, _, loss in self._validation]
+        total, weight = torch.stack([loss for _, _, loss in self._validation]).cpu().sum(0)
         self._validation = []
-        weights = [len(part) for part in targets]
-        task, positive = self.targets.task, self.targets.positive_index
-        self.scores = evaluate(task, np.concatenate(predictions), np.concatenate(targets), positive)
-        if self.output is not None and self.scores["rmse"] is not None:
+        task = self.targets.task
+        self.scores = score(self.targets, np.concatenate(predictions), np.concatenate(targets))
+        own_units = self.targets.names or getattr(self.output, "transform", None) is not None
+        if isinstance(self.output, RegressionOutput) and not own_units and self.scores["rmse"] is not None:
             self.scores["rmse"] *= self.output.std
-        loss = float(np.float32(np.average(losses, weights=weights)))  # as Lightning hands it to the history
+        loss = float((total / weight).float())  # as Lightning hands it to the history
         self.log("val_loss", loss)
         key = selection.key(task, {"val_loss": loss, **{f"val_{name}": value for name, value in self.scores.items()}})
         better = not self._best or key > self._best[-1]

@@ -19,6 +19,7 @@ from rich.console import Console
 from ..data.batches import SequenceDataset
 from ..data.loading import LabelledData
 from ..data.targets import Targets
+from ..data.weights import scaled
 from ..errors import InputError, argument
 from ..models import (
     Lyra,
@@ -27,7 +28,7 @@ from ..models import (
     LyraByPosition,
     LyraForTokenClassification,
 )
-from ..outputs import RegressionOutput
+from ..outputs import Output, RegressionOutput, SeveralOutputs
 from ..settings.training import Hardware, Recipe
 from .averaging import WeightAverages
 from .callbacks import AtomicCheckpointIO, EpochProgress, FiniteLoss, History
@@ -59,7 +60,7 @@ class Network:
     """
 
     model: Lyra
-    output: RegressionOutput | None
+    output: Output | None
     history: list[dict[str, Any]]
     seconds: float
 
@@ -136,16 +137,29 @@ class Workshop:
 
 
 def build_module(data: LabelledData, recipe: Recipe, rows: Rows) -> tuple[LyraModule, LyraDataModule]:
-    """The model with its scaling from the training rows, and the batches."""
+    """The model with its scaling from the training rows, and the batches, in whose weights these are 1 on average."""
     training, values = data.labels_of(rows.train), data.values
-    output = weights = None
-    if data.targets.task == "regression":
-        output = RegressionOutput.fit(recipe.output, training)
+    output: Output | None = None
+    weights = None
+    weighted = None if data.weights is None else scaled(data.weights, rows.train)
+    if data.targets.names:
+        known = np.concatenate(values)
+        if data.targets.task == "regression":
+            used = None if weighted is None else weighted[rows.train]
+            output = SeveralOutputs.fit(recipe.output, known[rows.train], used, data.transform)
+            known = output.standardise(torch.from_numpy(known)).numpy()
+        values = list(known.astype(np.float32)[:, None, :])
+    elif data.targets.task == "regression":
+        used = None if weighted is None else weighted[data.measured(rows.train)]
+        output = RegressionOutput.fit(recipe.output, training, used, data.transform)
         values = list(output.standardise(torch.from_numpy(np.array(values))).numpy())
     elif recipe.class_weights == "balanced":
         counts = np.bincount(training, minlength=len(data.targets.classes))
         weights = torch.tensor(len(training) / (len(counts) * np.maximum(counts, 1)), dtype=torch.float32)
-    train, val = (SequenceDataset(data.tokens, data.offsets, part, values) for part in (rows.train, rows.val))
+    train, val = (
+        SequenceDataset(data.tokens, data.offsets, part, values, weighted, data.censored)
+        for part in (rows.train, rows.val)
+    )
     model = build_model(recipe, len(data.alphabet), data.targets, common_length(data))
     loaders = LyraDataModule(train, val, recipe.resolved_batch_size(len(train)), recipe.seed)
     complement = other_letters(data.alphabet) if recipe.strand == "augment" else None

@@ -20,10 +20,15 @@ def flat(values: Any) -> np.ndarray:
 
 
 def scored(data: LabelledData, predictions: Any, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Predictions and targets of a part as they are scored: residues end to end, those without a label left out."""
+    """Predictions and targets of a part as they are scored: without limits; residues end to end, labelled ones."""
     predicted, true = flat(predictions), flat([data.values[i] for i in rows])
+    if data.targets.names:
+        return predicted, true.reshape(len(true), -1)
     if data.targets.task == "token":
         real = true != IGNORED
+        return predicted[real], true[real]
+    if data.censored is not None:
+        real = data.censored[rows] == 0
         return predicted[real], true[real]
     return predicted, true
 

@@ -36,15 +36,16 @@ def plan(recipe: Recipe, data: LabelledData) -> tuple[Recipe, str]:
     one_strand = recipe.strand == "one"  # the other is read from the other end, where positions are others
     # What is trained one way is to stream, which neither a mix nor a model that knows positions can.
     uniform = uniform and one_strand and recipe.bidirectional
-    units = units_to_learn_from(data)
-    check_possible(recipe, task, length, len(data.alphabet), units)
+    units, problem = units_to_learn_from(data), no_mix_because(data)
+    check_possible(recipe, task, length, len(data.alphabet), units, problem)
     changes: dict[str, object] = {}
     if recipe.positions is None:
         changes["positions"] = uniform
         if uniform:
             chosen.append(f"embeddings of positions, since all sequences have {length} letters")
     if recipe.mix is None:
-        changes["mix"] = "none" if not uniform else "folds" if learning < FEW_ROWS and units >= FOLDS else "validation"
+        unmixed = problem is not None or not uniform
+        changes["mix"] = "none" if unmixed else "folds" if learning < FEW_ROWS and units >= FOLDS else "validation"
         if changes["mix"] == "folds":
             chosen.append(
                 f"{learning:,} rows are few, so {FOLDS} networks on four fifths of them each, mixed with simpler "
@@ -72,17 +73,30 @@ def common_length(data: LabelledData) -> int | None:
     return int(lengths[0]) if len(lengths) and lengths[0] > 0 and lengths.min() == lengths.max() else None
 
 
+def no_mix_because(data: LabelledData) -> str | None:
+    """Why networks cannot be mixed with simpler models of these targets; None where they can."""
+    if data.targets.task != "regression":
+        return f"is for a regression, and the task is {data.targets.task}"
+    if data.targets.names:
+        return f"is for one target, and there are {len(data.targets.names)}"
+    if data.transform != "none":  # which simpler models do not learn
+        return f"is for targets on their own scale, not with {argument('transform', data.transform)}"
+    if not all(len(data.counting(np.flatnonzero(parts == "val"))) for parts in data.folds or [data.parts]):
+        return "needs rows of the validation part that are no limits and weigh something"
+    return None
+
+
 def units_to_learn_from(data: LabelledData) -> int:
     """How many different sequences, or groups that stay together, there are to learn from; of folds, in the least."""
     keys = data.keys()
     return min(len(np.unique(keys[np.isin(parts, ("train", "val"))])) for parts in data.folds or [data.parts])
 
 
-def check_possible(recipe: Recipe, task: str, length: int | None, letters: int, units: int) -> None:
+def check_possible(recipe: Recipe, task: str, length: int | None, letters: int, units: int, no_mix: str | None) -> None:
     """Raises InputError for a mix, or embeddings of positions, that these data do not allow."""
     mixed = recipe.mix not in (None, "none")
-    if mixed and task != "regression":
-        raise InputError(f"{argument('mix', recipe.mix)}: is for a regression, and the task is {task}; leave it out")
+    if mixed and no_mix is not None:
+        raise InputError(f"{argument('mix', recipe.mix)}: {no_mix}; leave it out")
     if recipe.positions and task == "token":
         raise InputError(f"{argument('positions', True)}: a class per residue has none yet; leave it out")
     for name, value in (("mix", recipe.mix if mixed else None), ("positions", recipe.positions or None)):

@@ -30,6 +30,9 @@ def write_report(
     }
     if data.guesses:
         facts["guessed"] = "; ".join(data.guesses)
+    for note in data.notes:
+        name, _, value = note.partition(": ")
+        facts[name] = value
     compared = COMPARED[results.task]
     if lines := fold_lines(results, compared):
         facts[f"{score_name(compared, results.positive)} of the folds"] = "; ".join(lines)

@@ -12,12 +12,14 @@ import numpy as np
 from .. import plots
 from ..data.batches import SequenceDataset
 from ..data.loading import LabelledData
+from ..data.replicates import noise_ceiling
 from ..files import atomic_text, write_json
-from ..metrics import METRICS, MONITORED, calibration, class_scores, evaluate, mean_of_sequences
+from ..metrics import METRICS, MONITORED, calibration, class_scores, mean_of_sequences
 from ..model_folder import save_model
 from ..prediction import Predictor
 from ..prediction_columns import Columns
 from ..scores import OUT_OF_FOLD, NetworkFacts, Results, score_name
+from ..scoring import score, score_each
 from ..settings.training import Recipe
 from . import report, selection
 from .comparison import compare, compare_folds
@@ -26,6 +28,8 @@ from .networks import Network
 from .parts import PARTS, scored, sequence_of_each
 
 REPORT = "report.html"  # written last: a run that has it is finished
+TRACKS = 5  # sequences along which classes of residues are drawn
+DRAWN = 9  # of several targets, those with a picture
 
 
 def write_results(
@@ -50,9 +54,12 @@ def write_results(
         additive = compare(
             results, data, {part: evaluated[name][1] for part, name in PARTS.items() if name in evaluated}
         )
-    write_json(out / "metrics.json", results.to_json())
     shown = "test" if "test" in evaluated else next(iter(evaluated))
     rows, predictions = evaluated[shown]
+    if data.errors is not None:
+        known = data.measured(rows)
+        results.noise_ceiling = noise_ceiling(np.array(data.values)[known], data.errors[known])
+    write_json(out / "metrics.json", results.to_json())
     write_predictions(
         out / "predictions.csv", data, predictor, rows, predictions, "test" in evaluated and not data.folds
     )
@@ -81,7 +88,10 @@ def evaluations(
 def add_scores(results: Results, data: LabelledData, name: str, rows: np.ndarray, predictions: Any) -> None:
     """The model's own scores of a part."""
     predicted, true = scored(data, predictions, rows)
-    results.scores[name] = evaluate(data.targets.task, predicted, true, data.targets.positive_index)
+    results.scores[name] = score(data.targets, predicted, true)
+    if data.targets.names:
+        for target, scores in score_each(data.targets, predicted, true).items():
+            results.targets.setdefault(target, {})[name] = scores
     if data.targets.classes:
         if len(only := np.unique(predicted.argmax(-1))) == 1:
             results.one_class[name] = data.targets.classes[only[0]]
@@ -121,7 +131,7 @@ def write_predictions(
         spread: whether the whole model predicted, so that what an ensemble says of its spread is about these.
     """
     table = data.table.iloc[rows]
-    source, target = data.source.column, data.source.target
+    source, targets = data.source.column, data.targets.names or [data.source.target]
     columns = Columns(predictor)
     cells: Iterable[list[str]]
     if spread and columns.ensemble:
@@ -130,9 +140,23 @@ def write_predictions(
         names, cells = predictor.columns, ([*cell.values()] for cell in predictor.cells(predictions))
     with atomic_text(path) as file:
         writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(["row", source, target, *names])
-        for row, sequence, label, cell in zip(table.index, table[source], table[target], cells, strict=True):
-            writer.writerow([row, sequence, label, *cell])
+        writer.writerow(["row", source, *targets, *names])
+        labels = table[targets].itertuples(index=False)
+        for row, sequence, label, cell in zip(table.index, table[source], labels, cells, strict=True):
+            writer.writerow([row, sequence, *label, *cell])
+
+
+def compare_each(
+    data: LabelledData, results: Results, predicted: np.ndarray, values: np.ndarray, name: str
+) -> list[plots.Comparison]:
+    """Predictions of the first of several targets beside what was measured, as far as there is anything."""
+    found = []
+    for i, target in enumerate(data.targets.names[:DRAWN]):
+        known = ~np.isnan(values[:, i])
+        if known.any():
+            scores = results.targets[target][name]
+            found.append(plots.Comparison(predicted[known, i], values[known, i], scores, target, name))
+    return found
 
 
 def draw(
@@ -145,21 +169,27 @@ def draw(
     predictions: Any,
     additive: Any,
 ) -> dict[str, Path]:
-    """The run's pictures of the part of that name; returns {caption: file}."""
+    """The run's pictures, of the part of this name; returns {caption: file}."""
     predicted, values = scored(data, predictions, rows)
     scores = results.scores[name]
     best_epoch, pictures = results.networks[0].best_epoch, {}
-    if data.targets.task == "regression":
-        comparison = plots.Comparison(predictions, values, scores, data.source.target, name)
+    if data.targets.names:
+        drawn = compare_each(data, results, predicted, values, name) if data.targets.task == "regression" else []
+        if drawn:
+            path = out / "predicted_vs_measured.png"
+            plots.predicted_vs_measured(path, *drawn)
+            pictures[f"Predicted against measured, {len(values):,} {name} sequences"] = path
+    elif data.targets.task == "regression" and len(values):  # not limits alone
+        comparison = plots.Comparison(predicted, values, scores, data.source.target, name)
         path = out / "predicted_vs_measured.png"
         plots.predicted_vs_measured(path, comparison)
         pictures[f"Predicted against measured, {len(values):,} {name} sequences"] = path
         plots.summary(out / "summary.png", comparison, history, best_epoch)
         if additive is not None and scores.get("epistasis_r2") is not None:
             path = out / "epistasis.png"
-            plots.epistasis(path, predictions - additive, values - additive, scores, name)
+            plots.epistasis(path, predicted - additive, values - additive, scores, name)
             pictures["What an additive model leaves over, and what this model makes of it"] = path
-    else:
+    elif data.targets.classes:
         path = out / "confusion.png"
         plots.confusion(path, predicted.argmax(-1), values, data.targets.classes, name)
         pictures[f"Predicted against true class, {len(values):,} of the {name} part"] = path
@@ -167,6 +197,14 @@ def draw(
             path, which = out / "calibration.png", results.positive or "the predicted class"
             plots.reliability(path, results.calibration[name], which, name)
             pictures[f"Calibration: probability of {which} against how often it was right, {name} part"] = path
+    if data.targets.task == "token":
+        tracks = [
+            plots.Track(f"row {data.table.index[row]}", one, data.values[row])
+            for row, one in zip(rows[:TRACKS], predictions[:TRACKS], strict=True)
+        ]
+        path = out / "along_sequences.png"
+        plots.along_sequences(path, tracks, data.targets.classes, data.targets.positive_index, name)
+        pictures[f"Predicted and true classes along the first {len(tracks)} sequences of the {name} part"] = path
     path = out / "learning_curve.png"
     plots.learning_curve(path, history, METRICS[data.targets.task][:2], best_epoch)
     pictures["Learning curve"] = path

@@ -39,6 +39,8 @@ class Rival:
 def fit_rivals(data: LabelledData) -> dict[str, Rival]:
     """The baselines of the data's task by name, fitted to the training part, penalties chosen on the validation part.
 
+    Limits are left out, and rows count alike. There are none of several targets, nor without a value to choose by.
+
     - regression: for one length ridge regression, an additive and a pairwise model through a sigmoid; else ridge
       regression of k-mers.
     - classification: logistic regression of k-mers; for one length also of letters.
@@ -46,7 +48,9 @@ def fit_rivals(data: LabelledData) -> dict[str, Rival]:
     """
     lengths, letters, classes = np.diff(data.offsets), len(data.alphabet), len(data.targets.classes)
     same = lengths.min() == lengths.max() and 0 < lengths[0] * letters <= baselines.MAX_FEATURES
-    train, validation = data.rows("train"), data.rows("val")
+    train, validation = data.scored("train"), data.scored("val")
+    if data.targets.names or not len(validation):
+        return {}
     if data.targets.task == "token":
         window = baselines.fit_windows(part_of(data, train), part_of(data, validation), letters, classes, IGNORED)
         return {"window logistic": Rival(lambda rows: window.predict(part_of(data, rows)), window.chosen, window.rows)}

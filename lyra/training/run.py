@@ -42,8 +42,8 @@ from .results import REPORT, write_results
 
 OWN = re.compile(  # all that a run leaves in its folder, and what is in there while it goes on
     r"model/(config\.json|model\.safetensors|README\.md|\.gitattributes)|"
-    r"checkpoints/[^/]+/([^/]+\.ckpt|finished)|(run|metrics)\.json|"
-    r"(history|predictions)\.csv|report\.html|(learning_curve|confusion|calibration|epistasis|summary|predicted_vs_measured)\.png"
+    r"checkpoints/[^/]+/([^/]+\.ckpt|finished)|(run|metrics)\.json|(history|predictions)\.csv|report\.html|"
+    r"(along_sequences|learning_curve|confusion|calibration|epistasis|summary|predicted_vs_measured)\.png"
 )
 SETTINGS = "run.json"
 
@@ -183,6 +183,8 @@ def describe(data: LabelledData, say: Callable[[str], None]) -> None:
     say(f"rows: {data.rows_read}")
     if data.guesses:
         say(f"guessed: {'; '.join(data.guesses)}")
+    for note in data.notes:
+        say(note)
     sizes = ", ".join(f"{len(data.rows(part)):,} {part}" for part in ("train", "val", "test"))
     lengths = np.diff(data.offsets)
     span = f"{lengths.min()}" if lengths.min() == lengths.max() else f"{lengths.min()} to {lengths.max()}"

@@ -38,6 +38,8 @@ def reason(task: str, rows: Sequence[Mapping[str, float | int | None]], name: st
 
 def undefined_because(task: str, labels: np.ndarray) -> str | None:
     """Why the score that is watched cannot be computed on a validation part with these labels; None if it can."""
+    if len(labels) == 0:
+        return "the validation part has no value that is no limit"
     if len(labels) == 1:
         return "the validation part is one row" if task != "token" else "the validation part has one labelled residue"
     if len(np.unique(labels)) == 1:

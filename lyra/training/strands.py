@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -34,4 +36,4 @@ def turn_at_random(batch: Batch, complement: Tensor) -> Batch:
     tokens = torch.where(turned, complement[tokens], tokens)  # UNKNOWN counts from the end
     if targets is not None and targets.dim() == 2:
         targets = targets.gather(1, at)
-    return Batch(tokens, batch.lengths, targets)
+    return replace(batch, tokens=tokens, targets=targets)

@@ -278,7 +278,7 @@ def test_spreads_of_three_classes_are_each_of_its_own():
     rng = np.random.default_rng(4)
     values, explained = rng.dirichlet(np.ones(3), (5, 8, 2)), torch.tensor([2, 0, 1, 1, 2, 0, 0, 1])
     score = SimpleNamespace(by_class=True, per_position=True, scale="probability")
-    score.predictor = SimpleNamespace(targets=SimpleNamespace(task="token"))
+    score.predictor = SimpleNamespace(targets=SimpleNamespace(task="token", names=[]))
     sites = np.array([3, 0, 7, 4, 1])
     found = scores(SimpleNamespace(score_of=score, at=None, classes=explained), list(values), sites)
     expected = [values[row, site, :, explained[site]] for row, site in enumerate(sites)]

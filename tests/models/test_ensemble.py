@@ -11,7 +11,8 @@ import torch
 from lyra.baselines import Ridge
 from lyra.models import Ensemble, Lyra, LyraByPosition, LyraForTokenClassification
 from lyra.models.ensemble import SHARED
-from lyra.outputs import RegressionOutput
+from lyra.outputs import RegressionOutput, SeveralOutputs
+from lyra.transforms import Log, Rank
 
 LENGTH = 7
 
@@ -70,6 +71,42 @@ def test_probabilities_are_averaged(kind):
         expected = torch.stack([model(x, lengths=lengths).double().softmax(-1) for model in models]).mean(0)
         torch.testing.assert_close(ensemble(x, lengths=lengths).softmax(-1), expected, rtol=1e-6, atol=1e-9)
         torch.testing.assert_close(ensemble.replicated(x, lengths=lengths).mean(0), expected, rtol=1e-6, atol=1e-9)
+
+
+def test_scales_and_several_targets_are_averaged_in_their_units(tmp_path):
+    """Each member comes back from its own scale first; so from a folder, too."""
+    curve = Rank(np.array([1.0, 4.0, 9.0, 20.0]), np.array([-1.5, -0.2, 0.3, 1.1]))
+    scales = [
+        SeveralOutputs([RegressionOutput("linear", 0.3, 1.2, transform=Log()), RegressionOutput("sigmoid", 5.0, 2.0)]),
+        SeveralOutputs([RegressionOutput("linear", 0.1, 0.7, transform=curve), RegressionOutput("linear", 4.0, 3.0)]),
+    ]
+    models = [network(seed, d_output=2) for seed in (0, 1)]
+    ensemble = Ensemble.of(models, scales, [0.5, 0.5], [0, 1], mean=[2.0, 5.0], std=[3.0, 0.5])
+    x = tokens()
+    with torch.no_grad():
+        raw = [model(x).double() for model in models]
+        low, high = (float(end) for end in (scales[0].each()[1].low, scales[0].each()[1].high))
+        first = [10 ** (raw[0][:, 0] * 1.2 + 0.3), (low + (high - low) * torch.sigmoid(raw[0][:, 1])) * 2 + 5]
+        ranked = np.interp(raw[1][:, 0] * 0.7 + 0.1, curve.scores, curve.values)
+        second = [torch.from_numpy(ranked), raw[1][:, 1] * 3 + 4]
+        expected = (torch.stack(first, 1) + torch.stack(second, 1)) / 2
+        units = torch.tensor([3.0, 0.5]), torch.tensor([2.0, 5.0])
+        ensemble.save_pretrained(tmp_path)
+        for each in (ensemble, Ensemble.from_pretrained(str(tmp_path))):
+            torch.testing.assert_close(each(x) * units[0] + units[1], expected, rtol=1e-5, atol=1e-6)
+            assert each(x).dtype == torch.float64
+
+
+def test_probabilities_of_labels_are_averaged(tmp_path):
+    models = [network(seed, d_output=3) for seed in range(3)]
+    ensemble = Ensemble.of(models, [None] * 3, [1 / 3] * 3, range(3), labels=True)
+    ensemble.save_pretrained(tmp_path)
+    x = tokens()
+    with torch.no_grad():
+        expected = torch.stack([torch.sigmoid(model(x).double()) for model in models]).mean(0)
+        for each in (ensemble, Ensemble.from_pretrained(str(tmp_path))):
+            torch.testing.assert_close(torch.sigmoid(each(x)), expected, rtol=1e-9, atol=1e-9)
+    assert torch.isfinite(ensemble.raw(torch.tensor([0.0, 1.0], dtype=torch.float64))).all()
 
 
 def test_an_ensemble_is_saved_and_loaded(tmp_path):

@@ -1,0 +1,99 @@
+"""Scales on which a model learns its target, and the way back to the target's own units."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import torch
+from scipy import special, stats
+from torch import Tensor
+
+KNOTS = 1001  # of a rank's curve: a thousandth of the training rows between two
+LARGEST_LOG = 150.0  # a power of ten whose square a float64 can hold
+
+
+class Log:
+    """log10, for targets above 0."""
+
+    kind = "log"
+
+    def __call__(self, values: Tensor) -> Tensor:
+        return torch.log10(values)
+
+    def invert(self, values: Tensor) -> Tensor:
+        return torch.pow(10.0, values.clamp(-LARGEST_LOG, LARGEST_LOG))
+
+    def slope(self, values: np.ndarray) -> np.ndarray:
+        """Of log10 at these values: an error of y is one of slope * error of log10(y), as long as it is small."""
+        return 1 / (values * math.log(10))
+
+    def to_json(self) -> dict[str, Any]:
+        return {"kind": self.kind}
+
+
+class Rank:
+    """Normal scores: a value's rank among the training targets as a quantile of the normal distribution.
+
+    Of n targets the one of rank r, ties averaged, has the score z with Phi(z) = (r - 1/2) / n (Hazen 1914). Between
+    targets both ways are straight lines; beyond the least and the largest training target both stay at these, so
+    that a prediction is never outside of what was measured.
+
+    Args:
+        values: (K,) training targets, or `KNOTS` of their quantiles, each above the one before; scores: (K,) theirs.
+    """
+
+    kind = "rank"
+
+    def __init__(self, values: np.ndarray, scores: np.ndarray) -> None:
+        self.values, self.scores = (torch.from_numpy(np.asarray(x, dtype=np.float64)) for x in (values, scores))
+        if self.values.shape != self.scores.shape or len(self.values) < 2:
+            raise ValueError(f"a rank's curve has {tuple(self.values.shape)} values and {len(self.scores)} scores")
+        if not all(bool((x.diff() > 0).all()) for x in (self.values, self.scores)):
+            raise ValueError("a rank's curve must rise")
+
+    @classmethod
+    def fit(cls, values: np.ndarray) -> Rank:
+        scores = special.ndtri((stats.rankdata(values) - 0.5) / len(values))
+        values, first = np.unique(values, return_index=True)
+        kept = np.unique(np.linspace(0, len(values) - 1, min(KNOTS, len(values))).round().astype(np.int64))
+        return cls(values[kept], scores[first][kept])
+
+    def __call__(self, values: Tensor) -> Tensor:
+        return _interpolate(values, self.values, self.scores)
+
+    def invert(self, values: Tensor) -> Tensor:
+        return _interpolate(values, self.scores, self.values)
+
+    def to_json(self) -> dict[str, Any]:
+        return {"kind": self.kind, "values": self.values.tolist(), "scores": self.scores.tolist()}
+
+
+Transform = Log | Rank
+
+
+def fit_transform(kind: str, values: np.ndarray) -> Transform | None:
+    """The scale of a kind for training targets (N,); None for "none"."""
+    return {"none": lambda: None, "log": Log, "rank": lambda: Rank.fit(values)}[kind]()
+
+
+def read_transform(saved: dict[str, Any] | None) -> Transform | None:
+    """What `to_json` gave.
+
+    Raises:
+        KeyError, TypeError, ValueError: it is none of these.
+    """
+    if saved is None:
+        return None
+    arguments = {name: value for name, value in saved.items() if name != "kind"}
+    return {"log": Log, "rank": Rank}[saved["kind"]](**arguments)
+
+
+def _interpolate(x: Tensor, xs: Tensor, ys: Tensor) -> Tensor:
+    """Straight lines between the points (xs, ys), flat beyond them; differentiable, in float64."""
+    xs, ys = xs.to(x.device), ys.to(x.device)
+    x = x.double().clamp(xs[0], xs[-1])
+    right = torch.searchsorted(xs, x.detach().contiguous()).clamp(1, len(xs) - 1)
+    share = (x - xs[right - 1]) / (xs[right] - xs[right - 1])
+    return torch.lerp(ys[right - 1], ys[right], share)
