@@ -8,7 +8,6 @@ import tempfile
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import fields
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -225,13 +224,11 @@ def own_random_state() -> Iterator[None]:
 
 def set_weights(data: LabelledData, weights: np.ndarray) -> None:
     """Sets how much each row counts, 1 on average over the training part; validation rows handed in count 1 each."""
-    if "weights" not in {field.name for field in fields(data)}:
-        raise InputError(f"{argument('sample_weight')}: rows cannot have weights yet; leave it out")
     every = np.concatenate([weights, np.ones(len(data.sequences) - len(weights))])
     mean = every[data.rows("train")].mean()
     if mean == 0:
         raise InputError(f"{argument('sample_weight')}: every row of the training part has weight 0")
-    data.weights = every / mean  # type: ignore[attr-defined]
+    data.weights = every / mean
 
 
 def read_pair(X: Any, y: Any, where: str) -> tuple[list[str], list[Any]]:

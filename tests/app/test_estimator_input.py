@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 import pandas as pd
 import pytest
@@ -12,7 +10,6 @@ from sklearn.exceptions import NotFittedError
 
 from lyra import LyraClassifier, LyraRegressor, LyraTokenClassifier
 from lyra.data.arrays import label_arrays
-from lyra.data.loading import LabelledData
 from lyra.errors import InputError
 from lyra.estimators import base
 from lyra.settings import DataOptions
@@ -170,14 +167,7 @@ def test_an_interrupted_fit_leaves_the_former_model_and_the_random_state(monkeyp
     assert np.array_equal(model.predict(X), before)
 
 
-def test_row_weights_have_mean_one_over_training_rows(monkeypatch):
-    """What a fit does with them once labelled data have weights."""
-
-    @dataclass
-    class Weighted(LabelledData):
-        weights: np.ndarray | None = None
-
-    monkeypatch.setattr(base, "LabelledData", Weighted)
+def test_row_weights_have_mean_one_over_training_rows():
     rng = np.random.default_rng(2)
     sequences, y = data("regression", 40)
     weights = rng.random(40) + 0.1
@@ -185,7 +175,7 @@ def test_row_weights_have_mean_one_over_training_rows(monkeypatch):
         if validation is not None:
             validation = validation[0][40:], validation[1][40:]
         arrays, _ = make("regression")._arrays(sequences, y, validation, None)
-        found = Weighted(**vars(label_arrays(arrays, DataOptions(), lambda text: None, "fit")))
+        found = label_arrays(arrays, DataOptions(), lambda text: None, "fit")
         base.set_weights(found, weights)
         training = found.rows("train")
         assert found.weights is not None and found.weights.shape == found.parts.shape

@@ -20,8 +20,6 @@ TINY = {"d_model": 8, "d_state": 4, "epochs": 1, "positions": False, "alphabet":
         "accelerator": "cpu"}  # fmt: skip
 FAILED = {
     "check_sample_weight_equivalence_on_dense_data": "a row of weight 0 may be drawn for validation, a removed one not",
-    "check_sample_weights_not_overwritten": "rows cannot have weights yet",
-    "check_classifiers_one_label_sample_weights": "rows cannot have weights yet",
 }
 WITHOUT_DATA = (
     "check_estimator_cloneable", "check_estimator_repr", "check_estimator_tags_renamed", "check_valid_tag_types",
