@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from ..alphabets import Alphabet
-from ..errors import InputError
+from ..errors import InputError, shorten
 from ..settings.data import DataOptions
 from . import targets
 from .batches import SequenceDataset
@@ -19,7 +19,7 @@ from .divisions import Material
 from .inputs import without_new_stops
 from .loading import LabelledData, Rows, check_parts, encode_rows
 from .sequences import Origin, TableSource, encode_checked, read_sequences
-from .splits import find_split, settle_duplicates
+from .splits import find_duplicates, find_split
 from .targets import Targets
 
 SEQUENCES, TARGETS, GROUPS, PARTS = "X", "y", "groups", "part"  # columns of the table that the arrays make
@@ -79,7 +79,12 @@ def label_arrays(arrays: Arrays, options: DataOptions, warn: Callable[[str], Non
     material = Material(where, rows.table, rows.tokens, rows.offsets, alphabet, rows.values, found.classes,
                         column=SEQUENCES)  # fmt: skip
     split = find_split(material, options, warn)
-    settle_duplicates(material.keys, split, rows.sequences, rows.values, False, warn, where)
+    _, across = find_duplicates(material.keys, split.parts)
+    if across:  # copies are drawn together, so these were handed in
+        warn(
+            f"{where}: {len(across):,} sequences, such as {shorten(rows.sequences[across[0]])}, stand in training and "
+            "validation both, so scores are too good and the epoch that is kept is a late one; leave copies out"
+        )
     rows.count.used = len(rows.table)
     guessed = [f"{alphabet.name} ({reason})"] if options.alphabet is None else []
     data = LabelledData(

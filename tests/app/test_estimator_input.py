@@ -57,6 +57,8 @@ CASES = {
     "skip": (LyraRegressor(on_invalid="skip"), X, range(20), "on_invalid 'skip': must be one of error, unknown"),
     "alphabet": (LyraRegressor(alphabet="greek"), X, range(20), "alphabet 'greek': must be one of"),
     "fraction": (LyraRegressor(val_fraction=0.0), X, range(20), "fit: the val part is empty"),
+    "devices": (LyraRegressor(accelerator="cpu", devices=2), X, range(20), "devices 2: an estimator trains in one process"),
+    "precision": (LyraRegressor(accelerator="cpu", precision="12"), X, range(20), "accelerator, devices, strategy or prec"),
     "layers": (LyraRegressor(s4_layers=7), X, range(20), "s4_layers: has no effect"),
     "strand": (LyraRegressor(strand="both"), ["MKWL" * 3 + c for c in "ACDEFGHIKLMNPQRSTVWY"], range(20), "strand: has no effect"),
     "mix": (LyraRegressor(mix="folds"), random_sequences(20, 7, 9), range(20), "mix='folds': needs sequences of one length"),

@@ -291,7 +291,7 @@ def test_validation_rows_and_groups():
     groups = np.repeat(np.arange(6), 10)
     with pytest.raises(InputError, match="leave one out"):
         make("regression").fit(X, y, validation=(X, y), groups=groups)
-    with pytest.warns(UserWarning, match="stand in more than one of train, val and test"):
+    with pytest.warns(UserWarning, match="9 sequences, such as .* stand in training and validation both"):
         make("regression").fit(X, y, validation=(X[:9], y[:9]))
     arrays, _ = make("regression")._arrays(X, y, None, groups)
     parts = label_arrays(arrays, DataOptions(val_fraction=0.3), lambda text: None, "fit").parts
