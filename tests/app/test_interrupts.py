@@ -133,6 +133,7 @@ def test_control_c_from_outside(tmp_path):
         "--out",
         tmp_path / "run",
         *SMALL[:4],
+        *("--mix", "none"),
         "--epochs",
         "100000",
     ]
@@ -141,7 +142,7 @@ def test_control_c_from_outside(tmp_path):
     process = subprocess.Popen(list(map(str, command)), stderr=subprocess.PIPE, text=True, preexec_fn=listening)
     try:
         deadline = time.monotonic() + 120
-        while not (tmp_path / "run" / "checkpoints" / "last.ckpt").exists() and time.monotonic() < deadline:
+        while not (tmp_path / "run" / "checkpoints" / "0" / "last.ckpt").exists() and time.monotonic() < deadline:
             time.sleep(0.05)
         process.send_signal(signal.SIGINT)
         _, err = process.communicate(timeout=60)
