@@ -71,27 +71,31 @@ def covered(data: LabelledData, fitted: Fitted) -> dict[str, float]:
     return {f"{c:g}": float(np.mean(errors <= fitted.calibration.half_width(c, members.std(1)))) for c in COVERAGES}
 
 
-def on_data(name: str, seed: int) -> dict[str, Any]:
-    """Networks of several seeds, alone, mixed and together; solvent_accessibility by another split for each seed."""
+def on_data(name: str, seed: int, **options: Any) -> dict[str, Any]:
+    """Networks of several seeds, alone, mixed and together; solvent_accessibility by another split for each seed.
+
+    Args:
+        options: of `Recipe`.
+    """
     data = load(name, seed)
-    recipe, said = plan(Recipe(seed=seed, ensemble=SEEDS), data)
+    recipe, said = plan(Recipe(seed=seed, ensemble=SEEDS, **options), data)
     main = MONITORED[data.targets.task]
     splits = [Rows(data.rows("train"), data.rows("val"))]
     start = time.perf_counter()
     with tempfile.TemporaryDirectory() as folder:
-        shop = workshop(data, recipe, folder)
+        shop, unmixed = workshop(data, recipe, folder), workshop(data, replace(recipe, mix="none"), folder)
         networks = {str(i): shop.train(str(i), splits[0], i, True) for i in range(SEEDS)}
     seconds = time.perf_counter() - start
     own = [Candidate(LYRA, each.model, each.output, 0, i) for i, each in enumerate(networks.values())]
     result: dict[str, Any] = {"recipe": said, "seconds": round(seconds / SEEDS, 1), "metric": main}
     result["alone"] = [score(data, each.model, each.output)[main] for each in own]
-    together = combine(data, replace(recipe, mix="none"), splits, own, networks)
+    together = combine(unmixed, splits, own, networks)
     result["together"] = score(data, together.model, together.output)[main]
     if recipe.mix == "validation":
         simple = simpler_models(data, splits[0], 0, SHARED)
-        each_mixed = [combine(data, recipe, splits, [replace(one, replicate=0), *simple], networks) for one in own]
+        each_mixed = [combine(shop, splits, [replace(one, replicate=0), *simple], networks) for one in own]
         result["mixed"] = [score(data, each.model, each.output)[main] for each in each_mixed]
-        mixed = combine(data, recipe, splits, [*own, *simple], networks)
+        mixed = combine(shop, splits, [*own, *simple], networks)
         result |= {"mixed together": score(data, mixed.model, mixed.output)[main], "shares": mixed.shares}
         result["covered"] = covered(data, mixed)
     rows = data.rows("test")
@@ -103,8 +107,8 @@ def on_data(name: str, seed: int) -> dict[str, Any]:
     return result
 
 
-def at_size(rows: int, draw: int) -> dict[str, Any]:
-    """The default recipe on some rows of gb1, of which a tenth is the validation part."""
+def at_size(rows: int, draw: int, **options: Any) -> dict[str, Any]:
+    """The default recipe, but for `options`, on some rows of gb1, of which a tenth is the validation part."""
     data = load("gb1")
     rng = np.random.default_rng([rows, draw])
     learning = rng.permutation(np.flatnonzero(data.parts != "test"))[:rows]
@@ -112,7 +116,7 @@ def at_size(rows: int, draw: int) -> dict[str, Any]:
     parts[learning], parts[learning[: max(rows // 10, 1)]] = "train", "val"
     parts[data.rows("test")] = "test"
     data = replace(data, parts=parts)
-    recipe, said = plan(Recipe(seed=draw), data)
+    recipe, said = plan(Recipe(seed=draw, **options), data)
     start = time.perf_counter()
     with tempfile.TemporaryDirectory() as folder:
         fitted = fit(workshop(data, recipe, folder), data.rows("train"), data.rows("val"))
