@@ -1,6 +1,6 @@
 """What is trained where the user does not say: the recipe by the kind and the number of the data.
 
-The numbers behind it are in benchmarks/results/recipe.md.
+`python -m benchmarks.recipe` measures what it reaches; benchmarks/results/recipe.md has what was measured so far.
 """
 
 from __future__ import annotations
