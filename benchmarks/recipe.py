@@ -66,9 +66,9 @@ def covered(data: LabelledData, fitted: Fitted) -> dict[str, float]:
     """The share of the test part that the intervals cover."""
     rows = data.rows("test")
     members = np.asarray(predict_replicates(fitted.model, SequenceDataset(data.tokens, data.offsets, rows), False))
-    errors = np.abs(members.mean(1) - np.array(data.values)[rows])
-    assert fitted.calibration is not None
-    return {f"{c:g}": float(np.mean(errors <= fitted.calibration.half_width(c, members.std(1)))) for c in COVERAGES}
+    values, (calibration,) = np.array(data.values)[rows], fitted.calibrations
+    ends = {f"{c:g}": calibration.interval(members, c).T for c in COVERAGES}
+    return {name: float(np.mean((low <= values) & (values <= high))) for name, (low, high) in ends.items()}
 
 
 def on_data(name: str, seed: int, **options: Any) -> dict[str, Any]:
@@ -122,7 +122,7 @@ def at_size(rows: int, draw: int, **options: Any) -> dict[str, Any]:
         fitted = fit(workshop(data, recipe, folder), data.rows("train"), data.rows("val"))
     result: dict[str, Any] = {"recipe": said, "seconds": round(time.perf_counter() - start, 1), "shares": fitted.shares}
     result["lyra"] = score(data, fitted.model, fitted.output)["r2"]
-    if fitted.calibration is not None and rows >= 100:
+    if fitted.calibrations and rows >= 100:
         result["covered"] = covered(data, fitted)
     test = data.rows("test")
     for rival, each in fit_rivals(data).items():

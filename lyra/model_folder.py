@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +34,8 @@ class ModelDescription:
         output: for a regression, the scaling from raw outputs to the target's units.
         source: the table that the model was trained on, its columns and wild type; None where that is not known.
         coverage: the letters and lengths of the sequences there; None in models of earlier versions.
-        calibration: of an ensemble, how far predictions were off on rows held out.
+        calibrations: of an ensemble of numbers, how far predictions of each target were off on rows held out; empty
+            where that is not known.
     """
 
     alphabet: Alphabet
@@ -42,7 +43,7 @@ class ModelDescription:
     output: Output | None = None
     source: TableSource | None = None
     coverage: Coverage | None = None
-    calibration: Calibration | None = None
+    calibrations: list[Calibration] = field(default_factory=list)
 
     def to_json(self) -> dict[str, Any]:
         return {
@@ -52,7 +53,7 @@ class ModelDescription:
             "output": None if self.output is None else self.output.to_json(),
             "source": None if self.source is None else _columns(self.source),
             "coverage": None if self.coverage is None else asdict(self.coverage),
-            "calibration": None if self.calibration is None else self.calibration.to_json(),
+            "calibration": [calibration.to_json() for calibration in self.calibrations],
         }
 
     @classmethod
@@ -62,9 +63,10 @@ class ModelDescription:
         Raises:
             InputError: it lacks what a prediction needs.
         """
-        output, source, coverage, calibration = (
-            metadata.get(name) for name in ("output", "source", "coverage", "calibration")
-        )
+        output, source, coverage = (metadata.get(name) for name in ("output", "source", "coverage"))
+        calibrations = metadata.get("calibration") or []
+        if isinstance(calibrations, dict):  # in models of earlier versions that of the one target
+            calibrations = [calibrations]
         try:
             return cls(
                 Alphabet(**metadata["alphabet"]),
@@ -72,7 +74,7 @@ class ModelDescription:
                 read_output(output) if output else None,
                 TableSource(**source) if source else None,
                 Coverage(**coverage) if coverage else None,
-                Calibration(**calibration) if calibration else None,
+                [Calibration.from_json(one) for one in calibrations],
             )
         except (KeyError, TypeError, ValueError) as error:
             raise InputError(

@@ -89,7 +89,8 @@ class Predictor:
         output: the scaling of a regression, else None.
         source: the columns, and the wild type if any, of the table it was trained on; None if that is not known.
         coverage: the letters and lengths of the sequences it was trained on; None in models of earlier versions.
-        calibration: how far an ensemble's predictions were off on rows held out; None where that is not known.
+        calibrations: how far an ensemble's predictions of each target were off on rows held out; empty where that is
+            not known.
     """
 
     def __init__(
@@ -104,7 +105,7 @@ class Predictor:
         described = metadata if isinstance(metadata, ModelDescription) else ModelDescription.from_json(metadata, where)
         self.alphabet, self.targets, self.output = described.alphabet, described.targets, described.output
         self.source, self.coverage = described.source, described.coverage
-        self.calibration = described.calibration
+        self.calibrations = described.calibrations
         self._replayed: Replayed | None = None
 
     @classmethod
@@ -181,27 +182,27 @@ class Predictor:
         alone = self.predict_dataset(dataset, batch_size)
         return [each[:, None] for each in alone] if isinstance(alone, list) else alone[:, None]
 
-    def interval(self, predictions: np.ndarray, spread: np.ndarray, coverage: float = INTERVAL) -> np.ndarray:
+    def interval(self, members: np.ndarray, coverage: float = INTERVAL) -> np.ndarray:
         """(N, 2) the lower and upper end of the interval that covers a share `coverage` of targets; see `Calibration`.
 
         Args:
-            predictions, spread: (N,) of a regression, as `predict` and the standard deviation of `predict_members`.
+            members: (N, members) as `predict_members` gives them; of several targets (N, members, T), and then the ends
+                are (N, T, 2).
 
         Raises:
             InputError: the model is no ensemble, or predicts no number.
         """
-        if self.calibration is None:
+        if not self.calibrations:
             if self.output is None:
                 raise InputError(f"{argument('interval')}: the model predicts no number; leave it out")
-            if self.targets.names:
-                raise InputError(f"{argument('interval')}: the model predicts several numbers, and intervals are for "
-                                 "one; leave it out")  # fmt: skip
             raise InputError(
                 f"{argument('interval')}: the model is a single one, whose errors on other rows are not known; leave "
                 f"it out, or train with {argument('ensemble', 3)}"
             )
-        half = self.calibration.half_width(coverage, spread)
-        return np.stack([predictions - half, predictions + half], axis=1)
+        if not self.targets.names:
+            return self.calibrations[0].interval(members, coverage)
+        each = [one.interval(members[..., i], coverage) for i, one in enumerate(self.calibrations)]
+        return np.stack(each, axis=1)
 
     def novelty(self, dataset: SequenceDataset) -> list[str]:
         """What each row of a dataset has that training never had; see `Coverage.novelty`."""

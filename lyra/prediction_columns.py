@@ -15,12 +15,14 @@ from .uncertainty import needed_rows
 class Columns:
     """The columns that a model adds to a table.
 
-    A model alone, and one of several targets, gives what `Predictor.cells` gives. An ensemble adds
+    A model alone, and one of a class per residue, gives what `Predictor.cells` gives. An ensemble adds
 
     - `sd`: the standard deviation of its members' predictions, or of their probabilities of the predicted class;
     - `lower`, `upper`: for numbers, the interval that covers a share `interval` of measurements (see
       `lyra.uncertainty.Calibration`);
     - `novel`: what training never had, such as a letter at its position (W39) or the length; empty if nothing.
+
+    Of several targets each prediction has its own `sd_TARGET`, `lower_TARGET` and `upper_TARGET` behind it.
 
     Args:
         predictor: the model.
@@ -32,47 +34,57 @@ class Columns:
 
     def __init__(self, predictor: Predictor, interval: float | None = None) -> None:
         self.predictor = predictor
+        targets = predictor.targets.names
         if interval is not None:  # says what is wrong before anything is read
-            predictor.interval(np.zeros(1), np.zeros(1), interval)
+            predictor.interval(np.zeros((0, predictor.members, len(targets)) if targets else (0, 1)), interval)
         self.coverage = INTERVAL if interval is None else interval
-        one = predictor.targets.task in ("regression", "classification") and not predictor.targets.names
-        self.ensemble = predictor.members > 1 and one
-        self.bounded = self.ensemble and predictor.calibration is not None and self._possible()
-
-    def _possible(self) -> bool:
-        assert self.predictor.calibration is not None
-        return self.predictor.calibration.rows >= needed_rows(self.coverage)
+        self.ensemble = predictor.members > 1 and predictor.targets.task != "token"
+        needed = needed_rows(self.coverage)
+        self.calibrations = [one if one.rows >= needed else None for one in predictor.calibrations]
+        if not self.ensemble or not self.calibrations:
+            self.calibrations = [None] * max(1, len(targets))
 
     @property
     def names(self) -> list[str]:
         """Their names, in order."""
-        return [*self.predictor.columns, *self._more()]
-
-    def _more(self) -> list[str]:
         if not self.ensemble:
-            return []
-        novel = ["novel"] if self.predictor.coverage is not None else []
-        return ["sd", *(["lower", "upper"] if self.bounded else []), *novel]
+            return self.predictor.columns
+        ends = [f"_{name}" for name in self.predictor.targets.names] or [""]
+        more = [
+            [f"{name}{end}" for name in ("sd", *(("lower", "upper") if one is not None else ()))]
+            for end, one in zip(ends, self.calibrations, strict=True)
+        ]
+        return [*beside(self.predictor.columns, more), *(["novel"] if self.predictor.coverage is not None else [])]
 
     def cells(self, dataset: SequenceDataset, batch_size: int = BATCH_SIZE) -> Iterator[list[str]]:
         """The cells of each row of a dataset."""
-        if not self.ensemble:
-            for cell in self.predictor.cells(self.predictor.predict_dataset(dataset, batch_size)):
-                yield list(cell.values())
+        if self.ensemble:
+            yield from self.of_members(np.asarray(self.predictor.members_of(dataset, batch_size)), dataset)
             return
-        members = np.asarray(self.predictor.members_of(dataset, batch_size))
-        yield from self.of_members(members, dataset)
+        for cell in self.predictor.cells(self.predictor.predict_dataset(dataset, batch_size)):
+            yield list(cell.values())
 
     def of_members(self, members: np.ndarray, dataset: SequenceDataset) -> Iterator[list[str]]:
-        """The same from what the members predict, (N, R, ...)."""
+        """The same from what the members of an ensemble predict, (N, R, ...)."""
         predicted, spread = members.mean(1), members.std(1)
-        if spread.ndim == 2:
-            spread = np.take_along_axis(spread, predicted.argmax(-1)[:, None], axis=1)[:, 0]
-        more = [[f"{value:.4g}" for value in spread]]
-        if self.bounded:
-            bounds = self.predictor.interval(predicted, spread, self.coverage)
-            more += [[f"{value:.{self.predictor.digits}g}" for value in side] for side in bounds.T]
-        if self.predictor.coverage is not None:
-            more.append(self.predictor.novelty(dataset))
-        for cell, *others in zip(self.predictor.cells(predicted), *more, strict=True):
-            yield [*cell.values(), *others]
+        if self.predictor.targets.classes:
+            spread = np.take_along_axis(spread, predicted.argmax(-1)[:, None], axis=1)
+        more = []  # of each target its columns
+        for i, (one, sd) in enumerate(
+            zip(self.calibrations, spread.reshape(len(members), len(self.calibrations)).T, strict=True)
+        ):
+            more.append([[f"{value:.4g}" for value in sd]])
+            if one is not None:
+                bounds = one.interval(members[..., i] if self.predictor.targets.names else members, self.coverage)
+                more[-1] += [[f"{value:.{self.predictor.digits}g}" for value in side] for side in bounds.T]
+        novel = None if self.predictor.coverage is None else self.predictor.novelty(dataset)
+        for row, cell in enumerate(self.predictor.cells(predicted)):
+            told = beside([*cell.values()], [[column[row] for column in columns] for columns in more])
+            yield told if novel is None else [*told, novel[row]]
+
+
+def beside(predictions: list[str], more: list[list[str]]) -> list[str]:
+    """What there is of one target behind its predictions, and of several behind each one's."""
+    if len(more) == 1:
+        return [*predictions, *more[0]]
+    return [text for one, others in zip(predictions, more, strict=True) for text in (one, *others)]

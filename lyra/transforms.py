@@ -11,6 +11,7 @@ from scipy import special, stats
 from torch import Tensor
 
 KNOTS = 1001  # of a rank's curve: a thousandth of the training rows between two
+FAR = 1e6  # how far a stretched curve goes on, in units of its scores, of which float64 still tells 1e-10
 LARGEST_LOG = 150.0  # a power of ten whose square a float64 can hold
 
 
@@ -59,6 +60,21 @@ class Rank:
         values, first = np.unique(values, return_index=True)
         kept = np.unique(np.linspace(0, len(values) - 1, min(KNOTS, len(values))).round().astype(np.int64))
         return cls(values[kept], scores[first][kept])
+
+    def stretched(self) -> Rank:
+        """The curve, at both ends going on as steeply as over the tenth of its points there.
+
+        On the curve itself all beyond the training targets is the same, so that no interval would reach them; on this
+        one errors are told apart there, too.
+        """
+        tenth = max(1, len(self.values) // 10)
+        ends = []
+        for edge, inner, sign in ((0, tenth, -1), (-1, -1 - tenth, 1)):
+            slope = (self.values[edge] - self.values[inner]) / (self.scores[edge] - self.scores[inner])
+            ends.append((self.values[edge] + sign * FAR * slope, self.scores[edge] + sign * FAR))
+        (low, least), (high, most) = ends
+        values = torch.cat([low[None], self.values, high[None]]).numpy()
+        return Rank(values, torch.cat([least[None], self.scores, most[None]]).numpy())
 
     def __call__(self, values: Tensor) -> Tensor:
         return _interpolate(values, self.values, self.scores)

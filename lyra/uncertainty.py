@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
 
 import numpy as np
+import torch
 
 from .errors import InputError, argument
+from .transforms import Transform, read_transform
 
 MOST = 1000  # scores that are kept
 
 
 @dataclass(frozen=True)
 class Calibration:
-    """The errors on held-out rows; part of a model's metadata.
+    """The errors of one target on held-out rows; part of a model's metadata.
 
     Split conformal prediction (Vovk, Gammerman, Shafer 2005; Lei et al. 2018): the interval around a prediction that
     covers a share `coverage` of new targets has as half width the k-th smallest of the n held-out errors,
@@ -27,19 +30,37 @@ class Calibration:
     somewhat smaller than those on new rows, and the intervals narrower; most so where rows are few. The rows of
     `--folds` have chosen nothing.
 
+    Errors are differences on `scale`, where the interval is as wide to both sides; it is mapped back to the target's
+    units, which keeps what it covers, for a rising map keeps the order of targets and ends.
+
     Attributes:
         scores: errors in ascending order, at most `MOST` of them, which then stand for `rows` errors.
         rows: how many rows were held out.
-        floor: in the target's units; None where the spread plays no part.
+        floor: in the units of `scale`; None where the spread plays no part.
+        scale: the one that the target was learned on; None is its own.
     """
 
     scores: list[float]
     rows: int
     floor: float | None = None
+    scale: Transform | None = None
 
     @classmethod
-    def of(cls, errors: np.ndarray, spread: np.ndarray | None = None) -> Calibration:
-        """From the errors (N,) of held-out predictions and the replicates' spread there (N,)."""
+    def measured(
+        cls, values: np.ndarray, predicted: np.ndarray, members: np.ndarray | None = None,
+        scale: Transform | None = None,
+    ) -> Calibration:  # fmt: skip
+        """From held-out targets (N,) and their predictions (N,), in the target's units.
+
+        Args:
+            members: (N, R) what the replicates predict, where their spread says something of the errors.
+        """
+        spread = None if members is None else mapped(scale, members).std(1)
+        return cls.of(mapped(scale, values) - mapped(scale, predicted), spread, scale)
+
+    @classmethod
+    def of(cls, errors: np.ndarray, spread: np.ndarray | None = None, scale: Transform | None = None) -> Calibration:
+        """From the errors (N,) of held-out predictions and the replicates' spread there (N,), both on `scale`."""
         errors = np.abs(np.asarray(errors, np.float64))
         floor = None
         if spread is not None:
@@ -48,10 +69,10 @@ class Calibration:
         scores = np.sort(errors)
         if len(scores) > MOST:  # the upper end of each of so many equal parts
             scores = scores[np.ceil(np.arange(1, MOST + 1) * len(scores) / MOST).astype(int) - 1]
-        return cls(scores.tolist(), len(errors), floor)  # not rounded: the interval ends on one of them
+        return cls(scores.tolist(), len(errors), floor, scale)  # not rounded: the interval ends on one of them
 
     def half_width(self, coverage: float, spread: np.ndarray) -> np.ndarray:
-        """(N,) half widths of the intervals, in the target's units, for predictions with this spread (N,).
+        """(N,) half widths of the intervals, on `scale`, for predictions with this spread (N,).
 
         Raises:
             InputError: `coverage` is no share, or so near to 1 that more rows would have had to be held out.
@@ -69,8 +90,35 @@ class Calibration:
         ]  # of those that are kept the first that is no less
         return np.full(len(spread), score) if self.floor is None else score * np.hypot(self.floor, spread)
 
+    def interval(self, members: np.ndarray, coverage: float) -> np.ndarray:
+        """(N, 2) the ends of the intervals in the target's units, from what the replicates (N, R) predict.
+
+        Raises:
+            InputError: as `half_width`.
+        """
+        half = self.half_width(coverage, mapped(self.scale, members).std(1))
+        centre = mapped(self.scale, members.mean(1))
+        ends = np.stack([centre - half, centre + half], axis=1)
+        return ends if self.scale is None else self.scale.invert(torch.from_numpy(ends)).numpy()
+
     def to_json(self) -> dict[str, Any]:
-        return asdict(self)
+        scale = {} if self.scale is None else {"scale": self.scale.to_json()}
+        return {"scores": self.scores, "rows": self.rows, "floor": self.floor, **scale}
+
+    @classmethod
+    def from_json(cls, saved: Mapping[str, Any]) -> Calibration:
+        """What `to_json` gave.
+
+        Raises:
+            KeyError, TypeError, ValueError: it is something else.
+        """
+        return cls(**{**saved, "scale": read_transform(saved.get("scale"))})
+
+
+def mapped(scale: Transform | None, values: np.ndarray) -> np.ndarray:
+    """Numbers in the target's units on a scale, in float64."""
+    values = np.asarray(values, np.float64)
+    return values if scale is None else scale(torch.from_numpy(values)).numpy()
 
 
 def needed_rows(coverage: float) -> int:

@@ -28,8 +28,8 @@ LAYERS = {
     ),
     "lyra": (
         ("errors", "version", "alphabets", "metrics", "baselines"),
-        ("files", "settings", "scores", "transforms", "datasets", "packages", "uncertainty"),
-        ("outputs", "html", "plots"),
+        ("files", "settings", "scores", "transforms", "datasets", "packages"),
+        ("outputs", "uncertainty", "html", "plots"),
         ("models",),
         ("data",),
         ("model_folder", "graphs"),

@@ -63,18 +63,20 @@ class LyraRegressor(RegressorMixin, SequenceEstimator):
             coverage: the share of measurements that the intervals are to cover.
 
         Returns:
-            one row a sequence: prediction, sd (the members' standard deviation), lower and upper.
+            one row a sequence: prediction, sd (the members' standard deviation), lower and upper; of several targets
+            these four for each, such as sd_TARGET.
 
         Raises:
             InputError: the model is no ensemble, or `coverage` is too near to 1 for the rows held out.
         """
         dataset = self._dataset(X, "predict_interval")
         members = np.asarray(self.predictor_.members_of(dataset))
-        predicted, spread = members.mean(1), members.std(1)
-        bounds = self.predictor_.interval(predicted, spread, coverage)
+        bounds = self.predictor_.interval(members, coverage)
+        said = np.stack([members.mean(1), members.std(1), bounds[..., 0], bounds[..., 1]], axis=-1)
+        ends = [f"_{name}" for name in self.predictor_.targets.names] or [""]
+        columns = [f"{column}{end}" for end in ends for column in ("prediction", "sd", "lower", "upper")]
         index = X.index if isinstance(X, (pd.Series, pd.DataFrame)) else None
-        columns = {"prediction": predicted, "sd": spread, "lower": bounds[:, 0], "upper": bounds[:, 1]}
-        return pd.DataFrame(columns, index=index)
+        return pd.DataFrame(said.reshape(len(members), -1), columns=columns, index=index)
 
 
 @arguments("output", "mix")

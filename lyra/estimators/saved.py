@@ -50,7 +50,7 @@ class SavedEstimator:
         out, known = Path(folder), self.predictor_
         check_folder(out, SETTINGS, OWN, overwrite, f"{argument('overwrite', True)} replaces it")
         description = ModelDescription(
-            known.alphabet, known.targets, known.output, known.source, known.coverage, known.calibration
+            known.alphabet, known.targets, known.output, known.source, known.coverage, known.calibrations
         )
         settings: dict[str, Any] = {"lyra_version": __version__, "estimator": self.task, "arguments": self._plain()}
         if hasattr(self, "classes_"):

@@ -22,6 +22,7 @@ from ..models.ensemble import SHARED
 from ..outputs import Output, RegressionOutput, SeveralOutputs
 from ..prediction import converter, predict_encoded, predict_replicates
 from ..uncertainty import Calibration
+from .held_out import calibrations
 from .networks import Network, Rows, Workshop
 from .plan import FOLDS
 
@@ -59,7 +60,7 @@ class Fitted:
         shares: of each kind of model in the mix, by the size of its weight; empty where nothing is mixed.
         held_out: rows that the predictions `predicted` are for, none of which was in the training rows of the models
             that predicted them: the validation part, or with folds every row.
-        calibration: the errors of those, where there are replicates.
+        calibrations: of an ensemble of numbers, the errors of those for each target.
     """
 
     model: Lyra | Ensemble
@@ -68,7 +69,7 @@ class Fitted:
     shares: dict[str, float] = field(default_factory=dict)
     held_out: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64))
     predicted: Any = None
-    calibration: Calibration | None = None
+    calibrations: list[Calibration] = field(default_factory=list)
 
 
 def fit_data(workshop: Workshop) -> Fitted:
@@ -130,9 +131,8 @@ def fit_folds(workshop: Workshop) -> Fitted:
     model, output = together(data, fits, np.sort(rows))
     networks = {name: network for each in fits for name, network in each.networks.items()}
     fitted = Fitted(model, output, networks, mean_shares(fits), rows, found)
-    if isinstance(output, RegressionOutput):
-        known = np.isin(rows, data.measured(rows))
-        fitted.calibration = Calibration.of(np.array(data.values, dtype=np.float64)[rows[known]] - found[known])
+    if output is not None:
+        fitted.calibrations = calibrations(data, rows, rows, found)
     return fitted
 
 
@@ -140,7 +140,7 @@ def describe_model(data: LabelledData, fitted: Fitted) -> ModelDescription:
     """What the model says about itself."""
     in_turn = bool(np.isin(data.rows("train"), fitted.held_out).any())  # each row left out once, and learned else
     seen = data.coverage(("train", "val") if in_turn else ("train",))
-    return ModelDescription(data.alphabet, data.targets, fitted.output, data.source, seen, fitted.calibration)
+    return ModelDescription(data.alphabet, data.targets, fitted.output, data.source, seen, fitted.calibrations)
 
 
 def predictions_of(data: LabelledData, fitted: Fitted, rows: np.ndarray) -> Any:
@@ -234,7 +234,12 @@ def combine(
     if not isinstance(scaling, RegressionOutput):  # classes, or several targets: the mean of all
         count = len(candidates)
         models, outputs = [each.model for each in candidates], [each.output for each in candidates]
-        return Fitted(Ensemble.of(models, outputs, [1 / count] * count, range(count), **options), scaling, networks)
+        model = Ensemble.of(models, outputs, [1 / count] * count, range(count), **options)
+        fitted = Fitted(model, scaling, networks)
+        if scaling is not None:
+            members = replicates_of(model, data, held_out)
+            fitted.calibrations = calibrations(data, splits[0].train, held_out, members.mean(1), members)
+        return fitted
     values = np.array(data.values, dtype=np.float64)[held_out]
     known = np.isin(held_out, data.measured(held_out))
     kinds = list(dict.fromkeys(each.kind for each in candidates))
@@ -270,10 +275,11 @@ def combine(
     )  # fmt: skip
     shares = {} if recipe.mix == "none" else kept
     fitted = Fitted(model, scaling, networks, shares, held_out, predicted @ weights + intercept)
-    if model.count > 1 and known.any():
+    if model.count > 1:
         # Of folds all replicates but one have seen a row, so that their spread there says nothing.
-        spread = None if len(splits) > 1 else spread_of(model, data, held_out[known])
-        fitted.calibration = Calibration.of((values - fitted.predicted)[known], spread)
+        members = None if len(splits) > 1 else replicates_of(model, data, held_out)
+        learned = np.unique(np.concatenate([rows.train for rows in splits]))
+        fitted.calibrations = calibrations(data, learned, held_out, fitted.predicted, members)
     return fitted
 
 
@@ -289,10 +295,10 @@ def mean_of(data: LabelledData, rows: np.ndarray, models: list[Candidate]) -> np
     return np.mean(found, axis=0)
 
 
-def spread_of(model: Ensemble, data: LabelledData, rows: np.ndarray) -> np.ndarray:
-    """The standard deviation of the replicates' predictions of some rows."""
+def replicates_of(model: Ensemble, data: LabelledData, rows: np.ndarray) -> np.ndarray:
+    """(N, R) what the replicates predict for some rows; of several targets (N, R, T)."""
     dataset = SequenceDataset(data.tokens, data.offsets, rows)
-    return np.asarray(predict_replicates(model, dataset, per_token=False)).std(1)
+    return np.asarray(predict_replicates(model, dataset, per_token=False))
 
 
 def mixing_weights(

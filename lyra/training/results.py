@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -46,42 +46,55 @@ def write_results(
         parameters=sum(parameter.numel() for parameter in fitted.model.parameters()),
     )  # fmt: skip
     evaluated = evaluations(fitted, data, recipe, predictor)
-    for name, (rows, predictions) in evaluated.items():
-        add_scores(results, data, name, rows, predictions)
+    for name, each in evaluated.items():
+        add_scores(results, data, name, each.rows, each.predictions)
     if data.folds:
-        additive = compare_folds(results, data, *evaluated["test"])
+        additive = compare_folds(results, data, evaluated["test"].rows, evaluated["test"].predictions)
     else:
         additive = compare(
-            results, data, {part: evaluated[name][1] for part, name in PARTS.items() if name in evaluated}
+            results, data, {part: evaluated[name].predictions for part, name in PARTS.items() if name in evaluated}
         )
     shown = "test" if "test" in evaluated else next(iter(evaluated))
-    rows, predictions = evaluated[shown]
+    rows, predictions, members = evaluated[shown]
     if data.errors is not None:
         known = data.measured(rows)
         results.noise_ceiling = noise_ceiling(np.array(data.values)[known], data.errors[known])
     write_json(out / "metrics.json", results.to_json())
-    write_predictions(
-        out / "predictions.csv", data, predictor, rows, predictions, "test" in evaluated and not data.folds
-    )
+    write_predictions(out / "predictions.csv", data, predictor, rows, predictions, members)
     history = next(iter(fitted.networks.values())).history
     pictures = draw(out, data, history, results, shown, rows, predictions, additive)
     report.write_report(out / REPORT, title, data, recipe, results, pictures)
     return results
 
 
-def evaluations(
-    fitted: Fitted, data: LabelledData, recipe: Recipe, predictor: Predictor
-) -> dict[str, tuple[np.ndarray, Any]]:
-    """Of each part its rows and what the model predicts for them, by what the part is called."""
+class Evaluation(NamedTuple):
+    """Rows and what the model predicts for them.
+
+    Attributes:
+        members: (N, R, ...) what the members of an ensemble do, of the test part; None where the whole model has not
+            predicted the rows.
+    """
+
+    rows: np.ndarray
+    predictions: Any
+    members: np.ndarray | None = None
+
+
+def evaluations(fitted: Fitted, data: LabelledData, recipe: Recipe, predictor: Predictor) -> dict[str, Evaluation]:
+    """An evaluation of each part, by what the part is called."""
     if data.folds:
-        return {"test": (fitted.held_out, fitted.predicted)}
-    found: dict[str, tuple[np.ndarray, Any]] = {}
+        return {"test": Evaluation(fitted.held_out, fitted.predicted)}
+    found: dict[str, Evaluation] = {}
     for part, name in PARTS.items():
         rows = data.rows(part)
+        dataset = SequenceDataset(data.tokens, data.offsets, rows)
         if part == "val" and recipe.mix == "folds":  # which every model but one of each kind has seen
-            found[OUT_OF_FOLD] = fitted.held_out, fitted.predicted
+            found[OUT_OF_FOLD] = Evaluation(fitted.held_out, fitted.predicted)
+        elif part == "test" and len(rows) and Columns(predictor).ensemble:
+            members = np.asarray(predictor.members_of(dataset))
+            found[name] = Evaluation(rows, members.mean(1), members)
         elif len(rows):
-            found[name] = rows, predictor.predict_dataset(SequenceDataset(data.tokens, data.offsets, rows))
+            found[name] = Evaluation(rows, predictor.predict_dataset(dataset))
     return found
 
 
@@ -123,19 +136,16 @@ def add_class_details(
 
 
 def write_predictions(
-    path: Path, data: LabelledData, predictor: Predictor, rows: np.ndarray, predictions: Any, spread: bool
-) -> None:
-    """Row number, sequence (or mutations), target and prediction of each row.
-
-    Args:
-        spread: whether the whole model predicted, so that what an ensemble says of its spread is about these.
-    """
+    path: Path, data: LabelledData, predictor: Predictor, rows: np.ndarray, predictions: Any,
+    members: np.ndarray | None,
+) -> None:  # fmt: skip
+    """Row number, sequence (or mutations), target and prediction of each row; of an ensemble what its members say."""
     table = data.table.iloc[rows]
     source, targets = data.source.column, data.targets.names or [data.source.target]
     columns = Columns(predictor)
     cells: Iterable[list[str]]
-    if spread and columns.ensemble:
-        names, cells = columns.names, columns.cells(SequenceDataset(data.tokens, data.offsets, rows))
+    if members is not None:
+        names, cells = columns.names, columns.of_members(members, SequenceDataset(data.tokens, data.offsets, rows))
     else:
         names, cells = predictor.columns, ([*cell.values()] for cell in predictor.cells(predictions))
     with atomic_text(path) as file:

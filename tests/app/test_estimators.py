@@ -237,7 +237,7 @@ def test_intervals_are_those_of_the_predictor(fitted):
     frame = model.predict_interval(pd.Series(X, index=range(5, 14)), coverage=0.7)
     members = model.predictor_.predict_members(X)
     assert frame["prediction"].tolist() == members.mean(1).tolist() and frame["sd"].tolist() == members.std(1).tolist()
-    assert np.array_equal(frame[["lower", "upper"]], model.predictor_.interval(members.mean(1), members.std(1), 0.7))
+    assert np.array_equal(frame[["lower", "upper"]], model.predictor_.interval(members, 0.7))
     assert list(frame.index) == list(range(5, 14))
     assert np.allclose(model.predict(X), members.mean(1))
 

@@ -68,7 +68,11 @@ def test_several_targets_of_an_ensemble(tmp_path, kind, more):
     results, rows, predictor = run(tmp_path, ["seq", "gc", "a"], several_rows(kind), options, ensemble=ensemble)
     assert not results.baselines and not results.intervals and set(results.targets) == {"gc", "a"}
     columns = [f"{'p' if kind == 'labels' else 'prediction'}_{name}" for name in ("gc", "a")]
-    assert [*rows[0]] == ["row", "seq", "gc", "a", *columns]
+    said = [] if "folds" in more else ["sd"] if kind == "labels" else ["sd", "lower", "upper"]
+    more_columns = [
+        [column, *(f"{each}_{name}" for each in said)] for column, name in zip(columns, ("gc", "a"), strict=True)
+    ]
+    assert [*rows[0]] == ["row", "seq", "gc", "a", *more_columns[0], *more_columns[1], *(["novel"] if said else [])]
     sequences = [row["seq"] for row in rows]
     found = np.asarray(predictor.predict(sequences))
     members = np.asarray(predictor.predict_members(sequences))
@@ -79,8 +83,14 @@ def test_several_targets_of_an_ensemble(tmp_path, kind, more):
     else:
         np.testing.assert_allclose(numbers(rows, columns), found, rtol=1e-5)
     assert not np.allclose(members[:, 0], members[:, 1])
-    with pytest.raises(InputError, match=r"predicts several numbers|predicts no number"):
-        predictor.interval(np.zeros(1), np.zeros(1))
+    if kind == "labels":
+        with pytest.raises(InputError, match="predicts no number"):
+            predictor.interval(members)
+    else:
+        if "folds" in more:  # of each target all rows that have it
+            having = [sum(row[i] != "" for row in several_rows(kind)) for i in (1, 2)]
+            assert [each.rows for each in predictor.calibrations] == having
+        assert predictor.interval(members, 0.5).shape == (len(rows), 2, 2)
 
     scale = "probability" if kind == "labels" else "target"
     changes = mutagenesis(predictor, sequences[0], ExplainOptions(class_name="a", scale=scale))
@@ -122,7 +132,7 @@ def test_scales_of_an_ensemble(tmp_path, transform, more):
     np.testing.assert_allclose(members, torch.stack(alone, 1).detach().numpy(), rtol=1e-6)
     if "folds" not in more:
         np.testing.assert_allclose(numbers(rows, ["prediction"])[:, 0], found, rtol=1e-5)
-    low, high = predictor.interval(found, members.std(1), 0.8).T
+    low, high = predictor.interval(members, 0.8).T
     assert abs(((low <= measured) & (measured <= high)).mean() - 0.8) < 0.2
 
 
@@ -189,8 +199,8 @@ def test_a_run_with_limits_and_weights(tmp_path, recipe):
     assert {"one-hot ridge", "pairwise sigmoid"} <= set(results.baselines) and "r2" in results.intervals["Lyra"]
     data = load_labelled(tmp_path / "t.csv", DataOptions(**options), print)
     held_out = data.parts == "val" if recipe else data.parts != "test"
-    assert predictor.calibration.rows == (held_out & (data.censored == 0)).sum()
-    assert max(predictor.calibration.scores) < 5
+    assert predictor.calibrations[0].rows == (held_out & (data.censored == 0)).sum()
+    assert max(predictor.calibrations[0].scores) < 5
 
 
 def test_without_a_test_part(tmp_path):
@@ -230,7 +240,7 @@ def test_validation_rows_that_are_limits_alone(tmp_path):
     with pytest.raises(InputError, match="mix='validation': needs rows of the validation part that are no limits"):
         plan(Recipe(mix="validation"), data)
     results, _, predictor = run(tmp_path, ["seq", "y", "set"], rows, {"censored": True}, ensemble=2)
-    assert results.networks and predictor.calibration is None
+    assert results.networks and not predictor.calibrations
 
 
 def test_a_fold_whose_rows_weigh_nothing(tmp_path):

@@ -148,7 +148,7 @@ def test_intervals_of_a_trained_ensemble(lyra, ensemble, tmp_path):
     assert list(rows[0]) == ["seq", "label", "prediction", "sd", "lower", "upper", "novel"]
     values = np.array([[float(row[name]) for name in ("label", "prediction", "lower", "upper")] for row in rows])
     inside = int(((values[:, 2] <= values[:, 0]) & (values[:, 0] <= values[:, 3])).sum())
-    held = Predictor.from_pretrained(ensemble, "cpu").calibration.rows
+    held = Predictor.from_pretrained(ensemble, "cpu").calibrations[0].rows
     assert held == 210
     # of n held-out rows the coverage of one run is Beta(k, n + 1 - k); the fresh sample is binomial with that
     k = math.ceil(0.9 * (held + 1))
@@ -209,10 +209,10 @@ def test_intervals_of_models_that_have_none(lyra, trained, one, tmp_path, task, 
 def test_an_ensemble_of_few_rows_has_no_intervals_of_its_own_accord(ensemble):
     """8 rows held out: nine in ten cannot be said, half can if it is asked for."""
     predictor = Predictor.from_pretrained(ensemble, "cpu")
-    predictor.calibration = Calibration.of(np.arange(1.0, 9.0))
+    predictor.calibrations = [Calibration.of(np.arange(1.0, 9.0))]
     assert "lower" not in Columns(predictor).names
     assert "lower" in Columns(predictor, 0.5).names
-    predictor.calibration = Calibration.of(np.arange(1.0, 10.0))
+    predictor.calibrations = [Calibration.of(np.arange(1.0, 10.0))]
     assert "lower" in Columns(predictor).names
 
 
@@ -238,6 +238,6 @@ def test_a_mix_of_folds_has_intervals_of_one_width(lyra, tmp_path):
     outcome = lyra("train", table, "--out", tmp_path / "run", *options)
     assert outcome.code == 0, outcome.err
     calibration = read_config(tmp_path / "run" / "model")["metadata"]["calibration"]
-    assert calibration["floor"] is None
+    assert calibration[0]["floor"] is None
     widths = [float(r["upper"]) - float(r["lower"]) for r in read_csv(tmp_path / "run" / "predictions.csv")]
     assert np.ptp(widths) < 1e-4 and widths[0] > 0
