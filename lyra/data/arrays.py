@@ -17,6 +17,7 @@ from .batches import SequenceDataset
 from .coverage import Coverage, Strangers
 from .divisions import Material
 from .inputs import without_new_stops
+from .labelled import change_scale, note_limits
 from .loading import LabelledData, Rows, check_parts, encode_rows
 from .sequences import Origin, TableSource, encode_checked, read_sequences
 from .splits import find_duplicates, find_split
@@ -27,7 +28,7 @@ SEQUENCES, TARGETS, GROUPS, PARTS = "X", "y", "groups", "part"  # columns of the
 
 @dataclass
 class Arrays:
-    """Sequences with their targets, of which nothing is missing.
+    """Sequences with their targets, each of which has one.
 
     Attributes:
         sequences: text; cells: the targets as a table would have them; values: those as `LabelledData` has them.
@@ -36,6 +37,7 @@ class Arrays:
         validation: how many of the last rows are the validation part; 0 draws one.
         groups: of each row, or None.
         names: what the columns of sequences and targets are called.
+        limits: whether some cells are limits, such as <0.5.
     """
 
     sequences: list[str]
@@ -46,6 +48,7 @@ class Arrays:
     validation: int = 0
     groups: Sequence[object] | None = None
     names: tuple[str, str] = (SEQUENCES, TARGETS)
+    limits: bool = False
 
     def table(self) -> pd.DataFrame:
         """The arrays as text, one row each."""
@@ -62,7 +65,8 @@ def label_arrays(arrays: Arrays, options: DataOptions, warn: Callable[[str], Non
     """The arrays encoded, with a training and a validation part.
 
     Args:
-        options: alphabet, letters outside it ("error" or "unknown"), and how a validation part is drawn.
+        options: alphabet, letters outside it ("error" or "unknown"), how a validation part is drawn, and the scale on
+            which numbers are learned.
         where: how messages call the arrays.
 
     Raises:
@@ -93,7 +97,11 @@ def label_arrays(arrays: Arrays, options: DataOptions, warn: Callable[[str], Non
         source=TableSource(SEQUENCES, target=TARGETS), rows_read=rows.count, guesses=[*guessed, *split.said],
         groups=split.groups,
     )  # fmt: skip
+    if arrays.limits:
+        note_limits(data)
     check_parts(data)
+    if options.transform != "none":
+        change_scale(data, options.transform)
     data.source = TableSource(arrays.names[0], target=arrays.names[1])
     classes = Counter(data.labels("train").tolist()) if found.classes else Counter()
     found.positive = targets.choose_positive(found, None, classes)

@@ -10,7 +10,7 @@ from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
 import numpy as np
 from sklearn.utils import check_random_state
 
-from ..errors import InputError, argument, check_choice, shorten
+from ..errors import InputError, argument, check_choice, in_python, shorten
 from ..settings.data import DataOptions
 from ..settings.training import Hardware, Recipe
 from .inputs import plain
@@ -26,8 +26,10 @@ OWN: dict[str, tuple[object, object]] = {
     "on_invalid": ("str", DataOptions.on_invalid),
     "val_fraction": ("float", DataOptions.val_fraction),
     "stratify": ("bool | None", None),
+    "target_transform": ("str", DataOptions.transform),
     "verbose": ("bool | int", False),
 }
+CALLED = {"transform": "target_transform"}  # scikit-learn takes what has a `transform` for a transformer
 DEFAULTS = {"devices": "1"}  # several processes would each run the caller's program
 
 
@@ -40,7 +42,7 @@ def arguments(*without: str) -> Callable[[Kind], Kind]:
             for name, one in (RECIPE | HARDWARE).items()
             if name not in without
         ]
-        own = [(name, kind, field(default=default)) for name, (kind, default) in OWN.items()]
+        own = [(name, kind, field(default=default)) for name, (kind, default) in OWN.items() if name not in without]
         made = make_dataclass(cls.__name__, [*taken, *own], kw_only=True, eq=False, repr=False)
         made.__init__.__qualname__ = f"{cls.__qualname__}.__init__"  # type: ignore[misc]
         cls.__init__ = made.__init__  # type: ignore[misc]
@@ -68,9 +70,14 @@ def settings_of(arguments: dict[str, Any]) -> tuple[Recipe, Hardware, DataOption
     recipe.check()
     options = DataOptions(
         alphabet=given["alphabet"], on_invalid=given["on_invalid"], val_fraction=given["val_fraction"],
-        stratify=given["stratify"], seed=seed,
+        stratify=given["stratify"], transform=given.get("target_transform", DataOptions.transform), seed=seed,
     )  # fmt: skip
     return recipe, Hardware(**{name: given[name] for name in HARDWARE}), options
+
+
+def spelled(name: str, value: object) -> str:
+    """An argument as who calls an estimator writes it; see `errors.argument`."""
+    return in_python(CALLED.get(name, name), value)
 
 
 def check_kind(name: str, value: object, hint: Any) -> None:

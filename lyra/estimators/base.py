@@ -21,7 +21,7 @@ from sklearn.utils.validation import check_is_fitted
 from ..data.arrays import SEQUENCES, TARGETS, Arrays, encode_array, label_arrays
 from ..data.batches import SequenceDataset
 from ..data.loading import LabelledData
-from ..errors import InputError, argument
+from ..errors import InputError, argument, arguments_spelled
 from ..explain import ExplainOptions, attributions, epistasis, mutagenesis
 from ..prediction import Predictor
 from ..prediction_columns import Columns
@@ -31,8 +31,9 @@ from ..training.fitting import Fitted, describe_model, fit_data
 from ..training.networks import Workshop, make_trainer
 from ..training.plan import plan
 from ..training.run import describe
-from .arguments import settings_of
+from .arguments import settings_of, spelled
 from .inputs import Labels, Rows, entries, row_weights, texts
+from .numbers import check_names, names_of
 from .saved import SavedEstimator
 
 Estimator = TypeVar("Estimator", bound="SequenceEstimator")
@@ -43,6 +44,7 @@ class SequenceEstimator(SavedEstimator, BaseEstimator):
 
     on_invalid: str
     verbose: bool | int
+    several = False  # whether there may be several targets
 
     def __init__(self, **arguments: Any) -> None:
         raise TypeError("take LyraRegressor, LyraClassifier or LyraTokenClassifier")
@@ -67,7 +69,7 @@ class SequenceEstimator(SavedEstimator, BaseEstimator):
 
         Args:
             X: N sequences: a list, an array (N,) or (N, 1), a Series, or a table of one column.
-            y: N targets.
+            y: N targets; of a regressor (N, T) or a table for several.
             validation: (X, y) by which the best epoch is chosen; without, a share `val_fraction` of the rows is drawn,
                 with copies of a sequence together. A mix by "folds" learns from these rows as well.
             sample_weight: (N,) how much each row counts in the loss.
@@ -84,7 +86,8 @@ class SequenceEstimator(SavedEstimator, BaseEstimator):
                              "out")  # fmt: skip
         weights = row_weights(sample_weight, len(arrays.sequences) - arrays.validation)
         said: list[str] = []
-        with tempfile.TemporaryDirectory(prefix="lyra-") as folder, warnings.catch_warnings(), own_random_state():
+        spelling, seeds = arguments_spelled(spelled), own_random_state()
+        with tempfile.TemporaryDirectory(prefix="lyra-") as folder, warnings.catch_warnings(), spelling, seeds:
             data = label_arrays(arrays, options, said.append, "fit")
             if weights is not None:
                 set_weights(data, weights)
@@ -109,7 +112,8 @@ class SequenceEstimator(SavedEstimator, BaseEstimator):
 
     def _arrays(self, X: Any, y: Any, validation: tuple[Any, Any] | None, groups: Any) -> tuple[Arrays, Labels]:
         """The rows to learn from and behind them those to validate by, read."""
-        sequences, targets = read_pair(X, y, "fit")
+        sequences, targets = read_pair(X, y, "fit", self.several)
+        columns = names_of(y, TARGETS) if self.several else []
         if len(sequences) == 1 and validation is None:
             raise InputError(
                 "fit: there is one sample only; some are to learn from, others to choose the best epoch by"
@@ -122,17 +126,19 @@ class SequenceEstimator(SavedEstimator, BaseEstimator):
             if groups is not None:
                 raise InputError(f"{argument('groups')}: say how validation rows are drawn, and "
                                  f"{argument('validation')} is given; leave one out")  # fmt: skip
-            more, their_targets = read_pair(*validation, "validation")
+            more, their_targets = read_pair(*validation, "validation", self.several)
+            if self.several:
+                check_names(names_of(validation[1], TARGETS), columns, "validation", TARGETS)
             sequences, targets = sequences + more, targets + their_targets
             names += [f"{row} of validation" for row in range(len(more))]
-        labels = self._labels(Rows(targets, names, "fit", TARGETS, training))
+        labels = self._labels(Rows(targets, names, "fit", TARGETS, training, columns))
         together = None
         if groups is not None:
             together = entries(groups, "groups", "groups")
             check_lengths(together, "groups", training)
-        called = name_of(X, SEQUENCES), name_of(y, TARGETS)
+        called = name_of(X, SEQUENCES), ", ".join(labels.targets.names) or name_of(y, TARGETS)
         return Arrays(sequences, labels.cells, labels.values, labels.targets, names, len(names) - training, together,
-                      called), labels  # fmt: skip
+                      called, labels.limits), labels  # fmt: skip
 
     def _dataset(self, X: Any, where: str, stacklevel: int = 3) -> SequenceDataset:
         """Sequences as the model reads them; warns of those that are unlike its training."""
@@ -160,7 +166,8 @@ class SequenceEstimator(SavedEstimator, BaseEstimator):
         Returns:
             one row a sequence: sequence; prediction; of classes the probability p_CLASS of each; of an ensemble sd,
             its members' standard deviation, for numbers lower and upper, the ends of the interval, and novel, what
-            training never had. Rows have the index of X, if it has one.
+            training never had; of several targets prediction_TARGET, sd_TARGET and so on. Rows have the index of X, if
+            it has one.
         """
         dataset = self._dataset(X, "table")
         columns = Columns(self.predictor_, coverage)
@@ -231,10 +238,10 @@ def set_weights(data: LabelledData, weights: np.ndarray) -> None:
     data.weights = every / mean
 
 
-def read_pair(X: Any, y: Any, where: str) -> tuple[list[str], list[Any]]:
-    """Sequences and as many targets."""
+def read_pair(X: Any, y: Any, where: str, several: bool = False) -> tuple[list[str], list[Any]]:
+    """Sequences and as many targets, or rows of `several`."""
     sequences = texts(X, SEQUENCES, where)
-    targets = entries(y, TARGETS, "targets")
+    targets = entries(y, TARGETS, "targets", several)
     check_lengths(targets, TARGETS, len(sequences), where)
     return sequences, targets
 

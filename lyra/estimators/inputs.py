@@ -1,4 +1,4 @@
-"""What users hand to estimators as X and y: lists, arrays, Series, tables of one column; read whole or refused."""
+"""What users hand to estimators as X and y: lists, arrays, Series, tables; read whole or refused."""
 
 from __future__ import annotations
 
@@ -25,12 +25,14 @@ class Labels:
     Attributes:
         targets: what there is to predict; values: of each row, as in `LabelledData`; cells: as a table has them.
         classes: (K,) as the user has them, in the order of `targets.classes`; None for numbers.
+        limits: whether some cells are limits, such as <0.5.
     """
 
     targets: Targets
     values: list[np.ndarray]
     cells: list[str]
     classes: np.ndarray | None = None
+    limits: bool = False
 
 
 @dataclass(frozen=True)
@@ -40,6 +42,7 @@ class Rows:
     Attributes:
         entries: one a row; names: the rows, such as 3 and "3 of validation"; where, column: what stands around them.
         training: how many are not of the validation part.
+        columns: what several targets are called; empty where nobody said.
     """
 
     entries: list[Any]
@@ -47,6 +50,7 @@ class Rows:
     where: str
     column: str
     training: int
+    columns: Sequence[str] = ()
 
     def refuse(self, index: int | None, problem: str) -> InputError:
         """An error about one row, or about all."""
@@ -54,8 +58,11 @@ class Rows:
         return InputError(f"{self.where}{row}, column {self.column}: {problem}")
 
 
-def entries(given: Any, name: str, what: str = "sequences") -> list[Any]:
+def entries(given: Any, name: str, what: str = "sequences", several: bool = False) -> list[Any]:
     """The entries of a list, an array (N,) or (N, 1), a Series, or a table of one column.
+
+    Args:
+        several: whether there may be more columns; an entry is then a row of them.
 
     Raises:
         InputError: it is something else, or empty.
@@ -67,6 +74,9 @@ def entries(given: Any, name: str, what: str = "sequences") -> list[Any]:
         shown = f"the one text {shorten(given)}" if isinstance(given, str) else f"{type(given).__name__}"
         raise InputError(f"{name}: is {shown}; {example}")
     if getattr(given, "ndim", 1) == 2 or isinstance(given, pd.DataFrame):
+        if several and given.shape[1] > 1:
+            given = given.to_numpy(dtype=object) if isinstance(given, pd.DataFrame) else given
+            return entries(list(given), name, what)
         if given.shape[1] != 1:
             columns = ", ".join(map(str, getattr(given, "columns", [])[:5]))
             more = f" ({columns}); choose one, such as {name}[{given.columns[0]!r}]" if columns else f"; {example}"
@@ -104,26 +114,23 @@ def plain(entry: Any) -> Any:
     return entry.item() if isinstance(entry, np.generic) else entry
 
 
-def numbers(rows: Rows) -> Labels:
-    """Targets that are numbers.
+def number(rows: Rows, index: int, entry: Any) -> float:
+    """An entry that is a number.
 
     Raises:
-        InputError: one is missing, no finite number, or too large; names the row.
+        InputError: it is missing, no finite number, or too large; names the row.
     """
-    values = []
-    for index, entry in enumerate(rows.entries):
-        if is_none(entry):
-            raise rows.refuse(index, "value is missing; fill it in or remove the row")
-        try:
-            number = float(entry)
-        except (TypeError, ValueError):
-            raise rows.refuse(index, f"value {shorten(entry)} is not a number") from None
-        if not np.isfinite(number):
-            raise rows.refuse(index, f"value {number} is not a finite number; correct it or remove the row")
-        if abs(number) > LARGEST:
-            raise rows.refuse(index, f"value {number:g} is beyond {LARGEST:g}; give the target in a larger unit")
-        values.append(np.asarray(number, dtype=np.float64))
-    return Labels(Targets("regression"), values, [repr(float(value)) for value in values])
+    if is_none(entry):
+        raise rows.refuse(index, "value is missing; fill it in or remove the row")
+    try:
+        found = float(entry)
+    except (TypeError, ValueError):
+        raise rows.refuse(index, f"value {shorten(entry)} is not a number") from None
+    if not np.isfinite(found):
+        raise rows.refuse(index, f"value {found} is not a finite number; correct it or remove the row")
+    if abs(found) > LARGEST:
+        raise rows.refuse(index, f"value {found:g} is beyond {LARGEST:g}; give the target in a larger unit")
+    return found
 
 
 def classes(rows: Rows) -> Labels:
@@ -227,8 +234,8 @@ def row_weights(given: Any, count: int, where: str = "fit") -> np.ndarray | None
     found = entries(given, "sample_weight", "numbers")
     if len(found) != count:
         raise InputError(f"{where}: X has {count:,} rows and sample_weight {len(found):,}; there must be one for each")
-    read = numbers(Rows(found, range(count), where, "sample_weight", count))
-    values = np.array(read.values, dtype=np.float64)
+    read = Rows(found, range(count), where, "sample_weight", count)
+    values = np.array([number(read, row, entry) for row, entry in enumerate(found)])
     if (negative := np.flatnonzero(values < 0)).size:
         raise InputError(f"{where}, row {negative[0]}, column sample_weight: {values[negative[0]]:g} is below 0")
     if not values.any():

@@ -7,19 +7,27 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from sklearn.base import ClassifierMixin, RegressorMixin
+from sklearn.metrics import r2_score
 
+from ..data.arrays import TARGETS
 from ..data.batches import IGNORED
+from ..data.targets import limits
 from ..errors import InputError
 from ..settings.data import INTERVAL
 from . import inputs
 from .arguments import arguments
-from .base import SequenceEstimator, read_pair
-from .inputs import Labels, Rows, plain, row_weights
+from .base import SequenceEstimator, check_lengths, read_pair
+from .inputs import Labels, Rows, entries, plain, row_weights
+from .numbers import check_names, default_names, names_of, numbers, told
 
 
 @arguments("class_weights")
 class LyraRegressor(RegressorMixin, SequenceEstimator):
-    """A number for each sequence, as a scikit-learn regressor.
+    """A number for each sequence, or several, as a scikit-learn regressor.
+
+    y is (N,) numbers, of which some may be limits, texts such as "<0.5" or ">1000", beyond which predictions cost
+    nothing. Of several targets it is (N, T) or a table with a column for each, NaN where one is missing; one model
+    learns all, called as the columns are, or y0, y1 and so on.
 
     Args:
         model, positions, d_model, d_state, dropout, pgc_layers, s4_layers, pool, bidirectional, strand, output, epochs,
@@ -31,6 +39,8 @@ class LyraRegressor(RegressorMixin, SequenceEstimator):
         on_invalid: letters outside the alphabet: "error", or read as the "unknown" letter.
         val_fraction: share of the rows that is drawn to choose the best epoch by; stratify: whether it is drawn with
             targets in equal shares, None where it matters.
+        target_transform: the scale on which numbers are learned: "log", log10, or "rank", normal scores of the training
+            ranks; predictions, intervals and scores are in the units of y.
         verbose: whether progress is shown, on standard error.
 
     Attributes:
@@ -48,13 +58,45 @@ class LyraRegressor(RegressorMixin, SequenceEstimator):
     """
 
     task = "regression"
+    several = True
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.target_tags.multi_output = True
+        return tags
 
     def _labels(self, rows: Rows) -> Labels:
-        return inputs.numbers(rows)
+        return numbers(rows)
 
     def predict(self, X: Any) -> np.ndarray:
-        """(N,) predictions in the units of y."""
+        """(N,) predictions in the units of y; (N, T) of several targets."""
         return np.asarray(self._predictions(X, "predict"))
+
+    def score(self, X: Any, y: Any, sample_weight: Any = None) -> float:
+        """R2; of several targets the mean of each one's, over the rows that have it. Limits are left out.
+
+        Raises:
+            InputError: y has other targets than training, or no row has a value of one.
+        """
+        predicted = self.predict(X)
+        predicted, names = predicted.reshape(len(predicted), -1), self.predictor_.targets.names
+        targets = entries(y, TARGETS, "targets", self.several)
+        check_lengths(targets, TARGETS, len(predicted), "score")
+        read = numbers(Rows(targets, range(len(targets)), "score", TARGETS, len(targets)))
+        true = np.array(read.values).reshape(len(predicted), -1)
+        if true.shape != predicted.shape:
+            raise InputError(f"score: y has {told(true.shape[1])} a row, and the model predicts {predicted.shape[1]}")
+        if names != default_names(TARGETS, len(names)):
+            check_names(names_of(y, TARGETS), names, "score", TARGETS)
+        if read.limits:
+            true[limits(read.cells)[1] != 0] = np.nan
+        weights, found = row_weights(sample_weight, len(true), "score"), []
+        for name, own, real in zip(names or [TARGETS], predicted.T, true.T, strict=True):
+            known = ~np.isnan(real)
+            if not known.any():
+                raise InputError(f"score, column {name}: no row has a value")
+            found.append(r2_score(real[known], own[known], sample_weight=None if weights is None else weights[known]))
+        return float(np.mean(found))
 
     def predict_interval(self, X: Any, coverage: float = INTERVAL) -> pd.DataFrame:
         """Predictions of an ensemble with intervals; see `lyra.uncertainty.Calibration`.
@@ -79,11 +121,11 @@ class LyraRegressor(RegressorMixin, SequenceEstimator):
         return pd.DataFrame(said.reshape(len(members), -1), columns=columns, index=index)
 
 
-@arguments("output", "mix")
+@arguments("output", "mix", "target_transform")
 class LyraClassifier(ClassifierMixin, SequenceEstimator):
     """A class for each sequence, as a scikit-learn classifier.
 
-    Arguments and attributes are those of `LyraRegressor` but `output` and `mix`, and
+    Arguments and attributes are those of `LyraRegressor` but `output`, `mix` and `target_transform`, and
 
     Args:
         class_weights: "balanced" weighs classes by the inverse of their frequency, "none" does not.
@@ -115,7 +157,7 @@ class LyraClassifier(ClassifierMixin, SequenceEstimator):
         return self._predictions(X, "predict_proba")
 
 
-@arguments("output", "mix", "pool", "positions")
+@arguments("output", "mix", "pool", "positions", "target_transform")
 class LyraTokenClassifier(SequenceEstimator):
     """A class for each residue of each sequence.
 

@@ -237,8 +237,8 @@ def combine(
         model = Ensemble.of(models, outputs, [1 / count] * count, range(count), **options)
         fitted = Fitted(model, scaling, networks)
         if scaling is not None:
-            members = replicates_of(model, data, held_out)
-            fitted.calibrations = calibrations(data, splits[0].train, held_out, members.mean(1), members)
+            found = replicates_of(model, data, held_out)
+            fitted.calibrations = calibrations(data, splits[0].train, held_out, found.mean(1), found)
         return fitted
     values = np.array(data.values, dtype=np.float64)[held_out]
     known = np.isin(held_out, data.measured(held_out))
@@ -277,9 +277,9 @@ def combine(
     fitted = Fitted(model, scaling, networks, shares, held_out, predicted @ weights + intercept)
     if model.count > 1:
         # Of folds all replicates but one have seen a row, so that their spread there says nothing.
-        members = None if len(splits) > 1 else replicates_of(model, data, held_out)
+        replicates = None if len(splits) > 1 else replicates_of(model, data, held_out)
         learned = np.unique(np.concatenate([rows.train for rows in splits]))
-        fitted.calibrations = calibrations(data, learned, held_out, fitted.predicted, members)
+        fitted.calibrations = calibrations(data, learned, held_out, fitted.predicted, replicates)
     return fitted
 
 

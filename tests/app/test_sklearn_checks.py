@@ -39,7 +39,7 @@ class OfNumbers(BaseEstimator):
     """Reads a table of numbers as sequences."""
 
     def fit(self, X, y, sample_weight=None):
-        X, y = validate_data(self, X, y)
+        X, y = validate_data(self, X, y, multi_output=self.__sklearn_tags__().target_tags.multi_output)
         return super().fit(letters(X), y, sample_weight=sample_weight)
 
     def predict(self, X):
@@ -85,4 +85,5 @@ def test_tags_say_that_x_is_text():
     for kind, of in ((LyraRegressor, "regressor"), (LyraClassifier, "classifier"), (LyraTokenClassifier, None)):
         tags = kind().__sklearn_tags__()
         assert tags.estimator_type == of and tags.target_tags.required
+        assert tags.target_tags.multi_output == (kind is LyraRegressor) and tags.target_tags.single_output
         assert tags.input_tags.string and tags.input_tags.one_d_array and not tags.input_tags.two_d_array
