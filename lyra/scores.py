@@ -61,6 +61,7 @@ class Results:
         folds: {model: scores of each fold's test rows}, where there are folds; `scores` are of all of them together.
         positive: of two classes, the one whose F1 and AUPRC these are.
         targets: of several targets the scores of each, {target: {part: {metric: value}}}; `scores` are their means.
+        baseline_targets: the same of each baseline, {baseline: {target: {part: {metric: value}}}}.
         noise_ceiling: the R2 that the true values would reach on the test part (the validation part without one), where
             errors of measurement are known.
         one_class: {part: class} where the model predicts nothing else.
@@ -83,6 +84,7 @@ class Results:
     folds: dict[str, list[dict[str, float | None]]] = field(default_factory=dict)
     positive: str | None = None
     targets: dict[str, dict[str, dict[str, float | None]]] = field(default_factory=dict)
+    baseline_targets: dict[str, dict[str, dict[str, dict[str, float | None]]]] = field(default_factory=dict)
     noise_ceiling: float | None = None
     one_class: dict[str, str] = field(default_factory=dict)
     parameters: int = 0
@@ -113,6 +115,7 @@ class Results:
             "per_sequence": self.per_sequence,
             "folds": self.folds,
             "targets": self.targets,
+            "baseline_targets": self.baseline_targets,
         }
         return {**self.scores, **values, **{name: each for name, each in details.items() if each}}
 
@@ -135,7 +138,11 @@ def score_rows(results: Results) -> list[tuple[str, str, dict[str, float | None]
         if part in results.scores:
             rows.append((part, f"{MODEL}, mean" if results.targets else MODEL, results.scores[part]))
             rows += [(part, target, scores[part]) for target, scores in results.targets.items()]
-        rows += [(part, model, scores[part]) for model, scores in results.baselines.items() if part in scores]
+        for model, of_parts in results.baselines.items():
+            if part in of_parts:
+                each = results.baseline_targets.get(model, {})
+                rows.append((part, f"{model}, mean" if each else model, of_parts[part]))
+                rows += [(part, f"{model}, {target}", scores[part]) for target, scores in each.items()]
         if results.noise_ceiling is not None and part == next(name for name in PARTS if name in results.scores):
             rows.append((part, "noise ceiling", {"r2": results.noise_ceiling}))
     return rows

@@ -106,6 +106,18 @@ def read_transform(saved: dict[str, Any] | None) -> Transform | None:
     return {"log": Log, "rank": Rank}[saved["kind"]](**arguments)
 
 
+def mapped(scale: Transform | None, values: np.ndarray) -> np.ndarray:
+    """Numbers in the target's units on a scale, None for the target's own, in float64."""
+    values = np.asarray(values, np.float64)
+    return values if scale is None else scale(torch.from_numpy(values)).numpy()
+
+
+def back(scale: Transform | None, values: np.ndarray) -> np.ndarray:
+    """Numbers on a scale in the target's units, in float64."""
+    values = np.asarray(values, np.float64)
+    return values if scale is None else scale.invert(torch.from_numpy(values)).numpy()
+
+
 def _interpolate(x: Tensor, xs: Tensor, ys: Tensor) -> Tensor:
     """Straight lines between the points (xs, ys), flat beyond them; differentiable, in float64."""
     xs, ys = xs.to(x.device), ys.to(x.device)

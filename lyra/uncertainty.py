@@ -9,10 +9,9 @@ from fractions import Fraction
 from typing import Any
 
 import numpy as np
-import torch
 
 from .errors import InputError, argument
-from .transforms import Transform, read_transform
+from .transforms import Transform, back, mapped, read_transform
 
 MOST = 1000  # scores that are kept
 
@@ -98,8 +97,7 @@ class Calibration:
         """
         half = self.half_width(coverage, mapped(self.scale, members).std(1))
         centre = mapped(self.scale, members.mean(1))
-        ends = np.stack([centre - half, centre + half], axis=1)
-        return ends if self.scale is None else self.scale.invert(torch.from_numpy(ends)).numpy()
+        return back(self.scale, np.stack([centre - half, centre + half], axis=1))
 
     def to_json(self) -> dict[str, Any]:
         scale = {} if self.scale is None else {"scale": self.scale.to_json()}
@@ -113,12 +111,6 @@ class Calibration:
             KeyError, TypeError, ValueError: it is something else.
         """
         return cls(**{**saved, "scale": read_transform(saved.get("scale"))})
-
-
-def mapped(scale: Transform | None, values: np.ndarray) -> np.ndarray:
-    """Numbers in the target's units on a scale, in float64."""
-    values = np.asarray(values, np.float64)
-    return values if scale is None else scale(torch.from_numpy(values)).numpy()
 
 
 def needed_rows(coverage: float) -> int:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from scipy import sparse
 
-from .latent import Units
+from .latent import Units, row_weights, squared_error
 
 LONGEST = 6
 MAX_COLUMNS = 20_000  # k-mers that there may be: k up to 3 for proteins, 6 for nucleotides
@@ -26,17 +26,20 @@ class Part:
 
     Attributes:
         tokens: (sum L,), -1 for unknown; lengths: (N,); values: (N,) numbers or class indices.
+        weights: (N,) of the sequences; None where all count alike.
     """
 
     tokens: np.ndarray
     lengths: np.ndarray
     values: np.ndarray
+    weights: np.ndarray | None = None
 
     def take(self, rows: np.ndarray) -> Part:
         """The part's rows of these numbers."""
         ends = np.cumsum(self.lengths)
         pieces = [self.tokens[ends[row] - self.lengths[row] : ends[row]] for row in rows]
-        return Part(np.concatenate(pieces), self.lengths[rows], self.values[rows])
+        weights = None if self.weights is None else self.weights[rows]
+        return Part(np.concatenate(pieces), self.lengths[rows], self.values[rows], weights)
 
     def fewer(self, rows: int, residues: int, seed: int = 0) -> Part:
         """At most so many rows and residues, drawn at random; at least one row."""
@@ -95,9 +98,9 @@ def probabilities(steps: Any, features: Any) -> np.ndarray:
     return found
 
 
-def log_loss(predicted: np.ndarray, true: np.ndarray) -> float:
-    """The mean of -ln p of the true class."""
-    return float(-np.log(np.maximum(predicted[np.arange(len(true)), true], 1e-12)).mean())
+def log_loss(predicted: np.ndarray, true: np.ndarray, weights: np.ndarray) -> float:
+    """The weighted mean of -ln p of the true class; weights have a mean of 1."""
+    return float(-(weights * np.log(np.maximum(predicted[np.arange(len(true)), true], 1e-12))).mean())
 
 
 def lengths_of_kmers(letters: int) -> Sequence[int]:
@@ -130,25 +133,37 @@ def fit_kmers(train: Part, validation: Part, letters: int, classes: int = 0) -> 
             break
         features = [kmer_counts(part.tokens, part.lengths, letters, k) for part in (train, validation)]
         fit = fit_logistic if classes else fit_linear
-        loss, linear = fit(features[0], train.values, features[1], validation.values, classes)
+        loss, linear = fit(
+            features[0], train.values, features[1], validation.values, classes,
+            weights=train.weights, val_weights=validation.weights,
+        )  # fmt: skip
         if best is None or loss < best[0]:
             best = (loss, KmerModel(letters, linear, k))
     assert best is not None
     return best[1]
 
 
-def fit_linear(x: Any, y: np.ndarray, val_x: Any, val_y: np.ndarray, classes: int = 0) -> tuple[float, Linear]:
-    """Ridge regression of sparse features, each divided by its largest; the validation error, and the model."""
+def fit_linear(
+    x: Any, y: np.ndarray, val_x: Any, val_y: np.ndarray, classes: int = 0, *, weights: np.ndarray | None = None,
+    val_weights: np.ndarray | None = None,
+) -> tuple[float, Linear]:  # fmt: skip
+    """Ridge regression of sparse features, each divided by its largest; the validation error, and the model.
+
+    Args:
+        weights, val_weights: (N,) of rows, in the fit and in the choice of the penalty.
+    """
     from sklearn.linear_model import Ridge
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import MaxAbsScaler
 
-    units = Units.of(y, np.ones(len(y)))
+    rows, checked = row_weights(weights, len(y)), row_weights(val_weights, len(val_y))
+    units = Units.of(y, rows)
     best: tuple[float, Linear] | None = None
     for alpha in ALPHAS:
         ridge = Ridge(alpha, solver="sparse_cg", tol=1e-6)
-        steps = make_pipeline(MaxAbsScaler(), ridge).fit(x, (y - units.mean) / units.std)
-        loss = float(np.mean((steps.predict(val_x) - (val_y - units.mean) / units.std) ** 2))
+        steps = make_pipeline(MaxAbsScaler(), ridge)
+        steps.fit(x, (y - units.mean) / units.std, ridge__sample_weight=rows)
+        loss = squared_error(steps.predict(val_x), (val_y - units.mean) / units.std, checked)
         if best is None or loss < best[0]:
             best = (loss, Linear(steps, {"penalty": alpha}, len(y), units))
     assert best is not None
@@ -157,15 +172,21 @@ def fit_linear(x: Any, y: np.ndarray, val_x: Any, val_y: np.ndarray, classes: in
 
 def fit_logistic(
     x: Any, y: np.ndarray, val_x: Any, val_y: np.ndarray, classes: int, *, tf_idf: bool = True,
-    candidates: Sequence[float] = CS, iterations: int = 200,
+    candidates: Sequence[float] = CS, iterations: int = 200, weights: np.ndarray | None = None,
+    val_weights: np.ndarray | None = None,
 ) -> tuple[float, Linear]:  # fmt: skip
-    """Logistic regression of sparse features by L-BFGS; the validation log loss, and the model."""
+    """Logistic regression of sparse features by L-BFGS; the validation log loss, and the model.
+
+    Args:
+        weights, val_weights: (N,) of rows, in the fit and in the choice of the penalty.
+    """
     from sklearn.dummy import DummyClassifier
     from sklearn.exceptions import ConvergenceWarning
     from sklearn.feature_extraction.text import TfidfTransformer
     from sklearn.linear_model import LogisticRegression
     from sklearn.pipeline import make_pipeline
 
+    rows, checked = row_weights(weights, len(y)), row_weights(val_weights, len(val_y))
     best: tuple[float, Linear] | None = None
     for c in candidates:
         logistic = LogisticRegression(C=c, max_iter=iterations)
@@ -173,9 +194,9 @@ def fit_logistic(
         steps = make_pipeline(TfidfTransformer(sublinear_tf=True), logistic) if tf_idf else make_pipeline(logistic)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", ConvergenceWarning)  # a fit that is nearly done is a baseline as well
-            steps.fit(x, y)
+            steps.fit(x, y, **{f"{steps.steps[-1][0]}__sample_weight": rows})
         steps.number_of_classes = classes
-        loss = log_loss(probabilities(steps, val_x), val_y)
+        loss = log_loss(probabilities(steps, val_x), val_y, checked)
         if best is None or loss < best[0]:
             best = (loss, Linear(steps, {"C": c}, len(y)))
     assert best is not None

@@ -48,14 +48,19 @@ def fit_windows(train: Part, validation: Part, letters: int, classes: int, ignor
     """Fits the labelled residues; the penalty is the one with the least validation log loss.
 
     Args:
-        train, validation: with a class for each residue as values (sum L,), `ignored` where there is none.
+        train, validation: with a class for each residue as values (sum L,), `ignored` where there is none. A residue
+            has the weight of its sequence.
     """
     x, val_x = (windows(part.tokens, part.lengths, letters) for part in (train, validation))
     labelled, checked = (np.flatnonzero(part.values != ignored) for part in (train, validation))
     if len(labelled) > MAX_RESIDUES:
         labelled = np.sort(np.random.default_rng(0).choice(labelled, MAX_RESIDUES, replace=False))
+    weights, val_weights = (
+        None if part.weights is None else np.repeat(part.weights, part.lengths)[rows]
+        for part, rows in ((train, labelled), (validation, checked))
+    )
     _, linear = fit_logistic(
         x[labelled], train.values[labelled], val_x[checked], validation.values[checked], classes, tf_idf=False,
-        candidates=CS, iterations=100,
+        candidates=CS, iterations=100, weights=weights, val_weights=val_weights,
     )  # fmt: skip
     return WindowModel(letters, linear)

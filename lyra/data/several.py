@@ -59,7 +59,6 @@ def read_several(
         if lacking.any()
         else "every row has all of them"
     )
-    note += "; baselines are fitted to one target, and left out"
     return Targets(task, names=columns), list(values[:, None, :]), reason, note
 
 

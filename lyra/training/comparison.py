@@ -10,9 +10,9 @@ import numpy as np
 from ..data.loading import LabelledData
 from ..metrics import COMPARED, Draws, differences, draw, epistasis_scores, interval
 from ..scores import MODEL, Results, number, score_name
-from ..scoring import score
+from ..scoring import score, score_each
 from .parts import PARTS, scored, sequence_of_each
-from .rivals import ADDITIVE, Rival, fit_rivals
+from .rivals import ADDITIVE, Rivals, fit_rivals
 
 WITH_INTERVALS = {
     "regression": ("r2", "spearman", "ndcg"),
@@ -68,20 +68,25 @@ def compare_folds(results: Results, data: LabelledData, rows: np.ndarray, predic
 def _add_part(
     results: Results, data: LabelledData, name: str, rows: np.ndarray, own: Any, rivals: dict[str, np.ndarray]
 ) -> np.ndarray | None:
-    """The scores of a part; returns the additive model's predictions, if there is one."""
+    """The scores of a part; returns the additive model's predictions of one target, if there is one."""
     predicted = {MODEL: scored(data, own, rows)[0]} | rivals
     true = scored(data, own, rows)[1]
     for rival, values in rivals.items():
         scores = score(data.targets, values, true)
         results.baselines.setdefault(rival, {})[name] = scores
+        if data.targets.names:
+            for target, of_target in score_each(data.targets, values, true).items():
+                results.baseline_targets.setdefault(rival, {}).setdefault(target, {})[name] = of_target
+    if data.targets.names:
+        return None
     if ADDITIVE in rivals:
         _add_epistasis(results, name, predicted, true)
-    if name == "test" and not data.targets.names:
+    if name == "test":
         _add_intervals(results, data, rows, predicted, true)
     return rivals.get(ADDITIVE)
 
 
-def _predicted(data: LabelledData, rivals: dict[str, Rival], rows: np.ndarray) -> dict[str, np.ndarray]:
+def _predicted(data: LabelledData, rivals: Rivals, rows: np.ndarray) -> dict[str, np.ndarray]:
     """The baselines' predictions as they are scored."""
     return {name: scored(data, rival.predict(rows), rows)[0] for name, rival in rivals.items()}
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -13,6 +13,8 @@ from ..baselines.kmers import MAX_ROWS
 from ..baselines.positions import PositionModel
 from ..data.batches import IGNORED
 from ..data.loading import LabelledData
+from ..data.targets import Targets
+from ..transforms import Transform, back, fit_transform, mapped
 from .parts import flat
 
 ADDITIVE = "one-hot ridge"  # what is left over by it is called epistasis
@@ -36,34 +38,88 @@ class Rival:
         return {"chosen": dict(self.chosen), "fitted_rows": self.rows}
 
 
-def fit_rivals(data: LabelledData) -> dict[str, Rival]:
+@dataclass
+class RivalOfEach:
+    """A baseline of each of several targets, by the target's name."""
+
+    each: dict[str, Rival]
+
+    def predict(self, rows: np.ndarray) -> np.ndarray:
+        """(N, T) numbers, or probabilities of labels, for rows of the data."""
+        found = [rival.predict(rows) for rival in self.each.values()]
+        return np.stack([one[:, 1] if one.ndim == 2 else one for one in found], axis=1)
+
+    def to_json(self) -> dict[str, Any]:
+        return {name: rival.to_json() for name, rival in self.each.items()}
+
+
+Rivals = Mapping[str, Rival | RivalOfEach]
+
+
+def fit_rivals(data: LabelledData) -> Rivals:
     """The baselines of the data's task by name, fitted to the training part, penalties chosen on the validation part.
 
-    Limits are left out, and rows count alike. There are none of several targets, nor without a value to choose by.
+    They learn what the model does: rows as they are weighted, limits left out, on the scale that is asked for. There
+    are none without a value to choose by.
 
     - regression: for one length ridge regression, an additive and a pairwise model through a sigmoid; else ridge
       regression of k-mers.
     - classification: logistic regression of k-mers; for one length also of letters.
     - token: logistic regression of a window around each residue.
+    - several targets: for each of them the linear ones of these.
     """
+    return _of_each(data) if data.targets.names else _of_target(data)
+
+
+def _of_target(data: LabelledData, linear: bool = False) -> dict[str, Rival]:
+    """Those of one target; `linear` leaves out others, which take longer."""
+    if not len(data.counting(data.rows("val"))):
+        return {}
+    if data.transform == "none":
+        return _on_scale(data, linear)
+    values = np.array(data.values)
+    scale = fit_transform(data.transform, values[data.counting(data.rows("train"))])
+    found = _on_scale(replace(data, values=list(mapped(scale, values)), transform="none"), linear)
+    return {name: _in_units(rival, scale) for name, rival in found.items()}
+
+
+def _in_units(rival: Rival, scale: Transform | None) -> Rival:
+    """A baseline that has learned on a scale, with predictions in the target's units."""
+    return replace(rival, predict=lambda rows: back(scale, rival.predict(rows)))
+
+
+def _of_each(data: LabelledData) -> dict[str, RivalOfEach]:
+    """The linear baselines of each of several targets."""
+    labels = data.targets.task == "multilabel"
+    task = Targets("classification", ["0", "1"]) if labels else Targets("regression")
+    each = {}
+    for name, column in zip(data.targets.names, np.concatenate(data.values).T, strict=True):
+        parts = np.where(np.isnan(column), "", data.parts)
+        values = list(np.nan_to_num(column, nan=1.0).astype(np.int64 if labels else np.float64))
+        each[name] = _of_target(replace(data, values=values, parts=parts, targets=task), linear=True)
+    kinds = set.intersection(*(set(found) for found in each.values()))
+    return {kind: RivalOfEach({name: found[kind] for name, found in each.items()}) for kind in sorted(kinds)}
+
+
+def _on_scale(data: LabelledData, linear: bool) -> dict[str, Rival]:
+    """Those of one target on its own scale."""
     lengths, letters, classes = np.diff(data.offsets), len(data.alphabet), len(data.targets.classes)
     same = lengths.min() == lengths.max() and 0 < lengths[0] * letters <= baselines.MAX_FEATURES
-    train, validation = data.scored("train"), data.scored("val")
-    if data.targets.names or not len(validation):
-        return {}
+    train, validation = data.counting(data.rows("train")), data.counting(data.rows("val"))
     if data.targets.task == "token":
         window = baselines.fit_windows(part_of(data, train), part_of(data, validation), letters, classes, IGNORED)
         return {"window logistic": Rival(lambda rows: window.predict(part_of(data, rows)), window.chosen, window.rows)}
     found: dict[str, Rival] = {}
     tokens = data.tokens.reshape(len(lengths), lengths[0]) if same else data.tokens
     if data.targets.task == "regression" and same:
-        return _of_positions(data, tokens, train, validation)
+        return _of_positions(data, tokens, train, validation, linear)
     if same:
         drawn = _at_most(train, MAX_ROWS)
         features, values = baselines.one_hot(tokens, letters), flat(data.values)
         _, logistic = baselines.fit_logistic(
-            features[drawn], values[drawn], features[validation], values[validation], classes, tf_idf=False
-        )
+            features[drawn], values[drawn], features[validation], values[validation], classes, tf_idf=False,
+            weights=_weights(data, drawn), val_weights=_weights(data, validation),
+        )  # fmt: skip
         found["one-hot logistic"] = Rival(lambda rows: logistic.predict(features[rows]), logistic.chosen, logistic.rows)
     kmers = baselines.fit_kmers(part_of(data, train), part_of(data, validation), letters, classes)
     name = "k-mer logistic" if classes else "k-mer ridge"
@@ -72,22 +128,32 @@ def fit_rivals(data: LabelledData) -> dict[str, Rival]:
 
 
 def _of_positions(
-    data: LabelledData, tokens: np.ndarray, train: np.ndarray, validation: np.ndarray
+    data: LabelledData, tokens: np.ndarray, train: np.ndarray, validation: np.ndarray, linear: bool
 ) -> dict[str, Rival]:
     values, letters = np.array(data.values, dtype=np.float64), len(data.alphabet)
-    checked = (tokens[validation], values[validation], letters)
-    few = _at_most(train, PAIR_ROWS)
-    single = baselines.fit_sigmoid_additive(tokens[train], values[train], *checked)
-    models: list[tuple[str, PositionModel, np.ndarray]] = [
-        (ADDITIVE, baselines.fit_ridge(tokens[train], values[train], *checked), train),
-        ("one-hot sigmoid", single, train),
-        ("pairwise sigmoid", baselines.fit_pairwise(tokens[few], values[few], *checked, start=single), few),
-    ]
+
+    def given(rows: np.ndarray) -> tuple[Any, ...]:
+        checked = (tokens[validation], values[validation], letters)
+        return tokens[rows], values[rows], *checked, _weights(data, rows), _weights(data, validation)
+
+    models: list[tuple[str, PositionModel, np.ndarray]] = [(ADDITIVE, baselines.fit_ridge(*given(train)), train)]
+    if not linear:
+        few = _at_most(train, PAIR_ROWS)
+        single = baselines.fit_sigmoid_additive(*given(train))
+        models += [
+            ("one-hot sigmoid", single, train),
+            ("pairwise sigmoid", baselines.fit_pairwise(*given(few), start=single), few),
+        ]
 
     def rival(model: PositionModel, fitted: np.ndarray) -> Rival:
         return Rival(lambda rows: model.predict(tokens[rows]), {"penalty": model.penalty}, len(fitted))
 
     return {name: rival(model, fitted) for name, model, fitted in models}
+
+
+def _weights(data: LabelledData, rows: np.ndarray) -> np.ndarray | None:
+    """Of some rows, as the loss weighs them; None for all alike."""
+    return None if data.weights is None else data.weights[rows]
 
 
 def _at_most(rows: np.ndarray, limit: int) -> np.ndarray:
@@ -101,4 +167,5 @@ def part_of(data: LabelledData, rows: np.ndarray) -> baselines.Part:
         np.concatenate(tokens) if tokens else np.zeros(0, np.int8),
         np.diff(data.offsets)[rows],
         flat([data.values[i] for i in rows]),
+        _weights(data, rows),
     )

@@ -66,7 +66,7 @@ def test_several_targets_of_an_ensemble(tmp_path, kind, more):
     options = {"target": ["gc", "a"]} | ({"folds": 3} if "folds" in more else {})
     ensemble = more.get("ensemble", 1)
     results, rows, predictor = run(tmp_path, ["seq", "gc", "a"], several_rows(kind), options, ensemble=ensemble)
-    assert not results.baselines and not results.intervals and set(results.targets) == {"gc", "a"}
+    assert results.baselines and not results.intervals and set(results.targets) == {"gc", "a"}
     columns = [f"{'p' if kind == 'labels' else 'prediction'}_{name}" for name in ("gc", "a")]
     said = [] if "folds" in more else ["sd"] if kind == "labels" else ["sd", "lower", "upper"]
     more_columns = [
