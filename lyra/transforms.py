@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -94,7 +95,7 @@ def fit_transform(kind: str, values: np.ndarray) -> Transform | None:
     return {"none": lambda: None, "log": Log, "rank": lambda: Rank.fit(values)}[kind]()
 
 
-def read_transform(saved: dict[str, Any] | None) -> Transform | None:
+def read_transform(saved: Mapping[str, Any] | None) -> Transform | None:
     """What `to_json` gave.
 
     Raises:
@@ -102,8 +103,8 @@ def read_transform(saved: dict[str, Any] | None) -> Transform | None:
     """
     if saved is None:
         return None
-    arguments = {name: value for name, value in saved.items() if name != "kind"}
-    return {"log": Log, "rank": Rank}[saved["kind"]](**arguments)
+    arguments = dict(saved)
+    return {"log": Log, "rank": Rank}[arguments.pop("kind")](**arguments)
 
 
 def mapped(scale: Transform | None, values: np.ndarray) -> np.ndarray:

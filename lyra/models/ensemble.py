@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from .. import baselines
 from ..outputs import Output, read_output
+from ..transforms import read_transform
 from .lyra import Lyra, LyraForTokenClassification
 from .positions import LyraByPosition
 from .pretrained import PretrainedMixin
@@ -35,10 +36,12 @@ class Ensemble(nn.Module, PretrainedMixin, library_name="lyra-bio"):
     """One prediction from several models.
 
     Of numbers the prediction is ``intercept + sum of weight * member``, in the target's units, whatever the scale that
-    members learned it on; of classes and labels the mean of the members' probabilities by their weights. Members that
-    differ in their seed or in the rows they were trained on are *replicates*: how far they spread says something of how
-    sure the prediction is. The others, such as a ridge regression that is mixed with them, are shared: they stand in
-    every replicate.
+    members learned it on; with a ``scale`` each replicate's sum is one on that scale, mapped back, and the prediction
+    their mean. Of classes and labels it is the mean of the members' probabilities by their weights.
+
+    Members that differ in their seed or in the rows they were trained on are *replicates*: how far they spread says
+    something of how sure the prediction is. The others, such as a ridge regression that is mixed with them, are shared:
+    they stand in every replicate.
 
     Args:
         members: for each model its ``kind`` (the name of its class), ``config`` (the constructor's arguments),
@@ -47,12 +50,15 @@ class Ensemble(nn.Module, PretrainedMixin, library_name="lyra-bio"):
         classes: whether the models predict classes, of which each sequence or residue has one.
         labels: whether they predict labels, of which a sequence may have any.
         intercept: of numbers, what is added; one for each replicate, or one for all.
+        scale: of numbers, the scale on which they are mixed, what the ``to_json`` of a transform gives; one for all, or
+            one for each replicate; None is the target's own.
         mean, std: of numbers, the centre and unit of what ``forward`` returns, those of the training targets; of
             several targets one each.
         metadata: a dict that JSON can hold, saved and loaded with the model and otherwise left alone.
 
     Raises:
-        ValueError: there are no members, a kind is unknown, or replicates are not numbered from 0.
+        ValueError: there are no members, a kind is unknown, replicates are not numbered from 0, or there is not an
+            intercept or scale for each.
     """
 
     weights: Tensor
@@ -64,6 +70,7 @@ class Ensemble(nn.Module, PretrainedMixin, library_name="lyra-bio"):
         classes: bool = False,
         labels: bool = False,
         intercept: float | Sequence[float] = 0.0,
+        scale: Mapping[str, Any] | Sequence[Mapping[str, Any]] | None = None,
         mean: float | Sequence[float] = 0.0,
         std: float | Sequence[float] = 1.0,
         metadata: Mapping[str, Any] | None = None,
@@ -77,7 +84,7 @@ class Ensemble(nn.Module, PretrainedMixin, library_name="lyra-bio"):
         intercepts = list(intercept) if isinstance(intercept, Sequence) else intercept
         self.mean, self.std = (list(x) if isinstance(x, Sequence) else float(x) for x in (mean, std))
         self.config = {"members": [dict(member) for member in members], "classes": classes, "labels": labels,
-                       "intercept": intercepts, "mean": self.mean, "std": self.std}  # fmt: skip
+                       "intercept": intercepts, "scale": scale, "mean": self.mean, "std": self.std}  # fmt: skip
         self.metadata = dict(metadata or {})
         self.classes, self.labels = classes, labels
         self.members = nn.ModuleList(KINDS[member["kind"]](**member["config"]) for member in members)
@@ -91,6 +98,10 @@ class Ensemble(nn.Module, PretrainedMixin, library_name="lyra-bio"):
         self.intercepts = intercepts if isinstance(intercepts, list) else [intercepts] * max(self.count, 1)
         if len(self.intercepts) != max(self.count, 1):
             raise ValueError(f"intercept must be one number or {self.count}, one for each replicate")
+        of_each = [scale] * max(self.count, 1) if scale is None or isinstance(scale, Mapping) else scale
+        self.scales = [read_transform(one) for one in of_each]
+        if len(self.scales) != max(self.count, 1):
+            raise ValueError(f"scale must be one or {self.count}, one for each replicate")
         weights = torch.tensor([float(member["weight"]) for member in members], dtype=torch.float64)
         self.register_buffer("weights", weights, persistent=False)
 
@@ -121,15 +132,16 @@ class Ensemble(nn.Module, PretrainedMixin, library_name="lyra-bio"):
     def replicated(self, x: Tensor, lengths: Tensor | Sequence[int] | None = None) -> Tensor:
         """What every replicate predicts, as ``each``: ``(R, B, ...)``. Their mean is the ensemble's own prediction."""
         each = self.each(x, lengths)
-        weighted = self.weights.view(-1, *(1,) * (each.dim() - 1)) * each
-        shared = torch.tensor([replicate == SHARED for replicate in self.replicates], device=each.device)
-        base = weighted[shared].sum(0)
-        if self.count == 0:
-            return base.unsqueeze(0) + self.intercepts[0]
-        own = [[i for i, replicate in enumerate(self.replicates) if replicate == r] for r in range(self.count)]
-        return torch.stack(
-            [base + self.count * weighted[rows].sum(0) + more for rows, more in zip(own, self.intercepts, strict=True)]
-        )
+        return torch.stack([self._replicate(each, r) for r in range(max(self.count, 1))])
+
+    def _replicate(self, each: Tensor, replicate: int) -> Tensor:
+        """What a replicate predicts, from what every member does."""
+        scale, total = self.scales[replicate], torch.zeros_like(each[0]) + self.intercepts[replicate]
+        for member, weight, of in zip(each, self.weights, self.replicates, strict=True):
+            if of in (replicate, SHARED):
+                own = member if scale is None else scale(member)
+                total = total + (weight if of == SHARED else self.count * weight) * own
+        return total if scale is None else scale.invert(total)
 
     def forward(self, x: Tensor, *, lengths: Tensor | Sequence[int] | None = None) -> Tensor:
         """Predict; arguments as for :meth:`Lyra.forward`.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import chain
 from typing import Any, cast
 
@@ -21,6 +21,7 @@ from ..models import Ensemble, Lyra
 from ..models.ensemble import SHARED
 from ..outputs import Output, RegressionOutput, SeveralOutputs
 from ..prediction import converter, predict_encoded, predict_replicates
+from ..transforms import Transform, back, fit_transform, mapped
 from ..uncertainty import Calibration
 from .held_out import calibrations
 from .networks import Network, Rows, Workshop
@@ -122,17 +123,18 @@ def fit_folds(workshop: Workshop) -> Fitted:
     data, fits, tested, predicted = workshop.data, [], [], []
     for number, (name, parts) in enumerate(zip(data.fold_names, data.folds, strict=True)):
         train, val, test = (np.flatnonzero(parts == part) for part in ("train", "val", "test"))
-        fits.append(fit(workshop, train, val, f"fold {name}, network ", number * workshop.networks_a_fit))
+        found = fit(workshop, train, val, f"fold {name}, network ", number * workshop.networks_a_fit)
+        fits.append(as_replicate(data, found, np.concatenate([train, val])))
         tested.append(test)
         predicted.append(predictions_of(data, fits[-1], test))
     rows = np.concatenate(tested)
     whole = isinstance(predicted[0], np.ndarray)
-    found: Any = np.concatenate(predicted) if whole else list(chain.from_iterable(predicted))
+    everything: Any = np.concatenate(predicted) if whole else list(chain.from_iterable(predicted))
     model, output = together(data, fits, np.sort(rows))
     networks = {name: network for each in fits for name, network in each.networks.items()}
-    fitted = Fitted(model, output, networks, mean_shares(fits), rows, found)
+    fitted = Fitted(model, output, networks, mean_shares(fits), rows, everything)
     if output is not None:
-        fitted.calibrations = calibrations(data, rows, rows, found)
+        fitted.calibrations = calibrations(data, rows, rows, everything)
     return fitted
 
 
@@ -149,6 +151,14 @@ def predictions_of(data: LabelledData, fitted: Fitted, rows: np.ndarray) -> Any:
     return predict_encoded(fitted.model, converter(data.targets, fitted.output), dataset, data.targets.task == "token")
 
 
+def as_replicate(data: LabelledData, fitted: Fitted, rows: np.ndarray) -> Fitted:
+    """A fit whose replicates are one, as they will be among those of other folds; that is the same without a scale."""
+    if not isinstance(fitted.model, Ensemble) or fitted.model.scales == [None] * len(fitted.model.scales):
+        return fitted
+    model, output = together(data, [fitted], rows)
+    return replace(fitted, model=model, output=output)
+
+
 def together(data: LabelledData, fits: list[Fitted], rows: np.ndarray) -> tuple[Ensemble, Output | None]:
     """One ensemble of the models of several fits, each a replicate, and its scaling, from the targets of some rows."""
     models: list[nn.Module] = []
@@ -156,25 +166,30 @@ def together(data: LabelledData, fits: list[Fitted], rows: np.ndarray) -> tuple[
     weights: list[float] = []
     replicates: list[int] = []
     intercepts: list[float] = []
+    scales: list[Transform | None] = []
     for number, each in enumerate(fits):
         if isinstance(each.model, Ensemble):
             models += each.model.members
             outputs += [None if isinstance(out, nn.Identity) else cast(Output, out) for out in each.model.outputs]
             weights += [weight / len(fits) for weight in each.model.weights.tolist()]
             intercepts.append(float(np.mean(each.model.intercepts)))
+            scales.append(each.model.scales[0])
         else:
             models, outputs, weights = [*models, each.model], [*outputs, each.output], [*weights, 1 / len(fits)]
             intercepts.append(0.0)
+            scales.append(None)
         replicates += [number] * (len(models) - len(replicates))
     options, scaling = kind_of_ensemble(data, rows)
     options |= {"intercept": intercepts} if scaling is not None else {}
+    if all(scales):  # mixes under a transform
+        options["scale"] = [one.to_json() for one in scales if one is not None]
     return Ensemble.of(models, outputs, weights, replicates, **options), scaling
 
 
 def kind_of_ensemble(data: LabelledData, rows: np.ndarray) -> tuple[dict[str, Any], Output | None]:
     """What `Ensemble` is to be told of the data's targets, and for numbers its scaling, from those of some rows.
 
-    It is a linear one: members, on whatever scale they learned, are combined in the targets' own units.
+    Its scaling is a linear one: members, on whatever scale they learned, predict in the targets' own units.
     """
     if data.targets.task != "regression":
         return {"labels" if data.targets.names else "classes": True}, None
@@ -213,15 +228,17 @@ def check_inner_folds(data: LabelledData, splits: list[Rows]) -> None:
 def simpler_models(data: LabelledData, rows: Rows, fold: int, replicate: int) -> list[Candidate]:
     """Each of `SIMPLER`, fitted to the training rows as they are weighted, its penalty chosen by the others.
 
-    Limits are left out, of which these models know nothing.
+    They learn on the scale of the networks. Limits are left out, of which these models know nothing.
     """
     tokens = data.tokens.reshape(len(data.values), -1)
     values = np.array(data.values, dtype=np.float64)
     letters = len(data.alphabet)
     train, val = data.measured(rows.train), data.measured(rows.val)
     weights = (None, None) if data.weights is None else (data.weights[train], data.weights[val])
-    fitted = (tokens[train], values[train], tokens[val], values[val], letters, *weights)
-    return [Candidate(kind, fit(*fitted), None, fold, replicate) for kind, fit in SIMPLER.items()]
+    scale = fit_transform(data.transform, values[train])
+    output = None if scale is None else RegressionOutput("linear", 0.0, 1.0, transform=scale)
+    fitted = (tokens[train], mapped(scale, values[train]), tokens[val], mapped(scale, values[val]), letters, *weights)
+    return [Candidate(kind, fit(*fitted), output, fold, replicate) for kind, fit in SIMPLER.items()]
 
 
 def combine(
@@ -243,12 +260,15 @@ def combine(
     values = np.array(data.values, dtype=np.float64)[held_out]
     known = np.isin(held_out, data.measured(held_out))
     kinds = list(dict.fromkeys(each.kind for each in candidates))
+    learned = np.unique(np.concatenate([rows.train for rows in splits]))
+    # Weights are found, and models mixed, where the squared errors are that they all have made small.
+    scale = None if recipe.mix == "none" else fit_transform(data.transform, data.labels_of(learned))
     # (rows, kinds): the mean of a kind's models that did not see the row.
     predicted = np.concatenate(
         [
             np.stack(
                 [
-                    mean_of(data, rows.val, [c for c in candidates if (c.kind, c.fold) == (kind, fold)])
+                    mean_of(data, rows.val, [c for c in candidates if (c.kind, c.fold) == (kind, fold)], scale)
                     for kind in kinds
                 ],
                 1,
@@ -259,7 +279,8 @@ def combine(
     weights, intercept = np.ones(1), 0.0
     if recipe.mix != "none":
         count_as = None if data.weights is None else data.weights[held_out][known]
-        weights, intercept = mixing_weights(predicted[known], values[known], count_as)
+        weights, intercept = mixing_weights(predicted[known], mapped(scale, values[known]), count_as)
+        options |= {} if scale is None else {"scale": scale.to_json()}
     kept = {kind: float(weight) for kind, weight in zip(kinds, weights, strict=True) if weight > 0}
     if not kept:
         kept = {LYRA: 0.0}
@@ -274,24 +295,25 @@ def combine(
         intercept=intercept, **options,
     )  # fmt: skip
     shares = {} if recipe.mix == "none" else kept
-    fitted = Fitted(model, scaling, networks, shares, held_out, predicted @ weights + intercept)
+    fitted = Fitted(model, scaling, networks, shares, held_out, back(scale, predicted @ weights + intercept))
     if model.count > 1:
         # Of folds all replicates but one have seen a row, so that their spread there says nothing.
         replicates = None if len(splits) > 1 else replicates_of(model, data, held_out)
-        learned = np.unique(np.concatenate([rows.train for rows in splits]))
-        fitted.calibrations = calibrations(data, learned, held_out, fitted.predicted, replicates)
+        own = fitted.predicted if replicates is None else replicates.mean(1)
+        fitted.calibrations = calibrations(data, learned, held_out, own, replicates)
     return fitted
 
 
-def mean_of(data: LabelledData, rows: np.ndarray, models: list[Candidate]) -> np.ndarray:
-    """The models' mean prediction of some rows, in the target's units."""
+def mean_of(
+    data: LabelledData, rows: np.ndarray, models: list[Candidate], scale: Transform | None = None
+) -> np.ndarray:
+    """The models' mean prediction of some rows, on a scale; None is the target's own."""
     dataset = SequenceDataset(data.tokens, data.offsets, rows)
     found = []
     for each in models:
-        if each.output is None:  # a simpler model, in the target's units
-            found.append(predict_encoded(each.model, lambda raw: raw[..., 0], dataset, per_token=False))
-        else:
-            found.append(predict_encoded(each.model, converter(data.targets, each.output), dataset, per_token=False))
+        plain = each.output is None  # a simpler model, in the target's units
+        convert = (lambda raw: raw[..., 0]) if plain else converter(data.targets, each.output)
+        found.append(mapped(scale, np.asarray(predict_encoded(each.model, convert, dataset, per_token=False))))
     return np.mean(found, axis=0)
 
 

@@ -79,8 +79,6 @@ def no_mix_because(data: LabelledData) -> str | None:
         return f"is for a regression, and the task is {data.targets.task}"
     if data.targets.names:
         return f"is for one target, and there are {len(data.targets.names)}"
-    if data.transform != "none":  # which simpler models do not learn
-        return f"is for targets on their own scale, not with {argument('transform', data.transform)}"
     if not all(len(data.counting(np.flatnonzero(parts == "val"))) for parts in data.folds or [data.parts]):
         return "needs rows of the validation part that are no limits and weigh something"
     return None

@@ -224,6 +224,8 @@ def test_replicates_shared_members_and_intercepts():
         ({"replicates": [0, 2]}, "replicates must be numbered from 0"),
         ({"replicates": [0, -2]}, "replicates must be numbered from 0"),
         ({"intercept": [1.0, 2.0, 3.0]}, "intercept must be one number or 2"),
+        ({"scale": [{"kind": "log"}] * 3}, "scale must be one or 2, one for each replicate"),
+        ({"scale": "log"}, "dictionary update sequence"),
     ],
 )
 def test_ensembles_that_cannot_be(change, says):
