@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from .. import baselines
+from ..baselines.features import Differences
 from ..baselines.kmers import MAX_ROWS
 from ..baselines.positions import PositionModel
 from ..data.batches import IGNORED
@@ -18,7 +19,7 @@ from ..transforms import Transform, back, fit_transform, mapped
 from .parts import flat
 
 ADDITIVE = "one-hot ridge"  # what is left over by it is called epistasis
-PAIR_ROWS = 50_000  # training rows that pairs are fitted to, drawn if there are more: minutes become seconds
+PAIR_LETTERS = 3_000_000  # that differ from the consensus, in the rows that pairs are fitted to: some ten minutes
 
 
 @dataclass
@@ -28,11 +29,15 @@ class Rival:
     Attributes:
         predict: from rows of the data to predictions as the model's are scored; token: of all residues end to end.
         chosen: what the validation part decided; rows: the training rows (token: residues) of the fit.
+        model: of sequences of one length, which networks can be mixed with; scale: what it predicts on, None is the
+            target's own.
     """
 
     predict: Callable[[np.ndarray], np.ndarray]
     chosen: Mapping[str, float | None]
     rows: int
+    model: PositionModel | None = None
+    scale: Transform | None = None
 
     def to_json(self) -> dict[str, Any]:
         return {"chosen": dict(self.chosen), "fitted_rows": self.rows}
@@ -71,23 +76,6 @@ def fit_rivals(data: LabelledData) -> Rivals:
     return _of_each(data) if data.targets.names else _of_target(data)
 
 
-def _of_target(data: LabelledData, linear: bool = False) -> dict[str, Rival]:
-    """Those of one target; `linear` leaves out others, which take longer."""
-    if not len(data.counting(data.rows("val"))):
-        return {}
-    if data.transform == "none":
-        return _on_scale(data, linear)
-    values = np.array(data.values)
-    scale = fit_transform(data.transform, values[data.counting(data.rows("train"))])
-    found = _on_scale(replace(data, values=list(mapped(scale, values)), transform="none"), linear)
-    return {name: _in_units(rival, scale) for name, rival in found.items()}
-
-
-def _in_units(rival: Rival, scale: Transform | None) -> Rival:
-    """A baseline that has learned on a scale, with predictions in the target's units."""
-    return replace(rival, predict=lambda rows: back(scale, rival.predict(rows)))
-
-
 def _of_each(data: LabelledData) -> dict[str, RivalOfEach]:
     """The linear baselines of each of several targets."""
     labels = data.targets.task == "multilabel"
@@ -101,44 +89,58 @@ def _of_each(data: LabelledData) -> dict[str, RivalOfEach]:
     return {kind: RivalOfEach({name: found[kind] for name, found in each.items()}) for kind in sorted(kinds)}
 
 
-def _on_scale(data: LabelledData, linear: bool) -> dict[str, Rival]:
-    """Those of one target on its own scale."""
+def _of_target(data: LabelledData, linear: bool = False) -> dict[str, Rival]:
+    """Those of one target; `linear` leaves out others, which take longer."""
     lengths, letters, classes = np.diff(data.offsets), len(data.alphabet), len(data.targets.classes)
     same = lengths.min() == lengths.max() and 0 < lengths[0] * letters <= baselines.MAX_FEATURES
     train, validation = data.counting(data.rows("train")), data.counting(data.rows("val"))
+    if not len(validation):
+        return {}
+    if data.targets.task == "regression" and same:
+        return fit_positions(data, train, validation, linear)
+    if data.targets.task == "regression":
+        values, scale = _on_scale(data, train)
+        learned = replace(data, values=list(values))
+        ridge = baselines.fit_kmers(part_of(learned, train), part_of(learned, validation), letters)
+        return {
+            "k-mer ridge": Rival(lambda rows: back(scale, ridge.predict(part_of(data, rows))), ridge.chosen, ridge.rows)
+        }
     if data.targets.task == "token":
         window = baselines.fit_windows(part_of(data, train), part_of(data, validation), letters, classes, IGNORED)
         return {"window logistic": Rival(lambda rows: window.predict(part_of(data, rows)), window.chosen, window.rows)}
     found: dict[str, Rival] = {}
-    tokens = data.tokens.reshape(len(lengths), lengths[0]) if same else data.tokens
-    if data.targets.task == "regression" and same:
-        return _of_positions(data, tokens, train, validation, linear)
     if same:
         drawn = _at_most(train, MAX_ROWS)
-        features, values = baselines.one_hot(tokens, letters), flat(data.values)
+        features, values = baselines.one_hot(data.tokens.reshape(len(lengths), -1), letters), flat(data.values)
         _, logistic = baselines.fit_logistic(
             features[drawn], values[drawn], features[validation], values[validation], classes, tf_idf=False,
             weights=_weights(data, drawn), val_weights=_weights(data, validation),
         )  # fmt: skip
         found["one-hot logistic"] = Rival(lambda rows: logistic.predict(features[rows]), logistic.chosen, logistic.rows)
     kmers = baselines.fit_kmers(part_of(data, train), part_of(data, validation), letters, classes)
-    name = "k-mer logistic" if classes else "k-mer ridge"
-    found[name] = Rival(lambda rows: kmers.predict(part_of(data, rows)), kmers.chosen, kmers.rows)
+    found["k-mer logistic"] = Rival(lambda rows: kmers.predict(part_of(data, rows)), kmers.chosen, kmers.rows)
     return found
 
 
-def _of_positions(
-    data: LabelledData, tokens: np.ndarray, train: np.ndarray, validation: np.ndarray, linear: bool
+def fit_positions(
+    data: LabelledData, train: np.ndarray, validation: np.ndarray, linear: bool = False
 ) -> dict[str, Rival]:
-    values, letters = np.array(data.values, dtype=np.float64), len(data.alphabet)
+    """The simpler models of numbers for sequences of one length, in which rows count as they are weighted.
+
+    Args:
+        train, validation: rows that weigh something, without limits, of which these models know nothing.
+        linear: the additive one alone.
+    """
+    tokens, letters = data.tokens.reshape(len(data.values), -1), len(data.alphabet)
+    values, scale = _on_scale(data, train)
 
     def given(rows: np.ndarray) -> tuple[Any, ...]:
-        checked = (tokens[validation], values[validation], letters)
-        return tokens[rows], values[rows], *checked, _weights(data, rows), _weights(data, validation)
+        weights = _weights(data, rows), _weights(data, validation)
+        return tokens[rows], values[rows], tokens[validation], values[validation], letters, *weights
 
     models: list[tuple[str, PositionModel, np.ndarray]] = [(ADDITIVE, baselines.fit_ridge(*given(train)), train)]
     if not linear:
-        few = _at_most(train, PAIR_ROWS)
+        few = _few_letters(tokens, train, letters)
         single = baselines.fit_sigmoid_additive(*given(train))
         models += [
             ("one-hot sigmoid", single, train),
@@ -146,14 +148,28 @@ def _of_positions(
         ]
 
     def rival(model: PositionModel, fitted: np.ndarray) -> Rival:
-        return Rival(lambda rows: model.predict(tokens[rows]), {"penalty": model.penalty}, len(fitted))
+        penalty = {"penalty": model.penalty}
+        return Rival(lambda rows: back(scale, model.predict(tokens[rows])), penalty, len(fitted), model, scale)
 
     return {name: rival(model, fitted) for name, model, fitted in models}
+
+
+def _on_scale(data: LabelledData, train: np.ndarray) -> tuple[np.ndarray, Transform | None]:
+    """(N,) targets on the scale that is learned, from its training rows, and the scale."""
+    values = np.array(data.values, dtype=np.float64)
+    scale = fit_transform(data.transform, values[train])
+    return mapped(scale, values), scale
 
 
 def _weights(data: LabelledData, rows: np.ndarray) -> np.ndarray | None:
     """Of some rows, as the loss weighs them; None for all alike."""
     return None if data.weights is None else data.weights[rows]
+
+
+def _few_letters(tokens: np.ndarray, rows: np.ndarray, letters: int) -> np.ndarray:
+    """As many of the rows, drawn where they are too many, as have `PAIR_LETTERS` that differ from the consensus."""
+    differing = Differences(tokens[rows], letters).matrix.nnz
+    return _at_most(rows, max(int(len(rows) * PAIR_LETTERS / max(differing, 1)), 1))
 
 
 def _at_most(rows: np.ndarray, limit: int) -> np.ndarray:

@@ -12,9 +12,10 @@ from lyra.baselines import fit_ridge
 from lyra.data import DataOptions, load_labelled
 from lyra.models import Ensemble, Lyra
 from lyra.outputs import RegressionOutput
-from lyra.training import Recipe
-from lyra.training.fitting import Rows, mixing_weights, simpler_models
+from lyra.training import Recipe, fitting
+from lyra.training.fitting import mixing_weights, simpler_models
 from lyra.training.plan import plan
+from lyra.training.rivals import ADDITIVE, fit_positions
 from lyra.transforms import Log, Rank, read_transform
 
 from .conftest import write_table
@@ -63,7 +64,7 @@ def test_simpler_models_learn_on_the_scale(tmp_path):
     train, val = data.rows("train"), data.rows("val")
     tokens, values = data.tokens.reshape(len(SEQUENCES), -1), np.log10(np.array(data.values))
     ridge = fit_ridge(tokens[train], values[train], tokens[val], values[val], len(data.alphabet))
-    found = next(each for each in simpler_models(data, Rows(train, val), 0, 0) if each.kind == "ridge")
+    found = next(each for each in simpler_models(fit_positions(data, train, val), 0, 0) if each.kind == ADDITIVE)
     predicted = found.output.predict(found.output.select(found.model(torch.from_numpy(tokens))))
     np.testing.assert_allclose(predicted, 10 ** ridge.predict(tokens), rtol=1e-6)
 
@@ -95,8 +96,9 @@ def test_weights_are_those_of_least_squares_on_the_scale(tmp_path, transform):
 
 @pytest.mark.parametrize("more", [{"mix": "validation"}, {"mix": "folds"}, {"mix": "validation", "folds": 3}],
                          ids=["validation", "inner folds", "folds"])  # fmt: skip
-def test_a_mix_of_logarithms_is_one_of_their_numbers(tmp_path, more):
-    """Of one epoch, so that no part chooses another: every replicate is ten to the power of it."""
+def test_a_mix_of_logarithms_is_one_of_their_numbers(tmp_path, monkeypatch, more):
+    """Of one epoch, and of simpler models the one in closed form: every replicate is ten to the power of it."""
+    monkeypatch.setattr(fitting, "fit_positions", lambda data, train, val: fit_positions(data, train, val, linear=True))
     logarithms = np.round(np.log10([float(y) for y in VALUES]), 4)
     found = []
     for name, values, transform in (("log", 10**logarithms, "log"), ("none", logarithms, "none")):
@@ -105,7 +107,7 @@ def test_a_mix_of_logarithms_is_one_of_their_numbers(tmp_path, more):
         cells = [repr(float(value)) for value in values]
         found.append(run(tmp_path / name, HEADER, rows_of(cells), options, epochs=1, output="linear", mix=more["mix"]))
     (logs, rows, of_logs), (plain, others, of_numbers) = found
-    assert logs.shares.keys() == plain.shares.keys()
+    assert logs.shares.keys() == plain.shares.keys() and ADDITIVE in logs.shares
     np.testing.assert_allclose(list(logs.shares.values()), list(plain.shares.values()), rtol=1e-3, atol=1e-4)
     members = np.asarray(of_logs.predict_members(SEQUENCES))
     np.testing.assert_allclose(np.log10(members), of_numbers.predict_members(SEQUENCES), atol=1e-3)
