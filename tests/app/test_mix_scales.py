@@ -137,7 +137,7 @@ def test_a_row_left_out_is_predicted_by_its_folds_mix(tmp_path, monkeypatch, mix
     members = np.asarray(predictor.predict_members([row["seq"] for row in table]))
     fold = {sequence: number for sequence, _, number in rows}
     own = members[np.arange(len(table)), [fold[row["seq"]] for row in table]]
-    np.testing.assert_allclose(numbers(table, ["prediction"])[:, 0], own, rtol=1e-5)
+    np.testing.assert_allclose(numbers(table, ["prediction"])[:, 0], own, rtol=1e-4)
     assert len(results.folds["Lyra"]) == 3 and predictor.calibrations[0].rows == len(SEQUENCES)
 
 
