@@ -64,12 +64,17 @@ def random_variants(count: int, seed: int) -> list[tuple[str, int, str, str]]:
 
 
 def by_hand(contig: str, start: int, ref: str, alt: str, width: int) -> tuple[str, str]:
-    """The pair of windows whose beginning is nearest to the ideal one, of all in which both are whole."""
+    """Of all windows that hold the whole allele, the one nearest to the middle, and with the variant the nearest to it."""
+
+    def nearest(text: str, allele: str, ideal: int) -> int:
+        begins = range(max(0, start + len(allele) - width), min(start, len(text) - width) + 1)
+        return min(begins, key=lambda begin: abs(begin - ideal))
+
     without = CONTIGS[contig]
     having = without[:start] + alt + without[start + len(ref) :]
-    begins = [begin for begin in range(len(without)) if begin + width <= min(len(without), len(having))]
-    begin = min(begins, key=lambda begin: abs(begin - (start - (width - len(ref)) // 2)))
-    return without[begin : begin + width], having[begin : begin + width]
+    begin = nearest(without, ref, start - (width - len(ref)) // 2)
+    other = nearest(having, alt, begin)
+    return without[begin : begin + width], having[other : other + width]
 
 
 @pytest.mark.parametrize("width", [5, 10, 31])
