@@ -102,9 +102,9 @@ def _plain(source: Source) -> bool:
                 text += file.read(1)
             if text[text.rfind(b"\n") + 1 :].startswith(b">"):
                 text += file.readline()  # a name may have spaces, and is not to be torn apart
-            if b"\n;" in text or OLD_END.search(text):
+            if b"\n;" in text or (b"\r" in text and OLD_END.search(text)):
                 return False
-            letters = HEADER.sub(b"", text)
+            letters = HEADER.sub(b"", text) if b"\n>" in text else text
             if not letters.isascii() or any(space in letters for space in SPACES):
                 return False
             before = text[-1:]

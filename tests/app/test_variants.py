@@ -64,7 +64,7 @@ def random_variants(count: int, seed: int) -> list[tuple[str, int, str, str]]:
 
 
 def by_hand(contig: str, start: int, ref: str, alt: str, width: int) -> tuple[str, str]:
-    """Of all windows that hold the whole allele, the one nearest to the middle, and with the variant the nearest to it."""
+    """Of all windows with the whole allele the most central one; with the variant, the one nearest to that."""
 
     def nearest(text: str, allele: str, ideal: int) -> int:
         begins = range(max(0, start + len(allele) - width), min(start, len(text) - width) + 1)
