@@ -152,6 +152,8 @@ BAD = [
     ([("chr1", 0, "A", "C")], "row 3: position 0 is outside"),
     ([("chr9", 20, "A", "C")], "row 3: 'chr9' is not in .*genome.fa, which has chr1, chr2, short"),
     ([("chr1", 20, GOOD[2], "<DEL>")], "row 3: '<DEL>' is no sequence of bases.*--on-invalid empty"),
+    ([("chr1", 20, GOOD[2], "AN")], "row 3: 'AN' is no sequence of bases"),
+    ([("chr1", 20, "R", "A")], "row 3: 'R' is no sequence of bases"),
     ([("chr1", 20, GOOD[2], "*")], r"row 3: '\*' is no sequence of bases"),
     ([("chr1", 20, GOOD[2], f"{GOOD[2]}[chr2:5[")], "row 3: .*is no sequence of bases"),
     ([("chr1", 20, GOOD[2], "ACGTACGTACGT")], "row 3: the variant is longer than the window of 10 bases; --window"),
