@@ -159,8 +159,8 @@ def vcf_pair(allele: Allele, genome: Genome, width: int, source: Source, job: Jo
     where = f"{source}, row {allele.row}"
     pair = Pair([allele.contig, str(allele.position), allele.id or ".", allele.ref, allele.alt])
     try:
-        if not allele.bases:
-            raise ValueError(f"{shorten(allele.alt)} is no sequence of bases; SNVs and short indels have scores")
+        if (text := allele.unspelt) is not None:
+            raise ValueError(f"{shorten(text)} is no sequence of bases; SNVs and short indels have scores")
         contig = find_record(genome, allele.contig)
         if contig is None:
             raise MismatchError(
