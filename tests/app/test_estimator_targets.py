@@ -89,7 +89,7 @@ def test_intervals_of_several_targets(ensemble):
     for i, name in enumerate(BOTH):
         assert np.array_equal(frame[f"prediction_{name}"], members.mean(1)[:, i])
         assert np.array_equal(frame[f"sd_{name}"], members.std(1)[:, i])
-        ends = ensemble.predictor_.interval(members, 0.6)[:, i]
+        ends = ensemble.predictor_.calibrations[i].interval(members[..., i], 0.6)
         assert np.array_equal(frame[[f"lower_{name}", f"upper_{name}"]], ends)
         assert (ends[:, 0] < ends[:, 1]).all()
 

@@ -49,7 +49,7 @@ def test_rows_without_a_weight_might_as_well_not_be_there(tmp_path, task, length
     weights = [0 if off else 1 + i % 4 for i, off in enumerate(light)]
     header, test = ["seq", "y", "w", "set"], np.flatnonzero(np.array(PARTS) == "test")
     found = []
-    for values, own in ((y, weights), (spoilt, weights), (y, [1] * 120)):
+    for values, own in ((y, weights), (spoilt, weights), (y, [int(w > 0) for w in weights])):
         rows = list(zip(sequences, values, own, PARTS, strict=True))
         data = load(tmp_path, header, rows, weight="w", task=task)
         found.append(fit_rivals(data))
