@@ -11,6 +11,7 @@ import numpy as np
 
 from ..baselines import MAX_FEATURES
 from ..data.loading import LabelledData
+from ..data.targets import PER_RESIDUE
 from ..errors import InputError, argument
 from ..settings.training import Recipe
 
@@ -54,11 +55,11 @@ def plan(recipe: Recipe, data: LabelledData) -> tuple[Recipe, str]:
         elif changes["mix"] == "validation":
             chosen.append("mixed with simpler models by the validation part")
     if recipe.dropout is None:
-        few = task == "token" and learning < FEW_SEQUENCES
+        few = data.targets.per_residue and learning < FEW_SEQUENCES
         changes["dropout"] = 0.3 if few else 0.0
         if few:
             chosen.append(f"dropout .3 for {learning:,} sequences")
-    if recipe.epochs is None and task == "token" and learning < FEW_SEQUENCES:
+    if recipe.epochs is None and data.targets.per_residue and learning < FEW_SEQUENCES:
         changes["epochs"] = 25
         chosen.append("25 epochs")
     if recipe.average is None:
@@ -76,7 +77,7 @@ def common_length(data: LabelledData) -> int | None:
 def no_mix_because(data: LabelledData) -> str | None:
     """Why networks cannot be mixed with simpler models of these targets; None where they can."""
     if data.targets.task != "regression":
-        return f"is for a regression, and the task is {data.targets.task}"
+        return f"is for one number a sequence, and the task is {data.targets.task}"
     if data.targets.names:
         return f"is for one target, and there are {len(data.targets.names)}"
     if data.transform != "none":  # which simpler models do not learn
@@ -97,8 +98,9 @@ def check_possible(recipe: Recipe, task: str, length: int | None, letters: int, 
     mixed = recipe.mix not in (None, "none")
     if mixed and no_mix is not None:
         raise InputError(f"{argument('mix', recipe.mix)}: {no_mix}; leave it out")
-    if recipe.positions and task == "token":
-        raise InputError(f"{argument('positions', True)}: a class per residue has none yet; leave it out")
+    if recipe.positions and task in PER_RESIDUE:
+        what = "class" if task == "token" else "number"
+        raise InputError(f"{argument('positions', True)}: a {what} per residue has none yet; leave it out")
     for name, value in (("mix", recipe.mix if mixed else None), ("positions", recipe.positions or None)):
         if value is not None and length is None:
             raise InputError(f"{argument(name, value)}: needs sequences of one length; leave it out")
