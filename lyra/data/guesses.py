@@ -189,7 +189,7 @@ OTHER_NOTATIONS = (  # what looks like a number to people; the first that fits n
     ),
     (re.compile(r"[$\u20ac\u00a3]\s*[\d.,]+"), "a sign before it"),
 )
-LABEL_SEPARATORS = (",", " ", ";", "|", "")  # "" is the last
+LABEL_SEPARATORS = (",", ";", "|", " ", "")  # a space may stand behind each of the others; "" is the last
 NUMBERS = "token-regression"  # the task of a number per residue
 
 

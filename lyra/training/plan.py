@@ -76,8 +76,10 @@ def common_length(data: LabelledData) -> int | None:
 
 def no_mix_because(data: LabelledData) -> str | None:
     """Why networks cannot be mixed with simpler models of these targets; None where they can."""
+    if data.targets.per_residue and data.targets.numeric:
+        return "is for one number a sequence, and there is one for each residue"
     if data.targets.task != "regression":
-        return f"is for one number a sequence, and the task is {data.targets.task}"
+        return f"is for a regression, and the task is {data.targets.task}"
     if data.targets.names:
         return f"is for one target, and there are {len(data.targets.names)}"
     if data.transform != "none":  # which simpler models do not learn

@@ -120,6 +120,12 @@ def test_few_groups_are_no_folds(lyra, tmp_path, groups, mix):
 IMPOSSIBLE = [
     (classification_rows(40), ("--mix", "folds"), "--mix folds: is for a regression, and the task is classification"),
     (token_rows(40), ("--mix", "validation"), "--mix validation: is for a regression, and the task is token"),
+    (
+        number_rows(40),
+        ("--mix", "folds"),
+        "--mix folds: is for one number a sequence, and there is one for each residue",
+    ),
+    (number_rows(40), ("--positions",), "--positions: a number per residue has none yet"),
     (token_rows(40), ("--positions",), "--positions: a class per residue has none yet"),
     (regression_rows(40, 6, 9), ("--positions",), "--positions: needs sequences of one length"),
     (regression_rows(40, 6, 9), ("--mix", "folds"), "--mix folds: needs sequences of one length"),
