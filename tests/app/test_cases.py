@@ -62,7 +62,7 @@ def facts(data: LabelledData) -> dict[str, Any]:
         "column": data.source.column, "sequences": data.sequences,
         "values": [np.asarray(value).tolist() for value in data.values],
         "parts": {part: len(data.rows(part)) for part in ("train", "val", "test")},
-        "spread": len({float(value) for value in data.values}) if not data.targets.classes else None,
+        "spread": len({float(value) for value in data.values}) if data.targets.task == "regression" else None,
     }  # fmt: skip
 
 

@@ -33,7 +33,7 @@ def joined(rows, separator=","):
     return [separator.join(row) for row in rows]
 
 
-# --- what is read -----------------------------------------------------------------------------------------------------
+# --- what is read ---------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("brackets", [False, True])
@@ -101,7 +101,7 @@ def test_decimal_commas(tmp_path):
         cells = [cell.replace(".", ",") for cell in joined(DECIMALS, separator)]
         data = load(tmp_path, cells, {"decimal": "comma"}, delimiter="\t")
         assert [value.tolist() for value in data.values] == [[float(n) for n in row] for row in DECIMALS]
-    with pytest.raises(InputError, match="row 3, column label: value .* has a point, and --decimal comma"):
+    with pytest.raises(InputError, match=r"row 3, column label: value .* has a point, and --decimal comma"):
         load(tmp_path, [cells[0], *joined(DECIMALS[1:], "|")], {"decimal": "comma"}, delimiter="\t")
 
 
@@ -136,7 +136,7 @@ def test_copies_with_the_same_missing_residues_are_one(tmp_path, capsys):
     assert "removed 30 duplicate rows" in (said := capsys.readouterr().out) and "; 0 rows had another target" in said
 
 
-# --- what is refused ---------------------------------------------------------------------------------------------------
+# --- what is refused ------------------------------------------------------------------------------------
 
 
 def changed(row: int, cell: str, rows=DECIMALS, separator=",") -> list[str]:
@@ -149,30 +149,33 @@ def one(row: int, at: int, text: str, rows=DECIMALS) -> list[str]:
     return changed(row, ",".join([*rows[row][:at], text, *rows[row][at + 1 :]]))
 
 
-GIVEN = {"task": "token-regression"}
+def same(text: str) -> list[str]:
+    return joined([[text] * len(row) for row in DECIMALS])
+
+
+GIVEN, GOOD = {"task": "token-regression"}, joined(DECIMALS)
 BAD = {
-    "one less": (changed(3, ",".join(DECIMALS[3][1:])), {}, f"row 5, column label: has {len(DECIMALS[3]) - 1} numbers for a "
-                 f"sequence of {len(DECIMALS[3])} residues; there must be one for each"),
-    "one more": (changed(0, ",".join([*DECIMALS[0], "1"])), {}, "row 2, column label: has .* numbers for a sequence of"),
-    "all one less": ([",".join(row[1:]) for row in DECIMALS], {}, "row 2, column label: holds .* numbers for a sequence of"),
-    "all one less, said": ([";".join(row[1:]) for row in DECIMALS], GIVEN, "row 2, column label: has .* numbers for a seq"),
+    "one less": (changed(3, ",".join(DECIMALS[3][1:])), {}, "row 5, .*has {short} numbers for a sequence of {long} res"),
+    "one more": (changed(0, ",".join([*DECIMALS[0], "1"])), {}, "row 2, column label: has .* numbers for a sequence"),
+    "all one less": ([",".join(row[1:]) for row in DECIMALS], {}, "row 2, column label: holds .* numbers for"),
+    "all one less, said": ([";".join(row[1:]) for row in DECIMALS], GIVEN, "row 2, column label: has .* numbers for"),
     "two numbers": (["0.5 0.7"] * 30, {}, "row 2, column label: holds 2 numbers for a sequence of"),
-    "a word": (one(2, 4, "high"), {}, "row 4, column label: value 'high' of residue 5 is not a finite number; .*--na 'high'"),
+    "a word": (one(2, 4, "high"), {}, "row 4, column label: value 'high' of residue 5 is not a finite .*--na 'high'"),
     "infinite": (one(2, 0, "inf"), {}, "row 4, column label: value 'inf' of residue 1 is not a finite number"),
     "too large": (one(2, 3, "1e200"), {}, "row 4, column label: value '1e200' of residue 4 is beyond"),
     "a limit": (one(7, 1, "<0.1"), {}, "row 9, column label: value '<0.1' of residue 2 is not a finite number"),
-    "a missing word that was not said": (one(7, 1, "-999x"), {}, "row 9, column label: value '-999x' of residue 2"),
-    "words": (joined([["H"] * len(row) for row in DECIMALS]), GIVEN, "row 2, column label: value 'H' of residue 1"),
+    "an unknown word": (one(7, 1, "-999x"), {}, "row 9, column label: value '-999x' of residue 2"),
+    "words": (same("H"), GIVEN, "row 2, column label: value 'H' of residue 1"),
     "no separator": (joined(FEW, ""), GIVEN, "row 2, column label: has 1 numbers for a sequence of"),
-    "one value": (joined([["0.5"] * len(row) for row in DECIMALS]), {}, "column label: the training part has one value only"),
-    "one value, said": (joined([["1"] * len(row) for row in DECIMALS]), GIVEN, "column label: the training part has one value"),
-    "no number at all": (joined([["NA"] * len(row) for row in DECIMALS]), GIVEN, "row 2, column label: no residue has a number"),
-    "a positive class": (joined(DECIMALS), {"positive": "1"}, "--positive '1': has no effect with a number for a target"),
-    "limits": (joined(DECIMALS), {**GIVEN, "censored": True}, "--censored --task token-regression: the target is one number"),
-    "several": (joined(DECIMALS), {**GIVEN, "target": ["label", "w"]}, "--task token-regression: several targets are numbers"),
-    "errors": (joined(DECIMALS), {"error": "w"}, "--error w: is for one number a sequence, and the task is token-regression"),
-    "a logarithm of 0": (one(5, 2, "0"), {"transform": "log"}, "row 7, column label: value 0 of residue 3 has no logarithm"),
-    "no weight": (joined(DECIMALS), {"weight": "zero"}, "every row of the training part has the weight 0"),
+    "one value": (same("0.5"), {}, "column label: the training part has one value only"),
+    "one value, said": (same("1"), GIVEN, "column label: the training part has one value"),
+    "no number at all": (same("NA"), GIVEN, "row 2, column label: no residue has a number"),
+    "a positive class": (GOOD, {"positive": "1"}, "--positive '1': has no effect with a number for a target"),
+    "limits": (GOOD, GIVEN | {"censored": True}, "--censored --task token-regression: the target is one number"),
+    "several": (GOOD, GIVEN | {"target": ["label", "w"]}, "--task token-regression: several targets are numbers"),
+    "errors": (GOOD, {"error": "w"}, "--error w: is for one number a sequence, and the task is token-regression"),
+    "a logarithm": (one(5, 2, "0"), {"transform": "log"}, "row 7, column label: value 0 of residue 3 has no logarithm"),
+    "no weight": (GOOD, {"weight": "zero"}, "every row of the training part has the weight 0"),
 }  # fmt: skip
 
 
@@ -180,12 +183,13 @@ BAD = {
 def test_bad_cells_are_one_line(tmp_path, name):
     cells, options, says = BAD[name]
     more = (["0.5"] * 30, ["0"] * 30)
+    says = says.replace("{short}", str(len(DECIMALS[3]) - 1)).replace("{long}", str(len(DECIMALS[3])))
     with pytest.raises(InputError) as caught:
         load(tmp_path, cells, options, ("seq", "label", "w", "zero"), more=more)
     assert re.search(says, str(caught.value)) and "\n" not in str(caught.value), caught.value
 
 
-# --- batches -----------------------------------------------------------------------------------------------------------
+# --- batches --------------------------------------------------------------------------------------------
 
 
 def test_batches_are_padded_with_nothing(tmp_path):
