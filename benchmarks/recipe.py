@@ -92,7 +92,7 @@ def on_data(name: str, seed: int, **options: Any) -> dict[str, Any]:
     together = combine(unmixed, splits, own, networks)
     result["together"] = score(data, together.model, together.output)[main]
     if recipe.mix == "validation":
-        simple = simpler_models(data, splits[0], 0, SHARED)
+        simple = simpler_models(fit_rivals(data), 0, SHARED)
         each_mixed = [combine(shop, splits, [replace(one, replicate=0), *simple], networks) for one in own]
         result["mixed"] = [score(data, each.model, each.output)[main] for each in each_mixed]
         mixed = combine(shop, splits, [*own, *simple], networks)

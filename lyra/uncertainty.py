@@ -23,9 +23,9 @@ class Calibration:
     k = ceil((n + 1) coverage), if new rows are exchangeable with those held out. With `floor` errors are in units of
     sqrt(floor^2 + spread^2), `spread` being how far the replicates of an ensemble are apart for that sequence.
 
-    The rows held out by `lyra train` have also chosen the epochs, and the weights of a mix, so that their errors are
-    somewhat smaller than those on new rows, and the intervals narrower; most so where rows are few. The rows of
-    `--folds` have chosen nothing.
+    The rows held out by `lyra train` have also chosen the epochs (but not in a mix by folds), the penalties and the
+    weights of a mix, so that their errors are somewhat smaller than those on new rows, and the intervals narrower. The
+    rows of `--folds` have chosen nothing.
 
     Attributes:
         scores: errors in ascending order, at most `MOST` of them, which then stand for `rows` errors.

@@ -141,7 +141,16 @@ def train(
             "(validation), by folds, or not (none) \\[by the number of rows]."
         ),
     ] = Recipe.mix,
-    patience: Annotated[int, FIT("Stop after so many epochs without a better validation score.")] = Recipe.patience,
+    keep: Annotated[
+        str | None,
+        FIT(
+            "Weights of the best epoch by the validation part (best), or of the last of the whole schedule (last) "
+            "\\[best; last with a mix by folds]."
+        ),
+    ] = Recipe.keep,
+    patience: Annotated[
+        int | None, FIT("Stop after so many epochs without a better validation score, where the best is kept \\[15].")
+    ] = Recipe.patience,
     seed: Annotated[int, FIT("Of the split, the weights, the order and dropout.")] = Recipe.seed,
     resume: Annotated[bool, FIT("Go on with an interrupted run in --out.", "--resume")] = False,
     overwrite: Annotated[bool, FIT("Replace an earlier run in --out.", "--overwrite")] = False,
@@ -176,7 +185,7 @@ def train(
         model=model, d_model=d_model, d_state=d_state, dropout=dropout, pgc_layers=pgc_layers, s4_layers=s4_layers,
         pool=pool, bidirectional=bidirectional, strand=strand, output=output, class_weights=class_weights,
         epochs=epochs, batch_size=batch_size, lr=lr, weight_decay=weight_decay, s4_lr=s4_lr, patience=patience,
-        seed=seed, positions=positions, average=average, ensemble=ensemble, mix=mix,
+        seed=seed, positions=positions, average=average, ensemble=ensemble, mix=mix, keep=keep,
     )  # fmt: skip
     hardware = Hardware(
         accelerator=accelerator, devices=devices, strategy=strategy, precision=precision, graphs=graphs

@@ -24,8 +24,8 @@ class LyraRegressor(RegressorMixin, SequenceEstimator):
 
     Args:
         model, positions, d_model, d_state, dropout, pgc_layers, s4_layers, pool, bidirectional, strand, output, epochs,
-            batch_size, lr, weight_decay, s4_lr, warmup, gradient_clip, patience, average, ensemble, mix: model and
-            training, see `lyra.settings.Recipe`. Those that are None are chosen by the data; `recipe_` says how.
+            batch_size, lr, weight_decay, s4_lr, warmup, gradient_clip, keep, patience, average, ensemble, mix: model
+            and training, see `lyra.settings.Recipe`. Those that are None are chosen by the data; `recipe_` says how.
         accelerator, devices, precision, graphs: see `lyra.settings.Hardware`; one process trains.
         random_state: seed of the validation rows, the weights, the order and dropout; None or a RandomState draws one.
         alphabet: "protein", "dna", "rna"; None finds it.

@@ -13,6 +13,7 @@ POOLS = ("mean", "max", "first")
 STRANDS = ("one", "both", "augment")
 OUTPUTS = ("sigmoid", "linear")
 MIXES = ("none", "validation", "folds")
+KEPT = ("best", "last")
 CLASS_WEIGHTS = ("none", "balanced")
 STEPS = 4000  # optimizer steps that the automatic number of epochs aims at
 EPOCHS = (10, 200)  # and its bounds
@@ -38,7 +39,11 @@ class Recipe:
         batch_size: None takes 128, less for fewer than 2048 training sequences.
         lr, weight_decay: of AdamW, under a one-cycle schedule that warms up for the share `warmup` of the steps.
         s4_lr: learning rate of the state spaces' dynamics (log_dt, log_A_real, A_imag).
-        patience: epochs without a better validation score after which training stops.
+        keep: the weights of the "best" epoch by the validation part, or of the "last" one of a schedule that comes to
+            its end, so that the validation part chooses nothing; None takes the last with a mix by folds (unless
+            there is a patience), else the best.
+        patience: epochs without a better validation score after which training stops, where the best is kept; None
+            takes 15.
         average: the weights that are kept are an exponential average over the steps, of this decay; 0 keeps the last
             ones, None goes by the number of rows.
         ensemble: networks, of a seed each, whose mean the model predicts.
@@ -68,7 +73,8 @@ class Recipe:
     s4_lr: float = 1e-3
     warmup: float = 0.15
     gradient_clip: float = 1.0
-    patience: int = 15
+    keep: str | None = None
+    patience: int | None = None
     average: float | None = None
     ensemble: int = 1
     mix: str | None = None
@@ -84,8 +90,9 @@ class Recipe:
             ("class_weights", CLASS_WEIGHTS),
         ):
             check_choice(name, getattr(self, name), allowed)
-        if self.mix is not None:
-            check_choice("mix", self.mix, MIXES)
+        for name, allowed in (("mix", MIXES), ("keep", KEPT)):
+            if (given := getattr(self, name)) is not None:
+                check_choice(name, given, allowed)
         for name in ("d_model", "d_state", "epochs", "batch_size", "patience", "lr", "s4_lr", "ensemble"):
             value = getattr(self, name)
             if value is not None and not (math.isfinite(value) and value > 0):
@@ -107,6 +114,11 @@ class Recipe:
                 f"{argument('pgc_layers')}, {argument('s4_layers')} and {argument('seed')} must not be negative"
             )
 
+        if self.keep == "last" and self.patience is not None:
+            raise InputError(
+                f"{argument('patience', self.patience)} {argument('keep', 'last')}: the last epoch is that of the "
+                "whole schedule; leave one out"
+            )
         if self.strand == "both":
             self._check_both_strands()
 

@@ -22,17 +22,19 @@ WITH_INTERVALS = {
 }
 
 
-def compare(results: Results, data: LabelledData, predictions: dict[str, Any]) -> np.ndarray | None:
-    """Fits the baselines and adds to the results their scores, intervals of the test part's scores, and the verdict.
+def compare(
+    results: Results, data: LabelledData, predictions: dict[str, Any], rivals: dict[str, Rival]
+) -> np.ndarray | None:
+    """Adds to the results the baselines' scores, intervals of the test part's scores, and the verdict.
 
     Args:
         results: with the model's own scores of each part in `predictions`, to which those of epistasis are added.
         predictions: of the model, of each part ("val", "test") as the predictor gives them.
+        rivals: the fitted baselines, see `fit_rivals`.
 
     Returns:
         the additive model's predictions of the last part, where the task has one.
     """
-    rivals = fit_rivals(data)
     results.fits = {name: rival.to_json() for name, rival in rivals.items()}
     additive = None
     for part, name in PARTS.items():
@@ -42,17 +44,20 @@ def compare(results: Results, data: LabelledData, predictions: dict[str, Any]) -
     return additive
 
 
-def compare_folds(results: Results, data: LabelledData, rows: np.ndarray, predictions: Any) -> np.ndarray | None:
+def compare_folds(
+    results: Results, data: LabelledData, rows: np.ndarray, predictions: Any, fitted: list[dict[str, Rival]]
+) -> np.ndarray | None:
     """`compare` for rows that were left out fold by fold, by baselines fitted to the other rows of each fold.
 
     Args:
         rows: the folds' test rows, end to end; predictions: the model's for these.
+        fitted: the baselines of each fold; empty fits them.
     """
     found: dict[str, list[np.ndarray]] = {}
     own, tests, start = [], [], 0
-    for name, parts in zip(data.fold_names, data.folds, strict=True):
+    for index, (name, parts) in enumerate(zip(data.fold_names, data.folds, strict=True)):
         fold = replace(data, parts=parts)
-        test, rivals = fold.rows("test"), fit_rivals(fold)
+        test, rivals = fold.rows("test"), fitted[index] if fitted else fit_rivals(fold)
         tests.append(test)
         own.append(predictions[start : start + len(test)])
         start += len(test)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from itertools import chain
 from typing import Any, cast
@@ -11,7 +10,6 @@ import numpy as np
 from scipy import optimize
 from torch import nn
 
-from ..baselines import fit_pairwise, fit_ridge, fit_sigmoid_additive
 from ..data.batches import SequenceDataset
 from ..data.labelled import check_counting
 from ..data.loading import LabelledData
@@ -25,13 +23,9 @@ from ..uncertainty import Calibration
 from .networks import Network, Rows, Workshop
 from .plan import FOLDS
 from .residues import calibrate, calibrate_ensemble
+from .rivals import Rival, fit_positions
 
 LYRA = "Lyra"
-SIMPLER: dict[str, Callable[..., nn.Module]] = {
-    "ridge": fit_ridge,
-    "additive sigmoid": fit_sigmoid_additive,
-    "pairwise sigmoid": fit_pairwise,
-}
 
 
 @dataclass
@@ -39,7 +33,7 @@ class Candidate:
     """A fitted model that may become part of the mix.
 
     Attributes:
-        kind: "Lyra" or one of `SIMPLER`.
+        kind: "Lyra" or the name of a simpler model.
         fold: the split that it was fitted on; replicate: see `Ensemble`.
     """
 
@@ -61,6 +55,8 @@ class Fitted:
         held_out: rows that the predictions `predicted` are for, none of which was in the training rows of the models
             that predicted them: the validation part, or with folds every row.
         calibration: the errors of those, where there are replicates.
+        rivals: the simpler models fitted to the training rows, their penalties chosen by the validation rows, of each
+            fold where there are folds; none where such were not needed.
     """
 
     model: Lyra | Ensemble
@@ -70,6 +66,7 @@ class Fitted:
     held_out: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64))
     predicted: Any = None
     calibration: Calibration | None = None
+    rivals: list[dict[str, Rival]] = field(default_factory=list)
 
 
 def fit_data(workshop: Workshop) -> Fitted:
@@ -96,6 +93,7 @@ def fit(workshop: Workshop, train: np.ndarray, val: np.ndarray, prefix: str = ""
         splits = [Rows(train, val)]
     networks: dict[str, Network] = {}
     candidates: list[Candidate] = []
+    rivals: list[dict[str, Rival]] = []
     for fold, rows in enumerate(splits):
         for seed in range(recipe.ensemble):
             index = fold * recipe.ensemble + seed
@@ -105,11 +103,14 @@ def fit(workshop: Workshop, train: np.ndarray, val: np.ndarray, prefix: str = ""
             replicate = fold if len(splits) > 1 else seed
             candidates.append(Candidate(LYRA, networks[name].model, networks[name].output, fold, replicate))
         if recipe.mix != "none":
-            candidates += simpler_models(data, rows, fold, fold if len(splits) > 1 else SHARED)
+            rivals.append(fit_positions(data, data.measured(rows.train), data.measured(rows.val)))
+            candidates += simpler_models(rivals[-1], fold, fold if len(splits) > 1 else SHARED)
     if len(candidates) == 1:
         (alone,) = networks.values()
         return Fitted(alone.model, alone.output, networks)
-    return combine(workshop, splits, candidates, networks)
+    fitted = combine(workshop, splits, candidates, networks)
+    fitted.rivals = rivals if len(splits) == 1 else []  # those of inner folds have learned from other rows
+    return fitted
 
 
 def fit_folds(workshop: Workshop) -> Fitted:
@@ -136,6 +137,7 @@ def fit_folds(workshop: Workshop) -> Fitted:
     elif isinstance(output, RegressionOutput):
         known = np.isin(rows, data.measured(rows))
         fitted.calibration = Calibration.of(np.array(data.values, dtype=np.float64)[rows[known]] - found[known])
+    fitted.rivals = [rivals for each in fits for rivals in each.rivals]
     return fitted
 
 
@@ -213,18 +215,10 @@ def check_inner_folds(data: LabelledData, splits: list[Rows]) -> None:
         )
 
 
-def simpler_models(data: LabelledData, rows: Rows, fold: int, replicate: int) -> list[Candidate]:
-    """Each of `SIMPLER`, fitted to the training rows as they are weighted, its penalty chosen by the others.
-
-    Limits are left out, of which these models know nothing.
-    """
-    tokens = data.tokens.reshape(len(data.values), -1)
-    values = np.array(data.values, dtype=np.float64)
-    letters = len(data.alphabet)
-    train, val = data.measured(rows.train), data.measured(rows.val)
-    weights = (None, None) if data.weights is None else (data.weights[train], data.weights[val])
-    fitted = (tokens[train], values[train], tokens[val], values[val], letters, *weights)
-    return [Candidate(kind, fit(*fitted), None, fold, replicate) for kind, fit in SIMPLER.items()]
+def simpler_models(rivals: dict[str, Rival], fold: int, replicate: int) -> list[Candidate]:
+    """Fitted simpler models as parts of a mix."""
+    models = ((kind, rival.model) for kind, rival in rivals.items())
+    return [Candidate(kind, model, None, fold, replicate) for kind, model in models if model is not None]
 
 
 def combine(

@@ -1,4 +1,4 @@
-"""One network of a run: built for some rows of the data, trained, and its best epoch taken back."""
+"""One network of a run: built for some rows of the data, trained, and the weights taken that are to be kept."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ SEEDS = 1_000_003  # from one network's seed to the next
 
 @dataclass
 class Rows:
-    """Which rows a network is trained on, and by which its epoch is chosen: positions in the data."""
+    """Which rows a network is trained on, and by which it is validated: positions in the data."""
 
     train: np.ndarray
     val: np.ndarray
@@ -112,11 +112,11 @@ class Workshop:
             self._fit(trainer, module, loaders, last if self.resume and last.exists() else None)
             if trainer.is_global_zero:
                 (folder / FINISHED).touch()
-        best = torch.load(folder / "best.ckpt", map_location="cpu", weights_only=True)
+        kept = torch.load(folder / f"{recipe.keep}.ckpt", map_location="cpu", weights_only=True)
         if not history.rows:
             last_state = torch.load(folder / "last.ckpt", map_location="cpu", weights_only=True)["callbacks"]
             history.load_state_dict(last_state[history.state_key])
-        module.take(best)
+        module.take(kept)
         trained_on = trainer.strategy.root_device  # from which Lightning takes the module to the CPU
         module = module.to(trained_on if trained_on.type == "cuda" else "cpu").eval()
         self.rows = history.all_rows
@@ -152,7 +152,9 @@ def build_module(data: LabelledData, recipe: Recipe, rows: Rows) -> tuple[LyraMo
     elif data.targets.numeric:
         used = None if weighted is None else data.each(weighted, data.measured(rows.train))
         output = RegressionOutput.fit(recipe.output, training, used, data.transform)
-        values = [output.standardise(torch.from_numpy(value)).numpy() for value in values]
+        every = np.concatenate(values) if data.targets.per_residue else np.array(values)
+        every = output.standardise(torch.from_numpy(every)).numpy()
+        values = np.split(every, data.offsets[1:-1]) if data.targets.per_residue else list(every)
     elif recipe.class_weights == "balanced":
         counts = np.bincount(training, minlength=len(data.targets.classes))
         weights = torch.tensor(len(training) / (len(counts) * np.maximum(counts, 1)), dtype=torch.float32)
@@ -199,16 +201,18 @@ def make_trainer(
         raise InputError(message)
 
     # Two, since save_last=True of Lightning 2.6 writes last.ckpt in the epochs alone in which the best one is written.
-    best = ModelCheckpoint(
-        dirpath=folder, filename="best", monitor=MONITOR, mode="max", save_on_train_epoch_end=True,
-        enable_version_counter=False,
-    )  # fmt: skip
+    best: list[Callback] = [
+        ModelCheckpoint(
+            dirpath=folder, filename="best", monitor=MONITOR, mode="max", save_on_train_epoch_end=True,
+            enable_version_counter=False,
+        ),
+        EarlyStopping(MONITOR, mode="max", patience=recipe.patience, check_finite=False),
+    ]  # fmt: skip
     last = ModelCheckpoint(
         dirpath=folder, filename="last", save_on_train_epoch_end=True, enable_version_counter=False
     )  # fmt: skip
-    stopping = EarlyStopping(MONITOR, mode="max", patience=recipe.patience, check_finite=False)
     shown: list[Callback] = [] if history is None else [history, EpochProgress(console)]
-    callbacks = [FiniteLoss(fail), *shown, stopping, best, last]
+    callbacks = [FiniteLoss(fail), *shown, *(best if recipe.keep == "best" else []), last]
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
     warnings.filterwarnings("ignore", module="lightning")
     try:

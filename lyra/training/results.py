@@ -26,6 +26,7 @@ from .comparison import compare, compare_folds
 from .fitting import Fitted, describe_model
 from .networks import Network
 from .parts import PARTS, scored, sequence_of_each
+from .rivals import fit_rivals
 
 REPORT = "report.html"  # written last: a run that has it is finished
 TRACKS = 5  # sequences along which classes or numbers of residues are drawn
@@ -40,8 +41,9 @@ def write_results(
     save_model(out / "model", fitted.model, description)
     predictor = Predictor(fitted.model, description).use_graphs(None if graphs else False, warn)
     task = data.targets.task
+    networks = [network_facts(task, name, each, recipe.keep) for name, each in fitted.networks.items()]
     results = Results(
-        out, task, {}, networks=[network_facts(task, name, each) for name, each in fitted.networks.items()],
+        out, task, {}, networks=networks,
         shares=fitted.shares, positive=data.targets.positive,
         parameters=sum(parameter.numel() for parameter in fitted.model.parameters()),
     )  # fmt: skip
@@ -49,11 +51,10 @@ def write_results(
     for name, (rows, predictions) in evaluated.items():
         add_scores(results, data, name, rows, predictions)
     if data.folds:
-        additive = compare_folds(results, data, *evaluated["test"])
+        additive = compare_folds(results, data, *evaluated["test"], fitted.rivals)
     else:
-        additive = compare(
-            results, data, {part: evaluated[name][1] for part, name in PARTS.items() if name in evaluated}
-        )
+        predicted = {part: evaluated[name][1] for part, name in PARTS.items() if name in evaluated}
+        additive = compare(results, data, predicted, fitted.rivals[0] if fitted.rivals else fit_rivals(data))
     shown = "test" if "test" in evaluated else next(iter(evaluated))
     rows, predictions = evaluated[shown]
     if data.errors is not None:
@@ -102,9 +103,11 @@ def add_scores(results: Results, data: LabelledData, name: str, rows: np.ndarray
         results.per_sequence[name] = mean_of_sequences(*each, positive, data.targets.task)
 
 
-def network_facts(task: str, name: str, network: Network) -> NetworkFacts:
+def network_facts(task: str, name: str, network: Network, keep: str | None) -> NetworkFacts:
     """What the tables say of a network's training."""
     history = network.history
+    if keep == "last":
+        return NetworkFacts(name, len(history), len(history), "as the last of the schedule", network.seconds)
     return NetworkFacts(
         name, len(history), selection.best_epoch(task, history),
         selection.reason(task, history, score_name(MONITORED[task], None)), network.seconds,

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from .. import baselines
+from ..baselines.features import Differences
 from ..baselines.kmers import MAX_ROWS
 from ..baselines.positions import PositionModel
 from ..data.batches import known
@@ -16,7 +17,7 @@ from ..data.loading import LabelledData
 from .parts import flat
 
 ADDITIVE = "one-hot ridge"  # what is left over by it is called epistasis
-PAIR_ROWS = 50_000  # training rows that pairs are fitted to, drawn if there are more: minutes become seconds
+PAIR_LETTERS = 3_000_000  # that differ from the consensus, in the rows that pairs are fitted to: some ten minutes
 
 
 @dataclass
@@ -26,11 +27,13 @@ class Rival:
     Attributes:
         predict: from rows of the data to predictions as the model's are scored; token: of all residues end to end.
         chosen: what the validation part decided; rows: the training rows (token: residues) of the fit.
+        model: of sequences of one length, which networks can be mixed with.
     """
 
     predict: Callable[[np.ndarray], np.ndarray]
     chosen: Mapping[str, float | None]
     rows: int
+    model: PositionModel | None = None
 
     def to_json(self) -> dict[str, Any]:
         return {"chosen": dict(self.chosen), "fitted_rows": self.rows}
@@ -39,7 +42,7 @@ class Rival:
 def fit_rivals(data: LabelledData) -> dict[str, Rival]:
     """The baselines of the data's task by name, fitted to the training part, penalties chosen on the validation part.
 
-    Limits are left out, and rows count alike. There are none of several targets, nor without a value to choose by.
+    Limits are left out. There are none of several targets, nor without a value to choose by.
 
     - regression: for one length ridge regression, an additive and a pairwise model through a sigmoid; else ridge
       regression of k-mers.
@@ -58,7 +61,7 @@ def fit_rivals(data: LabelledData) -> dict[str, Rival]:
     found: dict[str, Rival] = {}
     tokens = data.tokens.reshape(len(lengths), lengths[0]) if same else data.tokens
     if data.targets.task == "regression" and same:
-        return _of_positions(data, tokens, train, validation)
+        return fit_positions(data, train, validation)
     if same:
         drawn = _at_most(train, MAX_ROWS)
         features, values = baselines.one_hot(tokens, letters), flat(data.values)
@@ -72,23 +75,37 @@ def fit_rivals(data: LabelledData) -> dict[str, Rival]:
     return found
 
 
-def _of_positions(
-    data: LabelledData, tokens: np.ndarray, train: np.ndarray, validation: np.ndarray
-) -> dict[str, Rival]:
+def fit_positions(data: LabelledData, train: np.ndarray, validation: np.ndarray) -> dict[str, Rival]:
+    """The simpler models of numbers for sequences of one length, in which rows count as they are weighted.
+
+    Args:
+        train, validation: rows without limits, of which these models know nothing.
+    """
+    tokens = data.tokens.reshape(len(data.values), -1)
     values, letters = np.array(data.values, dtype=np.float64), len(data.alphabet)
-    checked = (tokens[validation], values[validation], letters)
-    few = _at_most(train, PAIR_ROWS)
-    single = baselines.fit_sigmoid_additive(tokens[train], values[train], *checked)
+    few = _few_letters(tokens, train, letters)
+
+    def given(rows: np.ndarray) -> tuple[Any, ...]:
+        weights = (None, None) if data.weights is None else (data.weights[rows], data.weights[validation])
+        return tokens[rows], values[rows], tokens[validation], values[validation], letters, *weights
+
+    single = baselines.fit_sigmoid_additive(*given(train))
     models: list[tuple[str, PositionModel, np.ndarray]] = [
-        (ADDITIVE, baselines.fit_ridge(tokens[train], values[train], *checked), train),
+        (ADDITIVE, baselines.fit_ridge(*given(train)), train),
         ("one-hot sigmoid", single, train),
-        ("pairwise sigmoid", baselines.fit_pairwise(tokens[few], values[few], *checked, start=single), few),
+        ("pairwise sigmoid", baselines.fit_pairwise(*given(few), start=single), few),
     ]
 
     def rival(model: PositionModel, fitted: np.ndarray) -> Rival:
-        return Rival(lambda rows: model.predict(tokens[rows]), {"penalty": model.penalty}, len(fitted))
+        return Rival(lambda rows: model.predict(tokens[rows]), {"penalty": model.penalty}, len(fitted), model)
 
     return {name: rival(model, fitted) for name, model, fitted in models}
+
+
+def _few_letters(tokens: np.ndarray, rows: np.ndarray, letters: int) -> np.ndarray:
+    """As many of the rows, drawn where they are too many, as have `PAIR_LETTERS` that differ from the consensus."""
+    differing = Differences(tokens[rows], letters).matrix.nnz
+    return _at_most(rows, max(int(len(rows) * PAIR_LETTERS / max(differing, 1)), 1))
 
 
 def _at_most(rows: np.ndarray, limit: int) -> np.ndarray:

@@ -124,7 +124,7 @@ def train(
         if chosen:
             say(f"recipe: {chosen}")
         problem = selection.undefined_because(data.targets.task, data.labels("val"))
-        if problem is not None and recipe.mix != "folds":
+        if problem is not None and recipe.keep == "best":
             warn(f"{problem}, so the epoch to keep is chosen by the validation loss")
         machine = make_trainer(out, recipe, hardware, 1, None, console)
         if source.stream and machine.world_size > 1:

@@ -17,9 +17,10 @@ from lyra.errors import InputError, arguments_spelled
 from lyra.explain import ExplainOptions, mutagenesis
 from lyra.prediction import Predictor
 from lyra.training import Hardware, Recipe, train
-from lyra.training.fitting import Rows, inner_folds, mixing_weights, simpler_models
+from lyra.training.fitting import Rows, inner_folds, mixing_weights
 from lyra.training.networks import build_module
 from lyra.training.plan import plan
+from lyra.training.rivals import fit_positions
 
 from .conftest import random_sequences, read_csv, write_table
 
@@ -148,18 +149,22 @@ def test_weights_and_limits_of_a_mix(tmp_path):
     rows, limited = inner_folds(data, np.arange(len(data.values)), 0)[0], data.censored != 0
     assert limited[rows.train].any() and limited[rows.val].any()
     letters = data.tokens.reshape(-1, 8)
-    before = [each.model.predict(letters) for each in simpler_models(data, rows, 0, 0)]
+
+    def fitted():
+        return fit_positions(data, data.measured(rows.train), data.measured(rows.val)).values()
+
+    before = [each.model.predict(letters) for each in fitted()]
     weights = data.weights.copy()
     data.values = [np.float64(1e6) if limited[i] else value for i, value in enumerate(data.values)]
-    for wanted, each in zip(before, simpler_models(data, rows, 0, 0), strict=True):
+    for wanted, each in zip(before, fitted(), strict=True):
         np.testing.assert_array_equal(each.model.predict(letters), wanted)
     light = np.flatnonzero(~limited)[::3]
     data.weights = weights.copy()
     data.weights[light] = 0
-    left_out = [each.model.predict(letters) for each in simpler_models(data, rows, 0, 0)]
+    left_out = [each.model.predict(letters) for each in fitted()]
     assert not np.allclose(left_out[0], before[0])
     data.values = [np.float64(-1e3) if i in light else value for i, value in enumerate(data.values)]
-    for wanted, each in zip(left_out[:1], simpler_models(data, rows, 0, 0), strict=False):
+    for wanted, each in zip(left_out[:1], fitted(), strict=False):
         np.testing.assert_allclose(each.model.predict(letters), wanted, rtol=1e-9, atol=1e-9)
     predicted = RNG.normal(size=(40, 3))
     true = predicted @ [0.6, 0.0, 0.3] + 0.1 * RNG.normal(size=40) + 2
