@@ -330,10 +330,30 @@ def per_residue(target: Target) -> tuple[str, str, str] | None:
         if separator == "":
             _refuse_thin_labels(target, fits, len(names), agree)
             return "token", separator, f"one character {where}"
+        _refuse_odd_numbers(target, fits, separator, names)
         if what := _measured(names):
             return NUMBERS, separator, f"{what}, {shorten(separator)} between them, {where}"
         return "token", separator, f"{shorten(separator)} between labels, {where}"
     return None
+
+
+def _refuse_odd_numbers(target: Target, fits: list[int], separator: str, names: Collection[str]) -> None:
+    """Raises InputError where at least half of the labels are numbers, but not all as a program writes them."""
+    odd = {name for name in names if other_notation(name) not in (None, RANGE)}
+    if not odd or 2 * (len(odd) + sum(map(is_number, names))) < len(names):
+        return
+    for i in fits:
+        for residue, label in enumerate(split_labels(target.cells[i], separator), 1):
+            if label in odd:
+                what = other_notation(label)
+                decimal = argument("decimal", "comma")
+                remedy = f"give {decimal}" if what == "a decimal comma" else "write it like 1234.5"
+                raise target.refuse(
+                    target.rows[i],
+                    f"value {shorten(label)} of residue {residue} is not a finite number to a program, but looks like "
+                    f"one with {what}; {remedy}, or give {argument('task', 'token')} if these are "
+                    "classes",
+                )
 
 
 def _measured(names: Collection[str]) -> str:
