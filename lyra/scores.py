@@ -94,7 +94,8 @@ class Results:
         else:
             epochs = [network.epochs for network in self.networks]
             seconds = sum(network.seconds for network in self.networks)
-            text = f"{len(epochs)} networks of {min(epochs)} to {max(epochs)} epochs in {seconds:.0f} s"
+            span = " to ".join(map(str, dict.fromkeys([min(epochs), max(epochs)])))
+            text = f"{len(epochs)} networks of {span} epochs in {seconds:.0f} s"
         if self.shares:
             text += "; mixed: " + ", ".join(f"{weight:.2f} {kind}" for kind, weight in self.shares.items())
         return text

@@ -167,7 +167,7 @@ def train(
     Example: [bold]lyra train dms.csv.gz --wild-type QYKLILNGKTLK --offset 2 --target DMS_score --out dms[/bold]
 
     Writes model/, metrics.json, predictions.csv (the test part), history.csv, pictures and report.html. The best
-    epoch is chosen on the validation part; the test part is read once, at the end.
+    epoch is chosen on the validation part (few rows: see --mix and --keep); the test part is read once, at the end.
     """
     from ..training import train as run
     from . import consoles

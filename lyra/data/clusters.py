@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import shutil
 import subprocess
 import tempfile
@@ -17,6 +18,8 @@ from .kmers import choose_words, cluster_by_words, lowest_identity
 
 MMSEQS = "mmseqs"
 COVERED = "0.8"  # share of the shorter sequence that an alignment must span
+WORDS = (6, 15)  # bases in a word that mmseqs looks for; 15 is its own, which short sequences hardly share
+SHARED = 5  # words that two sequences at the threshold are expected to have in common
 REPAIR = "put it right, or take it from PATH, and sequences are clustered by shared k-mers"
 
 
@@ -57,6 +60,13 @@ def residues(material: Material, rows: np.ndarray) -> list[np.ndarray]:
     return [tokens[~np.isin(tokens, left_out)] for tokens in sequences]
 
 
+def word_length(sequences: list[np.ndarray], identity: float) -> int:
+    """Bases in a word of which two sequences of median length, `identity` identical, share about `SHARED`."""
+    length = float(np.median([len(tokens) for tokens in sequences if len(tokens)] or [1]))
+    longest = WORDS[1] if identity >= 1 else math.floor(math.log(max(length / SHARED, 1)) / -math.log(identity))
+    return min(max(longest, WORDS[0]), WORDS[1])
+
+
 def mmseqs_clusters(program: str, sequences: list[np.ndarray], alphabet: Alphabet, identity: float) -> np.ndarray:
     """(S,) int, the clusters of `mmseqs easy-cluster`; what it leaves out is a cluster of its own.
 
@@ -72,6 +82,8 @@ def mmseqs_clusters(program: str, sequences: list[np.ndarray], alphabet: Alphabe
             "--min-seq-id", f"{identity:g}", "-c", COVERED, "--cov-mode", "1", "--cluster-mode", "2",
             "--dbtype", "1" if alphabet.name == "protein" else "2", "-v", "1",
         ]  # fmt: skip
+        if alphabet.name != "protein":
+            command += ["-k", str(word_length(sequences, identity))]
         try:
             run = subprocess.run(command, capture_output=True, text=True, errors="replace", check=False)
         except OSError as error:

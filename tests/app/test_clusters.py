@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from lyra.data import DataOptions, load_labelled
+from lyra.data.clusters import word_length
 from lyra.data.kmers import Words, chance_of_as_many, choose_words, cluster_by_words, word_table
 from lyra.errors import InputError
 
@@ -229,6 +230,14 @@ def test_mmseqs_is_asked_where_it_is(tmp_path, fake_mmseqs, letters):
     assert called[0] == "easy-cluster" and called[called.index("--min-seq-id") + 1] == "0.4"
     assert called[called.index("--dbtype") + 1] == ("1" if letters == "protein" else "2")
     assert not os.path.exists(called[1]), "what it read is gone"
+    assert called[-2:] == (["-k", "6"] if letters == "rna" else ["-v", "1"])
+
+
+@pytest.mark.parametrize(("length", "identity", "k"), [(60, 0.7, 6), (300, 0.9, 15), (300, 0.7, 11), (0, 0.5, 6),
+                                                       (90, 0.99, 15), (90, 1.0, 15), (4, 1.0, 15)])  # fmt: skip
+def test_words_that_mmseqs_looks_for(length, identity, k):
+    """Of length 15 nobody would find relatives at 70 % in 60 bases: .7^15 is .005."""
+    assert word_length([np.zeros(length, np.int8)] * 3, identity) == k
 
 
 def test_what_mmseqs_complains_of_is_said(tmp_path, fake_mmseqs):

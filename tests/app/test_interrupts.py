@@ -155,16 +155,16 @@ def test_control_c_from_outside(tmp_path):
 
 
 def test_two_processes(tmp_path):
-    """Two CPU processes with gloo see all of the data between them and agree on one model."""
+    """Two CPU processes with gloo see all of the data between them and agree on one model, also of two networks."""
     table = write_table(tmp_path / "t.csv", ["seq", "label"], regression_rows(120, 6, 12))
     command = [sys.executable, "-m", "lyra.cli", "train", table, "--out", tmp_path / "run", *SMALL]
-    command += ["--devices", "2", "--strategy", "ddp"]
+    command += ["--devices", "2", "--strategy", "ddp", "--ensemble", "2"]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     run = subprocess.run(list(map(str, command)), capture_output=True, text=True, timeout=300, env=environment)
     assert run.returncode == 0, run.stderr
-    assert len(read_csv(tmp_path / "run" / "history.csv")) == 3
+    assert [row["network"] for row in read_csv(tmp_path / "run" / "history.csv")] == ["1"] * 3 + ["2"] * 3
     assert run.stdout.count("parameters;") == 1, "the first process alone speaks"
-    assert run.stderr.count("epoch 1/3") == 1
+    assert "2 networks of 3 epochs" in run.stdout and run.stderr.count("epoch 1/3") == 2
     scores = json.loads((tmp_path / "run" / "metrics.json").read_text())
     assert scores["test"]["spearman"] > 0.5
 
