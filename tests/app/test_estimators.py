@@ -222,20 +222,6 @@ def test_the_score_of_residues_counts_labelled_ones(fitted):
     assert model.score(X[:1], y[:1]) == 0
 
 
-def test_r2_over_residues_is_that_of_scikit_learn(fitted):
-    X, y = data("token-regression", 30)
-    y[3] = [None] * len(y[3])
-    model, weights = fitted["token-regression"], np.random.default_rng(0).random(30)
-    true, predicted, counts = [], [], []
-    for weight, numbers, found in zip(weights, y, model.predict(X), strict=True):
-        for number, guess in zip(numbers, found, strict=True):
-            if number is not None:
-                true, predicted, counts = [*true, number], [*predicted, guess], [*counts, weight]
-    assert model.score(X, y, weights) == pytest.approx(r2_score(true, predicted, sample_weight=counts))
-    arrays = [np.array([np.nan if number is None else number for number in numbers]) for numbers in y]
-    assert model.score(X, arrays) == pytest.approx(r2_score(true, predicted))
-
-
 @pytest.mark.parametrize("task", KINDS)
 def test_cross_validation(task):
     X, y = data(task, 40)
@@ -271,16 +257,6 @@ def test_intervals_are_those_of_the_predictor(fitted):
     assert np.array_equal(frame[["lower", "upper"]], model.predictor_.interval(members.mean(1), members.std(1), 0.7))
     assert list(frame.index) == list(range(5, 14))
     assert np.allclose(model.predict(X), members.mean(1))
-
-
-def test_intervals_of_residues_are_those_of_the_predictor(fitted):
-    model, X = fitted["residues"], random_sequences(5, 6, 12, seed=8)
-    for frame, members, mean in zip(
-        model.predict_interval(X, 0.7), model.predictor_.predict_members(X), model.predict(X), strict=True
-    ):
-        assert np.allclose(frame["prediction"], mean) and np.array_equal(frame["sd"], members.std(1))
-        wanted = model.predictor_.interval(members.mean(1), members.std(1), 0.7)
-        assert np.array_equal(frame[["lower", "upper"]], wanted)
 
 
 @pytest.mark.parametrize("name", ["mutagenesis", "epistasis", "attributions"])
