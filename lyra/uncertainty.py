@@ -29,7 +29,7 @@ class Calibration:
 
     Attributes:
         scores: errors in ascending order, at most `MOST` of them, which then stand for `rows` errors.
-        rows: how many rows were held out.
+        rows: how many rows were held out; of residues, how many sequences.
         floor: in the target's units; None where the spread plays no part.
     """
 

@@ -50,7 +50,7 @@ def test_what_score_refuses(fitted):
         fitted.score(X, [y[0], [0.5, 0.7], y[2]])
     with pytest.raises(InputError, match="score: fewer than two residues that count have a number"):
         fitted.score(X, [[None] * len(x) for x in X])
-    with pytest.raises(InputError, match="interval 0.99: needs at least 99 rows held out"):
+    with pytest.raises(InputError, match=r"interval 0\.99: needs at least 99 rows held out"):
         fitted.predict_interval(X, 0.99)
 
 
