@@ -259,6 +259,9 @@ def test_an_ensemble_gives_mean_spread_and_interval(lyra, tmp_path):
         spreads.append(each.std(1)[known])
     floor = float(np.sqrt(np.mean(np.concatenate(errors) ** 2)))
     assert predictor.calibration.rows == len(val) and predictor.calibration.floor == pytest.approx(floor, rel=1e-4)
+    groups = np.repeat(np.arange(len(val)), list(map(len, errors)))
+    fitted = Calibration.of_groups(np.concatenate(errors), groups, np.concatenate(spreads))
+    np.testing.assert_allclose(predictor.calibration.scores, fitted.scores, rtol=1e-4)
     units = [e / np.hypot(floor, s) for e, s in zip(errors, spreads, strict=True)]
     half = predictor.interval(np.zeros(1), np.zeros(1), 0.5)[0, 1] / floor
     assert hierarchical(units, 0.5) * 0.999 <= half <= hierarchical(units, 0.5 + 2 / len(val)) * 1.001
