@@ -4,11 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-import numpy as np
-
-from .alphabets import INVALID
-from .data.sequences import TableSource, letter_error
-from .data.wild_types import read_wild_type
+from .data.sequences import TableSource
+from .data.wild_types import encode_wild_type, read_wild_type
 from .errors import InputError, argument
 from .prediction import Predictor
 
@@ -22,12 +19,7 @@ def own_offset(source: TableSource | None, length: int) -> int:
 
 def as_read(predictor: Predictor, sequence: str) -> str:
     """A wild type as the model reads it; an InputError for a letter that is not in its alphabet."""
-    alphabet = predictor.alphabet
-    encoded = alphabet.encode(sequence)
-    if (bad := np.flatnonzero(encoded == INVALID)).size:
-        name = argument("wild_type")
-        raise letter_error(name, sequence, int(bad[0]), alphabet, f"{alphabet.unknown} is any letter")
-    return alphabet.decode(encoded)
+    return predictor.alphabet.decode(encode_wild_type(sequence, predictor.alphabet))
 
 
 def choose_wild_type(

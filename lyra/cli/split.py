@@ -59,7 +59,10 @@ def split(
 
     The column is `set` (train, val or test), or with --folds `fold` (the one that the row is test in), and takes the
     place of one that is called so. Rows that take part in nothing are left out. `lyra train` reads the file with the
-    column as it stands, or with --folds fold.
+    column as it stands, or with --folds fold, and then draws each fold's validation part itself.
+
+    With --folds and --holdout position, the wild type and rows with mutations in several folds are test in none. Their
+    fold is empty; take them out before `lyra train --folds fold`.
     """
     from ..data.loading import load_labelled
     from ..data.sources import Source

@@ -48,6 +48,12 @@ def find_clusters(material: Material, identity: float, warn: Callable[[str], Non
         f"{MMSEQS} is not on PATH, so sequences are clustered by shared {rule.k}-mers: two count as {identity:.0%} "
         f"identical where at least {identity**rule.k:.2g} of the shorter one's are in the longer one"
     )
+    lengths = np.array([len(tokens) for tokens in sequences])
+    if (short := ~rule.tells(np.maximum(lengths - rule.k + 1, 0))).any():
+        warn(
+            f"{material.where}: {int(short.sum()):,} sequences, of {lengths[short].max()} letters or less, are too "
+            f"short to be told from unrelated ones by shared {rule.k}-mers; similar ones may stand in several parts"
+        )
     return cluster_by_words(sequences, rule, letters)[of_row], f"by shared {rule.k}-mers"
 
 

@@ -9,6 +9,8 @@ from ..settings.data import DataOptions
 from .divisions import ASIDE, PARTS, Grouping, Material, Split
 from .draws import draw, draw_folds, draw_parts
 from .strata import find_strata
+from .tables import listed
+from .wild_types import encode_wild_type
 
 MIXED = "with mutations at positions of several parts"  # why rows are set aside
 USUAL = 0.5  # share of the sequences that must have a position's most common letter for it to be the wild type's
@@ -23,7 +25,7 @@ def find_mutated(material: Material, options: DataOptions) -> tuple[np.ndarray, 
     """
     name = argument("holdout", options.holdout)
     lengths = np.diff(material.offsets)
-    wild_type = None if material.wild_type is None else material.alphabet.encode(material.wild_type, unknown=True)
+    wild_type = None if material.wild_type is None else encode_wild_type(material.wild_type, material.alphabet)
     length = int(lengths[0]) if wild_type is None else len(wild_type)
     if (lengths != length).any():
         at = int((lengths != length).argmax())
@@ -40,6 +42,9 @@ def find_mutated(material: Material, options: DataOptions) -> tuple[np.ndarray, 
     mutated = tokens != wild_type
     if not mutated.any():
         raise InputError(f"{material.where}: {name}: no row has a mutation")
+    if (never := np.flatnonzero(mutated.all(0))).size:
+        places = listed([f"{material.alphabet.decode(wild_type[[site]])}{site + material.offset}" for site in never])
+        said.append(f"no row has the wild type's {places}, which counts as a mutation of every row")
     return mutated, said
 
 

@@ -7,8 +7,9 @@ of the shorter one are in the longer one, and more of them than unrelated sequen
 
 The rule's limits: at exactly p identity it finds about half of the pairs, since the number of k-mers that survive
 varies; substitutions that stand together leave more k-mers whole than p^k, and every insertion costs k - 1 of them;
-short sequences and low identities leave too few k-mers to tell from chance, and are refused. Repeats and unusual
-compositions are not looked at. Opposite strands of DNA are different sequences.
+short sequences and low identities leave too few k-mers to tell from chance: they are refused where the usual sequence
+is that short, and where only some are, these mostly stand alone. Repeats and unusual compositions are not looked at.
+Opposite strands of DNA are different sequences.
 """
 
 from __future__ import annotations
@@ -54,6 +55,11 @@ class Words:
         """Whether so many shared k-mers are more than those of unrelated sequences, among all of them."""
         return chance_of_as_many(shared, words * self.chance(others), self.agree) * self.count <= BY_CHANCE
 
+    def tells(self, words: np.ndarray) -> np.ndarray:
+        """Whether sequences with so many k-mers each that are as identical as asked for can be told from unrelated."""
+        shared = np.ceil(self.needed(words, words))
+        return (self.identity**self.k * words >= FEWEST) & self.telling(shared, words, words)
+
 
 def chance_of_as_many(shared: np.ndarray, mean: np.ndarray, agree: float) -> np.ndarray:
     """An upper bound of the probability that unrelated sequences share `shared` k-mers or more, on average `mean`.
@@ -84,8 +90,7 @@ def choose_words(sequences: list[np.ndarray], identity: float, letters: int) -> 
     found = None
     for k in range(SHORTEST, min(LONGEST, length) + 1):
         rule, count = Words(k, identity, agree, len(sequences)), np.array(length - k + 1)
-        shared = np.ceil(rule.needed(count, count))
-        if identity**k * count >= FEWEST and rule.telling(shared, count, count):
+        if rule.tells(count):
             found = rule
             if rule.chance(count) <= QUICK:
                 break

@@ -198,10 +198,11 @@ def check_counting(data: LabelledData, train: np.ndarray, val: np.ndarray, place
         parts = np.full(len(data.values), "", dtype=object)
         parts[data.counting(train)], parts[data.counting(val)] = "train", "val"
         check_each(data.targets.names, np.concatenate(data.values), parts, data.path)
-    elif data.targets.numeric and len(np.unique(data.labels_of(data.counting(train)))) < 2:
+    elif len(np.unique(data.labels_of(data.counting(train)))) < 2:
         weighing = "" if data.weights is None else " with a weight above 0"
+        what = "class" if data.targets.classes else "value"
         raise InputError(
-            f"{data.path}: the training rows{place}{weighing} have one value only; there must be at least two"
+            f"{data.path}: the training rows{place}{weighing} have one {what} only; there must be at least two"
         )
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
+from ..errors import argument
 from ..files import atomic_text, table_separator
 from .loading import LabelledData
 
@@ -41,5 +42,8 @@ def write_split(data: LabelledData, out: str | Path) -> list[str]:
         writer.writerow(table.columns)
         writer.writerows(table.itertuples(index=False))
     if never := int((cells == "").sum()):
-        notes.append(f"{never:,} rows are test in no fold: their {FOLD} is empty")
+        notes.append(
+            f"{never:,} rows are test in no fold: their {FOLD} is empty; take them out where {argument('folds', FOLD)} "
+            "is to read it"
+        )
     return notes

@@ -6,9 +6,12 @@ import os
 import re
 from collections.abc import Callable
 
+import numpy as np
+
+from ..alphabets import INVALID, Alphabet
 from ..errors import InputError, argument
 from .formats import format_of
-from .sequences import without_stop
+from .sequences import letter_error, without_stop
 from .sources import Source
 
 FILE_NAME = re.compile(  # how one ends; a point alone may be a gap
@@ -46,3 +49,12 @@ def _read_single_sequence(given: str, name: str) -> str:
     if not letters:
         raise InputError(f"{name}: the sequence is empty; give its letters, or a FASTA file")
     return letters
+
+
+def encode_wild_type(sequence: str, alphabet: Alphabet) -> np.ndarray:
+    """(L,) its tokens; an InputError for a letter that is not in the alphabet."""
+    tokens = alphabet.encode(sequence)
+    if (bad := np.flatnonzero(tokens == INVALID)).size:
+        name = argument("wild_type")
+        raise letter_error(name, sequence, int(bad[0]), alphabet, f"{alphabet.unknown} is any letter")
+    return tokens

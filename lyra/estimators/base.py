@@ -20,7 +20,9 @@ from sklearn.utils.validation import check_is_fitted
 
 from ..data.arrays import SEQUENCES, TARGETS, Arrays, encode_array, label_arrays
 from ..data.batches import SequenceDataset
+from ..data.labelled import check_counting
 from ..data.loading import LabelledData
+from ..data.weights import scaled
 from ..errors import InputError, argument
 from ..explain import ExplainOptions, attributions, epistasis, mutagenesis
 from ..prediction import Predictor
@@ -225,12 +227,14 @@ def own_random_state() -> Iterator[None]:
 
 
 def set_weights(data: LabelledData, weights: np.ndarray) -> None:
-    """Sets how much each row counts, 1 on average over the training part; validation rows handed in count 1 each."""
-    every = np.concatenate([weights, np.ones(len(data.sequences) - len(weights))])
-    mean = every[data.rows("train")].mean()
-    if mean == 0:
-        raise InputError(f"{argument('sample_weight')}: every row of the training part has weight 0")
-    data.weights = every / mean
+    """Sets how much each row counts, 1 on average over the training part; validation rows handed in count 1 each.
+
+    Raises:
+        InputError: of the rows to train on or to validate by none counts, or those that do are too few to learn from.
+    """
+    data.weights = np.concatenate([weights, np.ones(len(data.sequences) - len(weights))])
+    check_counting(data, data.rows("train"), data.rows("val"), "")
+    data.weights = scaled(data.weights, data.rows("train"))
 
 
 def read_pair(X: Any, y: Any, where: str) -> tuple[list[str], list[Any]]:

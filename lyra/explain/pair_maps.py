@@ -50,7 +50,9 @@ def pair_map(
 def check_positions(
     positions: tuple[int, int], options: ExplainOptions, letters: str, residues: Sequence[str], where: str
 ) -> list[int]:
-    """The indices, from 0, of two positions; an InputError if the sequence has no residue there."""
+    """The indices, from 0, of two positions; an InputError if they are one, or the sequence has no residue there."""
+    if positions[0] == positions[1]:
+        raise InputError(f"{argument('maps')} {positions[0]}: is there twice; give two positions")
     sites = [options.index("maps", position, len(letters), where) for position in positions]
     for position, site in zip(positions, sites, strict=True):
         if letters[site] not in residues:

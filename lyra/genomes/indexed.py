@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -15,6 +16,9 @@ from ..packages import optional
 from .pieces import iterate_pieces
 
 WIDTH = 100  # letters of a line in a copy
+HEADER = re.compile(rb"\n>[^\n]*")
+OLD_END = re.compile(rb"\r(?!\n)")  # of a line, on which others do not count
+SPACES = (b" ", b"\t", b"\v", b"\f")
 
 
 class Genome:
@@ -84,7 +88,7 @@ def _open(source: Source, folder: Path) -> Any:
 
 
 def _plain(source: Source) -> bool:
-    """Whether the bytes are what a reader by position expects: not packed, no comments, no white space in lines."""
+    """Whether the bytes are what a reader by position expects: not packed, no comments, in sequences letters alone."""
     if source.encoding != "utf-8" or source.file().suffix.lower() in (".gz", ".bgz", ".bz2", ".zip"):
         return False
     with open(source.file(), "rb") as file:
@@ -94,7 +98,14 @@ def _plain(source: Source) -> bool:
         before = b"\n"
         while chunk := file.read(CHUNK):
             text = before + chunk
-            if b"\n;" in text or (b"\r" in text and b"\r\n" not in text):
+            if text.endswith(b"\r"):
+                text += file.read(1)
+            if text[text.rfind(b"\n") + 1 :].startswith(b">"):
+                text += file.readline()  # a name may have spaces, and is not to be torn apart
+            if b"\n;" in text or (b"\r" in text and OLD_END.search(text)):
+                return False
+            letters = HEADER.sub(b"", text) if b"\n>" in text else text
+            if not letters.isascii() or any(space in letters for space in SPACES):
                 return False
             before = text[-1:]
     return True
@@ -137,8 +148,9 @@ def _copy(source: Source, path: Path) -> None:
                     if not piece.name:
                         raise InputError(f"{source}: record {piece.number} has no name, by which windows tell it")
                     file.write(f">{piece.name}\n")
-                for at in range(0, len(piece.letters), WIDTH):
-                    file.write(piece.letters[at : at + WIDTH] + "\n")
+                letters = piece.letters.encode("ascii", "replace").decode()  # a byte each, as the index counts them
+                for at in range(0, len(letters), WIDTH):
+                    file.write(letters[at : at + WIDTH] + "\n")
     except OSError as error:
         raise InputError(
             f"{source}: no space for a copy in {tempfile.gettempdir()} ({error.strerror}); set TMPDIR"

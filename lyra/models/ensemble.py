@@ -31,6 +31,13 @@ def describe(model: Any, weight: float, replicate: int, output: Output | None = 
     return entry | ({} if output is None else {"output": output.to_json()})
 
 
+def _size(member: Any, what: str) -> int:
+    """How many letters a model reads, or outputs it has."""
+    if isinstance(member, Lyra):
+        return member.d_input if what == "letters" else member.d_output
+    return member.letters if what == "letters" else 1
+
+
 class Ensemble(nn.Module, PretrainedMixin, library_name="lyra-bio"):
     """One prediction from several models.
 
@@ -52,7 +59,8 @@ class Ensemble(nn.Module, PretrainedMixin, library_name="lyra-bio"):
         metadata: a dict that JSON can hold, saved and loaded with the model and otherwise left alone.
 
     Raises:
-        ValueError: there are no members, a kind is unknown, or replicates are not numbered from 0.
+        ValueError: there are no members, a kind is unknown, members differ in how many letters they read or how many
+            outputs they have, or replicates are not numbered from 0.
     """
 
     weights: Tensor
@@ -81,6 +89,12 @@ class Ensemble(nn.Module, PretrainedMixin, library_name="lyra-bio"):
         self.metadata = dict(metadata or {})
         self.classes, self.labels = classes, labels
         self.members = nn.ModuleList(KINDS[member["kind"]](**member["config"]) for member in members)
+        for what in ("letters", "outputs"):
+            sizes = sorted({_size(member, what) for member in self.members})
+            if len(sizes) > 1:
+                raise ValueError(
+                    f"members must all have the same {what}, got models of {' and '.join(map(str, sizes))}"
+                )
         self.outputs = nn.ModuleList(
             read_output(member["output"]) if "output" in member else nn.Identity() for member in members
         )

@@ -201,18 +201,18 @@ def make_trainer(
         raise InputError(message)
 
     # Two, since save_last=True of Lightning 2.6 writes last.ckpt in the epochs alone in which the best one is written.
-    best: list[Callback] = [
-        ModelCheckpoint(
+    best: list[Callback] = []
+    if recipe.keep == "best" and recipe.patience is not None:
+        checkpoint = ModelCheckpoint(
             dirpath=folder, filename="best", monitor=MONITOR, mode="max", save_on_train_epoch_end=True,
             enable_version_counter=False,
-        ),
-        EarlyStopping(MONITOR, mode="max", patience=recipe.patience, check_finite=False),
-    ]  # fmt: skip
+        )  # fmt: skip
+        best = [EarlyStopping(MONITOR, mode="max", patience=recipe.patience, check_finite=False), checkpoint]
     last = ModelCheckpoint(
         dirpath=folder, filename="last", save_on_train_epoch_end=True, enable_version_counter=False
     )  # fmt: skip
     shown: list[Callback] = [] if history is None else [history, EpochProgress(console)]
-    callbacks = [FiniteLoss(fail), *shown, *(best if recipe.keep == "best" else []), last]
+    callbacks = [FiniteLoss(fail), *shown, *best, last]
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
     warnings.filterwarnings("ignore", module="lightning")
     try:

@@ -12,7 +12,7 @@ from ..data.rows import RowCount
 from ..data.sources import Source
 from ..data.tables import TableFile, listed
 from ..errors import InputError, argument, refuse_without_effect, shorten
-from ..files import atomic_text, is_stream, table_separator
+from ..files import atomic_text, table_separator
 from ..genomes.indexed import Genome, indexed
 from ..member_scores import MemberScore
 from ..packages import optional
@@ -83,8 +83,7 @@ def score_file(
     separator = table_separator(out)
     score = MemberScore(predictor, options.class_name)
     source = Source.of(path)
-    if not is_stream(out) and source.is_file(out):
-        raise InputError(f"{out}: is the file to read; give another name with {argument('out')}")
+    source.check_output(out)
     job = (vcf_job if is_vcf(source) else table_job)(predictor, source, options, say)
     header = [*(("reference", "alternative") if job.told else ("prediction",)), "change"]
     header += ["spread"] if score.members > 1 else []
@@ -159,8 +158,8 @@ def vcf_pair(allele: Allele, genome: Genome, width: int, source: Source, job: Jo
     where = f"{source}, row {allele.row}"
     pair = Pair([allele.contig, str(allele.position), allele.id or ".", allele.ref, allele.alt])
     try:
-        if not allele.bases:
-            raise ValueError(f"{shorten(allele.alt)} is no sequence of bases; SNVs and short indels have scores")
+        if (text := allele.unspelt) is not None:
+            raise ValueError(f"{shorten(text)} is no sequence of bases; SNVs and short indels have scores")
         contig = find_record(genome, allele.contig)
         if contig is None:
             raise MismatchError(

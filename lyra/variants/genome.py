@@ -20,9 +20,9 @@ def find_record(genome: Genome, contig: str) -> str | None:
 def windows(genome: Genome, contig: str, start: int, ref: str, alt: str, width: int) -> tuple[str, str]:
     """The sequence around a variant without and with it, `width` bases both.
 
-    The reference allele is in the middle, as far as the contig's ends allow. Both windows begin at the same base; where
-    the variant makes the sequence longer or shorter, the second one ends earlier or later in the genome, so that the
-    model reads as many bases.
+    The reference allele is in the middle, as far as the contig's ends allow. The window with the variant begins at the
+    same base and ends earlier or later in the genome, where the variant makes the sequence longer or shorter; it begins
+    elsewhere only where it would leave out some of the allele, or reach beyond the contig's end.
 
     Args:
         contig: its name in the genome; start: index, from 0, of the first base of `ref`.
@@ -32,18 +32,20 @@ def windows(genome: Genome, contig: str, start: int, ref: str, alt: str, width: 
         ValueError: the window does not fit, or the variant not into it.
     """
     length = genome.sizes[contig]
-    if start < 0 or start + len(ref) > length:
+    end = start + len(ref)
+    if start < 0 or end > length:
         raise MismatchError(f"position {start + 1:,} is outside of {contig}, which has {length:,} bases")
-    here = genome.fetch(contig, start, start + len(ref)).upper()
+    here = genome.fetch(contig, start, end).upper()
     if here != ref.upper():
         raise MismatchError(f"REF is {ref}, and the genome has {here} at {contig}:{start + 1:,}")
     if max(len(ref), len(alt)) > width:
         raise ValueError(f"the variant is longer than the window of {width:,} bases; {argument('window')} widens it")
-    more = max(0, len(ref) - len(alt))  # bases that come in at the right
-    if width + more > length:
+    changed = length + len(alt) - len(ref)
+    if width > min(length, changed):
         raise ValueError(f"{contig} has {length:,} bases, fewer than the window needs; {argument('window')} narrows it")
-    begin = min(max(0, start - (width - len(ref)) // 2), length - width - more)
-    reference = genome.fetch(contig, begin, begin + width + more).upper()
-    place = start - begin
-    alternative = reference[:place] + alt.upper() + reference[place + len(ref) :]
-    return reference[:width], alternative[:width]
+    begin = min(max(0, start - (width - len(ref)) // 2), length - width)
+    reference = genome.fetch(contig, begin, begin + width).upper()
+    begin = min(max(begin, start + len(alt) - width), changed - width)  # of the contig with the variant
+    right = begin + width - start - len(alt)
+    alternative = genome.fetch(contig, begin, start) + alt + genome.fetch(contig, end, end + right)
+    return reference, alternative.upper()

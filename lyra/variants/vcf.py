@@ -13,7 +13,8 @@ from ..errors import InputError, shorten
 from ..packages import optional
 
 COLUMNS = 8  # CHROM to INFO; behind them stand genotypes, which say nothing of the variant itself
-BASES = re.compile(r"[ACGTNacgtn]+")
+BASES = re.compile(r"[ACGTacgt]+")
+REFERENCE = re.compile(r"[ACGTNacgtn]+")  # which may be unknown
 
 
 class Allele(NamedTuple):
@@ -31,9 +32,11 @@ class Allele(NamedTuple):
     alt: str
 
     @property
-    def bases(self) -> bool:
-        """Whether both alleles are spelt out, no <DEL>, no breakend."""
-        return bool(BASES.fullmatch(self.ref) and BASES.fullmatch(self.alt))
+    def unspelt(self) -> str | None:
+        """The allele that is not spelt out in bases, such as <DEL>, a breakend or N; None if both are."""
+        if not BASES.fullmatch(self.alt):
+            return self.alt
+        return None if REFERENCE.fullmatch(self.ref) else self.ref
 
 
 def is_vcf(source: Source) -> bool:

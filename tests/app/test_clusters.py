@@ -170,6 +170,23 @@ def test_a_table_in_clusters(tmp_path, no_mmseqs):
     assert re.search(r"12 clusters at 60% identity \(by shared \d-mers\)", "; ".join(data.guesses))
 
 
+def test_some_sequences_too_short_to_be_told_apart(tmp_path, no_mmseqs):
+    """That they may stand alone though they are alike is said; of those that are long enough nothing is."""
+    path, family = protein_table(tmp_path / "t.csv")
+    lines = path.read_text().splitlines()
+    warned: list[str] = []
+    for length in (12, 80):
+        text = (AMINO * 4)[:length]
+        pair = text, "".join("W" if i % 7 == 3 else letter for i, letter in enumerate(text))  # 6 of 7 are identical
+        path.write_text("\n".join([*lines, *(f"{text},1.5" for text in pair)]) + "\n")
+        warned.clear()
+        data = load_labelled(path, DataOptions(cluster=0.6), warned.append)
+        assert same_partition(data.groups[:-2], family)
+        assert length == 12 or data.groups[-1] == data.groups[-2]
+        said = [text for text in warned if "too short" in text]
+        assert len(said) == (length == 12) and all(": 2 sequences, of 12 letters or less, are" in text for text in said)
+
+
 def test_identities_that_kmers_cannot_tell(tmp_path, no_mmseqs):
     path, _ = protein_table(tmp_path / "t.csv")
     with pytest.raises(InputError, match=r"cluster 0\.2: .*install MMseqs2, or give cluster=0\.\d+ or more$") as caught:

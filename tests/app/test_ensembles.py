@@ -10,6 +10,7 @@ import torch
 from rich.console import Console
 from safetensors.torch import load_file
 
+from lyra.baselines import Ridge
 from lyra.data import DataOptions
 from lyra.data.coverage import Coverage
 from lyra.errors import InputError
@@ -233,6 +234,12 @@ def test_ensembles_that_cannot_be(change, says):
         Ensemble.of(models, [RegressionOutput("linear", 0.0, 1.0)] * 2, [0.5, 0.5], **arguments)
     with pytest.raises(ValueError, match="must not be empty"):
         Ensemble([])
+    one = {"letters": Lyra(5, d_model=8, d_state=4), "outputs": Lyra(4, d_model=8, d_output=2, d_state=4)}
+    for what, other in one.items():
+        with pytest.raises(ValueError, match=f"members must all have the same {what}, got models of"):
+            Ensemble.of([models[0], other], [None, None], [0.5, 0.5], [0, 1])
+    with pytest.raises(ValueError, match="same letters, got models of 4 and 5"):
+        Ensemble.of([models[0], Ridge(9, 5)], [None, None], [0.5, 0.5], [0, -1])
 
 
 # ---- novelty -----------------------------------------------------------------------------------------------------

@@ -190,3 +190,19 @@ def test_row_weights_have_mean_one_over_training_rows():
         assert found.weights[training].mean() == pytest.approx(1)
         assert np.allclose(found.weights[:40] / found.weights[0], weights / weights[0])
     assert (found.weights[40:] == found.weights[40]).all()
+
+
+def test_weights_of_zero_that_leave_nothing_to_learn_or_to_validate_by():
+    X, y = data("regression", 40)
+    arrays, _ = make("regression")._arrays(X, y, None, None)
+    part = label_arrays(arrays, DataOptions(), lambda text: None, "fit").parts
+    for kept, says in (
+        (part == "train", "validation part has the weight 0"),
+        (part == "val", "training part has the weight 0"),
+        ((part == "val") | (np.arange(40) == np.flatnonzero(part == "train")[0]), "have one value only"),
+    ):
+        with pytest.raises(InputError, match=f"^fit: .*{says}"):
+            make("regression").fit(X, y, sample_weight=kept.astype(float))
+    labels = (np.asarray(y) > np.median(y)).astype(int)
+    with pytest.raises(InputError, match="with a weight above 0 have one class only"):
+        make("classification").fit(X, labels, sample_weight=labels)

@@ -63,6 +63,8 @@ def test_a_map_agrees_with_the_summary_of_pairs():
     summary = epistasis(predictor, "MKTAYIA", options).iloc[0]
     assert np.sqrt((others["epistasis"] ** 2).mean()) == pytest.approx(summary["rms"], rel=1e-5)
     assert others["epistasis"].mean() == pytest.approx(summary["mean"], rel=1e-4)
+    with pytest.raises(InputError, match="maps 11: is there twice"):
+        pair_map(predictor, "MKTAYIA", (11, 11), options)
 
 
 @pytest.mark.parametrize(

@@ -213,3 +213,9 @@ def test_the_command_writes_folds_that_read_back(lyra, tmp_path):
     assert outcome.code == 0, outcome.err
     empty = sum(row["fold"] == "" for row in read_csv(tmp_path / "positions.csv"))
     assert f"{empty:,} rows are test in no fold: their fold is empty" in outcome.err and empty > 0
+    lines = (tmp_path / "positions.csv").read_text().splitlines()
+    (tmp_path / "rest.csv").write_text("\n".join(line for line in lines if not line.endswith(",")) + "\n")
+    options = {"folds": "fold", "wild_type": wild, "offset": 5}
+    with pytest.raises(InputError, match="column fold: the fold is empty"):
+        load(tmp_path / "positions.csv", **options)
+    assert len(load(tmp_path / "rest.csv", **options).parts) == len(lines) - 1 - empty, "as the command says"

@@ -89,6 +89,19 @@ def test_the_wild_type_of_whole_sequences_can_be_given(tmp_path):
         assert ((data.parts == "test") == (degrees > 2)).all()
 
 
+def test_a_wild_type_that_the_rows_are_no_variants_of(tmp_path):
+    """A letter that no row has would be one mutation more of each, in silence."""
+    table, wild, _ = scan(tmp_path, form="seq")
+    data = load(table, holdout="degree", wild_type=wild, offset=5)
+    assert not any("no row has" in text for text in data.guesses)
+    other = wild[:3] + "W" + wild[4:]
+    data = load(table, holdout="degree", wild_type=other, offset=5)
+    assert "no row has the wild type's W8, which counts as a mutation of every row" in data.guesses
+    for options in ({"holdout": "degree"}, {"holdout": "position"}, {"holdout": "position", "folds": 3}):
+        with pytest.raises(InputError, match=r"^wild_type: letter '1' at position 4 is not in the protein"):
+            load(table, **options, wild_type=wild[:3] + "1" + wild[4:])
+
+
 def test_shipped_positions():
     """The test part of GB1 has its positions for itself."""
     data = load(path("gb1"), holdout="position", test_fraction=0.2, wild_type=GB1_WILD_TYPE, offset=GB1_OFFSET)

@@ -9,6 +9,7 @@ import pytest
 
 from lyra.data import DataOptions, load_labelled
 from lyra.data.draws import draw_parts
+from lyra.data.splits import find_duplicates
 from lyra.errors import InputError
 
 from .conftest import SMALL, random_sequences, read_csv, write_table
@@ -272,3 +273,18 @@ def test_the_command_writes_what_train_reads(lyra, tmp_path):
     assert outcome.code == 2 and "is the file to read" in outcome.err
     outcome = lyra("split", table, "-o", "-")
     assert outcome.code == 0 and outcome.out == "" and re.search(r"test +12 +10\.0%", outcome.err), "the table alone"
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_of_copies_the_first_of_the_last_part_is_kept(seed):
+    """By a loop: the test part's if it has one, else the validation part's, and of several in a part the first."""
+    rng = np.random.default_rng(seed)
+    keys, parts = rng.integers(0, 6, 25), rng.choice(["train", "val", "test"], 25)
+    wanted, across = set(), []
+    for key in set(keys.tolist()):
+        copies = np.flatnonzero(keys == key)
+        part = next(part for part in ("test", "val", "train") if part in parts[copies])
+        wanted.add(int(next(copy for copy in copies if parts[copy] == part)))
+        across += [int(copies[0])] if len(set(parts[copies].tolist())) > 1 else []
+    keep, found = find_duplicates(keys.tolist(), parts)
+    assert set(np.flatnonzero(keep).tolist()) == wanted and found == sorted(across)

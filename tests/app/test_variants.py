@@ -64,12 +64,17 @@ def random_variants(count: int, seed: int) -> list[tuple[str, int, str, str]]:
 
 
 def by_hand(contig: str, start: int, ref: str, alt: str, width: int) -> tuple[str, str]:
-    """The pair of windows whose beginning is nearest to the ideal one, of all in which both are whole."""
+    """Of all windows with the whole allele the most central one; with the variant, the one nearest to that."""
+
+    def nearest(text: str, allele: str, ideal: int) -> int:
+        begins = range(max(0, start + len(allele) - width), min(start, len(text) - width) + 1)
+        return min(begins, key=lambda begin: abs(begin - ideal))
+
     without = CONTIGS[contig]
     having = without[:start] + alt + without[start + len(ref) :]
-    begins = [begin for begin in range(len(without)) if begin + width <= min(len(without), len(having))]
-    begin = min(begins, key=lambda begin: abs(begin - (start - (width - len(ref)) // 2)))
-    return without[begin : begin + width], having[begin : begin + width]
+    begin = nearest(without, ref, start - (width - len(ref)) // 2)
+    other = nearest(having, alt, begin)
+    return without[begin : begin + width], having[other : other + width]
 
 
 @pytest.mark.parametrize("width", [5, 10, 31])
@@ -147,6 +152,8 @@ BAD = [
     ([("chr1", 0, "A", "C")], "row 3: position 0 is outside"),
     ([("chr9", 20, "A", "C")], "row 3: 'chr9' is not in .*genome.fa, which has chr1, chr2, short"),
     ([("chr1", 20, GOOD[2], "<DEL>")], "row 3: '<DEL>' is no sequence of bases.*--on-invalid empty"),
+    ([("chr1", 20, GOOD[2], "AN")], "row 3: 'AN' is no sequence of bases"),
+    ([("chr1", 20, "R", "A")], "row 3: 'R' is no sequence of bases"),
     ([("chr1", 20, GOOD[2], "*")], r"row 3: '\*' is no sequence of bases"),
     ([("chr1", 20, GOOD[2], f"{GOOD[2]}[chr2:5[")], "row 3: .*is no sequence of bases"),
     ([("chr1", 20, GOOD[2], "ACGTACGTACGT")], "row 3: the variant is longer than the window of 10 bases; --window"),

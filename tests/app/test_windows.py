@@ -9,8 +9,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from lyra.data.sources import Source
 from lyra.errors import InputError
-from lyra.genomes import WindowOptions, predict_windows, tracks
+from lyra.genomes import WindowOptions, indexed, predict_windows, tracks
 from lyra.genomes.regions import Region, tile
 from lyra.genomes.windows import averaged
 from lyra.prediction import Predictor
@@ -187,6 +188,7 @@ def test_the_index(lyra, tmp_path, models, genome, monkeypatch):
         "a.fa": text.encode(), "b.fa.gz": gzip.compress(text.encode()), "c.fa": text.encode("utf-16"),
         "d.fa": text.replace("\n", "\r\n").encode(), "e.fa": text.replace("\n", "\r").encode(),
         "f.fa": odd.replace("\nA" + whole["chr10"][1:50], "\n" + whole["chr10"][:50]).encode(), "g.gz": text.encode(),
+        "h.fa": text.replace("\n", " \n").encode(), "i.fa": text.replace("C", "C\t ").encode(),
     }  # fmt: skip
     for name, content in forms.items():
         (folder / name).write_bytes(content)
@@ -208,6 +210,20 @@ def test_the_index(lyra, tmp_path, models, genome, monkeypatch):
         assert index.read_text() == bad, "it is somebody else's"
 
 
+@pytest.mark.parametrize("chunk", [1, 2, 3, 7, 16, 1 << 20])
+def test_positions_of_bytes_are_those_of_letters_only_where_lines_hold_nothing_else(tmp_path, monkeypatch, chunk):
+    monkeypatch.setattr(indexed, "CHUNK", chunk)
+    path = tmp_path / "g.fa"
+    plain = ">a of a genome\nACGT\nAC\n>b x\tx\nACGT\n"
+    for text, wanted in {
+        plain: True, plain.replace("\n", "\r\n"): True, plain.replace("CGT", "C GT"): False,
+        plain.replace("T\n", "T\t\n"): False, plain + ";x\n": False,
+        plain.replace("T\n", "T\r\n").replace("C\n", "C\r"): False, plain + "\u00c4\n": False,
+    }.items():  # fmt: skip
+        path.write_text(text, encoding="utf-8", newline="")
+        assert indexed._plain(Source(path)) is wanted, text
+
+
 def test_genomes_that_no_window_can_be_cut_from(tmp_path, models, monkeypatch):
     predictor = Predictor.from_pretrained(models["regression"], "cpu")
 
@@ -219,6 +235,7 @@ def test_genomes_that_no_window_can_be_cut_from(tmp_path, models, monkeypatch):
 
     refused("two records are called 'a'; rename one", ">a\nACGT\n>a\nAC\n")
     refused("record 2 has no name", ">a\nACGT\n>\nAC\n")
+    refused(r"record b: letter '\?' at position 2 is not in the dna", ">a\nACGT\n>b\nA\u00c4G\n")
     refused("record b: letter 'E' at position 6 is not in the dna", ">a\nACGT\n>b\nACG\nACE\nAC\n")
     (tmp_path / "w.bed").write_text("a\t0\t2\nb\t4\t6\n")
     bed = WindowOptions(regions=tmp_path / "w.bed")
