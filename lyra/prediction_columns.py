@@ -22,6 +22,8 @@ class Columns:
       `lyra.uncertainty.Calibration`);
     - `novel`: what training never had, such as a letter at its position (W39) or the length; empty if nothing.
 
+    Of a number per residue, all but `novel` hold as many numbers as there are residues.
+
     Args:
         predictor: the model.
         interval: the share; None takes .9 where the model has intervals.
@@ -35,7 +37,7 @@ class Columns:
         if interval is not None:  # says what is wrong before anything is read
             predictor.interval(np.zeros(1), np.zeros(1), interval)
         self.coverage = INTERVAL if interval is None else interval
-        one = predictor.targets.task in ("regression", "classification") and not predictor.targets.names
+        one = predictor.targets.task != "token" and not predictor.targets.names
         self.ensemble = predictor.members > 1 and one
         self.bounded = self.ensemble and predictor.calibration is not None and self._possible()
 
@@ -60,8 +62,22 @@ class Columns:
             for cell in self.predictor.cells(self.predictor.predict_dataset(dataset, batch_size)):
                 yield list(cell.values())
             return
-        members = np.asarray(self.predictor.members_of(dataset, batch_size))
-        yield from self.of_members(members, dataset)
+        members = self.predictor.members_of(dataset, batch_size)
+        if isinstance(members, list):
+            yield from self._of_residues(members, dataset)
+        else:
+            yield from self.of_members(members, dataset)
+
+    def _of_residues(self, members: list[np.ndarray], dataset: SequenceDataset) -> Iterator[list[str]]:
+        """`of_members` of numbers per residue, (L, R) of each sequence."""
+        new = [] if self.predictor.coverage is None else [[text] for text in self.predictor.novelty(dataset)]
+        for each, others in zip(members, new or [[]] * len(members), strict=True):
+            predicted, spread = each.mean(1), each.std(1)
+            cells = [self.predictor.joined(predicted), self.predictor.joined(spread, 4)]
+            if self.bounded:
+                bounds = self.predictor.interval(predicted, spread, self.coverage)
+                cells += [self.predictor.joined(side) for side in bounds.T]
+            yield [*cells, *others]
 
     def of_members(self, members: np.ndarray, dataset: SequenceDataset) -> Iterator[list[str]]:
         """The same from what the members predict, (N, R, ...)."""

@@ -22,6 +22,7 @@ from ..prediction import converter, predict_encoded, predict_replicates
 from ..uncertainty import Calibration
 from .networks import Network, Rows, Workshop
 from .plan import FOLDS
+from .residues import calibrate, calibrate_ensemble
 from .rivals import Rival, fit_positions
 
 LYRA = "Lyra"
@@ -131,7 +132,9 @@ def fit_folds(workshop: Workshop) -> Fitted:
     model, output = together(data, fits, np.sort(rows))
     networks = {name: network for each in fits for name, network in each.networks.items()}
     fitted = Fitted(model, output, networks, mean_shares(fits), rows, found)
-    if isinstance(output, RegressionOutput):
+    if data.targets.per_residue and output is not None:
+        fitted.calibration = calibrate(data, rows, found)
+    elif isinstance(output, RegressionOutput):
         known = np.isin(rows, data.measured(rows))
         fitted.calibration = Calibration.of(np.array(data.values, dtype=np.float64)[rows[known]] - found[known])
     fitted.rivals = [rivals for each in fits for rivals in each.rivals]
@@ -148,7 +151,7 @@ def describe_model(data: LabelledData, fitted: Fitted) -> ModelDescription:
 def predictions_of(data: LabelledData, fitted: Fitted, rows: np.ndarray) -> Any:
     """What a fit predicts for some rows."""
     dataset = SequenceDataset(data.tokens, data.offsets, rows)
-    return predict_encoded(fitted.model, converter(data.targets, fitted.output), dataset, data.targets.task == "token")
+    return predict_encoded(fitted.model, converter(data.targets, fitted.output), dataset, data.targets.per_residue)
 
 
 def together(data: LabelledData, fits: list[Fitted], rows: np.ndarray) -> tuple[Ensemble, Output | None]:
@@ -178,7 +181,7 @@ def kind_of_ensemble(data: LabelledData, rows: np.ndarray) -> tuple[dict[str, An
 
     It is a linear one: members, on whatever scale they learned, are combined in the targets' own units.
     """
-    if data.targets.task != "regression":
+    if not data.targets.numeric:
         return {"labels" if data.targets.names else "classes": True}, None
     if data.targets.names:
         several = SeveralOutputs.fit("linear", np.concatenate([data.values[i] for i in rows]))
@@ -225,10 +228,14 @@ def combine(
     data, recipe = workshop.data, workshop.recipe
     held_out = np.concatenate([rows.val for rows in splits])
     options, scaling = kind_of_ensemble(data, np.unique(np.concatenate([splits[0].train, splits[0].val])))
-    if not isinstance(scaling, RegressionOutput):  # classes, or several targets: the mean of all
+    if data.targets.per_residue or not isinstance(scaling, RegressionOutput):  # residues, classes, several targets
         count = len(candidates)
         models, outputs = [each.model for each in candidates], [each.output for each in candidates]
-        return Fitted(Ensemble.of(models, outputs, [1 / count] * count, range(count), **options), scaling, networks)
+        mean = Ensemble.of(models, outputs, [1 / count] * count, range(count), **options)
+        fitted = Fitted(mean, scaling, networks)
+        if data.targets.per_residue and scaling is not None:
+            fitted.calibration = calibrate_ensemble(mean, data, held_out)
+        return fitted
     values = np.array(data.values, dtype=np.float64)[held_out]
     known = np.isin(held_out, data.measured(held_out))
     kinds = list(dict.fromkeys(each.kind for each in candidates))

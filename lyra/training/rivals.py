@@ -12,7 +12,7 @@ from .. import baselines
 from ..baselines.features import Differences
 from ..baselines.kmers import MAX_ROWS
 from ..baselines.positions import PositionModel
-from ..data.batches import IGNORED
+from ..data.batches import known
 from ..data.loading import LabelledData
 from .parts import flat
 
@@ -47,16 +47,17 @@ def fit_rivals(data: LabelledData) -> dict[str, Rival]:
     - regression: for one length ridge regression, an additive and a pairwise model through a sigmoid; else ridge
       regression of k-mers.
     - classification: logistic regression of k-mers; for one length also of letters.
-    - token: logistic regression of a window around each residue.
+    - token, token-regression: logistic or ridge regression of a window around each residue.
     """
     lengths, letters, classes = np.diff(data.offsets), len(data.alphabet), len(data.targets.classes)
     same = lengths.min() == lengths.max() and 0 < lengths[0] * letters <= baselines.MAX_FEATURES
     train, validation = data.scored("train"), data.scored("val")
     if data.targets.names or not len(validation):
         return {}
-    if data.targets.task == "token":
-        window = baselines.fit_windows(part_of(data, train), part_of(data, validation), letters, classes, IGNORED)
-        return {"window logistic": Rival(lambda rows: window.predict(part_of(data, rows)), window.chosen, window.rows)}
+    if data.targets.per_residue:
+        window = baselines.fit_windows(part_of(data, train), part_of(data, validation), letters, classes, known)
+        name = "window logistic" if classes else "window ridge"
+        return {name: Rival(lambda rows: window.predict(part_of(data, rows)), window.chosen, window.rows)}
     found: dict[str, Rival] = {}
     tokens = data.tokens.reshape(len(lengths), lengths[0]) if same else data.tokens
     if data.targets.task == "regression" and same:
