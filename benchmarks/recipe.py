@@ -71,23 +71,23 @@ def covered(data: LabelledData, fitted: Fitted) -> dict[str, float]:
     return {name: float(np.mean((low <= values) & (values <= high))) for name, (low, high) in ends.items()}
 
 
-def on_data(name: str, seed: int, **options: Any) -> dict[str, Any]:
+def on_data(name: str, seed: int, count: int = SEEDS, **options: Any) -> dict[str, Any]:
     """Networks of several seeds, alone, mixed and together; solvent_accessibility by another split for each seed.
 
     Args:
-        options: of `Recipe`.
+        count: of networks; options: of `Recipe`.
     """
     data = load(name, seed)
-    recipe, said = plan(Recipe(seed=seed, ensemble=SEEDS, **options), data)
+    recipe, said = plan(Recipe(seed=seed, ensemble=count, **options), data)
     main = MONITORED[data.targets.task]
     splits = [Rows(data.rows("train"), data.rows("val"))]
     start = time.perf_counter()
     with tempfile.TemporaryDirectory() as folder:
         shop, unmixed = workshop(data, recipe, folder), workshop(data, replace(recipe, mix="none"), folder)
-        networks = {str(i): shop.train(str(i), splits[0], i, True) for i in range(SEEDS)}
+        networks = {str(i): shop.train(str(i), splits[0], i, True) for i in range(count)}
     seconds = time.perf_counter() - start
     own = [Candidate(LYRA, each.model, each.output, 0, i) for i, each in enumerate(networks.values())]
-    result: dict[str, Any] = {"recipe": said, "seconds": round(seconds / SEEDS, 1), "metric": main}
+    result: dict[str, Any] = {"recipe": said, "seconds": round(seconds / count, 1), "metric": main}
     result["alone"] = [score(data, each.model, each.output)[main] for each in own]
     together = combine(unmixed, splits, own, networks)
     result["together"] = score(data, together.model, together.output)[main]
@@ -178,11 +178,13 @@ def main() -> None:
     parser.add_argument("what", choices=("data", "sizes"))
     parser.add_argument("--only", nargs="*", help="names of data, or sizes")
     parser.add_argument("--draws", nargs="*", type=int, default=list(range(SEEDS)))
+    parser.add_argument("--networks", type=int, default=SEEDS, help="of each seed, on data")
     given = parser.parse_args()
     if given.what == "data":
         for name in given.only or ("gb1", "mpsa", "solvent_accessibility"):
             for seed in given.draws:
-                keep(f"{name}, seed {seed}", on_data(name, seed))
+                several = "" if given.networks == SEEDS else f", {given.networks} networks"
+                keep(f"{name}, seed {seed}{several}", on_data(name, seed, given.networks))
     else:
         for rows in map(int, given.only or SIZES):
             for draw in given.draws:

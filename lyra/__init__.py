@@ -1,7 +1,8 @@
 """Lyra: models of DNA, RNA and protein sequences from projected gated convolutions and state spaces.
 
-`from lyra import Lyra` gives the model, `LyraRegressor`, `LyraClassifier` and `LyraTokenClassifier` are estimators as
-scikit-learn has them; `lyra train`, `lyra predict` and `lyra explain` on the command line do the rest.
+`from lyra import Lyra` gives the model, `LyraRegressor`, `LyraClassifier`, `LyraTokenClassifier` and
+`LyraTokenRegressor` are estimators as scikit-learn has them; `lyra train`, `lyra predict` and `lyra explain` on the
+command line do the rest.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
     from lyra_kernels import PGC, S4D, S4DKernel
 
     from . import explain
-    from .estimators import LyraClassifier, LyraRegressor, LyraTokenClassifier
+    from .estimators import LyraClassifier, LyraRegressor, LyraTokenClassifier, LyraTokenRegressor
     from .models import (
         Lyra,
         LyraBothStrands,
@@ -27,13 +28,15 @@ if TYPE_CHECKING:
 
 __all__ = [
     "PGC", "S4D", "Lyra", "LyraBothStrands", "LyraBothStrandsForTokenClassification", "LyraClassifier",
-    "LyraForTokenClassification", "LyraRegressor", "LyraTokenClassifier", "Predictor", "S4DKernel", "explain",
-    "parameter_groups",
+    "LyraForTokenClassification", "LyraRegressor", "LyraTokenClassifier", "LyraTokenRegressor", "Predictor",
+    "S4DKernel", "explain", "parameter_groups",
 ]  # fmt: skip
 
 # Imported at first use, so that `lyra --help` does not wait for torch.
 _HOMES = dict.fromkeys(("PGC", "S4D", "S4DKernel"), "lyra_kernels") | {"Predictor": "lyra.prediction"}
-_HOMES |= dict.fromkeys(("LyraClassifier", "LyraRegressor", "LyraTokenClassifier"), "lyra.estimators")
+_HOMES |= dict.fromkeys(
+    ("LyraClassifier", "LyraRegressor", "LyraTokenClassifier", "LyraTokenRegressor"), "lyra.estimators"
+)
 
 
 def __getattr__(name: str) -> Any:

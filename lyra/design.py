@@ -10,6 +10,7 @@ looks for the places where the model is too hopeful: an ensemble's spread is the
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
@@ -18,6 +19,7 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
+from .data.sources import Source
 from .data.tables import listed
 from .errors import InputError, argument, shorten
 from .files import atomic_text, table_separator
@@ -232,6 +234,8 @@ def design_file(
         InputError: anything that a user can put right.
     """
     separator = table_separator(out)
+    if wild_type is not None and os.path.isfile(wild_type):
+        Source(wild_type).check_output(out)
 
     def warn(text: str) -> None:
         say(f"warning: {text}")

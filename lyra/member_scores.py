@@ -50,14 +50,15 @@ class MemberScore:
         """`class_name` None takes the positive one of two classes.
 
         Raises:
-            InputError: a model of a class per residue, or a class that the model does not have.
+            InputError: a model of a class or number per residue, or a class that the model does not have.
         """
         self.predictor, self.members, self.class_name = predictor, predictor.members, class_name
         self.index: int | None = None  # of the class or target
         task, classes = predictor.targets.task, predictor.targets.classes
-        if task == "token":
+        if predictor.targets.per_residue:
+            what = "number" if predictor.targets.numeric else "class"
             raise InputError(
-                "this model gives a class to each residue; give one with one answer for the whole sequence"
+                f"this model gives a {what} to each residue; give one with one answer for the whole sequence"
             )
         if names := predictor.targets.names:
             if class_name not in names:

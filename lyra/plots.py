@@ -20,6 +20,7 @@ from .metrics import Calibration
 
 DPI = 130
 LONGEST = 500  # residues of a sequence that can be told apart along it
+SHORT = 150  # those of which each has a dot
 DENSE = 5000  # points from which density says more than dots
 
 
@@ -177,19 +178,21 @@ def confusion(path: Path, predicted: np.ndarray, true: np.ndarray, classes: Sequ
 
 @dataclass
 class Track:
-    """A sequence with a class per residue.
+    """A sequence with a class, or a number, per residue.
 
     Attributes:
-        name: what it is called; probabilities: (L, classes); labels: (L,) class indices, below 0 for none.
+        name: what it is called.
+        predicted: (L, classes) probabilities, or (L,) numbers.
+        true: (L,) class indices, below 0 for none, or numbers, NaN for none.
     """
 
     name: str
-    probabilities: np.ndarray
-    labels: np.ndarray
+    predicted: np.ndarray
+    true: np.ndarray
 
     @property
     def title(self) -> str:
-        length = len(self.labels)
+        length = len(self.true)
         return self.name if length <= LONGEST else f"{self.name}, the first {LONGEST:,} of {length:,} residues"
 
 
@@ -203,7 +206,7 @@ def along_sequences(path: Path, tracks: Sequence[Track], classes: Sequence[str],
     height = 1.6 if two else 0.8 + 0.22 * min(len(classes), 16)
     figure = new_figure(9.2, height * len(tracks) + 0.5)
     for axes, track in zip(np.atleast_1d(figure.subplots(len(tracks), 1)), tracks, strict=True):
-        probabilities, labels = track.probabilities[:LONGEST], track.labels[:LONGEST]
+        probabilities, labels = track.predicted[:LONGEST], track.true[:LONGEST]
         places, known = np.arange(1, len(labels) + 1), labels >= 0
         if two:
             axes.plot(places, probabilities[:, positive], linewidth=1, label=f"predicted {plain(classes[positive])}")
@@ -216,13 +219,38 @@ def along_sequences(path: Path, tracks: Sequence[Track], classes: Sequence[str],
             axes.plot(places[known], labels[known], ".", markersize=3, color="C1", label="true")
             if len(classes) <= 20:
                 axes.set_yticks(range(len(classes)), [plain(name[:12]) for name in classes], fontsize=7)
-        spans, whole = [(at - 0.5, 1) for at in places[~known]], axes.get_xaxis_transform()
-        axes.broken_barh(spans, (0, 1), transform=whole, color="0.85", linewidth=0, zorder=0 if two else 2)
-        axes.set_xlim(0.5, len(places) + 0.5)
-        axes.set_title(plain(track.title), fontsize=9, loc="left")
-    axes.set(xlabel=f"position ({part} part)")
-    figure.axes[0].legend(frameon=False, fontsize=8, loc="lower right", bbox_to_anchor=(1, 1), ncols=2)
+        _finish_track(axes, track, known, zorder=0 if two else 2)
+    _finish_tracks(figure, part)
     save_figure(figure, path)
+
+
+def numbers_along_sequences(path: Path, tracks: Sequence[Track], target: str, part: str) -> None:
+    """Predicted and measured numbers along sequences, as lines; residues without a measurement are grey."""
+    figure = new_figure(9.2, 1.6 * len(tracks) + 0.5)
+    for axes, track in zip(np.atleast_1d(figure.subplots(len(tracks), 1)), tracks, strict=True):
+        predicted, measured = track.predicted[:LONGEST], track.true[:LONGEST]
+        places = np.arange(1, len(measured) + 1)
+        mark = "." if len(places) <= SHORT else None  # one between two missing makes no line
+        axes.plot(places, measured, color="C1", linewidth=1, marker=mark, markersize=3, label="measured")
+        axes.plot(places, predicted, color="C0", linewidth=1, label="predicted")
+        axes.set_ylabel(plain(target[:20]), fontsize=9)
+        _finish_track(axes, track, ~np.isnan(measured), zorder=0)
+    _finish_tracks(figure, part)
+    save_figure(figure, path)
+
+
+def _finish_track(axes: Any, track: Track, known: np.ndarray, zorder: int) -> None:
+    """Grey where nothing is known (L,), the whole sequence from left to right, and its name."""
+    places, whole = np.arange(1, len(known) + 1), axes.get_xaxis_transform()
+    spans = [(at - 0.5, 1) for at in places[~known]]
+    axes.broken_barh(spans, (0, 1), transform=whole, color="0.85", linewidth=0, zorder=zorder)
+    axes.set_xlim(0.5, len(places) + 0.5)
+    axes.set_title(plain(track.title), fontsize=9, loc="left")
+
+
+def _finish_tracks(figure: Figure, part: str) -> None:
+    figure.axes[-1].set(xlabel=f"position ({part} part)")
+    figure.axes[0].legend(frameon=False, fontsize=8, loc="lower right", bbox_to_anchor=(1, 1), ncols=2)
 
 
 def reliability(path: Path, calibration: Calibration, which: str, part: str) -> None:

@@ -165,7 +165,7 @@ class Predictor:
 
         Returns:
             regression (N, members); classification (N, members, classes); token: a list of (L, members, classes);
-            several targets (N, members, T).
+            token-regression: a list of (L, members); several targets (N, members, T).
             Means over the members are the predictions; their standard deviation is the spread.
         """
         return self.members_of(self.encode(sequences, unknown), batch_size)
@@ -173,7 +173,7 @@ class Predictor:
     def members_of(self, dataset: SequenceDataset, batch_size: int = BATCH_SIZE) -> list[np.ndarray] | np.ndarray:
         """What each replicate predicts for the rows of a dataset; see `predict_members`."""
         self.check_lengths(dataset.lengths)
-        per_token = self.targets.task == "token"
+        per_token = self.targets.per_residue
         if not len(dataset):
             several = self.targets.classes or self.targets.names
             return [] if per_token else np.zeros((0, self.members, *([len(several)] if several else [])))
@@ -186,8 +186,8 @@ class Predictor:
         """(N, 2) the lower and upper end of the interval that covers a share `coverage` of targets; see `Calibration`.
 
         Args:
-            members: (N, members) as `predict_members` gives them; of several targets (N, members, T), and then the ends
-                are (N, T, 2).
+            members: (N, members) as `predict_members` gives them, or those of one sequence's residues (L, members); of
+                several targets (N, members, T), and then the ends are (N, T, 2).
 
         Raises:
             InputError: the model is no ensemble, or predicts no number.
@@ -234,7 +234,7 @@ class Predictor:
         """Predictions for the rows of a dataset; see `predict`."""
         self.check_lengths(dataset.lengths)
         convert = converter(self.targets, self.output)
-        return predict_encoded(self.model, convert, dataset, self.targets.task == "token", batch_size, self._replayed)
+        return predict_encoded(self.model, convert, dataset, self.targets.per_residue, batch_size, self._replayed)
 
     def predict(
         self, sequences: Sequence[str], *, unknown: bool = False, batch_size: int = BATCH_SIZE
@@ -245,8 +245,8 @@ class Predictor:
             sequences: text; `unknown` reads letters outside the alphabet as its unknown letter.
 
         Returns:
-            regression (N,); classification (N, classes) probabilities; token: a list of (L, classes); several targets
-            (N, T) numbers, or probabilities of "multilabel".
+            regression (N,); classification (N, classes) probabilities; token: a list of (L, classes); token-regression:
+            a list of (L,); several targets (N, T) numbers, or probabilities of "multilabel".
 
         Raises:
             InputError: a letter outside the model's alphabet.
@@ -263,7 +263,8 @@ class Predictor:
     def cells(self, predictions: Iterable[np.ndarray]) -> Iterator[dict[str, str]]:
         """Predictions as the columns of a table: `prediction`, and for classes one `p_CLASS` each.
 
-        Of several targets `prediction_TARGET` each, or `p_TARGET` for the probability of a label.
+        Of several targets `prediction_TARGET` each, or `p_TARGET` for the probability of a label. The labels, or
+        numbers, of residues stand in one cell, separated as in training.
         """
         classes = self.targets.classes
         for prediction in predictions:
@@ -273,12 +274,18 @@ class Predictor:
                 yield dict(zip(self.columns, numbers, strict=True))
             elif self.targets.task == "regression":
                 yield {"prediction": f"{float(prediction):.{self.digits}g}"}
+            elif self.targets.numeric:
+                yield {"prediction": self.joined(prediction)}
             elif self.targets.task == "token":
                 labels = [classes[i] for i in prediction.argmax(-1)]
                 yield {"prediction": self.targets.separator.join(labels)}
             else:
                 probabilities = {f"p_{name}": f"{float(p):.6g}" for name, p in zip(classes, prediction, strict=True)}
                 yield {"prediction": classes[int(prediction.argmax())], **probabilities}
+
+    def joined(self, numbers: np.ndarray, digits: int | None = None) -> str:
+        """Numbers of residues (L,) in one cell; `digits` None takes those of a prediction."""
+        return self.targets.separator.join(f"{float(number):.{digits or self.digits}g}" for number in numbers)
 
     @property
     def digits(self) -> int:

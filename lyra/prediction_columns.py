@@ -22,7 +22,8 @@ class Columns:
       `lyra.uncertainty.Calibration`);
     - `novel`: what training never had, such as a letter at its position (W39) or the length; empty if nothing.
 
-    Of several targets each prediction has its own `sd_TARGET`, `lower_TARGET` and `upper_TARGET` behind it.
+    Of several targets each prediction has its own `sd_TARGET`, `lower_TARGET` and `upper_TARGET` behind it. Of a number
+    per residue, all but `novel` hold as many numbers as there are residues.
 
     Args:
         predictor: the model.
@@ -59,13 +60,26 @@ class Columns:
     def cells(self, dataset: SequenceDataset, batch_size: int = BATCH_SIZE) -> Iterator[list[str]]:
         """The cells of each row of a dataset."""
         if self.ensemble:
-            yield from self.of_members(np.asarray(self.predictor.members_of(dataset, batch_size)), dataset)
+            yield from self.of_members(self.predictor.members_of(dataset, batch_size), dataset)
             return
         for cell in self.predictor.cells(self.predictor.predict_dataset(dataset, batch_size)):
             yield list(cell.values())
 
-    def of_members(self, members: np.ndarray, dataset: SequenceDataset) -> Iterator[list[str]]:
-        """The same from what the members of an ensemble predict, (N, R, ...)."""
+    def _of_residues(self, members: list[np.ndarray], dataset: SequenceDataset) -> Iterator[list[str]]:
+        """`of_members` of numbers per residue, (L, R) of each sequence."""
+        (calibration,) = self.calibrations
+        new = [] if self.predictor.coverage is None else [[text] for text in self.predictor.novelty(dataset)]
+        for each, others in zip(members, new or [[]] * len(members), strict=True):
+            cells = [self.predictor.joined(each.mean(1)), self.predictor.joined(each.std(1), 4)]
+            if calibration is not None:
+                cells += [self.predictor.joined(side) for side in calibration.interval(each, self.coverage).T]
+            yield [*cells, *others]
+
+    def of_members(self, members: np.ndarray | list[np.ndarray], dataset: SequenceDataset) -> Iterator[list[str]]:
+        """The same from what the members of an ensemble predict, (N, R, ...), or a list of (L, R)."""
+        if isinstance(members, list):
+            yield from self._of_residues(members, dataset)
+            return
         predicted, spread = members.mean(1), members.std(1)
         if self.predictor.targets.classes:
             spread = np.take_along_axis(spread, predicted.argmax(-1)[:, None], axis=1)

@@ -11,7 +11,7 @@ from .metrics import Calibration
 
 MODEL = "Lyra"  # what the trained model is called beside others
 NAMES = {
-    "r2": "R²", "spearman": "Spearman", "pearson": "Pearson", "rmse": "RMSE",
+    "r2": "R²", "spearman": "Spearman", "pearson": "Pearson", "rmse": "RMSE", "mae": "MAE",
     "ndcg": "NDCG", "top_recall": "Top-10 % recall",
     "accuracy": "Accuracy", "mcc": "MCC", "auroc": "AUROC", "auprc": "AUPRC", "f1": "F1",
     "epistasis_r2": "Epistasis R²", "epistasis_pearson": "Epistasis Pearson",
@@ -57,7 +57,7 @@ class Results:
         differences: {baseline: by how much the model's score on the test part is above it, with an interval}.
         verdict: a line that says that the model is not better than a baseline; None where it is better than all.
         calibration: {part: of the predicted probabilities}; per_class: {part: {class: scores}} of more than two
-            classes; per_sequence: {part: means over sequences} of a class per residue.
+            classes; per_sequence: {part: means over sequences} of residues.
         folds: {model: scores of each fold's test rows}, where there are folds; `scores` are of all of them together.
         positive: of two classes, the one whose F1 and AUPRC these are.
         targets: of several targets the scores of each, {target: {part: {metric: value}}}; `scores` are their means.
@@ -167,7 +167,7 @@ def number(name: str, value: float | None) -> str:
     """A score as it is shown: to three digits behind the point, or, with the target's units, to four in all."""
     if value is None:
         return ""
-    if name == "rmse":
+    if name in ("rmse", "mae"):
         return f"{value:.4g}"
     shown = f"{value:.3f}"
     return shown.replace("0.", ".", 1) if abs(value) < 0.9995 else shown

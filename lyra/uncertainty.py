@@ -34,7 +34,7 @@ class Calibration:
 
     Attributes:
         scores: errors in ascending order, at most `MOST` of them, which then stand for `rows` errors.
-        rows: how many rows were held out.
+        rows: how many rows were held out; of residues, how many sequences.
         floor: in the units of `scale`; None where the spread plays no part.
         scale: the one that the target was learned on; None is its own.
     """
@@ -69,6 +69,28 @@ class Calibration:
         if len(scores) > MOST:  # the upper end of each of so many equal parts
             scores = scores[np.ceil(np.arange(1, MOST + 1) * len(scores) / MOST).astype(int) - 1]
         return cls(scores.tolist(), len(errors), floor, scale)  # not rounded: the interval ends on one of them
+
+    @classmethod
+    def of_groups(
+        cls, errors: np.ndarray, groups: np.ndarray, spread: np.ndarray | None = None, scale: Transform | None = None
+    ) -> Calibration:
+        """From the errors (N,) at residues, those of a sequence being alike: `rows` is the number of sequences.
+
+        Each sequence counts alike, whatever its length, and the intervals cover a share of a new sequence's residues,
+        on average over such sequences: hierarchical conformal prediction (Lee, Barber, Willett 2023).
+
+        Args:
+            groups: (N,) the sequence of each; spread, scale: as for `of`.
+        """
+        one = cls.of(errors, spread)
+        floor = one.floor
+        errors = np.abs(errors) if spread is None or floor is None else np.abs(errors) / np.hypot(floor, spread)
+        _, group, sizes = np.unique(groups, return_inverse=True, return_counts=True)
+        order = np.argsort(errors)
+        share = np.cumsum((1 / sizes[group])[order]) / len(sizes)
+        steps = np.arange(1, MOST + 1) / MOST
+        at = np.searchsorted(share, steps * (1 - 1e-12)).clip(max=len(order) - 1)
+        return cls(errors[order][at].tolist(), len(sizes), floor, scale)
 
     def half_width(self, coverage: float, spread: np.ndarray) -> np.ndarray:
         """(N,) half widths of the intervals, on `scale`, for predictions with this spread (N,).

@@ -1,11 +1,13 @@
-"""The model to beat for a class per residue: logistic regression of the residues around it."""
+"""The models to beat for a class or a number per residue: linear regressions of the residues around it."""
 
 from __future__ import annotations
+
+from collections.abc import Callable
 
 import numpy as np
 from scipy import sparse
 
-from .kmers import Linear, Part, fit_logistic
+from .kmers import Linear, Part, fit_linear, fit_logistic
 
 WIDTH = 21  # residues: ten on either side
 CS = (0.003, 0.03, 0.3)
@@ -33,34 +35,40 @@ def windows(tokens: np.ndarray, lengths: np.ndarray, letters: int, width: int = 
 
 
 class WindowModel:
-    """A fitted logistic regression of windows."""
+    """A fitted logistic or ridge regression of windows."""
 
     def __init__(self, letters: int, linear: Linear) -> None:
         self.letters, self.linear = letters, linear
         self.chosen, self.rows = linear.chosen, linear.rows
 
     def predict(self, part: Part) -> np.ndarray:
-        """(sum L, classes) probabilities of the residues of all sequences end to end."""
+        """(sum L, classes) probabilities, or (sum L,) numbers, of the residues of all sequences end to end."""
         return self.linear.predict(windows(part.tokens, part.lengths, self.letters))
 
 
-def fit_windows(train: Part, validation: Part, letters: int, classes: int, ignored: int) -> WindowModel:
-    """Fits the labelled residues; the penalty is the one with the least validation log loss.
+def fit_windows(
+    train: Part, validation: Part, letters: int, classes: int, known: Callable[[np.ndarray], np.ndarray]
+) -> WindowModel:
+    """Fits the labelled residues; the penalty is the one with the least validation log loss, or squared error.
 
     Args:
-        train, validation: with a class for each residue as values (sum L,), `ignored` where there is none. A residue
-            has the weight of its sequence.
+        train, validation: with a class, or a number, for each residue as values (sum L,). A residue has the weight of
+            its sequence.
+        classes: how many; 0 for numbers.
+        known: which of the values are there.
     """
     x, val_x = (windows(part.tokens, part.lengths, letters) for part in (train, validation))
-    labelled, checked = (np.flatnonzero(part.values != ignored) for part in (train, validation))
+    labelled, checked = (np.flatnonzero(known(part.values)) for part in (train, validation))
     if len(labelled) > MAX_RESIDUES:
         labelled = np.sort(np.random.default_rng(0).choice(labelled, MAX_RESIDUES, replace=False))
     weights, val_weights = (
         None if part.weights is None else np.repeat(part.weights, part.lengths)[rows]
         for part, rows in ((train, labelled), (validation, checked))
     )
+    fitted = x[labelled], train.values[labelled], val_x[checked], validation.values[checked]
+    if not classes:
+        return WindowModel(letters, fit_linear(*fitted, weights=weights, val_weights=val_weights)[1])
     _, linear = fit_logistic(
-        x[labelled], train.values[labelled], val_x[checked], validation.values[checked], classes, tf_idf=False,
-        candidates=CS, iterations=100, weights=weights, val_weights=val_weights,
-    )  # fmt: skip
+        *fitted, classes, tf_idf=False, candidates=CS, iterations=100, weights=weights, val_weights=val_weights
+    )
     return WindowModel(letters, linear)

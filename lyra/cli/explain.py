@@ -59,7 +59,10 @@ def explain(
     ] = None,
     at: Annotated[
         int | None,
-        OUTPUT("Class per residue: the position whose class is explained \\[where the substitution is]."),
+        OUTPUT(
+            "Class or number per residue: the position whose answer is explained \\[of classes where the substitution "
+            "is, of numbers their mean]."
+        ),
     ] = None,
     scale: Annotated[
         str | None,

@@ -71,10 +71,11 @@ def predict(
     A table keeps its columns and gets `prediction` (and `p_CLASS` for each class of a classifier). The file is read
     in blocks, so it may be of any size. An ensemble adds `sd`, the spread of its members, for numbers `lower` and
     `upper`, the ends of an interval (of several targets `sd_TARGET` and so on), and `novel`, what about the sequence
-    training never had.
+    training never had. Classes or numbers of residues stand in one cell, separated as in training.
 
     Windows of a genome give columns chrom, start, end, name, score and strand, and the prediction's. A .bw (BigWig)
-    holds a number for each window or, from a class per residue, for each base, the mean where windows overlap.
+    holds a number for each window or, from a class or number per residue, for each base, the mean where windows
+    overlap.
     """
     from ..genomes import WindowOptions, predict_stream, predict_windows
     from ..prediction import Predictor

@@ -31,7 +31,9 @@ def split(
     separator: Annotated[str | None, PLAIN(HELP["separator"])] = None,
     decimal: Annotated[str, PLAIN("Of numbers: point or comma.")] = DataOptions.decimal,
     alphabet: Annotated[str | None, PLAIN("protein, dna or rna \\[found].")] = None,
-    task: Annotated[str | None, PLAIN("regression, classification or token \\[found from the target].")] = None,
+    task: Annotated[
+        str | None, PLAIN("regression, classification, token or token-regression \\[found from the target].")
+    ] = None,
     na: Annotated[str | None, PLAIN("Target cells without value, texts between commas \\[empty, NA, ...].")] = None,
     on_missing: Annotated[str, PLAIN("Rows without a target: error, or skip the row.")] = DataOptions.on_missing,
     on_invalid: Annotated[

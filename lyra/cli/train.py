@@ -41,7 +41,8 @@ def train(
     task: Annotated[
         str | None,
         DATA(
-            "regression, classification, token (a class per residue) or multilabel (several targets of 0, 1) \\[found]."
+            "regression, classification, token (a class per residue), token-regression (a number per residue) or "
+            "multilabel (several targets of 0, 1) \\[found]."
         ),
     ] = None,
     positive: Annotated[str | None, DATA("Of two classes, the one of F1 and AUPRC \\[the rarer one].")] = None,
@@ -65,10 +66,15 @@ def train(
     ] = DataOptions.transform,
     na: Annotated[
         str | None,
-        DATA("Target cells without value, texts between commas \\[empty, NA, NaN, None, null]; '' is empty alone."),
+        DATA(
+            "Target cells, or residues in them, without value, texts between commas \\[empty, NA, NaN, None, null]; "
+            "'' is empty alone."
+        ),
     ] = None,
     on_missing: Annotated[str, DATA("Rows without a target: error, or skip the row.")] = DataOptions.on_missing,
-    unlabelled: Annotated[str, DATA("Label of residues without one; '' if all have one.")] = DataOptions.unlabelled,
+    unlabelled: Annotated[
+        str, DATA("What stands for residues without a class or number; '' if all have one.")
+    ] = DataOptions.unlabelled,
     on_invalid: Annotated[
         str,
         DATA("Letters outside the alphabet: error, skip the row, or read as unknown."),
@@ -112,7 +118,7 @@ def train(
             "augment, which trains on the reverse complement of a random half of the sequences in each epoch."
         ),
     ] = Recipe.strand,
-    output: Annotated[str, MODEL("Regression: linear, or sigmoid, which learns a saturating scale.")] = Recipe.output,
+    output: Annotated[str, MODEL("Of numbers: linear, or sigmoid, which learns a saturating scale.")] = Recipe.output,
     epochs: Annotated[int | None, FIT("At most so many \\[as many as make about 4,000 steps].")] = None,
     batch_size: Annotated[int | None, FIT("Sequences a batch \\[128, less for few sequences].")] = None,
     lr: Annotated[float, FIT("Highest learning rate of the one-cycle schedule.")] = Recipe.lr,

@@ -78,8 +78,8 @@ def label_arrays(arrays: Arrays, options: DataOptions, warn: Callable[[str], Non
     rows = Rows(arrays.table(), values=arrays.values)
     alphabet, reason = encode_rows(rows, Origin(SEQUENCES), TARGETS, options, warn, where)
     found = arrays.targets
-    if found.task == "token":
-        check_residues(rows, where)
+    if found.per_residue:
+        check_residues(rows, where, "numbers" if found.numeric else "labels")
     material = Material(where, rows.table, rows.tokens, rows.offsets, alphabet, rows.values, found.classes,
                         column=SEQUENCES)  # fmt: skip
     split = find_split(material, options, warn)
@@ -108,12 +108,12 @@ def label_arrays(arrays: Arrays, options: DataOptions, warn: Callable[[str], Non
     return data
 
 
-def check_residues(rows: Rows, where: str) -> None:
-    """Raises InputError for a sequence that has not one label for each residue."""
+def check_residues(rows: Rows, where: str, what: str) -> None:
+    """Raises InputError for a sequence that has not one label, or number, for each residue."""
     for row, values, length in zip(rows.table.index, rows.values, np.diff(rows.offsets).tolist(), strict=True):
         if len(values) != length:
             raise InputError(
-                f"{where}, row {row}, column {TARGETS}: has {len(values)} labels for a sequence of {length} residues; "
+                f"{where}, row {row}, column {TARGETS}: has {len(values)} {what} for a sequence of {length} residues; "
                 "there must be one for each"
             )
 

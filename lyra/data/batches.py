@@ -16,6 +16,16 @@ POOL_BATCHES = 50  # batches sorted by length together: enough to make lengths a
 IGNORED = -100  # the class at padded positions; torch's cross-entropy leaves it out by default
 
 
+def known(targets: np.ndarray) -> np.ndarray:
+    """Which targets there are: classes that are not IGNORED, numbers that are not NaN."""
+    return targets != IGNORED if targets.dtype.kind == "i" else ~np.isnan(targets)
+
+
+def without_target(dtype: torch.dtype) -> float:
+    """What stands where there is no target: IGNORED among classes, NaN among numbers."""
+    return math.nan if dtype.is_floating_point else IGNORED
+
+
 def max_tokens_per_batch(batch_size: int) -> int:
     """Padded positions that a batch may have, so that memory does not follow the longest sequence."""
     return max(65_536, 512 * batch_size)
@@ -39,8 +49,8 @@ class Batch:
     Attributes:
         tokens: (B, L) int64, padded with 0.
         lengths: (B,) int64, or None when every sequence has length L.
-        targets: (B,) float32 (standardised) or int64, or (B, L) int64 padded with IGNORED; (B, 1, T)
-            float32 of several targets, NaN where one is missing; None without targets.
+        targets: (B,) float32 (standardised) or int64, or (B, L) int64 padded with IGNORED or float32 padded with NaN;
+            (B, 1, T) float32 of several targets, NaN where one is missing; None without targets.
         weights: (B,) float32, how much each row counts in the loss; None where all count alike.
         censored: (B,) int8, as in `LabelledData`; None where no target is a limit.
     """
@@ -71,7 +81,7 @@ class Batch:
             return self
         targets = self.targets
         if targets is not None and targets.dim() == 2:
-            targets = F.pad(targets, (0, more), value=IGNORED)
+            targets = F.pad(targets, (0, more), value=without_target(targets.dtype))
         return replace(self, tokens=F.pad(self.tokens, (0, more)), targets=targets)
 
     def __len__(self) -> int:
@@ -133,7 +143,8 @@ class SequenceDataset(Dataset[Batch]):
         values = [self.values[row] for row in rows]
         if values and values[0].ndim == 1:
             labels = [torch.from_numpy(value) for value in values]
-            return torch.nn.utils.rnn.pad_sequence(labels, batch_first=True, padding_value=IGNORED)
+            fill = without_target(labels[0].dtype)
+            return torch.nn.utils.rnn.pad_sequence(labels, batch_first=True, padding_value=fill)
         return torch.from_numpy(np.array(values))
 
 

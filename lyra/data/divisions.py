@@ -50,10 +50,13 @@ class Material:
     def labels(self) -> np.ndarray:
         """(N,) one number a row to divide evenly by: the class, the most frequent one of residues, or the target.
 
-        Of several targets it is the first; a row without that one counts as one in the middle.
+        Of several targets it is the first; a row without that one counts as one in the middle. Of a number per residue
+        it is their mean.
         """
         if not self.classes:
-            values = np.array([np.ravel(value)[0] for value in self.values], dtype=float)
+            values = np.array(
+                [np.nanmean(value) if value.ndim == 1 else np.ravel(value)[0] for value in self.values], dtype=float
+            )
             return np.where(np.isnan(values), np.nanmedian(values), values) if np.isnan(values).any() else values
         counts = (np.bincount(np.ravel(value)[np.ravel(value) != IGNORED]) for value in self.values)
         return np.array([count.argmax() for count in counts], dtype=np.int64)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -189,7 +189,8 @@ OTHER_NOTATIONS = (  # what looks like a number to people; the first that fits n
     ),
     (re.compile(r"[$\u20ac\u00a3]\s*[\d.,]+"), "a sign before it"),
 )
-LABEL_SEPARATORS = (",", " ", ";", "|", "")
+LABEL_SEPARATORS = (",", ";", "|", " ", "")  # a space may stand behind each of the others; "" is the last
+NUMBERS = "token-regression"  # the task of a number per residue
 
 
 def is_number(cell: str) -> bool:
@@ -263,10 +264,11 @@ class Target:
 
 
 def guess_task(target: Target) -> tuple[str, str | None, str]:
-    """The task, for "token" the separator of its labels, and the reason.
+    """The task, of residues the separator of their labels or numbers, and the reason.
 
-    In this order: numbers in another notation are refused; one label for each residue is "token"; numbers are
-    "regression", or "classification" where they are few whole numbers; words are "classification".
+    In this order: numbers in another notation are refused; one label for each residue is "token", or "token-regression"
+    where labels are numbers, but not few whole ones; numbers are "regression", or "classification" where they are few
+    whole numbers; words are "classification".
 
     Raises:
         InputError: the cells do not say.
@@ -274,7 +276,8 @@ def guess_task(target: Target) -> tuple[str, str | None, str]:
     refuse_numbers_for_people(target)
     found = per_residue(target)
     if found is not None:
-        return "token", found[0], found[1]
+        return found
+    refuse_other_counts(target)
     numbers = [float(cell) for cell in target.cells if is_number(cell)]
     if 2 * len(numbers) >= len(target.cells):
         return _numbers(target, numbers)
@@ -300,14 +303,14 @@ def refuse_numbers_for_people(target: Target) -> None:
         )  # fmt: skip
 
 
-def per_residue(target: Target) -> tuple[str, str] | None:
-    """The separator under which the cells hold one label for each residue and the reason; None where they do not.
+def per_residue(target: Target) -> tuple[str, str, str] | None:
+    """The task, the separator under which the cells hold one label for each residue, the reason; None if they do not.
 
     Words may be as long as sequences by chance, so it takes more than length: nearly every cell its own, or more
     different cells than labels, or lengths that differ and always agree.
 
     Raises:
-        InputError: numbers for each residue, or cells that could as well be words or numbers.
+        InputError: cells that could as well be words or numbers.
     """
     for separator in LABEL_SEPARATORS:
         counts = [count_labels(cell, separator) for cell in target.cells]
@@ -323,18 +326,66 @@ def per_residue(target: Target) -> tuple[str, str] | None:
             if separator == "" and every and len(names) <= FEW:
                 raise _word_or_labels(target, fits[0], len(names))
             continue
-        decimals = any(is_number(name) and not name.lstrip("+-").isdigit() for name in names)
-        if separator and (decimals or sum(map(is_number, names)) > MAX_NUMERIC_CLASSES):
-            raise target.refuse(
-                target.rows[fits[0]],
-                f"value {shorten(target.cells[fits[0]])} holds a number for each residue, which no task here "
-                "predicts; give classes for residues, or one number for each sequence",
-            )
+        where = f"for each residue in {len(fits):,} of {len(target.cells):,} rows"
         if separator == "":
             _refuse_thin_labels(target, fits, len(names), agree)
-        how = "one character" if separator == "" else f"{shorten(separator)} between labels,"
-        return separator, f"{how} for each residue in {len(fits):,} of {len(target.cells):,} rows"
+            return "token", separator, f"one character {where}"
+        _refuse_odd_numbers(target, fits, separator, names)
+        if what := _measured(names):
+            return NUMBERS, separator, f"{what}, {shorten(separator)} between them, {where}"
+        return "token", separator, f"{shorten(separator)} between labels, {where}"
     return None
+
+
+def _refuse_odd_numbers(target: Target, fits: list[int], separator: str, names: Collection[str]) -> None:
+    """Raises InputError where at least half of the labels are numbers, but not all as a program writes them."""
+    odd = {name for name in names if other_notation(name) not in (None, RANGE)}
+    if not odd or 2 * (len(odd) + sum(map(is_number, names))) < len(names):
+        return
+    for i in fits:
+        for residue, label in enumerate(split_labels(target.cells[i], separator), 1):
+            if label in odd:
+                what = other_notation(label)
+                decimal = argument("decimal", "comma")
+                remedy = f"give {decimal}" if what == "a decimal comma" else "write it like 1234.5"
+                raise target.refuse(
+                    target.rows[i],
+                    f"value {shorten(label)} of residue {residue} is not a finite number to a program, but looks like "
+                    f"one with {what}; {remedy}, or give {argument('task', 'token')} if these are "
+                    "classes",
+                )
+
+
+def _measured(names: Collection[str]) -> str:
+    """What the distinct labels of residues are if they are measurements; "" for classes.
+
+    As for one number a sequence, whole numbers are classes unless they are many or large; 1.0 is a whole number.
+    """
+    numbers = {float(name) for name in names if is_number(name)}
+    if 2 * len(numbers) < len(names) or not numbers:
+        return ""
+    if not all(number.is_integer() for number in numbers):
+        return "decimal numbers"
+    if len(numbers) > MAX_NUMERIC_CLASSES or max(map(abs, numbers)) > LARGEST_CODE:
+        return f"{len(numbers):,} different whole numbers"
+    return ""
+
+
+def refuse_other_counts(target: Target) -> None:
+    """Raises InputError where most cells hold several numbers each, but not as many as their sequences have letters."""
+    for separator in filter(None, LABEL_SEPARATORS):
+        several = [
+            i for i, cell in enumerate(target.cells)
+            if len(pieces := split_labels(cell, separator)) > 1 and 2 * sum(map(is_number, pieces)) >= len(pieces)
+        ]  # fmt: skip
+        if 2 * len(several) > len(target.cells):
+            counts = [(i, count_labels(target.cells[i], separator)) for i in several]
+            for i, count in ((i, count) for i, count in counts if count != target.lengths[i]):
+                raise target.refuse(
+                    target.rows[i],
+                    f"holds {count:,} numbers for a sequence of {target.lengths[i]:,} residues; give one number, or "
+                    f"one for each residue ({argument('task', 'classification')} if these are names)",
+                )
 
 
 def _refuse_thin_labels(target: Target, fits: list[int], names: int, agree: bool) -> None:

@@ -14,7 +14,7 @@ from ..errors import InputError, argument
 from ..settings.data import DataOptions
 from ..transforms import Log
 from . import targets
-from .batches import IGNORED
+from .batches import known
 from .coverage import Coverage
 from .replicates import Replicates
 from .rows import RowCount
@@ -82,9 +82,11 @@ class LabelledData:
         """The targets of some rows, likewise."""
         values = [np.atleast_1d(self.values[i]) for i in self.measured(rows)]
         flat = np.concatenate(values) if values else np.zeros(0)
-        if self.targets.names:
-            return flat[~np.isnan(flat)]
-        return flat[flat != IGNORED] if self.targets.task == "token" else flat
+        return flat[known(flat)]
+
+    def each(self, numbers: np.ndarray, rows: np.ndarray) -> np.ndarray:
+        """A number of each of some rows (N,), once for each of the targets that `labels_of` gives of these rows."""
+        return np.repeat(numbers[rows], [int(known(self.values[i]).sum()) for i in rows])
 
     def scored(self, part: str) -> np.ndarray:
         """Positions of a part's rows that take part in scores: those whose targets are no limits."""
@@ -119,17 +121,18 @@ def change_scale(data: LabelledData, transform: str) -> None:
     Raises:
         InputError: the target is no number, or one is not above 0 where its logarithm is wanted.
     """
-    if data.targets.task != "regression":
+    if not data.targets.numeric:
         raise InputError(f"{argument('transform', transform)}: has no effect, the task is {data.targets.task}, whose "
                          "target is no number; leave it out")  # fmt: skip
-    values = np.array(data.values)
-    if transform == "log" and (values <= 0).any():
-        at = np.argwhere(values <= 0)[0]
-        column = data.targets.names[at[-1]] if data.targets.names else data.source.target
-        raise InputError(
-            f"{data.path}, row {data.table.index[at[0]]}, column {column}: value {values[tuple(at)]:g} has no "
-            f"logarithm, it is not above 0; remove the row, or leave {argument('transform', 'log')} out"
-        )
+    for row, values in zip(data.table.index, data.values, strict=True):
+        if transform == "log" and (values <= 0).any():
+            at = int(np.argmax(values.ravel() <= 0))
+            column = data.targets.names[at] if data.targets.names else data.source.target
+            of = f" of residue {at + 1}" if data.targets.per_residue else ""
+            raise InputError(
+                f"{data.path}, row {row}, column {column}: value {values.ravel()[at]:g}{of} has no logarithm, it is "
+                f"not above 0; remove the row, or leave {argument('transform', 'log')} out"
+            )
     data.transform = transform
     scale = {"log": "log10 of the target", "rank": "normal scores of the target's training ranks"}[transform]
     data.notes.append(f"scale: the loss is that of {scale}; predictions and scores are in the target's own units")
@@ -146,6 +149,11 @@ def weigh_rows(data: LabelledData, replicates: Replicates | None, options: DataO
         data.errors, steady = replicates.errors(rows)
         data.notes.append(replicates.note(rows))
     elif options.error is not None:
+        if data.targets.per_residue:
+            raise InputError(
+                f"{argument('error', options.error)}: is for one number a sequence, and the task is "
+                f"{data.targets.task}; leave it out, or give {argument('weight')}"
+            )
         data.errors = steady = read_column(data.table, options.error, ERROR, options, data.path)
     single = data.targets.task == "regression" and not data.targets.names
     values = np.array(data.values) if single else None

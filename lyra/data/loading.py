@@ -15,7 +15,7 @@ from ..alphabets import Alphabet
 from ..errors import InputError, argument, shorten
 from ..settings.data import DataOptions, parse_separator
 from . import guesses, targets
-from .batches import IGNORED
+from .batches import known
 from .divisions import Material, Split
 from .formats import format_of
 from .guesses import Target, find_column, require_column
@@ -243,9 +243,14 @@ def read_targets(rows: Rows, column: str, options: DataOptions, where: object) -
     task = "regression" if options.numeric else options.task
     found, why = targets.detect(target, task, unlabelled=options.unlabelled, na=options.na)
     rows.values = found.values(target)
-    if found.task == "token":
-        labelled = np.array([(value != IGNORED).any() for value in rows.values], dtype=bool)
-        rows.keep(labelled, "without a labelled residue")
+    if found.per_residue:
+        labelled = np.array([known(value).any() for value in rows.values], dtype=bool)
+        if found.numeric and options.on_missing == "error" and not labelled.all():
+            raise target.refuse(
+                target.rows[int(labelled.argmin())],
+                f"no residue has a number; remove the row, or {argument('on_missing', 'skip')}",
+            )
+        rows.keep(labelled, f"without a {'number' if found.numeric else 'labelled residue'}")
     return found, "; ".join([text for text in (why, *(notes if found.classes else [])) if text])
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .batches import IGNORED, Batch, SequenceDataset, bucket, to_device
+from .batches import Batch, SequenceDataset, bucket, to_device, without_target
 
 Rows = tuple[Tensor, int]
 """Those of a batch, `(B,)` on the device, and how wide it is."""
@@ -55,14 +55,15 @@ class ResidentDataset:
         inside = None if self.uniform else positions < lengths.unsqueeze(-1)
         tokens = _pick(self.tokens, self.starts[rows], positions, inside, 0).long()
         if self.per_token:
-            targets = _pick(self.targets, self.label_starts[rows], positions, inside, IGNORED)
+            fill = without_target(self.targets.dtype)
+            targets = _pick(self.targets, self.label_starts[rows], positions, inside, fill)
         else:
             targets = self.targets[rows]
         weights, censored = (None if part is None else part[rows] for part in (self.weights, self.censored))
         return Batch(tokens, None if self.uniform else lengths, targets, weights, censored)
 
 
-def _pick(flat: Tensor, starts: Tensor, positions: Tensor, inside: Tensor | None, fill: int) -> Tensor:
+def _pick(flat: Tensor, starts: Tensor, positions: Tensor, inside: Tensor | None, fill: float) -> Tensor:
     """`(B, L)` from where each sequence starts in `flat`; `fill` outside of it."""
     at = starts.unsqueeze(-1) + positions
     if inside is None:

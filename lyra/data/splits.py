@@ -190,7 +190,8 @@ def settle_duplicates(
     if deduplicate:
         if not once.all():
             kept = {key: i for i, key in enumerate(keys) if once[i]}
-            other = sum(not np.array_equal(values[i], values[kept[key]]) for i, key in enumerate(keys) if not once[i])
+            same = [np.array_equal(values[i], values[kept[key]], equal_nan=True) for i, key in enumerate(keys)]
+            other = same.count(False)
             warn(
                 f"{where}: removed {int((~once).sum())} duplicate rows ({len(across)} sequences stood in several "
                 f"{'folds' if folds else 'parts'}; {other} rows had another target than the one that is kept)"

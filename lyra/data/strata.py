@@ -22,8 +22,8 @@ def find_strata(
     """(N,) int, the stratum of each row or None, and what there is to say of it.
 
     Classes, of which a sequence with a class per residue has its most frequent one, are strata where each has enough
-    rows for every part to get one. A regression's strata are tenths of its rows in the order of their targets, fewer
-    where there are few rows; unasked it has them where the target is skewed.
+    rows for every part to get one. The strata of numbers, of those per residue their mean, are tenths of the rows in
+    the order of their targets, fewer where there are few rows; unasked there are some where the target is skewed.
 
     Args:
         shares: of the parts that are drawn.

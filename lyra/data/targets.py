@@ -16,6 +16,7 @@ from .guesses import (
     ABOUT,
     LABEL_SEPARATORS,
     LIMIT,
+    NUMBERS,
     Target,
     count_labels,
     guess_task,
@@ -30,6 +31,7 @@ MISSING = frozenset({
     "", "na", "n/a", "nan", "null", "none", "<na>", "#n/a", "#div/0!", "#value!", "#ref!", "#num!", "#name?", "#null!",
 })  # fmt: skip
 LARGEST = 1e150  # whose square a float64 can hold
+PER_RESIDUE = ("token", NUMBERS)
 
 
 @dataclass
@@ -37,10 +39,10 @@ class Targets:
     """How target cells become numbers; part of a model's metadata.
 
     Attributes:
-        task: "regression" (one number per sequence), "classification" (one class per sequence) or "token"
-            (one class per residue).
-        classes: class names in the order of the model's outputs; empty for a regression.
-        separator: what stands between the labels of residues in a cell ("" if each is one character).
+        task: "regression" (one number per sequence), "classification" (one class per sequence), "token" (one class per
+            residue) or "token-regression" (one number per residue).
+        classes: class names in the order of the model's outputs; empty for numbers.
+        separator: what stands between the labels, or numbers, of residues in a cell ("" if each is one character).
         positive: of two classes, the one whose F1 and AUPRC are told; None where there are not two.
         unlabelled: labels that stand for a residue without one; it takes no part in the loss and the scores.
         names: of several targets, their columns, one output of the model each; empty for one. The task is "regression",
@@ -55,6 +57,16 @@ class Targets:
     names: list[str] = field(default_factory=list)
 
     @property
+    def per_residue(self) -> bool:
+        """Whether each residue has an answer of its own, not the sequence as a whole."""
+        return self.task in PER_RESIDUE
+
+    @property
+    def numeric(self) -> bool:
+        """Whether the answers are numbers, not classes or labels."""
+        return self.task in ("regression", NUMBERS)
+
+    @property
     def d_output(self) -> int:
         """Outputs of the model."""
         return max(1, len(self.classes), len(self.names))
@@ -65,13 +77,16 @@ class Targets:
         return 1 if self.positive is None else self.classes.index(self.positive)
 
     def values(self, target: Target) -> list[np.ndarray]:
-        """Target arrays, one per row: () float64, () int64 or (L,) int64, IGNORED where a residue has no label.
+        """Target arrays, one per row: () float64, () int64, (L,) int64 or (L,) float64; IGNORED or NaN for none.
 
         Raises:
             InputError: a cell that is not a number, not a known class, or of the wrong length.
         """
         if self.task == "regression":
             return [np.asarray(_number(cell, row, target)) for cell, row in zip(target.cells, target.rows, strict=True)]
+        if self.task == NUMBERS:
+            rows = zip(target.cells, target.rows, target.lengths, strict=True)
+            return [self._numbers(self.split(cell, row, length, target), row, target) for cell, row, length in rows]
         index = {name: i for i, name in enumerate(self.classes)}
         if self.task == "token":
             index |= dict.fromkeys(self.unlabelled, IGNORED)
@@ -88,13 +103,22 @@ class Targets:
         return values
 
     def split(self, cell: str, row: int, length: int, target: Target) -> list[str]:
-        """The labels of one sequence's residues; as many as residues, or an InputError."""
+        """The labels, or numbers, of one sequence's residues; as many as residues, or an InputError."""
         labels = split_labels(cell, self.separator)
         if len(labels) != length:
+            what = "numbers" if self.numeric else "labels"
             raise target.refuse(
-                row, f"has {len(labels)} labels for a sequence of {length} residues; there must be one for each"
+                row, f"has {len(labels)} {what} for a sequence of {length} residues; there must be one for each"
             )
         return labels
+
+    def _numbers(self, cells: Sequence[str], row: int, target: Target) -> np.ndarray:
+        """(L,) float64 of one sequence's residues, NaN where one has none."""
+        values = np.full(len(cells), np.nan)
+        for i, cell in enumerate(cells):
+            if cell not in self.unlabelled:
+                values[i] = _number(cell, row, target, i + 1)
+        return values
 
 
 def is_missing(na: str | None) -> Callable[[str], bool]:
@@ -115,7 +139,7 @@ def limits(cells: Sequence[str]) -> tuple[list[str], np.ndarray]:
 
 
 def points(target: Target) -> list[str]:
-    """Cells with the decimal commas of numbers as points.
+    """Cells with the decimal commas of numbers as points, also of those for each residue, such as 0,5;0,25.
 
     Raises:
         InputError: a cell has a point, which there may be a thousands separator.
@@ -125,7 +149,13 @@ def points(target: Target) -> list[str]:
             raise target.refuse(
                 row, f"value {shorten(cell)} has a point, and {argument('decimal', 'comma')}; write all numbers alike"
             )
-    return [cell.replace(",", ".") if is_number(cell.replace(",", ".", 1)) else cell for cell in target.cells]
+    return [cell.replace(",", ".") if _decimal(cell) else cell for cell in target.cells]
+
+
+def _decimal(cell: str) -> bool:
+    """Whether every comma in a cell stands in a number."""
+    pieces = re.split(r"[;|\s]+", cell.strip().removeprefix("[").removesuffix("]"))
+    return all(is_number(piece.replace(",", ".", 1)) for piece in pieces if "," in piece)
 
 
 def same_numbers(cells: Sequence[str]) -> tuple[list[str], str]:
@@ -168,6 +198,8 @@ def detect(target: Target, task: str | None, *, unlabelled: str = "-", na: str |
         task, separator, reason = guess_task(target)
     if task == "regression":
         return Targets(task), reason
+    if task == NUMBERS:
+        return _find_numbers(target, separator, reason, unlabelled, na)
     without: list[str] = []
     if task == "token":
         separator = _label_separator(target) if separator is None else separator
@@ -196,16 +228,34 @@ def detect(target: Target, task: str | None, *, unlabelled: str = "-", na: str |
     return Targets(task, classes, separator, unlabelled=without), reason.removeprefix("; ")
 
 
-def _label_separator(target: Target) -> str:
-    """The separator of labels where the task is given: the one that most rows speak for."""
+def _find_numbers(
+    target: Target, separator: str | None, reason: str, unlabelled: str, na: str | None
+) -> tuple[Targets, str]:
+    """`detect` for a number per residue; `separator` None finds it."""
+    separator = _label_separator(target, LABEL_SEPARATORS[:-1]) if separator is None else separator
+    missing, counts = is_missing(na), label_counts(target.cells, separator)
+    without = sorted(label for label in counts if label == unlabelled or missing(label))
+    if without:
+        residues = sum(counts[label] for label in without)
+        shown = ", ".join(shorten(label) if label else "empty" for label in without)
+        reason += f"; {residues:,} residues have no number ({shown})"
+    return Targets(NUMBERS, separator=separator, unlabelled=without), reason.removeprefix("; ")
+
+
+def _label_separator(target: Target, separators: Sequence[str] = LABEL_SEPARATORS) -> str:
+    """The separator of labels where the task is given: the one that most rows speak for, of none the most frequent."""
     fits = {
         separator: sum(
             count_labels(cell, separator) == length for cell, length in zip(target.cells, target.lengths, strict=True)
         )
-        for separator in LABEL_SEPARATORS
+        for separator in separators
     }
     best = max(fits, key=lambda separator: fits[separator])
-    return best if fits[best] else "," if any("," in cell for cell in target.cells) else ""
+    if fits[best]:
+        return best
+    there = {each: sum(cell.strip().count(each) for cell in target.cells) for each in separators if each}
+    often = max(there, key=lambda separator: there[separator])
+    return often if there[often] or "" not in separators else ""
 
 
 def choose_positive(targets: Targets, given: str | None, counts: Counter[int]) -> str | None:
@@ -224,10 +274,17 @@ def choose_positive(targets: Targets, given: str | None, counts: Counter[int]) -
     return targets.classes[0 if counts[0] < counts[1] else 1]
 
 
-def _number(cell: str, row: int, target: Target) -> float:
+def _number(cell: str, row: int, target: Target, residue: int | None = None) -> float:
+    """The number in a cell, or in what a cell has for a residue, counted from 1."""
     number = float(cell) if is_number(cell) else math.nan
+    of = "" if residue is None else f" of residue {residue}"
     if abs(number) > LARGEST:
-        raise target.refuse(row, f"value {shorten(cell)} is beyond {LARGEST:g}; give the target in a larger unit")
+        raise target.refuse(row, f"value {shorten(cell)}{of} is beyond {LARGEST:g}; give the target in a larger unit")
+    if math.isnan(number) and residue is not None:
+        raise target.refuse(
+            row, f"value {shorten(cell)}{of} is not a finite number; correct it, give {argument('na')} {shorten(cell)} "
+            f"if it stands for none, or {argument('task', 'token')} if these are classes",
+        )  # fmt: skip
     if math.isnan(number):
         what = other_notation(cell)
         looks = f" (it has {what})" if what else ""

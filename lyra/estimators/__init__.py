@@ -8,6 +8,6 @@
 Behind them is what `lyra train` and `lyra predict` do, with the same defaults.
 """
 
-from .models import LyraClassifier, LyraRegressor, LyraTokenClassifier
+from .models import LyraClassifier, LyraRegressor, LyraTokenClassifier, LyraTokenRegressor
 
-__all__ = ["LyraClassifier", "LyraRegressor", "LyraTokenClassifier"]
+__all__ = ["LyraClassifier", "LyraRegressor", "LyraTokenClassifier", "LyraTokenRegressor"]

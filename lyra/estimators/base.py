@@ -49,7 +49,7 @@ class SequenceEstimator(SavedEstimator, BaseEstimator):
     several = False  # whether there may be several targets
 
     def __init__(self, **arguments: Any) -> None:
-        raise TypeError("take LyraRegressor, LyraClassifier or LyraTokenClassifier")
+        raise TypeError("take LyraRegressor, LyraClassifier, LyraTokenClassifier or LyraTokenRegressor")
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
@@ -175,7 +175,9 @@ class SequenceEstimator(SavedEstimator, BaseEstimator):
         columns = Columns(self.predictor_, coverage)
         index = X.index if isinstance(X, (pd.Series, pd.DataFrame)) else None
         frame = pd.DataFrame(list(columns.cells(dataset)), columns=columns.names, index=index)
-        texts_alone = {"novel"} | ({"prediction"} if self.predictor_.targets.classes else set())
+        targets = self.predictor_.targets
+        texts_alone = {"novel"} | ({"prediction"} if targets.classes else set())
+        texts_alone |= set(columns.names) if targets.per_residue else set()
         numeric = [name for name in frame.columns if name not in texts_alone]
         frame[numeric] = frame[numeric].astype(float)
         frame.insert(0, "sequence", texts(X, SEQUENCES, "table"))

@@ -11,7 +11,7 @@ import pandas as pd
 from sklearn.utils.multiclass import type_of_target
 
 from ..data.batches import IGNORED
-from ..data.guesses import LABEL_SEPARATORS
+from ..data.guesses import LABEL_SEPARATORS, NUMBERS
 from ..data.targets import LARGEST, Targets
 from ..errors import InputError, shorten
 
@@ -130,6 +130,42 @@ def number(rows: Rows, index: int, entry: Any) -> float:
         raise rows.refuse(index, f"value {found} is not a finite number; correct it or remove the row")
     if abs(found) > LARGEST:
         raise rows.refuse(index, f"value {found:g} is beyond {LARGEST:g}; give the target in a larger unit")
+    return found
+
+
+def residue_numbers(rows: Rows) -> Labels:
+    """Targets that are a number per residue, None or NaN where one has none.
+
+    Raises:
+        InputError: one is no finite number, or too large, or a row has none at all; names the row and the residue.
+    """
+    values, cells = [], []
+    for index in range(len(rows.entries)):
+        found = numbers_of_residues(rows, index)
+        if np.isnan(found).all():
+            raise rows.refuse(index, "no residue has a number; remove the row")
+        values.append(found)
+        cells.append(",".join(UNLABELLED if np.isnan(value) else repr(value) for value in found.tolist()))
+    unlabelled = [UNLABELLED] if any(np.isnan(value).any() for value in values) else []
+    return Labels(Targets(NUMBERS, separator=",", unlabelled=unlabelled), values, cells)
+
+
+def numbers_of_residues(rows: Rows, index: int) -> np.ndarray:
+    """(L,) float64 of a row, NaN where a residue has no number."""
+    entry = rows.entries[index]
+    if not isinstance(entry, (list, tuple, np.ndarray, pd.Series)):
+        raise rows.refuse(index, f"is {shorten(entry)}; give the numbers of the residues, as a list or an array")
+    found = np.full(len(entry), np.nan)
+    for at, number in enumerate(entry):
+        if is_none(number) or number == UNLABELLED:
+            continue
+        try:
+            found[at] = float(number)
+        except (TypeError, ValueError):
+            raise rows.refuse(index, f"value {shorten(number)} of residue {at} is not a number") from None
+        if not abs(found[at]) <= LARGEST:
+            must = f"beyond {LARGEST:g}; give the target in a larger unit" if np.isfinite(found[at]) else "not finite"
+            raise rows.refuse(index, f"value {found[at]:g} of residue {at} is {must}")
     return found
 
 

@@ -1,4 +1,4 @@
-"""The estimators: of numbers, of classes, and of a class per residue."""
+"""The estimators: of numbers, of classes, and of a class or a number per residue."""
 
 from __future__ import annotations
 
@@ -221,6 +221,76 @@ class LyraTokenClassifier(SequenceEstimator):
         if total == 0:
             raise InputError("score: no residue that counts has a label")
         return float(each_counts @ np.array(right)) / total
+
+
+@arguments("class_weights", "mix", "pool", "positions")
+class LyraTokenRegressor(SequenceEstimator):
+    """A number for each residue of each sequence.
+
+    y has for each sequence a list or array of numbers; None or NaN stands for a residue without one, which counts
+    neither in training nor in scores. What `predict` gives is such a y. To scikit-learn it is no regressor, as y is not
+    one number a row.
+
+    Arguments and attributes are those of `LyraRegressor` but `mix`, `pool` and `positions`.
+
+    Example:
+        >>> from lyra import LyraTokenRegressor
+        >>> X = ["ACGT", "GGCAT", "TTAG", "CCGA", "GATC", "TGCGA", "AATT", "CGCG", "GGGA", "TACC"] * 4
+        >>> y = [[0.9 if letter in "GC" else 0.1 for letter in x] for x in X]
+        >>> model = LyraTokenRegressor(d_model=8, d_state=4, epochs=2).fit(X, y)
+        >>> [len(numbers) for numbers in model.predict(["ACGT", "GGCAT"])]
+        [4, 5]
+    """
+
+    task = "token-regression"
+
+    def _labels(self, rows: Rows) -> Labels:
+        return inputs.residue_numbers(rows)
+
+    def predict(self, X: Any) -> np.ndarray:
+        """(N,) object: for each sequence of L residues (L,) predictions in the units of y."""
+        return objects(self._predictions(X, "predict"))
+
+    def predict_interval(self, X: Any, coverage: float = INTERVAL) -> list[pd.DataFrame]:
+        """Predictions of an ensemble with intervals; see `lyra.uncertainty.Calibration.of_groups`.
+
+        Args:
+            coverage: the share of a sequence's measurements that the intervals are to cover, on average.
+
+        Returns:
+            for each sequence one row a residue: prediction, sd (the members' standard deviation), lower and upper.
+
+        Raises:
+            InputError: the model is no ensemble, or `coverage` is too near to 1 for the sequences held out.
+        """
+        found = []
+        for members in self.predictor_.members_of(self._dataset(X, "predict_interval")):
+            low, high = self.predictor_.interval(members, coverage).T
+            columns = {"prediction": members.mean(1), "sd": members.std(1), "lower": low, "upper": high}
+            found.append(pd.DataFrame(columns))
+        return found
+
+    def score(self, X: Any, y: Any, sample_weight: Any = None) -> float:
+        """R² over all residues with a number; each counts as much as its sequence.
+
+        Raises:
+            InputError: a sequence has not one number for each residue, or fewer than two residues have one.
+        """
+        predictions = self._predictions(X, "score")
+        _, targets = read_pair(X, y, "score")
+        weights = row_weights(sample_weight, len(targets), "score")
+        rows = Rows(targets, range(len(targets)), "score", "y", len(targets))
+        true = [inputs.numbers_of_residues(rows, row) for row in range(len(targets))]
+        for row, (one, each) in enumerate(zip(true, predictions, strict=True)):
+            if len(one) != len(each):
+                raise rows.refuse(row, f"has {len(one)} numbers for a sequence of {len(each)} residues; there must be "
+                                  "one for each")  # fmt: skip
+        measured, predicted = np.concatenate(true), np.concatenate(predictions)
+        counts = np.repeat(np.ones(len(true)) if weights is None else weights, list(map(len, true)))
+        known = ~np.isnan(measured) & (counts > 0)
+        if known.sum() < 2:
+            raise InputError("score: fewer than two residues that count have a number")
+        return float(r2_score(measured[known], predicted[known], sample_weight=counts[known]))
 
 
 def objects(each: list[Any]) -> np.ndarray:

@@ -22,7 +22,10 @@ from .inputs import plain
 
 SETTINGS, HISTORY, MODEL = "estimator.json", "history.csv", "model"
 OWN = re.compile(r"model/(config\.json|model\.safetensors|README\.md|\.gitattributes)|estimator\.json|history\.csv")
-TASKS = {"LyraRegressor": "regression", "LyraClassifier": "classification", "LyraTokenClassifier": "token"}
+TASKS = {
+    "LyraRegressor": "regression", "LyraClassifier": "classification", "LyraTokenClassifier": "token",
+    "LyraTokenRegressor": "token-regression",
+}  # fmt: skip
 
 Estimator = TypeVar("Estimator", bound="SavedEstimator")
 

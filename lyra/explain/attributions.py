@@ -35,7 +35,7 @@ def attributions(
     Args:
         sequence: text in the model's alphabet.
         options: baseline, steps, positions, numbering, class and scale; see `ExplainOptions`. A model of a class per
-            residue needs `at`.
+            residue needs `at`; of numbers per residue, without it, their mean is explained.
         progress: called with the cost, in predictions, since the last call.
 
     Returns:

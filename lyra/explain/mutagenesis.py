@@ -18,7 +18,8 @@ def mutagenesis(
 
     Letters are those of residues: 20 amino acids or 4 bases, no gap and no stop. Positions that hold no such letter
     themselves are left out. The class of a classifier is the same for all substitutions, that of a model of a class
-    per residue the same for all substitutions of a position.
+    per residue the same for all substitutions of a position. Of numbers per residue it is the mean over the sequence
+    that changes, or with `at` one of them.
 
     Args:
         sequence: text in the model's alphabet.

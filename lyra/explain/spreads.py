@@ -42,7 +42,9 @@ def change_spread(
 def scores(subject: Subject, predicted: Sequence[np.ndarray] | np.ndarray, sites: np.ndarray) -> np.ndarray:
     """(M, members) of the scale in use, from what the members predict for M sequences changed at `sites`."""
     score = subject.score_of
-    if score.predictor.targets.task == "token":
+    if score.mean:
+        predicted = [each.mean(0) for each in predicted]
+    elif score.predictor.targets.per_residue:
         places = sites if subject.at is None else np.full(len(sites), subject.at)
         predicted = [each[place] for each, place in zip(predicted, places, strict=True)]
     values = np.asarray(predicted, dtype=np.float64)

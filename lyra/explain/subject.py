@@ -35,7 +35,7 @@ class Score:
         unit: what the number is, for people.
         chosen: the index of the class that the user named, or None.
         by_class: whether the model is a classifier; per_position: whether each substitution is
-            scored where it happens.
+            scored where it happens; mean: whether the mean of the residues' numbers is explained.
     """
 
     def __init__(self, predictor: Predictor, options: ExplainOptions) -> None:
@@ -48,12 +48,13 @@ class Score:
         self.by_class = task in ("classification", "token")
         self.output = predictor.output
         self.per_position = task == "token" and options.at is None
+        self.mean = task == "token-regression" and options.at is None
         self.chosen: int | None = None
         if self.scale not in SCALES[task]:
             raise InputError(f"{argument('scale')} {shorten(self.scale)}: must be one of {', '.join(SCALES[task])} "
                              "for this model, "
                              f"whose task is {task}")  # fmt: skip
-        if options.at is not None and task != "token":
+        if options.at is not None and not predictor.targets.per_residue:
             raise InputError(f"{argument('at')} {options.at}: this model's task is {task}, with one answer for the "
                              "whole "
                              f"sequence; leave {argument('at')} out")  # fmt: skip
@@ -82,6 +83,7 @@ class Score:
             )
         target = (predictor.source and predictor.source.target) or "prediction"
         target = names[self.chosen] if names and self.chosen is not None else target
+        target = f"mean {target} of the residues" if self.mean else target
         of = "the predicted class" if self.chosen is None else (names or classes)[self.chosen]
         self.unit = {
             "target": target, "latent": f"{target} before the sigmoid",
@@ -94,8 +96,15 @@ class Score:
         return self.predictor.digits - 3 if self.scale == "target" else 4
 
     def __call__(self, raw: Tensor, classes: Tensor) -> Tensor:
-        """(B, d_output) raw outputs, and for a classifier the class of each (B,), to (B,) float64."""
-        raw, output = raw.double(), self.output
+        """(B, d_output) raw outputs, and for a classifier the class of each (B,), to (B,) float64.
+
+        Where the mean of residues is explained, the raw outputs of all of them (B, L, 1).
+        """
+        values = self._each(raw.double(), classes)
+        return values.mean(-1) if self.mean else values
+
+    def _each(self, raw: Tensor, classes: Tensor) -> Tensor:
+        output = self.output
         if self.predictor.targets.names:
             raw = raw[..., [self.chosen]]
         assert not isinstance(output, SeveralOutputs)
@@ -146,7 +155,8 @@ class Subject:
         with torch.no_grad():  # not inference_mode: the classes take part in gradients later
             raw = self.raw(self.tokens.unsqueeze(0))
             raw = raw[0] if score.per_position else raw
-            self.classes = raw.argmax(-1) if score.chosen is None else torch.full_like(raw[..., 0].long(), score.chosen)
+            one = raw[:, 0] if score.mean else raw
+            self.classes = one.argmax(-1) if score.chosen is None else torch.full_like(one[..., 0].long(), score.chosen)
             self.predicted = score(raw, self.classes).cpu().numpy()
         if not np.isfinite(self.predicted).all():
             raise InputError(
@@ -154,7 +164,7 @@ class Subject:
             )
 
     def raw(self, x: Tensor) -> Tensor:
-        """Raw outputs (B, d_output), or (B, L, d_output) where each substitution is scored where it happens."""
+        """Raw outputs (B, d_output), or (B, L, d_output) of all residues where none of them is chosen."""
         raw = self.score_of.predictor.model(x)
         return raw if self.at is None else raw[:, self.at]
 

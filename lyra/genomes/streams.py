@@ -47,7 +47,8 @@ def predict_stream(
 
     Args:
         path: "-" is standard input.
-        out: a table, .csv or .tsv; or of a class per base .bw, a BigWig of the probability of `class_name`.
+        out: a table, .csv or .tsv; or .bw, a BigWig: of a class per base the probability of `class_name`, of a
+            number per base these.
         on_invalid: letters outside the alphabet: "error", "skip" the record, or read them as "unknown".
         piece_length: letters that go through the model at a time.
         progress: told how many letters are done; say: told warnings, and how many records were used and set aside.
@@ -60,11 +61,11 @@ def predict_stream(
     """
     check_choice("on_invalid", on_invalid, ON_INVALID)
     check_model(predictor)
-    bigwig, token = is_bigwig(out), predictor.targets.task == "token"
+    bigwig, per_base = is_bigwig(out), predictor.targets.per_residue
     if not bigwig:
         separator = table_separator(out)
         refuse_without_effect([] if class_name is None else ["class_name"], ["class_name"], "a table has all classes")
-    elif not token:
+    elif not per_base:
         raise InputError(f"{out}: a BigWig needs a value a base, and the model predicts one a sequence; give a .csv")
     source = Source.of(path)
     if format_of(source).columns:
@@ -81,7 +82,7 @@ def predict_stream(
             writer = csv.writer(file, lineterminator="\n", delimiter=separator)
             writer.writerow(["id", *predictor.columns])
             for name, predictions in stream.records():
-                if token:
+                if per_base:
                     _write_long(file, writer, separator, name, predictor, predictions)
                     continue
                 (prediction,) = predictions

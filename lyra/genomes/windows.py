@@ -76,9 +76,9 @@ def predict_windows(
     Args:
         path: the genome; see `indexed`.
         out: .csv, .tsv or .bed (.gz packs it), a row a window in their order: columns chrom, start, end, name, score,
-            strand, and the prediction's; labels of bases are in the order in which the model read them. Or .bw, a
-            BigWig: a number for each window, which must not overlap then, or of a class per base the mean of all
-            windows over the base.
+            strand, and the prediction's; labels or numbers of bases are in the order in which the model read them. Or
+            .bw, a BigWig: a number for each window, which must not overlap then, or of a class or number per base the
+            mean of all windows over the base.
         progress: told how many windows are done; say: told warnings, and how many windows were used and set aside.
 
     Returns:
@@ -103,7 +103,7 @@ def predict_windows(
         where, regions = _regions(genome, options)
         windows = _Windows(predictor, genome, options, where)
         if bigwig:
-            per_base = predictor.targets.task == "token"
+            per_base = predictor.targets.per_residue
             ordered = _in_order(regions, genome)
             if not per_base:
                 _check_apart(ordered, where)

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
-from .scores import TOP, mcc_of
+from .scores import METRICS, TOP, mcc_of
 
 RESAMPLES = 1000
 FEWEST = 100
@@ -76,10 +76,10 @@ def statistics(
 ) -> Mapping[str, Statistic]:
     """The scores of the given names as functions of how often each row counts; defined as in `evaluate`.
 
-    Of a regression there are r2, spearman and ndcg; of classes accuracy, mcc, auroc and auprc.
+    Of numbers there are r2, spearman and ndcg; of classes accuracy, mcc, auroc and auprc.
     """
     predicted = np.asarray(predicted, np.float64)
-    if task == "regression":
+    if "r2" in METRICS[task]:
         made = {"r2": _r2, "spearman": _spearman, "ndcg": _ndcg}
         return {name: made[name](predicted, np.asarray(targets, np.float64)) for name in names}
     classes = predicted.shape[1]

@@ -14,12 +14,14 @@ METRICS = {
     "regression": ("r2", "spearman", "pearson", "rmse", "ndcg", "top_recall"),
     "classification": ("accuracy", "mcc", "auroc", "auprc", "f1"),
     "token": ("accuracy", "mcc", "auroc", "auprc", "f1"),
+    "token-regression": ("r2", "spearman", "pearson", "rmse", "mae"),
     "multilabel": ("accuracy", "mcc", "auroc", "auprc", "f1"),
 }
 MONITORED = {
     "regression": "r2",
     "classification": "auroc",
     "token": "auroc",
+    "token-regression": "r2",
     "multilabel": "auroc",
 }  # what early stopping watches; more is better
 COMPARED = MONITORED  # whether a model beats another
@@ -30,7 +32,8 @@ def evaluate(task: str, predictions: np.ndarray, targets: np.ndarray, positive: 
     """All scores of a task; None where one is undefined.
 
     - r2 is 1 - (residual sum of squares) / (total sum of squares); undefined where all targets are equal.
-    - spearman, pearson: undefined where all targets or all predictions are equal. rmse is in the target's units.
+    - spearman, pearson: undefined where all targets or all predictions are equal. rmse, and mae, the mean absolute
+      error, are in the target's units.
     - ndcg, top_recall: see `ndcg` and `top_recall`.
     - accuracy: share of rows whose most probable class is theirs.
     - mcc: Matthews correlation of predicted and true class (Gorodkin's for more than two); 0 where one class only is
@@ -40,21 +43,21 @@ def evaluate(task: str, predictions: np.ndarray, targets: np.ndarray, positive: 
       against the others (f1: over those that occur or are predicted). Undefined where a class is missing.
 
     Args:
-        task: "regression", "classification" or "token".
-        predictions: (N,) numbers, or (N, classes) probabilities (token: of all residues together).
+        task: "regression", "classification", "token" or "token-regression".
+        predictions: (N,) numbers, or (N, classes) probabilities (of residues: of all sequences together).
         targets: (N,) numbers, or (N,) class indices.
         positive: of two classes, the index of the one that auprc and f1 are about.
     """
-    if task == "regression":
-        found = _regression(np.asarray(predictions, np.float64), np.asarray(targets, np.float64))
+    if "r2" in METRICS[task]:
+        found = _regression(METRICS[task], np.asarray(predictions, np.float64), np.asarray(targets, np.float64))
     else:
         found = _classification(np.asarray(predictions, np.float64), np.asarray(targets), positive)
     return {name: float(value) if math.isfinite(value) else None for name, value in found.items()}
 
 
-def _regression(predicted: np.ndarray, measured: np.ndarray) -> dict[str, float]:
+def _regression(names: Sequence[str], predicted: np.ndarray, measured: np.ndarray) -> dict[str, float]:
     if len(measured) == 0:
-        return dict.fromkeys(METRICS["regression"], math.nan)
+        return dict.fromkeys(names, math.nan)
     residual = predicted - measured
     error = float(np.abs(residual).max())  # squares of what is divided by it neither vanish nor overflow
     rms = error * math.sqrt(np.mean((residual / error) ** 2)) if 0 < error < math.inf else error
@@ -62,10 +65,13 @@ def _regression(predicted: np.ndarray, measured: np.ndarray) -> dict[str, float]
     centred -= centred.mean()
     spread = float(np.abs(centred).max())
     constant = np.ptp(measured) == 0
-    found = dict.fromkeys(METRICS["regression"], math.nan) | {"rmse": rms}
+    found = dict.fromkeys(names, math.nan) | {"rmse": rms}
+    if "mae" in names:
+        found["mae"] = error * float(np.mean(np.abs(residual / error))) if 0 < error < math.inf else error
     if constant or not np.isfinite(predicted).all():
         return found
-    found |= {"ndcg": ndcg(predicted, measured), "top_recall": top_recall(predicted, measured)}
+    if "ndcg" in names:
+        found |= {"ndcg": ndcg(predicted, measured), "top_recall": top_recall(predicted, measured)}
     found["r2"] = 1 - float(np.sum((residual / spread) ** 2) / np.sum((centred / spread) ** 2))
     if np.ptp(predicted) > 0:
         with warnings.catch_warnings():
@@ -192,20 +198,25 @@ def class_scores(probabilities: np.ndarray, targets: np.ndarray, classes: Sequen
     return found
 
 
+OF_SEQUENCES = {"token": ("auroc", "mcc"), "token-regression": METRICS["token-regression"]}
+
+
 def mean_of_sequences(
-    probabilities: Sequence[np.ndarray], targets: Sequence[np.ndarray], positive: int
+    predictions: Sequence[np.ndarray], targets: Sequence[np.ndarray], positive: int = 1, task: str = "token"
 ) -> dict[str, float | int | None]:
-    """Of a class per residue, the mean over sequences of AUROC and MCC, each where it is defined.
+    """Of residues, the mean over sequences of each score in `OF_SEQUENCES`, where it is defined.
 
     Args:
-        probabilities: (L, classes) of each sequence's labelled residues; targets: (L,) their classes.
+        predictions: probabilities (L, classes), or numbers (L,), of each sequence's labelled residues.
+        targets: (L,) their classes or numbers.
 
     Returns:
-        auroc, mcc (None where no sequence has one); auroc_defined, mcc_defined: in how many; sequences: of how many.
+        of each score, such as auroc, the mean (None where no sequence has one), and in how many sequences it is defined
+        (auroc_defined); sequences: of how many.
     """
-    scores = [evaluate("token", *pair, positive) for pair in zip(probabilities, targets, strict=True)]
+    scores = [evaluate(task, *pair, positive) for pair in zip(predictions, targets, strict=True)]
     found: dict[str, float | int | None] = {"sequences": len(scores)}
-    for name in ("auroc", "mcc"):
+    for name in OF_SEQUENCES[task]:
         defined = [value for each in scores if (value := each[name]) is not None]
         found |= {name: float(np.mean(defined)) if defined else None, f"{name}_defined": len(defined)}
     return found

@@ -125,8 +125,8 @@ class Ensemble(nn.Module, PretrainedMixin, library_name="lyra-bio"):
         return next((int(length) for length in lengths if isinstance(length, int)), None)
 
     def each(self, x: Tensor, lengths: Tensor | Sequence[int] | None = None) -> Tensor:
-        """What every member predicts: numbers in the target's units ``(M, B)``, of several targets ``(M, B, T)``, or
-        probabilities ``(M, B, ...)``, in float64. Arguments as for :meth:`Lyra.forward`."""
+        """What every member predicts: numbers in the target's units ``(M, B)``, of several targets ``(M, B, T)``, of
+        residues ``(M, B, L)``, or probabilities ``(M, B, ...)``, in float64. Arguments as for :meth:`Lyra.forward`."""
         found = []
         for member, output in zip(self.members, self.outputs, strict=True):
             own = x.to(next(member.parameters()).dtype) if x.is_floating_point() else x
@@ -160,7 +160,8 @@ class Ensemble(nn.Module, PretrainedMixin, library_name="lyra-bio"):
         """Predict; arguments as for :meth:`Lyra.forward`.
 
         Returns:
-            of numbers ``(B, 1)``, or ``(B, T)`` of several targets, the prediction less ``mean``, in units of ``std``;
+            of numbers ``(B, 1)``, or ``(B, T)`` of several targets, or ``(B, L, 1)`` of residues, the prediction less
+            ``mean``, in units of ``std``;
             of classes the logarithms of their probabilities, ``(B, classes)`` or ``(B, L, classes)``; of labels their
             log-odds ``(B, labels)``; in float64.
         """

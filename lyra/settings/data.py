@@ -10,7 +10,7 @@ from typing import Any
 from ..alphabets import ALPHABETS
 from ..errors import InputError, argument, check_choice, refuse_without_effect, shorten
 
-TASKS = ("regression", "classification", "token", "multilabel")
+TASKS = ("regression", "classification", "token", "token-regression", "multilabel")
 SEPARATORS = {"tab": "\t", "comma": ",", "semicolon": ";", "space": " ", "pipe": "|"}
 ON_INVALID = ("error", "skip", "unknown")
 TRANSFORMS = ("none", "log", "rank")
@@ -37,7 +37,8 @@ class DataOptions:
         separator: between cells, "comma", "tab", "semicolon", "space", "pipe" or a character; None finds it.
         decimal: of numbers, "point" or "comma".
         alphabet: "protein", "dna", "rna"; None detects it.
-        task: "regression", "classification", "token", "multilabel"; None finds it from the target.
+        task: "regression", "classification", "token" (a class per residue), "token-regression" (a number per residue),
+            "multilabel"; None finds it from the target.
         positive: of two classes, the one whose F1 and AUPRC are told; None takes the rarer one.
         weight: column of row weights in the loss; error: column of the targets' standard errors, by which rows are
             weighted.
@@ -45,9 +46,10 @@ class DataOptions:
         censored: whether targets may be limits, such as <0.5 or >1000.
         transform: the scale on which numbers are learned: "log", log10, or "rank", normal scores of the training ranks;
             predictions and scores are in the target's own units.
-        na: target cells that stand for no value, texts between commas; None takes NA, NaN, None, null and such.
+        na: target cells, or of residues entries in them, that stand for no value, texts between commas; None takes NA,
+            NaN, None, null and such.
         on_missing: rows without a target: "error" or "skip".
-        unlabelled: of a class per residue, the label of residues without one; "" if all have one.
+        unlabelled: of a class or number per residue, what stands for residues without one; "" if all have one.
         on_invalid: letters outside the alphabet: "error", "skip" the row, or read as the "unknown" letter.
         val_fraction, test_fraction: sizes of the parts drawn with `seed` when no column gives them.
         group: column whose equal values stand in one part, always.
@@ -132,7 +134,9 @@ class DataOptions:
             )
         if self.numeric and self.task not in (None, "regression"):
             name = argument("censored", True) if self.censored else argument("replicates", self.replicates)
-            raise InputError(f"{name} {argument('task', self.task)}: the target is a number; leave one out")
+            raise InputError(
+                f"{name} {argument('task', self.task)}: the target is one number a sequence; leave one out"
+            )
         refers = self.wild_type if self.holdout == "random" else None  # else sequences may be its variants
         check_one_origin(self.sequence, "mutant" if self.mutant else "wild_type", self.mutant or refers)
         self._check_division()

@@ -14,6 +14,7 @@ from .positions import Positions, ranges, site, sites
 
 SCALES = {"regression": ("target", "latent"), "classification": ("log-odds", "probability")}
 SCALES["token"] = SCALES["multilabel"] = SCALES["classification"]
+SCALES["token-regression"] = SCALES["regression"]
 PAIR = re.compile(r"\s*(-?\d+)\s*,\s*(-?\d+)\s*")
 BASELINES = ("average", "unknown")
 
@@ -27,8 +28,8 @@ class ExplainOptions:
         offset: the number of the sequence's first residue.
         class_name: of a classifier, the class to explain; None takes the one it predicts for the sequence. Of several
             targets, the one to explain, which must be said.
-        at: of a model of a class per residue, the position whose class is explained; None takes the one of each
-            substitution itself.
+        at: of a model of a class or number per residue, the position whose answer is explained; None takes, of classes,
+            the one of each substitution itself, and of numbers their mean over the sequence.
         scale: regression: "target", the target's own units, or "latent", before the learned sigmoid.
             Classification: "log-odds", ln(p / (1 - p)), or "probability". None takes the first.
         baseline: what attributions compare the sequence with: "average", every letter equally likely at every

@@ -33,7 +33,7 @@ class Recipe:
         strand: of DNA and RNA, "one", as sequences are written; "both", a model that has the same answer for a sequence
             and its reverse complement; or "augment", by which in each epoch a random half of the training sequences
             are their reverse complements.
-        output: "linear", or "sigmoid", which learns a saturating scale for a regression target.
+        output: of numbers, "linear", or "sigmoid", which learns a saturating scale.
         class_weights: "balanced" weighs classes by the inverse of their frequency.
         epochs: None takes as many as make about `STEPS` steps.
         batch_size: None takes 128, less for fewer than 2048 training sequences.

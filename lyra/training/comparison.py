@@ -19,6 +19,7 @@ WITH_INTERVALS = {
     "regression": ("r2", "spearman", "ndcg"),
     "classification": ("accuracy", "mcc", "auroc", "auprc"),
     "token": ("accuracy", "mcc", "auroc", "auprc"),
+    "token-regression": ("r2", "spearman"),
 }
 
 

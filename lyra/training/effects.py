@@ -39,7 +39,7 @@ def check_strand(given: Collection[str], recipe: Recipe, data: LabelledData) -> 
 def check_with_data(given: Collection[str], data: LabelledData, options: DataOptions) -> None:
     """Raises InputError for one of the options `given` that makes no difference on these data."""
     task, source = data.targets.task, data.source
-    if task == "regression":
+    if data.targets.numeric:
         refuse_without_effect(given, ("class_weights", "positive"), "the target is a number")
         if data.censored is None:
             refuse_without_effect(given, ("censored",), f"no cell of column {source.target} is a limit such as <0.5")
@@ -49,10 +49,11 @@ def check_with_data(given: Collection[str], data: LabelledData, options: DataOpt
         )
     if task == "multilabel":
         refuse_without_effect(given, ("class_weights", "positive"), "each target has a probability of its own")
-    if task != "token":
+    if not data.targets.per_residue:
         refuse_without_effect(given, ("unlabelled",), f"the task is {task}, without labels of residues")
     else:
-        refuse_without_effect(given, ("pool",), "a class per residue needs no pooling")
+        what = "number" if data.targets.numeric else "class"
+        refuse_without_effect(given, ("pool",), f"a {what} per residue needs no pooling")
         if options.unlabelled and options.unlabelled not in data.targets.unlabelled:
             refuse_without_effect(given, ("unlabelled",), f"no residue has the label {shorten(options.unlabelled)}")
     if data.weights is not None and np.ptp(data.weights) == 0:

@@ -150,7 +150,7 @@ def describe_model(data: LabelledData, fitted: Fitted) -> ModelDescription:
 def predictions_of(data: LabelledData, fitted: Fitted, rows: np.ndarray) -> Any:
     """What a fit predicts for some rows."""
     dataset = SequenceDataset(data.tokens, data.offsets, rows)
-    return predict_encoded(fitted.model, converter(data.targets, fitted.output), dataset, data.targets.task == "token")
+    return predict_encoded(fitted.model, converter(data.targets, fitted.output), dataset, data.targets.per_residue)
 
 
 def as_replicate(data: LabelledData, fitted: Fitted, rows: np.ndarray) -> Fitted:
@@ -193,7 +193,7 @@ def kind_of_ensemble(data: LabelledData, rows: np.ndarray) -> tuple[dict[str, An
 
     Its scaling is a linear one: members, on whatever scale they learned, predict in the targets' own units.
     """
-    if data.targets.task != "regression":
+    if not data.targets.numeric:
         return {"labels" if data.targets.names else "classes": True}, None
     if data.targets.names:
         several = SeveralOutputs.fit("linear", np.concatenate([data.values[i] for i in rows]))
@@ -244,14 +244,15 @@ def combine(
     data, recipe = workshop.data, workshop.recipe
     held_out = np.concatenate([rows.val for rows in splits])
     options, scaling = kind_of_ensemble(data, np.unique(np.concatenate([splits[0].train, splits[0].val])))
-    if not isinstance(scaling, RegressionOutput):  # classes, or several targets: the mean of all
+    if data.targets.per_residue or not isinstance(scaling, RegressionOutput):  # residues, classes, several targets
         count = len(candidates)
         models, outputs = [each.model for each in candidates], [each.output for each in candidates]
         model = Ensemble.of(models, outputs, [1 / count] * count, range(count), **options)
         fitted = Fitted(model, scaling, networks)
         if scaling is not None:
             found = replicates_of(model, data, held_out)
-            fitted.calibrations = calibrations(data, splits[0].train, held_out, found.mean(1), found)
+            mean: Any = [each.mean(1) for each in found] if isinstance(found, list) else found.mean(1)
+            fitted.calibrations = calibrations(data, splits[0].train, held_out, mean, found)
         return fitted
     values = np.array(data.values, dtype=np.float64)[held_out]
     known = np.isin(held_out, data.measured(held_out))
@@ -313,10 +314,10 @@ def mean_of(
     return np.mean(found, axis=0)
 
 
-def replicates_of(model: Ensemble, data: LabelledData, rows: np.ndarray) -> np.ndarray:
-    """(N, R) what the replicates predict for some rows; of several targets (N, R, T)."""
+def replicates_of(model: Ensemble, data: LabelledData, rows: np.ndarray) -> Any:
+    """(N, R) what the replicates predict for some rows; of several targets (N, R, T); of residues a list of (L, R)."""
     dataset = SequenceDataset(data.tokens, data.offsets, rows)
-    return np.asarray(predict_replicates(model, dataset, per_token=False))
+    return predict_replicates(model, dataset, data.targets.per_residue)
 
 
 def mixing_weights(

@@ -114,8 +114,9 @@ class LyraModule(lightning.LightningModule):
             true = batch.targets.view(len(raw), -1).double()
             predictions, true = convert(raw), true if self.output is None else self.output.in_units(true)
         elif isinstance(self.output, RegressionOutput):  # scored as standardised, which changes the RMSE alone
-            real = slice(None) if batch.censored is None else batch.censored == 0
-            predictions, true = self.output(raw[real, 0].float()).double(), batch.targets[real].double()
+            real: Any = slice(None) if batch.censored is None else batch.censored == 0
+            real = ~batch.targets.isnan() if self.targets.per_residue else real
+            predictions, true = self.output(raw[..., 0][real].float()).double(), batch.targets[real].double()
             if self.output.transform is not None:  # but for another scale
                 predictions, true = self.output.in_units(predictions), self.output.in_units(true)
         else:
@@ -132,8 +133,10 @@ class LyraModule(lightning.LightningModule):
         task = self.targets.task
         self.scores = score(self.targets, np.concatenate(predictions), np.concatenate(targets))
         own_units = self.targets.names or getattr(self.output, "transform", None) is not None
-        if isinstance(self.output, RegressionOutput) and not own_units and self.scores["rmse"] is not None:
-            self.scores["rmse"] *= self.output.std
+        if isinstance(self.output, RegressionOutput) and not own_units:
+            for name in ("rmse", "mae"):
+                if (error := self.scores.get(name)) is not None:
+                    self.scores[name] = error * self.output.std
         loss = float((total / weight).float())  # as Lightning hands it to the history
         self.log("val_loss", loss)
         key = selection.key(task, {"val_loss": loss, **{f"val_{name}": value for name, value in self.scores.items()}})

@@ -149,10 +149,12 @@ def build_module(data: LabelledData, recipe: Recipe, rows: Rows) -> tuple[LyraMo
             output = SeveralOutputs.fit(recipe.output, known[rows.train], used, data.transform)
             known = output.standardise(torch.from_numpy(known)).numpy()
         values = list(known.astype(np.float32)[:, None, :])
-    elif data.targets.task == "regression":
-        used = None if weighted is None else weighted[data.measured(rows.train)]
+    elif data.targets.numeric:
+        used = None if weighted is None else data.each(weighted, data.measured(rows.train))
         output = RegressionOutput.fit(recipe.output, training, used, data.transform)
-        values = list(output.standardise(torch.from_numpy(np.array(values))).numpy())
+        every = np.concatenate(values) if data.targets.per_residue else np.array(values)
+        every = output.standardise(torch.from_numpy(every)).numpy()
+        values = np.split(every, data.offsets[1:-1]) if data.targets.per_residue else list(every)
     elif recipe.class_weights == "balanced":
         counts = np.bincount(training, minlength=len(data.targets.classes))
         weights = torch.tensor(len(training) / (len(counts) * np.maximum(counts, 1)), dtype=torch.float32)
@@ -169,7 +171,7 @@ def build_module(data: LabelledData, recipe: Recipe, rows: Rows) -> tuple[LyraMo
 
 def build_model(recipe: Recipe, d_input: int, targets: Targets, length: int | None) -> Lyra:
     """An untrained model for the task; `length` is that of all sequences, where the model is to know positions."""
-    token, both = targets.task == "token", recipe.strand == "both"
+    token, both = targets.per_residue, recipe.strand == "both"
     kind: Any = LyraForTokenClassification if token else Lyra
     if both:
         kind = LyraBothStrandsForTokenClassification if token else LyraBothStrands
@@ -199,18 +201,18 @@ def make_trainer(
         raise InputError(message)
 
     # Two, since save_last=True of Lightning 2.6 writes last.ckpt in the epochs alone in which the best one is written.
-    best: list[Callback] = [
-        ModelCheckpoint(
+    best: list[Callback] = []
+    if recipe.keep == "best" and recipe.patience is not None:
+        checkpoint = ModelCheckpoint(
             dirpath=folder, filename="best", monitor=MONITOR, mode="max", save_on_train_epoch_end=True,
             enable_version_counter=False,
-        ),
-        EarlyStopping(MONITOR, mode="max", patience=recipe.patience, check_finite=False),
-    ]  # fmt: skip
+        )  # fmt: skip
+        best = [EarlyStopping(MONITOR, mode="max", patience=recipe.patience, check_finite=False), checkpoint]
     last = ModelCheckpoint(
         dirpath=folder, filename="last", save_on_train_epoch_end=True, enable_version_counter=False
     )  # fmt: skip
     shown: list[Callback] = [] if history is None else [history, EpochProgress(console)]
-    callbacks = [FiniteLoss(fail), *shown, *(best if recipe.keep == "best" else []), last]
+    callbacks = [FiniteLoss(fail), *shown, *best, last]
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
     warnings.filterwarnings("ignore", module="lightning")
     try:

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from ..data.batches import IGNORED
+from ..data.batches import known
 from ..data.loading import LabelledData
 
 PARTS = {"val": "validation", "test": "test"}  # the parts that are scored, and how they are called
@@ -24,8 +24,8 @@ def scored(data: LabelledData, predictions: Any, rows: np.ndarray) -> tuple[np.n
     predicted, true = flat(predictions), flat([data.values[i] for i in rows])
     if data.targets.names:
         return predicted, true.reshape(len(true), -1)
-    if data.targets.task == "token":
-        real = true != IGNORED
+    if data.targets.per_residue:
+        real = known(true)
         return predicted[real], true[real]
     if data.censored is not None:
         real = data.censored[rows] == 0
@@ -35,6 +35,6 @@ def scored(data: LabelledData, predictions: Any, rows: np.ndarray) -> tuple[np.n
 
 def sequence_of_each(data: LabelledData, rows: np.ndarray) -> np.ndarray | None:
     """Of the residues that are scored, the place among `rows` of the sequence that each is in; None for other tasks."""
-    if data.targets.task != "token":
+    if not data.targets.per_residue:
         return None
-    return np.repeat(np.arange(len(rows)), [int((data.values[i] != IGNORED).sum()) for i in rows])
+    return np.repeat(np.arange(len(rows)), [int(known(data.values[i]).sum()) for i in rows])

@@ -11,6 +11,7 @@ import numpy as np
 
 from ..baselines import MAX_FEATURES
 from ..data.loading import LabelledData
+from ..data.targets import PER_RESIDUE
 from ..errors import InputError, argument
 from ..settings.training import Recipe
 
@@ -61,7 +62,7 @@ def plan(recipe: Recipe, data: LabelledData) -> tuple[Recipe, str]:
     if recipe.patience is None and keep == "best":
         changes["patience"] = PATIENCE
     if recipe.dropout is None:
-        few = task == "token" and learning < FEW_SEQUENCES
+        few = data.targets.per_residue and learning < FEW_SEQUENCES
         changes["dropout"] = 0.3 if few else 0.0
         if few:
             chosen.append(f"dropout .3 for {learning:,} sequences")
@@ -70,7 +71,7 @@ def plan(recipe: Recipe, data: LabelledData) -> tuple[Recipe, str]:
     if recipe.epochs is None and keep == "last" and mix == "folds":
         changes["epochs"] = FOLD_EPOCHS
         chosen.append(f"{FOLD_EPOCHS} epochs")
-    if recipe.epochs is None and task == "token" and learning < FEW_SEQUENCES:
+    if recipe.epochs is None and data.targets.per_residue and learning < FEW_SEQUENCES:
         changes["epochs"] = 25
         chosen.append("25 epochs")
     if recipe.average is None:
@@ -87,6 +88,8 @@ def common_length(data: LabelledData) -> int | None:
 
 def no_mix_because(data: LabelledData) -> str | None:
     """Why networks cannot be mixed with simpler models of these targets; None where they can."""
+    if data.targets.per_residue and data.targets.numeric:
+        return "is for one number a sequence, and there is one for each residue"
     if data.targets.task != "regression":
         return f"is for a regression, and the task is {data.targets.task}"
     if data.targets.names:
@@ -107,8 +110,9 @@ def check_possible(recipe: Recipe, task: str, length: int | None, letters: int, 
     mixed = recipe.mix not in (None, "none")
     if mixed and no_mix is not None:
         raise InputError(f"{argument('mix', recipe.mix)}: {no_mix}; leave it out")
-    if recipe.positions and task == "token":
-        raise InputError(f"{argument('positions', True)}: a class per residue has none yet; leave it out")
+    if recipe.positions and task in PER_RESIDUE:
+        what = "class" if task == "token" else "number"
+        raise InputError(f"{argument('positions', True)}: a {what} per residue has none yet; leave it out")
     for name, value in (("mix", recipe.mix if mixed else None), ("positions", recipe.positions or None)):
         if value is not None and length is None:
             raise InputError(f"{argument(name, value)}: needs sequences of one length; leave it out")

@@ -42,7 +42,7 @@ def write_report(
         facts[f"{part} part, means over sequences"] = "; ".join(
             f"{score_name(name, None)} {number(name, means[name])} ({means[f'{name}_defined']:,} of "
             f"{means['sequences']:,} have one)"
-            for name in ("auroc", "mcc")
+            for name in (key.removesuffix("_defined") for key in means if key.endswith("_defined"))
         )
     settings = {name: value for name, value in recipe.to_json().items() if value is not None}
     parts = [

@@ -29,7 +29,7 @@ from .parts import PARTS, scored, sequence_of_each
 from .rivals import fit_rivals
 
 REPORT = "report.html"  # written last: a run that has it is finished
-TRACKS = 5  # sequences along which classes of residues are drawn
+TRACKS = 5  # sequences along which classes or numbers of residues are drawn
 DRAWN = 9  # of several targets, those with a picture
 
 
@@ -73,13 +73,13 @@ class Evaluation(NamedTuple):
     """Rows and what the model predicts for them.
 
     Attributes:
-        members: (N, R, ...) what the members of an ensemble do, of the test part; None where the whole model has not
-            predicted the rows.
+        members: (N, R, ...), of residues a list of (L, R), what the members of an ensemble do, of the test part; None
+            where the whole model has not predicted the rows.
     """
 
     rows: np.ndarray
     predictions: Any
-    members: np.ndarray | None = None
+    members: np.ndarray | list[np.ndarray] | None = None
 
 
 def evaluations(fitted: Fitted, data: LabelledData, recipe: Recipe, predictor: Predictor) -> dict[str, Evaluation]:
@@ -93,8 +93,9 @@ def evaluations(fitted: Fitted, data: LabelledData, recipe: Recipe, predictor: P
         if part == "val" and recipe.mix == "folds":  # which every model but one of each kind has seen
             found[OUT_OF_FOLD] = Evaluation(fitted.held_out, fitted.predicted)
         elif part == "test" and len(rows) and Columns(predictor).ensemble:
-            members = np.asarray(predictor.members_of(dataset))
-            found[name] = Evaluation(rows, members.mean(1), members)
+            members = predictor.members_of(dataset)
+            mean = [each.mean(1) for each in members] if isinstance(members, list) else members.mean(1)
+            found[name] = Evaluation(rows, mean, members)
         elif len(rows):
             found[name] = Evaluation(rows, predictor.predict_dataset(dataset))
     return found
@@ -110,7 +111,11 @@ def add_scores(results: Results, data: LabelledData, name: str, rows: np.ndarray
     if data.targets.classes:
         if len(only := np.unique(predicted.argmax(-1))) == 1:
             results.one_class[name] = data.targets.classes[only[0]]
-        add_class_details(results, data, name, predicted, true, sequence_of_each(data, rows))
+        add_class_details(results, data, name, predicted, true)
+    if (sequences := sequence_of_each(data, rows)) is not None:
+        starts = np.flatnonzero(np.diff(sequences)) + 1
+        each, positive = (np.split(predicted, starts), np.split(true, starts)), data.targets.positive_index
+        results.per_sequence[name] = mean_of_sequences(*each, positive, data.targets.task)
 
 
 def network_facts(task: str, name: str, network: Network, keep: str | None) -> NetworkFacts:
@@ -124,24 +129,18 @@ def network_facts(task: str, name: str, network: Network, keep: str | None) -> N
     )  # fmt: skip
 
 
-def add_class_details(
-    results: Results, data: LabelledData, name: str, predicted: np.ndarray, true: np.ndarray,
-    sequences: np.ndarray | None,
-) -> None:  # fmt: skip
-    """Calibration; of more than two classes the scores of each; of a class per residue the means over sequences."""
+def add_class_details(results: Results, data: LabelledData, name: str, predicted: np.ndarray, true: np.ndarray) -> None:
+    """Calibration; of more than two classes the scores of each."""
     positive = data.targets.positive_index
     if np.isfinite(predicted).all():
         results.calibration[name] = calibration(predicted, true, positive)
     if len(data.targets.classes) > 2:
         results.per_class[name] = class_scores(predicted, true, data.targets.classes)
-    if sequences is not None:
-        starts = np.flatnonzero(np.diff(sequences)) + 1
-        results.per_sequence[name] = mean_of_sequences(np.split(predicted, starts), np.split(true, starts), positive)
 
 
 def write_predictions(
     path: Path, data: LabelledData, predictor: Predictor, rows: np.ndarray, predictions: Any,
-    members: np.ndarray | None,
+    members: np.ndarray | list[np.ndarray] | None,
 ) -> None:  # fmt: skip
     """Row number, sequence (or mutations), target and prediction of each row; of an ensemble what its members say."""
     table = data.table.iloc[rows]
@@ -193,11 +192,12 @@ def draw(
             path = out / "predicted_vs_measured.png"
             plots.predicted_vs_measured(path, *drawn)
             pictures[f"Predicted against measured, {len(values):,} {name} sequences"] = path
-    elif data.targets.task == "regression" and len(values):  # not limits alone
+    elif data.targets.numeric and len(values):  # not limits alone
         comparison = plots.Comparison(predicted, values, scores, data.source.target, name)
         path = out / "predicted_vs_measured.png"
         plots.predicted_vs_measured(path, comparison)
-        pictures[f"Predicted against measured, {len(values):,} {name} sequences"] = path
+        what = "residues" if data.targets.per_residue else "sequences"
+        pictures[f"Predicted against measured, {len(values):,} {name} {what}"] = path
         plots.summary(out / "summary.png", comparison, history, best_epoch)
         if additive is not None and scores.get("epistasis_r2") is not None:
             path = out / "epistasis.png"
@@ -211,14 +211,18 @@ def draw(
             path, which = out / "calibration.png", results.positive or "the predicted class"
             plots.reliability(path, results.calibration[name], which, name)
             pictures[f"Calibration: probability of {which} against how often it was right, {name} part"] = path
-    if data.targets.task == "token":
+    if data.targets.per_residue:
         tracks = [
             plots.Track(f"row {data.table.index[row]}", one, data.values[row])
             for row, one in zip(rows[:TRACKS], predictions[:TRACKS], strict=True)
         ]
         path = out / "along_sequences.png"
-        plots.along_sequences(path, tracks, data.targets.classes, data.targets.positive_index, name)
-        pictures[f"Predicted and true classes along the first {len(tracks)} sequences of the {name} part"] = path
+        if data.targets.numeric:
+            plots.numbers_along_sequences(path, tracks, data.source.target, name)
+        else:
+            plots.along_sequences(path, tracks, data.targets.classes, data.targets.positive_index, name)
+        what = "measured numbers" if data.targets.numeric else "true classes"
+        pictures[f"Predicted and {what} along the first {len(tracks)} sequences of the {name} part"] = path
     path = out / "learning_curve.png"
     plots.learning_curve(path, history, METRICS[data.targets.task][:2], best_epoch)
     pictures["Learning curve"] = path

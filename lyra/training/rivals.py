@@ -12,7 +12,7 @@ from .. import baselines
 from ..baselines.features import Differences
 from ..baselines.kmers import MAX_ROWS
 from ..baselines.positions import PositionModel
-from ..data.batches import IGNORED
+from ..data.batches import known
 from ..data.loading import LabelledData
 from ..data.targets import Targets
 from ..transforms import Transform, back, fit_transform, mapped
@@ -70,7 +70,7 @@ def fit_rivals(data: LabelledData) -> Rivals:
     - regression: for one length ridge regression, an additive and a pairwise model through a sigmoid; else ridge
       regression of k-mers.
     - classification: logistic regression of k-mers; for one length also of letters.
-    - token: logistic regression of a window around each residue.
+    - token, token-regression: logistic or ridge regression of a window around each residue.
     - several targets: for each of them the linear ones of these.
     """
     return _of_each(data) if data.targets.names else _of_target(data)
@@ -98,15 +98,18 @@ def _of_target(data: LabelledData, linear: bool = False) -> dict[str, Rival]:
         return {}
     if data.targets.task == "regression" and same:
         return fit_positions(data, train, validation, linear)
-    if data.targets.task == "regression":
-        values, scale = _on_scale(data, train)
-        learned = replace(data, values=list(values))
-        ridge = baselines.fit_kmers(part_of(learned, train), part_of(learned, validation), letters)
-        return {
-            "k-mer ridge": Rival(lambda rows: back(scale, ridge.predict(part_of(data, rows))), ridge.chosen, ridge.rows)
-        }
+    if data.targets.numeric:  # of sequences of any length, or of residues
+        scale = fit_transform(data.transform, data.labels_of(train))
+        learned = data if scale is None else replace(data, values=[mapped(scale, value) for value in data.values])
+        parts = part_of(learned, train), part_of(learned, validation)
+        residues = data.targets.per_residue
+        name = "window ridge" if residues else "k-mer ridge"
+        ridge: Any = (
+            baselines.fit_windows(*parts, letters, 0, known) if residues else baselines.fit_kmers(*parts, letters)
+        )
+        return {name: Rival(lambda rows: back(scale, ridge.predict(part_of(data, rows))), ridge.chosen, ridge.rows)}
     if data.targets.task == "token":
-        window = baselines.fit_windows(part_of(data, train), part_of(data, validation), letters, classes, IGNORED)
+        window = baselines.fit_windows(part_of(data, train), part_of(data, validation), letters, classes, known)
         return {"window logistic": Rival(lambda rows: window.predict(part_of(data, rows)), window.chosen, window.rows)}
     found: dict[str, Rival] = {}
     if same:
@@ -132,7 +135,8 @@ def fit_positions(
         linear: the additive one alone.
     """
     tokens, letters = data.tokens.reshape(len(data.values), -1), len(data.alphabet)
-    values, scale = _on_scale(data, train)
+    scale = fit_transform(data.transform, data.labels_of(train))
+    values = mapped(scale, np.array(data.values))
 
     def given(rows: np.ndarray) -> tuple[Any, ...]:
         weights = _weights(data, rows), _weights(data, validation)
@@ -152,13 +156,6 @@ def fit_positions(
         return Rival(lambda rows: back(scale, model.predict(tokens[rows])), penalty, len(fitted), model, scale)
 
     return {name: rival(model, fitted) for name, model, fitted in models}
-
-
-def _on_scale(data: LabelledData, train: np.ndarray) -> tuple[np.ndarray, Transform | None]:
-    """(N,) targets on the scale that is learned, from its training rows, and the scale."""
-    values = np.array(data.values, dtype=np.float64)
-    scale = fit_transform(data.transform, values[train])
-    return mapped(scale, values), scale
 
 
 def _weights(data: LabelledData, rows: np.ndarray) -> np.ndarray | None:

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from ..data.targets import PER_RESIDUE
 from ..metrics import MONITORED
 
 Key = tuple[float, float]
@@ -41,8 +42,8 @@ def undefined_because(task: str, labels: np.ndarray) -> str | None:
     if len(labels) == 0:
         return "the validation part has no value that is no limit"
     if len(labels) == 1:
-        return "the validation part is one row" if task != "token" else "the validation part has one labelled residue"
+        return f"the validation part {'has one labelled residue' if task in PER_RESIDUE else 'is one row'}"
     if len(np.unique(labels)) == 1:
-        what = "value" if task == "regression" else "class"
+        what = "value" if MONITORED[task] == "r2" else "class"
         return f"the validation part has one {what} only"
     return None

@@ -12,7 +12,7 @@ from ..data.rows import RowCount
 from ..data.sources import Source
 from ..data.tables import TableFile, listed
 from ..errors import InputError, argument, refuse_without_effect, shorten
-from ..files import atomic_text, is_stream, table_separator
+from ..files import atomic_text, table_separator
 from ..genomes.indexed import Genome, indexed
 from ..member_scores import MemberScore
 from ..packages import optional
@@ -83,8 +83,7 @@ def score_file(
     separator = table_separator(out)
     score = MemberScore(predictor, options.class_name)
     source = Source.of(path)
-    if not is_stream(out) and source.is_file(out):
-        raise InputError(f"{out}: is the file to read; give another name with {argument('out')}")
+    source.check_output(out)
     job = (vcf_job if is_vcf(source) else table_job)(predictor, source, options, say)
     header = [*(("reference", "alternative") if job.told else ("prediction",)), "change"]
     header += ["spread"] if score.members > 1 else []

@@ -108,6 +108,16 @@ def token_rows(count: int = 80) -> list[tuple[str, str]]:
     return [(s, "".join("01"[c in "GC"] for c in s)) for s in random_sequences(count, 6, 14)]
 
 
+def number_rows(count: int = 80, separator: str = ";", seed: int = 0) -> list[tuple[str, str]]:
+    """A number for each residue, larger of G or C and of what follows on G; some are missing."""
+    rng, rows = np.random.default_rng(seed), []
+    for s in random_sequences(count, 6, 14, seed=seed):
+        numbers = [(c in "GC") + 0.5 * (i > 0 and s[i - 1] == "G") + 0.01 * rng.random() for i, c in enumerate(s)]
+        cells = ["NA" if i and rng.random() < 0.1 else f"{number:.4f}" for i, number in enumerate(numbers)]
+        rows.append((s, separator.join(cells)))
+    return rows
+
+
 def read_csv(path: Path) -> list[dict[str, str]]:
     with open(path, newline="") as file:
         return list(csv.DictReader(file))

@@ -18,6 +18,7 @@ TARGETS = {
     "regression": Targets("regression"),
     "classification": Targets("classification", ["low", "high", "so, so"]),
     "token": Targets("token", list("abc")),
+    "token-regression": Targets("token-regression", separator=";"),
     "long labels": Targets("token", ["a", 'b "2"', "c"], separator=","),
 }
 PAIRS = dict(zip("ACGTNacgtnRYKM-", "TGCANtgcanYRMK-", strict=True))
@@ -27,11 +28,11 @@ def make_model(folder: Path, task: str, causal: bool = True, alphabet: str = "dn
     """A model folder with random weights, large enough that predictions differ."""
     torch.manual_seed(1)
     targets, letters = TARGETS[task], ALPHABETS[alphabet]
-    kind = LyraForTokenClassification if targets.task == "token" else Lyra
+    kind = LyraForTokenClassification if targets.per_residue else Lyra
     model = kind(len(letters), 8, targets.d_output, d_state=4, causal=causal, bidirectional=not causal, pool="max")
     with torch.no_grad():
         model.decoder.weight *= 5
-    output = RegressionOutput("linear", 3.0, 2.0) if task == "regression" else None
+    output = RegressionOutput("linear", 3.0, 2.0) if targets.numeric else None
     save_model(folder, model, ModelDescription(letters, targets, output, None, Coverage("ACGT", 5, 40)))
     return folder
 

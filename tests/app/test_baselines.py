@@ -8,6 +8,7 @@ import torch
 
 from lyra import baselines
 from lyra.baselines import additive, kmers, latent, windows
+from lyra.data import batches
 from lyra.metrics import evaluate
 
 
@@ -236,7 +237,31 @@ def test_a_window_is_found():
     sequences = [rng.integers(0, 4, rng.integers(5, 60)) for _ in range(60)]
     labels = [np.where(rng.random(len(s)) < 0.2, -100, np.append([0, 0], s[:-2] % 2)) for s in sequences]
     train, rest = (parts_of(sequences[a:b], np.concatenate(labels[a:b])) for a, b in ((0, 40), (40, 60)))
-    model = baselines.fit_windows(train, rest, 4, 2, ignored=-100)
+    model = baselines.fit_windows(train, rest, 4, 2, batches.known)
     known = rest.values >= 0
     assert model.rows == (train.values >= 0).sum()
     assert evaluate("token", model.predict(rest)[known], rest.values[known])["auroc"] > 0.97
+
+
+def test_the_ridge_regression_of_windows_is_that_of_the_normal_equations():
+    """Numbers from the letters two before and one behind; residues without a number take no part."""
+    rng = np.random.default_rng(3)
+    sequences = [rng.integers(-1, 4, rng.integers(5, 60)) for _ in range(50)]
+    effects = rng.normal(size=5)
+    numbers = [np.append([0, 0], effects[s[:-2]]) - np.append(effects[s[1:]] / 2, 0) for s in sequences]
+    numbers = [np.where(rng.random(len(y)) < 0.3, np.nan, 7 + 3 * y + rng.normal(size=len(y))) for y in numbers]
+    train, rest = (parts_of(sequences[a:b], np.concatenate(numbers[a:b])) for a, b in ((0, 35), (35, 50)))
+    model = baselines.fit_windows(train, rest, 4, 0, batches.known)
+    x, others = (windows.windows(part.tokens, part.lengths, 4).toarray() for part in (train, rest))
+    here, y = ~np.isnan(train.values), train.values[~np.isnan(train.values)]
+    assert model.rows == here.sum()
+    errors, there = {}, ~np.isnan(rest.values)
+    for penalty in kmers.ALPHAS:
+        centre = x[here].mean(0)
+        gram = (x[here] - centre).T @ (x[here] - centre) + penalty * np.eye(x.shape[1])
+        weights = np.linalg.solve(gram, (x[here] - centre).T @ (y - y.mean()))
+        predicted = (others - centre) @ weights + y.mean()
+        errors[penalty] = np.mean((predicted - rest.values)[there] ** 2)
+        if penalty == model.chosen["penalty"]:
+            np.testing.assert_allclose(model.predict(rest), predicted, rtol=1e-4, atol=1e-4)
+    assert min(errors, key=errors.get) == model.chosen["penalty"]

@@ -62,7 +62,7 @@ def facts(data: LabelledData) -> dict[str, Any]:
         "column": data.source.column, "sequences": data.sequences,
         "values": [np.asarray(value).tolist() for value in data.values],
         "parts": {part: len(data.rows(part)) for part in ("train", "val", "test")},
-        "spread": len({float(value) for value in data.values}) if not data.targets.classes else None,
+        "spread": len({float(value) for value in data.values}) if data.targets.task == "regression" else None,
     }  # fmt: skip
 
 
@@ -169,7 +169,7 @@ TASKS = [
     Case("nearly as many whole numbers", table([str(i) for i in range(20)]), says=r"20 different whole numbers.*--task"),
     Case("large whole numbers", table([str(1000 * i + 500) for i in range(20)]), {"task": "regression"}),
     Case("numbers for residues", table(['"' + ",".join(["0.5"] * 9) + f'{i}"' for i in range(20)]),
-         says="row 2, column label: .*number for each residue"),
+         {"task": "token-regression", "rows": (20, 20)}),
     Case("labels", table(["HHHHEEEEE"[i % 9 :] + "HHHHEEEEE"[: i % 9] for i in range(20)]), {"task": "token", "classes": ["E", "H"]}),
     Case("two words of two letters", table(["HHHHEEEEE", "EEEEEHHHH"] * 10), says="may be a word, or a letter for each"),
     Case("digits with a residue left out", table([f"{i:04b}-{i:04b}" for i in range(16)], DNA20[:16]),

@@ -226,6 +226,10 @@ def test_the_command(lyra, trained, tmp_path):
     assert not out.exists()
     fasta = tmp_path / "w.fa"
     fasta.write_text(">w\nACGTACGTAC\n")
+    (tmp_path / "w.csv").write_bytes(fasta.read_bytes())
+    own = lyra(*command[:3], tmp_path / "w.csv", "--wild-type", tmp_path / "w.csv")
+    check(own, ("w.csv: is the file to read; give another name with --out",), {})
+    assert (tmp_path / "w.csv").read_bytes() == fasta.read_bytes(), "nothing is lost"
     outcome = lyra(*command, "--wild-type", fasta, "--offset", "5", "--keep", "5-9")
     assert outcome.code == 0, outcome.err
     rows = read_csv(out)

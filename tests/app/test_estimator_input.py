@@ -8,7 +8,7 @@ import pytest
 import torch
 from sklearn.exceptions import NotFittedError
 
-from lyra import LyraClassifier, LyraRegressor, LyraTokenClassifier
+from lyra import LyraClassifier, LyraRegressor, LyraTokenClassifier, LyraTokenRegressor
 from lyra.data.arrays import label_arrays
 from lyra.errors import InputError
 from lyra.estimators import base
@@ -60,6 +60,14 @@ CASES = {
     "no labels": (LyraTokenClassifier, X, ["010101010"] * 19 + ["-" * 9], "fit, row 19, column y: no residue has a label"),
     "number": (LyraTokenClassifier, X, ["010101010"] * 19 + [4], "fit, row 19, column y: is '4'; give the labels"),
     "one label": (LyraTokenClassifier, X, ["0" * 9] * 20, "fit, column y: there is one class only, '0'"),
+    "numbers of residues": (LyraTokenRegressor, X, [[0.5] * 9] * 19 + [[0.1, 0.2]], "fit, row 19, column y: has 2 numbers for"),
+    "no numbers": (LyraTokenRegressor, X, [[0.5] * 9] * 19 + [[None] * 9], "fit, row 19, column y: no residue has a number"),
+    "one number": (LyraTokenRegressor, X, [0.5] * 20, "fit, row 0, column y: is '0.5'; give the numbers"),
+    "text": (LyraTokenRegressor, X, ["0.5,0.5"] * 20, "fit, row 0, column y: is '0.5,0.5'; give the numbers"),
+    "a word": (LyraTokenRegressor, X, [[0.5] * 8 + ["high"]] * 20, "fit, row 0, column y: value 'high' of residue 8 is not a"),
+    "an infinite one": (LyraTokenRegressor, X, [[0.5] * 8 + [np.inf]] * 20, "fit, row 0, column y: value inf of residue 8 is not"),
+    "a huge one": (LyraTokenRegressor, X, [[0.5] * 8 + [1e200]] * 20, "fit, row 0, column y: value 1e\\+200 of residue 8 is bey"),
+    "one value everywhere": (LyraTokenRegressor, X, [[0.5] * 9] * 20, "fit, column y: the training part has one value only"),
     "kind": (LyraRegressor(d_model="8"), X, range(20), "d_model '8': is str; must be int"),
     "range": (LyraRegressor(d_state=3), X, range(20), "d_state 3: must be even"),
     "seed": (LyraRegressor(random_state=-1), X, range(20), "random_state -1: must not be negative"),

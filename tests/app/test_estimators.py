@@ -20,26 +20,41 @@ from sklearn.model_selection import GridSearchCV, cross_val_predict, cross_val_s
 from sklearn.pipeline import Pipeline
 from sklearn.preprocessing import FunctionTransformer
 
-from lyra import LyraClassifier, LyraRegressor, LyraTokenClassifier, Predictor, explain
+from lyra import LyraClassifier, LyraRegressor, LyraTokenClassifier, LyraTokenRegressor, Predictor, explain
 from lyra.data.arrays import label_arrays
 from lyra.errors import InputError
 from lyra.estimators import models
 from lyra.explain import ExplainOptions
 from lyra.settings import DataOptions, Hardware, Recipe
 
-from .conftest import SMALL, classification_rows, random_sequences, read_csv, regression_rows, token_rows, write_table
+from .conftest import (
+    SMALL,
+    classification_rows,
+    number_rows,
+    random_sequences,
+    read_csv,
+    regression_rows,
+    token_rows,
+    write_table,
+)
 
 TINY = {"d_model": 8, "d_state": 4, "epochs": 2, "positions": False, "accelerator": "cpu"}
 KINDS = {
     "regression": (LyraRegressor, TINY | {"mix": "none"}),
     "classification": (LyraClassifier, TINY),
     "token": (LyraTokenClassifier, {name: value for name, value in TINY.items() if name != "positions"}),
+    "token-regression": (LyraTokenRegressor, {name: value for name, value in TINY.items() if name != "positions"}),
 }
-ROWS = {"regression": regression_rows, "classification": classification_rows, "token": token_rows}
+ROWS = {
+    "regression": regression_rows, "classification": classification_rows, "token": token_rows,
+    "token-regression": number_rows,
+}  # fmt: skip
 
 
 def data(task: str, count: int = 60) -> tuple[list[str], list]:
     X, y = map(list, zip(*ROWS[task](count), strict=True))
+    if task == "token-regression":
+        return X, [[None if each == "NA" else float(each) for each in cell.split(";")] for cell in y]
     return X, [float(each) for each in y] if task == "regression" else y
 
 
@@ -52,6 +67,7 @@ def make(task: str, **more):
 def fitted() -> dict:
     torch.set_num_threads(1)
     found = {task: make(task).fit(*data(task)) for task in KINDS}
+    found["residues"] = make("token-regression", ensemble=2, val_fraction=0.3).fit(*data("token-regression", 60))
     return found | {"ensemble": make("regression", ensemble=3).fit(*data("regression", 90))}
 
 
@@ -69,7 +85,8 @@ def test_the_command_line_trains_the_same_model(lyra, tmp_path, task):
     """Given the same rows for training and validation: every weight of the networks is equal."""
     X, y = data(task, 50)
     parts = ["train"] * 40 + ["val"] * 10
-    table = write_table(tmp_path / "t.csv", ["seq", "label", "set"], list(zip(X, y, parts, strict=True)))
+    cells = [row[1] for row in ROWS[task](50)]
+    table = write_table(tmp_path / "t.csv", ["seq", "label", "set"], list(zip(X, cells, parts, strict=True)))
     small = SMALL if task == "regression" else SMALL[: SMALL.index("--mix")]
     outcome = lyra("train", table, "--out", tmp_path / "run", "--task", task, *small)
     assert outcome.code == 0, outcome.err
@@ -84,7 +101,7 @@ def test_the_command_line_trains_the_same_model(lyra, tmp_path, task):
     pd.testing.assert_frame_equal(history, model.history_.drop(columns="seconds"), check_dtype=False)
 
 
-@pytest.mark.parametrize("name", ["regression", "classification", "token", "ensemble"])
+@pytest.mark.parametrize("name", [*KINDS, "ensemble", "residues"])
 def test_a_saved_model_is_one_of_the_command_line_and_gives_its_table(lyra, tmp_path, fitted, name):
     model = fitted[name]
     X = random_sequences(7, 10, 12, seed=3)
@@ -100,7 +117,7 @@ def test_a_saved_model_is_one_of_the_command_line_and_gives_its_table(lyra, tmp_
         assert ours[column].tolist() == wanted.tolist()
 
 
-@pytest.mark.parametrize("task", KINDS)
+@pytest.mark.parametrize("task", ["regression", "classification", "token"])
 def test_loads_what_the_command_line_trained(trained, predictors, task):
     kind, _ = KINDS[task]
     X, y = data(task, 20)
@@ -129,7 +146,7 @@ def test_arguments_are_all_settings_of_a_recipe_and_the_machine():
             assert default[one.name] == one.default, one.name
 
 
-@pytest.mark.parametrize("name", [*KINDS, "ensemble"])
+@pytest.mark.parametrize("name", [*KINDS, "ensemble", "residues"])
 def test_copies_and_pickles_predict_alike(tmp_path, fitted, name):
     model, X = fitted[name], random_sequences(9, 10, 10, seed=2)
     pickled = pickle.loads(pickle.dumps(model))
@@ -245,7 +262,7 @@ def test_intervals_are_those_of_the_predictor(fitted):
 @pytest.mark.parametrize("name", ["mutagenesis", "epistasis", "attributions"])
 def test_explanations_are_those_of_the_library(fitted, name):
     sequence, options = "ACGTACGTAC", ExplainOptions(positions="2-4", steps=4)
-    for model in (fitted["regression"], fitted["classification"]):
+    for model in (fitted["regression"], fitted["classification"], fitted["residues"]):
         wanted = getattr(explain, name)(model.predictor_, sequence, options)
         pd.testing.assert_frame_equal(getattr(model, name)(sequence, options), wanted)
 
@@ -326,4 +343,4 @@ def test_what_is_not_said_goes_by_the_data():
 
 def test_examples_in_docstrings():
     found = doctest.testmod(models)
-    assert found.attempted >= 12 and found.failed == 0
+    assert found.attempted >= 16 and found.failed == 0

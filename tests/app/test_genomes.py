@@ -57,7 +57,13 @@ def test_pieces_are_the_records(tmp_path, monkeypatch, name, line):
 
 @pytest.mark.parametrize(
     ("task", "suffix"),
-    [("regression", ".csv"), ("classification", ".tsv"), ("token", ".tsv.gz"), ("long labels", ".csv")],
+    [
+        ("regression", ".csv"),
+        ("classification", ".tsv"),
+        ("token", ".tsv.gz"),
+        ("long labels", ".csv"),
+        ("token-regression", ".csv"),
+    ],
 )
 def test_a_stream_is_the_whole_run(tmp_path, models, genome, task, suffix):
     predictor, said = Predictor.from_pretrained(models[task], "cpu"), []

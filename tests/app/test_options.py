@@ -10,13 +10,14 @@ from lyra.cli.options import option
 from lyra.data import DataOptions, load_labelled
 from lyra.errors import InputError
 
-from .conftest import SMALL, classification_rows, regression_rows, token_rows, write_table
+from .conftest import SMALL, classification_rows, number_rows, regression_rows, token_rows, write_table
 
 TABLES = {
     "numbers": (["seq", "label"], regression_rows(60)),
     "classes": (["seq", "label"], classification_rows(60)),
     "three": (["seq", "label"], [(s, "abc"[i % 3]) for i, (s, _) in enumerate(regression_rows(60))]),
     "residues": (["seq", "label"], token_rows(60)),
+    "residue numbers": (["seq", "label"], number_rows(60)),
     "parts": (["seq", "label", "set"],
               [(s, y, ("train", "val", "test")[i % 3]) for i, (s, y) in enumerate(regression_rows(60))]),
     "flip": (["seq", "label", "set", "validation"],
@@ -39,6 +40,9 @@ WITHOUT_EFFECT = [
     ("three", ("--positive", "a"), "--positive 'a': has no effect with 3 classes"),
     ("residues", ("--unlabelled", "x"), "--unlabelled: has no effect, no residue has the label 'x'"),
     ("residues", ("--pool", "max"), "--pool: has no effect, a class per residue needs no pooling"),
+    ("residue numbers", ("--pool", "max"), "--pool: has no effect, a number per residue needs no pooling"),
+    ("residue numbers", ("--class-weights", "balanced"), "--class-weights: has no effect, the target is a number"),
+    ("residue numbers", ("--unlabelled", "x"), "--unlabelled: has no effect, no residue has the label 'x'"),
     (
         "parts",
         ("--test-fraction", "0.1"),

@@ -13,7 +13,16 @@ from lyra.errors import InputError
 from lyra.settings import Recipe
 from lyra.training.plan import plan
 
-from .conftest import SMALL, classification_rows, random_sequences, read_csv, regression_rows, token_rows, write_table
+from .conftest import (
+    SMALL,
+    classification_rows,
+    number_rows,
+    random_sequences,
+    read_csv,
+    regression_rows,
+    token_rows,
+    write_table,
+)
 
 CHOSEN = ("positions", "mix", "dropout", "epochs", "average", "keep")
 ALL = {"split": "set"}  # a column that says it, so that the numbers of rows are exact
@@ -135,6 +144,8 @@ def test_few_groups_are_no_folds(lyra, tmp_path, groups, mix):
 IMPOSSIBLE = [
     (classification_rows(40), ("--mix", "folds"), "--mix folds: is for a regression, and the task is classification"),
     (token_rows(40), ("--mix", "validation"), "--mix validation: is for a regression, and the task is token"),
+    (number_rows(40), ("--mix", "folds"), "--mix folds: is for one number a sequence, and there is one for each"),
+    (number_rows(40), ("--positions",), "--positions: a number per residue has none yet"),
     (token_rows(40), ("--positions",), "--positions: a class per residue has none yet"),
     (regression_rows(40, 6, 9), ("--positions",), "--positions: needs sequences of one length"),
     (regression_rows(40, 6, 9), ("--mix", "folds"), "--mix folds: needs sequences of one length"),

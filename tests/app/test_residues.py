@@ -66,8 +66,8 @@ def test_classes_are_drawn_along_the_first_sequences(lyra, tmp_path, monkeypatch
     names = load_labelled(table, DataOptions(), print).targets.classes
     for track, row in zip(drawn, shown, strict=True):
         assert track.name == f"row {row['row']}"
-        assert "".join(names[i] for i in track.probabilities.argmax(-1)) == row["prediction"]
-        assert "".join("-" if i == IGNORED else names[i] for i in track.labels) == row["label"]
+        assert "".join(names[i] for i in track.predicted.argmax(-1)) == row["prediction"]
+        assert "".join("-" if i == IGNORED else names[i] for i in track.true) == row["label"]
     assert lyra("train", table, *SMALL, "--out", run, "--overwrite").code == 0, "its own picture is known"
 
 

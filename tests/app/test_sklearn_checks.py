@@ -13,7 +13,7 @@ from sklearn.utils import estimator_checks
 from sklearn.utils.estimator_checks import parametrize_with_checks
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from lyra import LyraClassifier, LyraRegressor, LyraTokenClassifier
+from lyra import LyraClassifier, LyraRegressor, LyraTokenClassifier, LyraTokenRegressor
 
 LETTERS = np.array(list("ACDEFGHIKLMNPQRSTVWY"))
 TINY = {"d_model": 8, "d_state": 4, "epochs": 1, "positions": False, "alphabet": "protein", "val_fraction": 0.3,
@@ -75,14 +75,15 @@ def test_with_numbers_for_sequences(estimator, check):
     check(estimator)
 
 
-@pytest.mark.parametrize("kind", [LyraRegressor, LyraClassifier, LyraTokenClassifier])
+@pytest.mark.parametrize("kind", [LyraRegressor, LyraClassifier, LyraTokenClassifier, LyraTokenRegressor])
 @pytest.mark.parametrize("name", WITHOUT_DATA)
 def test_without_data(kind, name):
     getattr(estimator_checks, name)(kind.__name__, kind())
 
 
 def test_tags_say_that_x_is_text():
-    for kind, of in ((LyraRegressor, "regressor"), (LyraClassifier, "classifier"), (LyraTokenClassifier, None)):
+    for kind, of in ((LyraRegressor, "regressor"), (LyraClassifier, "classifier"), (LyraTokenClassifier, None),
+                     (LyraTokenRegressor, None)):  # fmt: skip
         tags = kind().__sklearn_tags__()
         assert tags.estimator_type == of and tags.target_tags.required
         assert tags.target_tags.multi_output == (kind is LyraRegressor) and tags.target_tags.single_output
