@@ -30,7 +30,8 @@ from lyra.metrics import MONITORED, evaluate
 from lyra.models.ensemble import SHARED
 from lyra.prediction import converter, predict_encoded, predict_replicates
 from lyra.settings import Hardware, Recipe
-from lyra.training.fitting import LYRA, Candidate, Fitted, combine, fit, simpler_models
+from lyra.training.fitting import fit
+from lyra.training.mixing import LYRA, Candidate, Fitted, combine, simpler_models
 from lyra.training.networks import Rows, Workshop
 from lyra.training.parts import scored
 from lyra.training.plan import plan

@@ -12,10 +12,11 @@ from ..settings.data import MOST_FOLDS, DataOptions
 from .divisions import Grouping, Material, Split
 from .draws import draw, draw_folds
 from .groups import check_whole
-from .guesses import Role, find_column, is_number
+from .guesses import Role, find_column
 from .holdouts import find_mutated, folds_by_position
 from .strata import find_strata
 from .targets import MISSING
+from .tasks import is_number
 
 
 def find_folds(material: Material, grouping: Grouping, options: DataOptions, warn: Callable[[str], None]) -> Split:

@@ -18,7 +18,7 @@ from . import guesses, targets
 from .batches import known
 from .divisions import Material, Split
 from .formats import format_of
-from .guesses import Target, find_column, require_column
+from .guesses import find_column, require_column
 from .holdouts import MIXED
 from .labelled import LabelledData, change_scale, note_limits, weigh_rows
 from .replicates import Replicates
@@ -40,6 +40,7 @@ from .sources import Source
 from .splits import find_split, settle_duplicates
 from .tables import TableFile, listed, whole_table
 from .targets import Targets
+from .tasks import Target
 from .weights import ERROR, WEIGHT, present
 from .wild_types import read_wild_type
 

@@ -17,6 +17,7 @@ from . import guesses, mutants, targets
 from .guesses import find_column
 from .mutants import mutated_sequences
 from .tables import listed
+from .tasks import LABEL_SEPARATORS, count_labels
 
 ALL_THREE_LETTERS = re.compile(f"(?:{'|'.join(mutants.THREE_LETTERS)}){{2,}}")
 
@@ -169,7 +170,7 @@ def without_stops(
     count = sum(map(len, sequences)) - sum(map(len, trimmed))
     if not count or any("*" in sequence for sequence in trimmed):
         return sequences
-    counts = ({guesses.count_labels(cell, separator) for separator in guesses.LABEL_SEPARATORS} for cell in cells)
+    counts = ({count_labels(cell, separator) for separator in LABEL_SEPARATORS} for cell in cells)
     if all(len(sequence) in count for sequence, count in zip(sequences, counts, strict=True)):
         return sequences
     warn(f"{where}: {count:,} sequences end in '*', a stop codon, which is taken off")

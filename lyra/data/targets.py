@@ -12,7 +12,7 @@ import numpy as np
 
 from ..errors import InputError, argument, shorten
 from .batches import IGNORED
-from .guesses import (
+from .tasks import (
     ABOUT,
     LABEL_SEPARATORS,
     LIMIT,
@@ -181,7 +181,7 @@ def alike(classes: Sequence[str]) -> list[str]:
 
 
 def detect(target: Target, task: str | None, *, unlabelled: str = "-", na: str | None = None) -> tuple[Targets, str]:
-    """Finds the task (unless given) and the classes from a target column; see `guesses.guess_task`.
+    """Finds the task (unless given) and the classes from a target column; see `tasks.guess_task`.
 
     Args:
         unlabelled: the label of residues without one; "" if all have one. Empty labels and those that `na` says

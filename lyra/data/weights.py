@@ -9,8 +9,9 @@ from scipy import optimize
 from .. import baselines
 from ..errors import InputError, argument, shorten
 from ..settings.data import DataOptions
-from .guesses import Role, is_number, other_notation, require_column
+from .guesses import Role, require_column
 from .targets import LARGEST, is_missing
+from .tasks import is_number, other_notation
 
 WEIGHT = Role("weight", "weight", ())
 ERROR = Role("error", "error", ())

@@ -29,7 +29,8 @@ from ..prediction import Predictor
 from ..prediction_columns import Columns
 from ..settings.training import Hardware, Recipe
 from ..training import effects
-from ..training.fitting import Fitted, describe_model, fit_data
+from ..training.fitting import describe_model, fit_data
+from ..training.mixing import Fitted
 from ..training.networks import Workshop, make_trainer
 from ..training.plan import plan
 from ..training.run import describe

@@ -11,8 +11,8 @@ import pandas as pd
 from sklearn.utils.multiclass import type_of_target
 
 from ..data.batches import IGNORED
-from ..data.guesses import LABEL_SEPARATORS, NUMBERS
 from ..data.targets import LARGEST, Targets
+from ..data.tasks import LABEL_SEPARATORS, NUMBERS
 from ..errors import InputError, shorten
 
 UNLABELLED = "-"  # as None, the label of a residue that has none

@@ -10,11 +10,12 @@ import numpy as np
 import pandas as pd
 
 from ..data import guesses
-from ..data.guesses import Target, find_column, require_column
+from ..data.guesses import find_column, require_column
 from ..data.sequences import Origin, missing_sequences, read_sequences
 from ..data.sources import Source
 from ..data.tables import TableFile, whole_table
 from ..data.targets import Targets, is_missing
+from ..data.tasks import Target
 from ..errors import InputError, argument
 from ..metrics import evaluate
 from .subject import Progress, Subject, no_progress

@@ -23,7 +23,8 @@ from ..scoring import score, score_each
 from ..settings.training import Recipe
 from . import report, selection
 from .comparison import compare, compare_folds
-from .fitting import Fitted, describe_model
+from .fitting import describe_model
+from .mixing import Fitted
 from .networks import Network
 from .parts import PARTS, scored, sequence_of_each
 from .rivals import fit_rivals

@@ -13,7 +13,7 @@ from lyra.data import DataOptions, load_labelled
 from lyra.models import Ensemble, Lyra
 from lyra.outputs import RegressionOutput
 from lyra.training import Recipe, fitting
-from lyra.training.fitting import mixing_weights, simpler_models
+from lyra.training.mixing import mixing_weights, simpler_models
 from lyra.training.plan import plan
 from lyra.training.rivals import ADDITIVE, fit_positions
 from lyra.transforms import Log, Rank, read_transform

@@ -12,7 +12,8 @@ from scipy import optimize
 
 from lyra.prediction import Predictor
 from lyra.training import fitting
-from lyra.training.fitting import inner_folds, mixing_weights
+from lyra.training.fitting import inner_folds
+from lyra.training.mixing import mixing_weights
 from lyra.training.plan import FOLDS
 
 from .conftest import SMALL, random_sequences, read_csv, regression_rows, write_table

@@ -17,8 +17,9 @@ from lyra.errors import InputError, arguments_spelled
 from lyra.explain import ExplainOptions, mutagenesis
 from lyra.prediction import Predictor
 from lyra.training import Hardware, Recipe, train
-from lyra.training.fitting import Rows, inner_folds, mixing_weights
-from lyra.training.networks import build_module
+from lyra.training.fitting import inner_folds
+from lyra.training.mixing import mixing_weights
+from lyra.training.networks import Rows, build_module
 from lyra.training.plan import plan
 from lyra.training.rivals import fit_positions
 
