@@ -149,7 +149,7 @@ def page(known: dict[str, dict[str, Any]]) -> str:
         "# What the recipe reaches",
         "By `python -m benchmarks.recipe`, on the test part; each line's commit and machine are in recipe.json.",
         "Networks alone are of a seed each; together is the mean of these; mixed is with ridge, additive and pairwise",
-        "sigmoid models by the validation part, or by folds for few rows.",
+        "sigmoid models by the validation part, or by folds for few rows. Seconds are of one core beside other work.",
         "",
         "| data | score | networks alone | together | each mixed | together, mixed | simpler models "
         "| in the 90 % interval |",
@@ -160,18 +160,36 @@ def page(known: dict[str, dict[str, Any]]) -> str:
             rivals = ", ".join(f"{name} {value:.4f}" for name, value in each["rivals"].items())
             mixed = ", ".join(map(shown, each.get("mixed", [])))
             both = shown(each["mixed together"]) if "mixed together" in each else ""
-            inside = each["covered"]["0.9"] if "covered" in each else ""
+            inside = f"{each['covered']['0.9']:.3f}" if "covered" in each else ""
             alone = ", ".join(map(shown, each["alone"]))
-            cells = [key, each["metric"], alone, shown(each["together"]), mixed, both, rivals, str(inside)]
+            cells = [key, each["metric"], alone, shown(each["together"]), mixed, both, rivals, inside]
             lines.append(f"| {' | '.join(cells)} |")
     lines += ["", "| gb1, rows | default recipe, R2 | simpler models, R2 | in the 90 % interval | seconds |"]
     lines += ["|---|---|---|---|---|"]
     for key, each in known.items():
         if "lyra" in each:
             rivals = ", ".join(f"{name} {value:.3f}" for name, value in each["rivals"].items())
-            inside = each["covered"]["0.9"] if "covered" in each else ""
+            inside = f"{each['covered']['0.9']:.3f}" if "covered" in each else ""
             lines.append(f"| {key} | {each['lyra']:.3f} | {rivals} | {inside} | {each['seconds']:.0f} |")
-    return "\n".join(lines) + "\n"
+    return "\n".join([*lines, "", *means(known)]) + "\n"
+
+
+def means(known: dict[str, dict[str, Any]]) -> list[str]:
+    """A table of means over the draws of each size."""
+    lines = ["| gb1, rows | draws | default recipe, mean R2 | simpler models, mean R2 | in the 90 % interval, mean |"]
+    lines += ["|---|---|---|---|---|"]
+    for rows in SIZES:
+        draws = [each for key, each in known.items() if key.startswith(f"{rows} rows, draw")]
+        if not draws:
+            continue
+        rivals = ", ".join(
+            f"{name} {np.mean([each['rivals'][name] for each in draws]):.3f}" for name in draws[0]["rivals"]
+        )
+        inside = [each["covered"]["0.9"] for each in draws if "covered" in each]
+        shown = f"{np.mean(inside):.3f}" if inside else ""
+        mean = np.mean([each["lyra"] for each in draws])
+        lines.append(f"| {rows:,} | {len(draws)} | {mean:.3f} | {rivals} | {shown} |")
+    return lines
 
 
 def main() -> None:
