@@ -333,7 +333,7 @@ def test_what_is_not_said_goes_by_the_data():
     X, y = data("regression", 60)
     model = LyraRegressor(d_model=8, d_state=4, epochs=1, accelerator="cpu").fit(X, y)
     assert (model.recipe_.mix, model.recipe_.positions) == ("folds", True)
-    assert set(model.shares_) <= {"Lyra", "ridge", "additive sigmoid", "pairwise sigmoid"}
+    assert set(model.shares_) <= {"Lyra", "one-hot ridge", "one-hot sigmoid", "pairwise sigmoid"}
     assert model.history_["network"].tolist() == list("12345")
     frame = model.predict_interval(X, 0.8)
     assert (frame["lower"] < frame["upper"]).all() and np.allclose(frame["prediction"], model.predict(X), rtol=1e-5)

@@ -139,7 +139,7 @@ BAD_REPLICATES = [
     ({"replicates": "rep1,rep9"}, "replicate column 'rep9' is missing; --replicates must be one of: seq, rep1"),
     ({"replicates": "rep1,rep2", "target": "rep3"}, "--target 'rep3': replicates give the target"),
     ({"replicates": "rep1,rep2", "error": "rep3"}, "replicates give the error by themselves"),
-    ({"replicates": "rep1,rep2", "task": "classification"}, "--task classification: the target is a number"),
+    ({"replicates": "rep1,rep2", "task": "classification"}, "--task classification: the target is one number"),
     ({"replicates": "seq,rep2"}, "row 2, column seq: replicate '[ACGT']*.* is not a finite number"),
     ({"replicates": "rep1,rep4"}, "the values are the same in every row"),
     ({"replicates": "rep1,rep5"}, "no row has a value in two of these columns"),
@@ -209,7 +209,7 @@ BAD_LIMITS = [
     ("~0.5", {"censored": True}, "row 2, column label: value '~0.5' is not a finite number"),
     ("<", {"censored": True}, "row 2, column label: value '<' is not a finite number"),
     ("<5 nM", {"censored": True}, r"row 2, column label: value '5 nM' .*\(it has a unit\)"),
-    ("<0.5", {"censored": True, "task": "token"}, "--censored --task token: the target is a number"),
+    ("<0.5", {"censored": True, "task": "token"}, "--censored --task token: the target is one number a sequence"),
     ("<0.5", {"censored": True, "replicates": "label,seq"}, "a limit has no mean with measurements"),
 ]  # fmt: skip
 
