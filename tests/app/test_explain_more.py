@@ -12,6 +12,7 @@ import torch
 from scipy import stats
 
 from lyra.alphabets import DNA, PROTEIN
+from lyra.data.targets import Targets
 from lyra.errors import InputError
 from lyra.explain import ExplainOptions, epistasis, mutagenesis, pair_map
 from lyra.explain.folder import explain_file
@@ -279,8 +280,8 @@ def test_spreads_of_three_classes_are_each_of_its_own():
     """Of two classes the log-odds differ in sign alone, so that a mistake would not show."""
     rng = np.random.default_rng(4)
     values, explained = rng.dirichlet(np.ones(3), (5, 8, 2)), torch.tensor([2, 0, 1, 1, 2, 0, 0, 1])
-    score = SimpleNamespace(by_class=True, per_position=True, scale="probability")
-    score.predictor = SimpleNamespace(targets=SimpleNamespace(task="token", names=[]))
+    score = SimpleNamespace(by_class=True, per_position=True, mean=False, scale="probability")
+    score.predictor = SimpleNamespace(targets=Targets("token", ["a", "b", "c"]))
     sites = np.array([3, 0, 7, 4, 1])
     found = scores(SimpleNamespace(score_of=score, at=None, classes=explained), list(values), sites)
     expected = [values[row, site, :, explained[site]] for row, site in enumerate(sites)]

@@ -11,7 +11,7 @@ import pytest
 from scipy import optimize
 
 from lyra.prediction import Predictor
-from lyra.training import fitting
+from lyra.training import mixing
 from lyra.training.fitting import inner_folds
 from lyra.training.mixing import mixing_weights
 from lyra.training.plan import FOLDS
@@ -126,7 +126,7 @@ def test_copies_and_groups_stay_together_in_a_run(lyra, tmp_path, monkeypatch, g
 
 @pytest.mark.parametrize("mix", ["validation", "folds"])
 def test_a_mix_that_nothing_helps_predicts_the_mean_and_says_so(lyra, tmp_path, monkeypatch, mix):
-    monkeypatch.setattr(fitting, "mixing_weights", lambda predicted, *_: (np.zeros(predicted.shape[1]), 3.25))
+    monkeypatch.setattr(mixing, "mixing_weights", lambda predicted, *_: (np.zeros(predicted.shape[1]), 3.25))
     table = write_table(tmp_path / "t.csv", ["seq", "label"], regression_rows(80))
     outcome = lyra("train", table, "--out", tmp_path / "run", *MIX, "--mix", mix, "--ensemble", "2")
     assert outcome.code == 0, outcome.err
