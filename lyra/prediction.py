@@ -59,6 +59,11 @@ def predict_encoded(
     return np.stack(results) if results else np.zeros(0)
 
 
+def mean_of_members(members: list[np.ndarray] | np.ndarray) -> list[np.ndarray] | np.ndarray:
+    """The ensemble's predictions, from those of its members: (N, R, ...), or of residues a list of (L, R, ...)."""
+    return [each.mean(1) for each in members] if isinstance(members, list) else members.mean(1)
+
+
 def predict_replicates(
     model: Ensemble, dataset: SequenceDataset, per_token: bool, batch_size: int = BATCH_SIZE
 ) -> list[np.ndarray] | np.ndarray:

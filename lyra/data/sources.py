@@ -32,6 +32,8 @@ BYTE_ORDER_MARKS = (
     (codecs.BOM_UTF16_LE, "utf-16"),
     (codecs.BOM_UTF16_BE, "utf-16"),
 )
+TABLE = "a header line and rows, or FASTA records"
+CONTENT = {".bed": "lines of record, start and end", ".vcf": "a header and a line for each variant"}
 FOREIGN = (  # how files begin that hold no text, and what to do with them
     (b"PK\x03\x04", "is a zip archive or an Excel workbook; save the table as CSV, or unpack it"),
     (b"\xd0\xcf\x11\xe0", "is an Excel workbook; save the table as CSV"),
@@ -164,7 +166,9 @@ class Source:
         with self.open_bytes() as file:
             head = file.read(4096)
             if not head:
-                raise InputError(f"{self.name}: the file is empty; it needs a header line and rows, or FASTA records")
+                name = self.name.lower().removesuffix(".gz")
+                needed = next((what for ending, what in CONTENT.items() if name.endswith(ending)), TABLE)
+                raise InputError(f"{self.name}: the file is empty; it needs {needed}")
             for start, remedy in FOREIGN:
                 if head.startswith(start):
                     raise InputError(f"{self.name}: {remedy}")

@@ -156,13 +156,13 @@ def numbers_of_residues(rows: Rows, index: int) -> np.ndarray:
     if not isinstance(entry, (list, tuple, np.ndarray, pd.Series)):
         raise rows.refuse(index, f"is {shorten(entry)}; give the numbers of the residues, as a list or an array")
     found = np.full(len(entry), np.nan)
-    for at, number in enumerate(entry):
-        if is_none(number) or number == UNLABELLED:
+    for at, given in enumerate(entry):
+        if is_none(given) or given == UNLABELLED:
             continue
         try:
-            found[at] = float(number)
+            found[at] = float(given)
         except (TypeError, ValueError):
-            raise rows.refuse(index, f"value {shorten(number)} of residue {at} is not a number") from None
+            raise rows.refuse(index, f"value {shorten(given)} of residue {at} is not a number") from None
         if not abs(found[at]) <= LARGEST:
             must = f"beyond {LARGEST:g}; give the target in a larger unit" if np.isfinite(found[at]) else "not finite"
             raise rows.refuse(index, f"value {found[at]:g} of residue {at} is {must}")

@@ -13,7 +13,7 @@ from ..data.batches import SequenceDataset
 from ..data.loading import LabelledData
 from ..models import Ensemble, Lyra
 from ..outputs import Output, RegressionOutput, SeveralOutputs
-from ..prediction import converter, predict_encoded, predict_replicates
+from ..prediction import converter, mean_of_members, predict_encoded, predict_replicates
 from ..transforms import Transform, back, fit_transform, mapped
 from ..uncertainty import Calibration
 from .held_out import calibrations
@@ -103,8 +103,7 @@ def combine(
         fitted = Fitted(model, scaling, networks)
         if scaling is not None:
             found = replicates_of(model, data, held_out)
-            mean: Any = [each.mean(1) for each in found] if isinstance(found, list) else found.mean(1)
-            fitted.calibrations = calibrations(data, splits[0].train, held_out, mean, found)
+            fitted.calibrations = calibrations(data, splits[0].train, held_out, mean_of_members(found), found)
         return fitted
     values = np.array(data.values, dtype=np.float64)[held_out]
     known = np.isin(held_out, data.measured(held_out))

@@ -16,7 +16,7 @@ from ..data.replicates import noise_ceiling
 from ..files import atomic_text, write_json
 from ..metrics import METRICS, MONITORED, calibration, class_scores, mean_of_sequences
 from ..model_folder import save_model
-from ..prediction import Predictor
+from ..prediction import Predictor, mean_of_members
 from ..prediction_columns import Columns
 from ..scores import OUT_OF_FOLD, NetworkFacts, Results, score_name
 from ..scoring import score, score_each
@@ -95,8 +95,7 @@ def evaluations(fitted: Fitted, data: LabelledData, recipe: Recipe, predictor: P
             found[OUT_OF_FOLD] = Evaluation(fitted.held_out, fitted.predicted)
         elif part == "test" and len(rows) and Columns(predictor).ensemble:
             members = predictor.members_of(dataset)
-            mean = [each.mean(1) for each in members] if isinstance(members, list) else members.mean(1)
-            found[name] = Evaluation(rows, mean, members)
+            found[name] = Evaluation(rows, mean_of_members(members), members)
         elif len(rows):
             found[name] = Evaluation(rows, predictor.predict_dataset(dataset))
     return found

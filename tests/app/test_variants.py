@@ -171,6 +171,13 @@ def test_bad_vcf(lyra, trained, genome, tmp_path, records, says):
     assert not (tmp_path / "o.csv").exists()
 
 
+@pytest.mark.parametrize("name", ["v.vcf", "v.VCF"])
+def test_an_empty_vcf(lyra, trained, genome, tmp_path, name):
+    (tmp_path / name).write_text("")
+    outcome = lyra("variants", trained["regression"], tmp_path / name, "--genome", genome, "-o", tmp_path / "o.csv")
+    check(outcome, (f"{name}: the file is empty; it needs a header and a line for each variant",), {})
+
+
 def test_variants_without_a_score_may_stay_empty(lyra, trained, genome, tmp_path):
     """But a REF that is not the genome's is an error in any case."""
     long = ("short", 3, CONTIGS["short"][2:8], CONTIGS["short"][2])

@@ -27,6 +27,7 @@ BAD_BED = {
     "chr2\t-1\t9\n": "row 1: the start '-1' is no position", "chrom\tstart\tend\n": "row 1: the start 'start'",
     "chr2\t1\t9.0\n": "the end '9.0' is no position", "chr2 5\n": "row 1: has 2 of the columns",
     "chr2\t1\t9\tx\t0\t*\n": r"row 1: the strand '\*' must be one of", "track x\n#\n\n": "has no regions",
+    "": "w.bed: the file is empty; it needs lines of record, start and end",
     "chr2\t1\t90\tx\t0\t+\t1\t90\t0\t2\t3,4,\t0,20,\n": r"row 1: has 2 blocks \(BED12\)",
 }  # fmt: skip
 
