@@ -98,31 +98,26 @@ def _of_target(data: LabelledData, linear: bool = False) -> dict[str, Rival]:
         return {}
     if data.targets.task == "regression" and same:
         return fit_positions(data, train, validation, linear)
-    if data.targets.numeric:  # of sequences of any length, or of residues
-        scale = fit_transform(data.transform, data.labels_of(train))
-        learned = data if scale is None else replace(data, values=[mapped(scale, value) for value in data.values])
-        parts = part_of(learned, train), part_of(learned, validation)
-        residues = data.targets.per_residue
-        name = "window ridge" if residues else "k-mer ridge"
-        ridge: Any = (
-            baselines.fit_windows(*parts, letters, 0, known) if residues else baselines.fit_kmers(*parts, letters)
-        )
-        return {name: Rival(lambda rows: back(scale, ridge.predict(part_of(data, rows))), ridge.chosen, ridge.rows)}
-    if data.targets.task == "token":
-        window = baselines.fit_windows(part_of(data, train), part_of(data, validation), letters, classes, known)
-        return {"window logistic": Rival(lambda rows: window.predict(part_of(data, rows)), window.chosen, window.rows)}
-    found: dict[str, Rival] = {}
-    if same:
-        drawn = _at_most(train, MAX_ROWS)
-        features, values = baselines.one_hot(data.tokens.reshape(len(lengths), -1), letters), flat(data.values)
-        _, logistic = baselines.fit_logistic(
-            features[drawn], values[drawn], features[validation], values[validation], classes, tf_idf=False,
-            weights=_weights(data, drawn), val_weights=_weights(data, validation),
-        )  # fmt: skip
-        found["one-hot logistic"] = Rival(lambda rows: logistic.predict(features[rows]), logistic.chosen, logistic.rows)
-    kmers = baselines.fit_kmers(part_of(data, train), part_of(data, validation), letters, classes)
-    found["k-mer logistic"] = Rival(lambda rows: kmers.predict(part_of(data, rows)), kmers.chosen, kmers.rows)
-    return found
+    scale = fit_transform(data.transform, data.labels_of(train))  # None where there are classes
+    learned = data if scale is None else replace(data, values=[mapped(scale, value) for value in data.values])
+    parts = part_of(learned, train), part_of(learned, validation)
+    if data.targets.per_residue:
+        window = baselines.fit_windows(*parts, letters, classes, known)
+        name = "window logistic" if classes else "window ridge"
+        return {name: Rival(lambda rows: back(scale, window.predict(part_of(data, rows))), window.chosen, window.rows)}
+    kmers = baselines.fit_kmers(*parts, letters, classes)
+    name = "k-mer logistic" if classes else "k-mer ridge"
+    of_kmers = Rival(lambda rows: back(scale, kmers.predict(part_of(data, rows))), kmers.chosen, kmers.rows)
+    if not (classes and same):
+        return {name: of_kmers}
+    drawn = _at_most(train, MAX_ROWS)
+    features, values = baselines.one_hot(data.tokens.reshape(len(lengths), -1), letters), flat(data.values)
+    _, logistic = baselines.fit_logistic(
+        features[drawn], values[drawn], features[validation], values[validation], classes, tf_idf=False,
+        weights=_weights(data, drawn), val_weights=_weights(data, validation),
+    )  # fmt: skip
+    of_letters = Rival(lambda rows: logistic.predict(features[rows]), logistic.chosen, logistic.rows)
+    return {"one-hot logistic": of_letters, name: of_kmers}
 
 
 def fit_positions(
